@@ -1,0 +1,150 @@
+//! One pre-norm transformer block, the part that both towers share.
+
+use burn::module::Module;
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor};
+
+use super::parameter;
+use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Pass, Projection, Sites};
+use super::spec::{Activation, TransformerSpec};
+
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Before the attention.
+    pub norm1: LayerNorm,
+    /// Query projection.
+    pub q_proj: Linear,
+    /// Key projection.
+    pub k_proj: Linear,
+    /// Value projection.
+    pub v_proj: Linear,
+    /// Output projection.
+    pub out_proj: Linear,
+    /// Before the MLP.
+    pub norm2: LayerNorm,
+    /// First layer of the MLP.
+    pub fc1: Linear,
+    /// Second layer of the MLP.
+    pub fc2: Linear,
+}
+
+/// What a block must know beside its weights.
+#[derive(Clone, Copy)]
+pub(super) struct BlockContext<'a> {
+    pub(super) at: BlockSite,
+    pub(super) heads: usize,
+    pub(super) activation: Activation,
+    pub(super) causal: bool,
+    pub(super) sites: &'a dyn Sites,
+    pub(super) pass: &'a Pass<'a>,
+}
+
+impl Block {
+    /// A block of zeros, to be filled from a checkpoint or an initialiser.
+    pub(super) fn zeros(spec: &TransformerSpec, device: &Device) -> Self {
+        let width = spec.width;
+        let square = || parameter::linear(width, width, true, device);
+        Self {
+            norm1: parameter::layer_norm(width, spec.epsilon(), device),
+            q_proj: square(),
+            k_proj: square(),
+            v_proj: square(),
+            out_proj: square(),
+            norm2: parameter::layer_norm(width, spec.epsilon(), device),
+            fc1: parameter::linear(width, spec.mlp, true, device),
+            fc2: parameter::linear(spec.mlp, width, true, device),
+        }
+    }
+
+    /// The linear layer of one projection.
+    pub fn projection(&self, projection: Projection) -> &Linear {
+        match projection {
+            Projection::Query => &self.q_proj,
+            Projection::Key => &self.k_proj,
+            Projection::Value => &self.v_proj,
+            Projection::Output => &self.out_proj,
+            Projection::Up => &self.fc1,
+            Projection::Down => &self.fc2,
+        }
+    }
+
+    /// The linear layer of one projection, to be replaced.
+    pub(super) fn projection_mut(&mut self, projection: Projection) -> &mut Linear {
+        match projection {
+            Projection::Query => &mut self.q_proj,
+            Projection::Key => &mut self.k_proj,
+            Projection::Value => &mut self.v_proj,
+            Projection::Output => &mut self.out_proj,
+            Projection::Up => &mut self.fc1,
+            Projection::Down => &mut self.fc2,
+        }
+    }
+
+    /// `[batch, tokens, width]` to the same.
+    pub(super) fn forward(&self, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let BlockContext { at, sites, pass, .. } = context;
+        let normed = norm(&self.norm1, NormSite::Attention(at), stream.clone(), sites, pass);
+        let attended = self.attend(normed, context);
+        let attended = sites.branch(BranchSite::Attention(at), &stream, attended, pass);
+        let stream = stream + attended;
+
+        let normed = norm(&self.norm2, NormSite::Mlp(at), stream.clone(), sites, pass);
+        let hidden = self.project(Projection::Up, normed, context);
+        let hidden = activate(hidden, context.activation);
+        let output = self.project(Projection::Down, hidden, context);
+        let output = sites.branch(BranchSite::Mlp(at), &stream, output, pass);
+        stream + output
+    }
+
+    fn attend(&self, normed: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let [batch, tokens, width] = normed.dims();
+        let heads = context.heads;
+        let split = |projected: Tensor<3>| projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2);
+        let query = split(self.project(Projection::Query, normed.clone(), context));
+        let key = split(self.project(Projection::Key, normed.clone(), context));
+        let value = split(self.project(Projection::Value, normed, context));
+        // The scale is left at its default 1/sqrt(head_dim): an explicit one leaves the fused path on some backends.
+        let options = AttentionModuleOptions { is_causal: context.causal, ..Default::default() };
+        let attended = attention(query, key, value, None, None, options);
+        let attended = attended.swap_dims(1, 2).reshape([batch, tokens, width]);
+        self.project(Projection::Output, attended, context)
+    }
+
+    fn project(&self, projection: Projection, input: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let site = LinearSite::Block(context.at, projection);
+        linear(self.projection(projection), site, input, context.sites, context.pass)
+    }
+}
+
+/// Runs a linear layer through its site.
+pub(super) fn linear(
+    layer: &Linear,
+    at: LinearSite,
+    input: Tensor<3>,
+    sites: &dyn Sites,
+    pass: &Pass<'_>,
+) -> Tensor<3> {
+    sites.linear(Base::new(at, layer, &|input| layer.forward(input)), input, pass)
+}
+
+/// Runs a normalisation through its site.
+pub(super) fn norm(
+    layer: &LayerNorm,
+    at: NormSite,
+    input: Tensor<3>,
+    sites: &dyn Sites,
+    pass: &Pass<'_>,
+) -> Tensor<3> {
+    sites.norm(Base::new(at, layer, &|input| layer.forward(input)), input, pass)
+}
+
+fn activate(hidden: Tensor<3>, activation: Activation) -> Tensor<3> {
+    match activation {
+        Activation::QuickGelu => hidden.clone() * sigmoid(hidden * 1.702),
+        Activation::Gelu => gelu(hidden),
+    }
+}

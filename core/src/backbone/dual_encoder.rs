@@ -1,0 +1,45 @@
+//! Two towers and a temperature: the trainable form of a backbone.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use super::image_tower::ImageTower;
+use super::site::{Entry, Frozen, Pass};
+use super::spec::BackboneSpec;
+use super::text_tower::TextTower;
+
+/// The weights of a CLIP-like model. [`Backbone`](super::Backbone) holds one, frozen; contrastive pre-training trains
+/// one.
+#[derive(Module, Debug)]
+pub struct DualEncoder {
+    /// Pixels to features.
+    pub image: ImageTower,
+    /// Words to features.
+    pub text: TextTower,
+    /// Natural logarithm of the logit scale, `[1]`.
+    pub logit_scale: Param<Tensor<1>>,
+}
+
+impl DualEncoder {
+    /// A model of the given shape with all weights zero and all gains one.
+    pub fn zeros(spec: &BackboneSpec, device: &Device) -> Self {
+        Self {
+            image: ImageTower::zeros(&spec.image, spec.dim, device),
+            text: TextTower::zeros(&spec.text, spec.dim, device),
+            logit_scale: Param::from_tensor(Tensor::zeros([1], device)),
+        }
+    }
+
+    /// Features of pixels `[batch, 3, size, size]`, without any adapter: `[batch, dim]`, not normalised.
+    pub fn image_features(&self, spec: &BackboneSpec, pixels: Tensor<4>) -> Tensor<2> {
+        let partial = self.image.start(&spec.image, pixels, Entry::Tokens);
+        let partial = self.image.advance(&spec.image, partial, Entry::Feature, &Frozen, &Pass::evaluate());
+        partial.into_feature().expect("the tower ran to its end")
+    }
+
+    /// Features of token rows, without any adapter: `[rows, dim]`, not normalised.
+    pub fn text_features(&self, spec: &BackboneSpec, rows: &[Vec<u32>], device: &Device) -> Tensor<2> {
+        let partial = self.text.start(&spec.text, rows, Entry::Feature, device);
+        partial.into_feature().expect("the tower ran to its end")
+    }
+}

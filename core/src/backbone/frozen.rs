@@ -1,0 +1,287 @@
+//! The backbone as everyone else sees it: a value that never changes.
+
+use std::path::Path;
+
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+
+use super::dual_encoder::DualEncoder;
+use super::partial::Partial;
+use super::site::{BlockSite, Entry, Frozen, LinearSite, Pass, Projection, Scores, Sites, Tower};
+use super::spec::BackboneSpec;
+use super::state_dict::{self, StateDict, values};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::image::Preprocess;
+use crate::text::Tokenizer;
+
+/// A frozen dual encoder with everything that belongs to it: weights, tokenizer, preprocessing, identity.
+///
+/// Share it as `Arc<Backbone>`. No method takes `&mut self`; adapters are passed in.
+#[derive(Debug)]
+pub struct Backbone {
+    name: String,
+    spec: BackboneSpec,
+    model: DualEncoder,
+    logit_scale: f32,
+    tokenizer: Tokenizer,
+    preprocess: Preprocess,
+    digest: Digest,
+    device: Device,
+}
+
+impl Backbone {
+    /// Builds a backbone from canonical tensors. `path` is named in errors.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a tensor that does not fit, [`Error::Mismatch`] when tokenizer, preprocessing and
+    /// specification disagree.
+    pub fn new(
+        name: impl Into<String>,
+        spec: BackboneSpec,
+        tensors: StateDict,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+        path: &Path,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut tensors = tensors;
+        if let Some(scale) = tensors.get_mut("logit_scale").filter(|scale| scale.data.len() == 1) {
+            // Written as a scalar by some tools and as one element by others; one backbone has one digest.
+            scale.shape.clear();
+        }
+        spec.check()?;
+        tokenizer.check_vocabulary(spec.text.vocabulary)?;
+        let crop = preprocess.crop;
+        if [crop.height, crop.width].map(|side| side as usize) != [spec.image.size; 2] {
+            return Err(Error::mismatch(
+                format!("image size after preprocessing for `{}`", path.display()),
+                format!("{0} x {0} (config.json)", spec.image.size),
+                format!("{} x {} (preprocessor_config.json)", crop.height, crop.width),
+            ));
+        }
+        let digest = state_dict::digest(&spec, &tensors);
+        let model = DualEncoder::from_state_dict(&spec, tensors, path, device)?;
+        let logit_scale = values(model.logit_scale.val())[0].exp();
+        Ok(Self { name: name.into(), spec, model, logit_scale, tokenizer, preprocess, digest, device: device.clone() })
+    }
+
+    /// Its name, for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its shape.
+    pub fn spec(&self) -> &BackboneSpec {
+        &self.spec
+    }
+
+    /// Its identity.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The device its weights live on; plain, never an autodiff device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// How images are brought to its input size.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// The factor between cosine similarity and logit.
+    pub fn logit_scale(&self) -> f32 {
+        self.logit_scale
+    }
+
+    /// Number of trained values.
+    pub fn parameters(&self) -> usize {
+        use burn::module::Module as _;
+        self.model.num_params()
+    }
+
+    /// Number of blocks of a tower.
+    pub fn depth(&self, tower: Tower) -> usize {
+        match tower {
+            Tower::Image => self.spec.image.transformer.depth,
+            Tower::Text => self.spec.text.transformer.depth,
+        }
+    }
+
+    /// Token width of a tower.
+    pub fn width(&self, tower: Tower) -> usize {
+        match tower {
+            Tower::Image => self.spec.image.transformer.width,
+            Tower::Text => self.spec.text.transformer.width,
+        }
+    }
+
+    /// The frozen linear layer at a site.
+    pub fn linear(&self, at: LinearSite) -> Option<&Linear> {
+        match at {
+            LinearSite::Block(BlockSite { tower, block }, projection) => {
+                let blocks = match tower {
+                    Tower::Image => &self.model.image.blocks,
+                    Tower::Text => &self.model.text.blocks,
+                };
+                blocks.get(block).map(|block| block.projection(projection))
+            }
+            LinearSite::Head(Tower::Image) => Some(&self.model.image.projection),
+            LinearSite::Head(Tower::Text) => Some(&self.model.text.projection),
+        }
+    }
+
+    /// The frozen token embeddings of some ids, `[ids, width]`.
+    pub fn token_embeddings(&self, ids: &[u32]) -> Tensor<2> {
+        use burn::tensor::{Int, TensorData};
+        let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        let count = ids.len();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &self.device);
+        self.model.text.token_embedding.val().select(0, ids)
+    }
+
+    /// Pixels `[images, 3, size, size]`, row-major, on this backbone's device.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when the number of values or the size is wrong.
+    pub fn pixels(&self, data: Vec<f32>, shape: [usize; 4]) -> Result<Tensor<4>> {
+        let size = self.spec.image.size;
+        if shape[1..] != [3, size, size] || data.len() != shape.iter().product::<usize>() {
+            return Err(Error::mismatch(
+                "pixels",
+                format!("[images, 3, {size}, {size}]"),
+                format!("{shape:?} with {} values", data.len()),
+            ));
+        }
+        Ok(Tensor::from_data(burn::tensor::TensorData::new(data, shape), &self.device))
+    }
+
+    /// The frozen part of the image tower, up to `entry`.
+    pub fn start_image(&self, pixels: Tensor<4>, entry: Entry) -> Partial {
+        self.model.image.start(&self.spec.image, pixels, entry)
+    }
+
+    /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`.
+    pub fn start_text(&self, rows: &[Vec<u32>], entry: Entry) -> Partial {
+        self.model.text.start(&self.spec.text, rows, entry, &self.device)
+    }
+
+    /// The rest of a tower through the adapter, short of its feature site: `[rows, dim]`, not normalised.
+    ///
+    /// A classifier averages the templates of a class here, so that the feature site sees classes, not texts.
+    pub fn output(&self, tower: Tower, partial: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let partial = match tower {
+            Tower::Image => self.model.image.advance(&self.spec.image, partial, Entry::Feature, sites, pass),
+            Tower::Text => self.model.text.advance(&self.spec.text, partial, Entry::Feature, sites, pass),
+        };
+        partial.into_feature().expect("the tower ran to its end")
+    }
+
+    /// The rest of a tower through the adapter: features `[rows, dim]`, not normalised.
+    pub fn finish(&self, tower: Tower, partial: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        sites.feature(tower, self.output(tower, partial, sites, pass), pass)
+    }
+
+    /// Image features `[images, dim]`, not normalised.
+    pub fn encode_image(&self, pixels: Tensor<4>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let partial = self.start_image(pixels, sites.entry(Tower::Image));
+        self.finish(Tower::Image, partial, sites, pass)
+    }
+
+    /// Text features `[rows, dim]`, not normalised.
+    pub fn encode_text(&self, rows: &[Vec<u32>], sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let partial = self.start_text(rows, sites.entry(Tower::Text));
+        self.finish(Tower::Text, partial, sites, pass)
+    }
+
+    /// Token rows of some texts.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn tokenize<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
+        Ok(self.tokenizer.encode(texts)?.into_iter().map(|tokens| tokens.ids).collect())
+    }
+
+    /// Scaled cosine similarities `[images, classes]`, through the logits site.
+    pub fn similarity(&self, image: &Tensor<2>, text: &Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let image = normalise(image.clone());
+        let text = normalise(text.clone());
+        let logits = image.clone().matmul(text.clone().transpose()) * self.logit_scale;
+        sites.logits(Scores { image: &image, text: &text, logits, scale: self.logit_scale }, pass)
+    }
+
+    /// A copy whose linear layers carry the adapter's weight-space change; the original is untouched and shares all
+    /// other weights with it. Its digest is its own.
+    pub fn fold(&self, sites: &dyn Sites) -> Self {
+        let mut model = self.model.clone();
+        for (tower, blocks) in
+            [(Tower::Image, &mut model.image.blocks), (Tower::Text, &mut model.text.blocks)]
+        {
+            for (block, weights) in blocks.iter_mut().enumerate() {
+                for projection in Projection::ALL {
+                    let at = LinearSite::Block(BlockSite { tower, block }, projection);
+                    if let Some(folded) = sites.fold(at, weights.projection(projection)) {
+                        *weights.projection_mut(projection) = folded;
+                    }
+                }
+            }
+        }
+        for (tower, head) in
+            [(Tower::Image, &mut model.image.projection), (Tower::Text, &mut model.text.projection)]
+        {
+            if let Some(folded) = sites.fold(LinearSite::Head(tower), head) {
+                *head = folded;
+            }
+        }
+        let digest = state_dict::digest(&self.spec, &model.state_dict(&self.spec));
+        Self {
+            name: format!("{}+folded", self.name),
+            spec: self.spec.clone(),
+            model,
+            logit_scale: self.logit_scale,
+            tokenizer: self.tokenizer.clone(),
+            preprocess: self.preprocess.clone(),
+            digest,
+            device: self.device.clone(),
+        }
+    }
+
+    /// The canonical tensors, e.g. to write a checkpoint.
+    pub fn state_dict(&self) -> StateDict {
+        self.model.state_dict(&self.spec)
+    }
+
+    /// Recomputes the digest from the weights in memory; equal to [`digest`](Self::digest) for ever.
+    pub fn verify(&self) -> bool {
+        state_dict::digest(&self.spec, &self.state_dict()) == self.digest
+    }
+
+    /// Text features of plain texts with the frozen tower, in batches of `batch` rows: `[texts, dim]`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn text_features<T: AsRef<str>>(&self, texts: &[T], batch: usize) -> Result<Tensor<2>> {
+        let rows = self.tokenize(texts)?;
+        let parts = rows
+            .chunks(batch.max(1))
+            .map(|rows| self.encode_text(rows, &Frozen, &Pass::evaluate()))
+            .collect::<Vec<_>>();
+        if parts.is_empty() {
+            return Err(Error::invalid("texts", "at least one text is needed"));
+        }
+        Ok(Tensor::cat(parts, 0))
+    }
+}
+
+/// Rows scaled to Euclidean length 1.
+pub fn normalise(features: Tensor<2>) -> Tensor<2> {
+    let norm = features.clone().powf_scalar(2.0).sum_dim(1).sqrt();
+    features / norm.clamp_min(1e-12)
+}

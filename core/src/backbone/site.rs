@@ -1,0 +1,341 @@
+//! The site interface: where, and how, an adapter enters a frozen tower.
+//!
+//! A tower never knows which adapter it carries. At each *site* it hands the adapter what the adapter could need and
+//! takes back the value to go on with; the default of every site is the frozen computation. The design, and the cases
+//! it was tried against, are in `docs/decisions/001-sites.md`.
+
+use std::fmt;
+
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::Tensor;
+
+use crate::seed::Seed;
+
+/// One of the two towers of a dual encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tower {
+    /// Pixels to features.
+    Image,
+    /// Words to features.
+    Text,
+}
+
+impl fmt::Display for Tower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Image => "image",
+            Self::Text => "text",
+        })
+    }
+}
+
+/// How far a tower's frozen prefix reaches: the first point at which an adapter can change a value.
+///
+/// Ordered as data flows, so the entry of several adapters together is their minimum. Everything before the entry is a
+/// function of the input alone and may be computed once, stored and shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entry {
+    /// The embedded input tokens: before positions in the text tower, before the first normalisation in the image tower.
+    Tokens,
+    /// The input of block `i`, before its token site.
+    Block(usize),
+    /// After the last block: final normalisation, pooling and projection.
+    Head,
+    /// The pooled, projected feature.
+    Feature,
+    /// The tower is not touched at all.
+    Never,
+}
+
+/// A block of a tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockSite {
+    /// The tower.
+    pub tower: Tower,
+    /// The block, counted from 0.
+    pub block: usize,
+}
+
+/// Which linear projection of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Projection {
+    /// Attention query.
+    Query,
+    /// Attention key.
+    Key,
+    /// Attention value.
+    Value,
+    /// Attention output.
+    Output,
+    /// First layer of the MLP.
+    Up,
+    /// Second layer of the MLP.
+    Down,
+}
+
+impl Projection {
+    /// All six, in the order in which data meets them.
+    pub const ALL: [Self; 6] = [Self::Query, Self::Key, Self::Value, Self::Output, Self::Up, Self::Down];
+
+    /// The field's name for it, equal to the Hugging Face module name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "q_proj",
+            Self::Key => "k_proj",
+            Self::Value => "v_proj",
+            Self::Output => "out_proj",
+            Self::Up => "fc1",
+            Self::Down => "fc2",
+        }
+    }
+}
+
+/// A linear layer of a tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinearSite {
+    /// A projection of a block.
+    Block(BlockSite, Projection),
+    /// The tower's projection into the shared space.
+    Head(Tower),
+}
+
+impl fmt::Display for LinearSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(BlockSite { tower, block }, projection) => {
+                write!(f, "{tower}.blocks.{block}.{}", projection.name())
+            }
+            Self::Head(tower) => write!(f, "{tower}.projection"),
+        }
+    }
+}
+
+/// A layer normalisation of a tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NormSite {
+    /// Before the first block (image tower of CLIP only).
+    Input(Tower),
+    /// Before the attention of a block.
+    Attention(BlockSite),
+    /// Before the MLP of a block.
+    Mlp(BlockSite),
+    /// After the last block.
+    Output(Tower),
+}
+
+/// The residual branch of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BranchSite {
+    /// After self-attention, before its residual addition.
+    Attention(BlockSite),
+    /// After the MLP, before its residual addition.
+    Mlp(BlockSite),
+}
+
+/// A frozen layer as a site sees it: its weights, and the way to run it.
+///
+/// A method that only needs the result calls [`forward`](Self::forward); one that needs the weights (DoRA, folding)
+/// reads [`layer`](Self::layer). In a stack of adapters `forward` runs the rest of the stack, then the layer.
+pub struct Base<'a, At, Layer> {
+    /// Where this is.
+    pub at: At,
+    /// The frozen layer itself.
+    pub layer: &'a Layer,
+    next: &'a dyn Fn(Tensor<3>) -> Tensor<3>,
+}
+
+/// A frozen linear layer at its site. Its weight is `[d_input, d_output]`.
+pub type LinearBase<'a> = Base<'a, LinearSite, Linear>;
+/// A frozen normalisation at its site.
+pub type NormBase<'a> = Base<'a, NormSite, LayerNorm>;
+
+impl<'a, At: Copy, Layer> Base<'a, At, Layer> {
+    /// A layer at its site, with what runs it.
+    pub fn new(at: At, layer: &'a Layer, next: &'a dyn Fn(Tensor<3>) -> Tensor<3>) -> Self {
+        Self { at, layer, next }
+    }
+
+    /// Runs the layer (and, in a stack, the adapters below): `[batch, tokens, d_input]` to `[batch, tokens, d_output]`.
+    pub fn forward(&self, input: Tensor<3>) -> Tensor<3> {
+        (self.next)(input)
+    }
+}
+
+/// Whether this pass trains or evaluates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// No dropout.
+    #[default]
+    Evaluate,
+    /// Dropout is on; its masks are drawn from the seed of this step, so a step can be repeated exactly.
+    Train(Seed),
+}
+
+/// What is known about one pass through a tower, beside its input.
+#[derive(Clone, Copy, Default)]
+pub struct Pass<'a> {
+    /// Training or evaluation.
+    pub mode: Mode,
+    /// Normalised image features `[images, dim]` on which text prompts may depend (CoCoOp). The text rows are then
+    /// `images * classes`, image-major.
+    pub condition: Option<&'a Tensor<2>>,
+    /// For each row of the text tower's output, the class of the adapter that it stands for; `None` means row `i` is
+    /// class `i`.
+    pub classes: Option<&'a [usize]>,
+}
+
+impl Pass<'_> {
+    /// A plain evaluation pass.
+    pub fn evaluate() -> Self {
+        Self::default()
+    }
+
+    /// A training pass whose random draws come from `step`.
+    pub fn train(step: Seed) -> Self {
+        Self { mode: Mode::Train(step), ..Self::default() }
+    }
+}
+
+/// What the logits site is given.
+pub struct Scores<'a> {
+    /// Normalised image features `[images, dim]`.
+    pub image: &'a Tensor<2>,
+    /// Normalised text features `[classes, dim]`.
+    pub text: &'a Tensor<2>,
+    /// `scale * cosine`, `[images, classes]`.
+    pub logits: Tensor<2>,
+    /// The logit scale (the inverse temperature, e.g. 100).
+    pub scale: f32,
+}
+
+/// An adapter, as the towers see it. Every site defaults to the frozen computation.
+///
+/// Implementations are values passed into a forward call; they never change the backbone.
+pub trait Sites: Send + Sync {
+    /// The first point of `tower` that this adapter touches. It must not be later than the truth: all before it is
+    /// computed without the adapter.
+    fn entry(&self, tower: Tower) -> Entry;
+
+    /// Whether text features depend on the image ([`Pass::condition`] must then be given).
+    fn conditions_text(&self) -> bool {
+        false
+    }
+
+    /// Input tokens of a block, `[batch, tokens, width]`. Block 0 is met where the literature inserts prompts: in the
+    /// text tower before positions are added, in the image tower after that and before the first normalisation.
+    /// The image tower may add tokens at the end; the text tower replaces tokens in place, since its end-of-text
+    /// position must not move.
+    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        let _ = (at, pass);
+        tokens
+    }
+
+    /// A linear layer: `[batch, tokens, d_input]` to `[batch, tokens, d_output]`.
+    fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        let _ = pass;
+        base.forward(input)
+    }
+
+    /// A layer normalisation, `[batch, tokens, width]`.
+    fn norm(&self, base: NormBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        let _ = pass;
+        base.forward(input)
+    }
+
+    /// A residual branch: `input` is the residual stream that the branch read, `output` what it is about to add.
+    fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        let _ = (at, input, pass);
+        output
+    }
+
+    /// The pooled, projected feature of a tower, `[rows, dim]`, not normalised.
+    fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let _ = (tower, pass);
+        feature
+    }
+
+    /// The scores, `[images, classes]`.
+    fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        let _ = pass;
+        scores.logits
+    }
+
+    /// The same change written into the weights of one linear layer, or `None` where this adapter leaves it alone.
+    fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
+        let _ = (at, layer);
+        None
+    }
+}
+
+/// No adapter: the frozen backbone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Frozen;
+
+impl Sites for Frozen {
+    fn entry(&self, _tower: Tower) -> Entry {
+        Entry::Never
+    }
+}
+
+/// Several adapters at once. At linear and norm sites the first wraps the second and so on down to the frozen layer;
+/// elsewhere they act in order.
+pub struct Stack<'a>(pub Vec<&'a dyn Sites>);
+
+impl Stack<'_> {
+    fn wrap<At: Copy, Layer>(
+        members: &[&dyn Sites],
+        base: Base<'_, At, Layer>,
+        input: Tensor<3>,
+        call: &dyn Fn(&dyn Sites, Base<'_, At, Layer>, Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        let Some((first, rest)) = members.split_first() else { return base.forward(input) };
+        let (at, layer) = (base.at, base.layer);
+        let next = |input| Self::wrap(rest, Base::new(at, layer, base.next), input, call);
+        call(*first, Base::new(at, layer, &next), input)
+    }
+}
+
+impl Sites for Stack<'_> {
+    fn entry(&self, tower: Tower) -> Entry {
+        self.0.iter().map(|member| member.entry(tower)).min().unwrap_or(Entry::Never)
+    }
+
+    fn conditions_text(&self) -> bool {
+        self.0.iter().any(|member| member.conditions_text())
+    }
+
+    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        self.0.iter().fold(tokens, |tokens, member| member.tokens(at, tokens, pass))
+    }
+
+    fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        Self::wrap(&self.0, base, input, &|member, base, input| member.linear(base, input, pass))
+    }
+
+    fn norm(&self, base: NormBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        Self::wrap(&self.0, base, input, &|member, base, input| member.norm(base, input, pass))
+    }
+
+    fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        self.0.iter().fold(output, |output, member| member.branch(at, input, output, pass))
+    }
+
+    fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        self.0.iter().fold(feature, |feature, member| member.feature(tower, feature, pass))
+    }
+
+    fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        let Scores { image, text, logits, scale } = scores;
+        self.0
+            .iter()
+            .fold(logits, |logits, member| member.logits(Scores { image, text, logits, scale }, pass))
+    }
+
+    fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
+        // The innermost member is folded first, as `linear` runs it closest to the layer.
+        self.0.iter().rev().fold(None, |folded: Option<Linear>, member| {
+            let next = member.fold(at, folded.as_ref().unwrap_or(layer));
+            next.or(folded)
+        })
+    }
+}

@@ -1,0 +1,250 @@
+//! Named tensors on the host, under the names and in the layout of Hugging Face's `CLIPModel`.
+//!
+//! This is the canonical form of a backbone: every checkpoint format is brought to it, its digest is taken over it, and
+//! it is what is written back. Matrices are `[out, in]` as in PyTorch; burn's linear weights are their transposes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::block::Block;
+use super::dual_encoder::DualEncoder;
+use super::spec::BackboneSpec;
+use crate::digest::{Digest, DigestBuilder};
+use crate::error::{Error, Result};
+
+/// A tensor on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Its axes.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub data: Vec<f32>,
+    /// The name it had in the file it came from.
+    pub origin: String,
+}
+
+/// Tensors by canonical name.
+pub type StateDict = BTreeMap<String, HostTensor>;
+
+/// Buffers that old checkpoints carry and that hold no weights.
+const IGNORED: [&str; 2] = ["text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"];
+
+/// A place in the model where one canonical tensor lives.
+enum Slot<'a> {
+    /// A linear weight, transposed on the way.
+    Linear(&'a mut Param<Tensor<2>>, Vec<usize>),
+    Matrix(&'a mut Param<Tensor<2>>),
+    Vector(&'a mut Param<Tensor<1>>),
+    /// Written without axes.
+    Scalar(&'a mut Param<Tensor<1>>),
+}
+
+impl Slot<'_> {
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Linear(_, shape) => shape.clone(),
+            Self::Matrix(param) => param.val().dims().to_vec(),
+            Self::Vector(param) => param.val().dims().to_vec(),
+            Self::Scalar(_) => vec![],
+        }
+    }
+
+    fn fill(&mut self, tensor: HostTensor, device: &Device) {
+        let HostTensor { shape, data, .. } = tensor;
+        match self {
+            Self::Linear(param, _) => {
+                let rows = shape[0];
+                let columns = data.len() / rows.max(1);
+                // The transposed copy is made once here, so that every product reads contiguous rows.
+                **param = Param::from_tensor(matrix(transpose(&data, rows, columns), columns, rows, device));
+            }
+            Self::Matrix(param) => **param = Param::from_tensor(matrix(data, shape[0], shape[1], device)),
+            Self::Vector(param) | Self::Scalar(param) => {
+                let length = data.len();
+                **param = Param::from_tensor(Tensor::from_data(TensorData::new(data, [length]), device));
+            }
+        }
+    }
+
+    fn read(&self) -> Vec<f32> {
+        match self {
+            Self::Linear(param, _) => {
+                let weight = param.val();
+                let [inputs, outputs] = weight.dims();
+                transpose(&values(weight), inputs, outputs)
+            }
+            Self::Matrix(param) => values(param.val()),
+            Self::Vector(param) | Self::Scalar(param) => values(param.val()),
+        }
+    }
+}
+
+fn matrix(data: Vec<f32>, rows: usize, columns: usize, device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(data, [rows, columns]), device)
+}
+
+fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut transposed = vec![0.0; data.len()];
+    for row in 0..rows {
+        for column in 0..columns {
+            transposed[column * rows + row] = data[row * columns + column];
+        }
+    }
+    transposed
+}
+
+/// The values of a float tensor, row-major, as f32.
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// Every parameter of the model with its canonical name.
+fn slots<'a>(model: &'a mut DualEncoder, spec: &BackboneSpec) -> Vec<(String, Slot<'a>)> {
+    let mut slots = Vec::new();
+    let patch = spec.image.patch;
+    let linear = |param: &'a mut Param<Tensor<2>>| -> Slot<'a> {
+        let [inputs, outputs] = param.val().dims();
+        Slot::Linear(param, vec![outputs, inputs])
+    };
+
+    let image = &mut model.image;
+    let vision = "vision_model";
+    slots.push((format!("{vision}.embeddings.class_embedding"), Slot::Vector(&mut image.class_embedding)));
+    let width = spec.image.transformer.width;
+    slots.push((
+        format!("{vision}.embeddings.patch_embedding.weight"),
+        Slot::Linear(&mut image.patch_embedding.weight, vec![width, 3, patch, patch]),
+    ));
+    slots.push((
+        format!("{vision}.embeddings.position_embedding.weight"),
+        Slot::Matrix(&mut image.position_embedding),
+    ));
+    push_norm(&mut slots, format!("{vision}.pre_layrnorm"), &mut image.pre_norm);
+    push_blocks(&mut slots, vision, &mut image.blocks);
+    push_norm(&mut slots, format!("{vision}.post_layernorm"), &mut image.post_norm);
+    slots.push(("visual_projection.weight".into(), linear(&mut image.projection.weight)));
+
+    let text = &mut model.text;
+    slots.push(("text_model.embeddings.token_embedding.weight".into(), Slot::Matrix(&mut text.token_embedding)));
+    slots
+        .push(("text_model.embeddings.position_embedding.weight".into(), Slot::Matrix(&mut text.position_embedding)));
+    push_blocks(&mut slots, "text_model", &mut text.blocks);
+    push_norm(&mut slots, "text_model.final_layer_norm".into(), &mut text.final_norm);
+    slots.push(("text_projection.weight".into(), linear(&mut text.projection.weight)));
+    slots.push(("logit_scale".into(), Slot::Scalar(&mut model.logit_scale)));
+    slots
+}
+
+fn push_norm<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: String, norm: &'a mut burn::nn::LayerNorm) {
+    slots.push((format!("{name}.weight"), Slot::Vector(&mut norm.gamma)));
+    if let Some(beta) = &mut norm.beta {
+        slots.push((format!("{name}.bias"), Slot::Vector(beta)));
+    }
+}
+
+fn push_blocks<'a>(slots: &mut Vec<(String, Slot<'a>)>, tower: &str, blocks: &'a mut [Block]) {
+    for (index, block) in blocks.iter_mut().enumerate() {
+        let prefix = format!("{tower}.encoder.layers.{index}");
+        push_norm(slots, format!("{prefix}.layer_norm1"), &mut block.norm1);
+        push_norm(slots, format!("{prefix}.layer_norm2"), &mut block.norm2);
+        for (name, layer) in [
+            ("self_attn.q_proj", &mut block.q_proj),
+            ("self_attn.k_proj", &mut block.k_proj),
+            ("self_attn.v_proj", &mut block.v_proj),
+            ("self_attn.out_proj", &mut block.out_proj),
+            ("mlp.fc1", &mut block.fc1),
+            ("mlp.fc2", &mut block.fc2),
+        ] {
+            let [inputs, outputs] = layer.weight.val().dims();
+            slots.push((format!("{prefix}.{name}.weight"), Slot::Linear(&mut layer.weight, vec![outputs, inputs])));
+            if let Some(bias) = &mut layer.bias {
+                slots.push((format!("{prefix}.{name}.bias"), Slot::Vector(bias)));
+            }
+        }
+    }
+}
+
+impl DualEncoder {
+    /// Fills a model of shape `spec` with canonical tensors, on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] naming the first tensor that is missing, mis-shaped, not finite or not part of the model.
+    pub fn from_state_dict(
+        spec: &BackboneSpec,
+        mut tensors: StateDict,
+        path: &Path,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut model = Self::zeros(spec, device);
+        for (name, mut slot) in slots(&mut model, spec) {
+            let expected = slot.shape();
+            let fault = |name: String, found: String| Error::Tensor {
+                path: path.to_path_buf(),
+                name,
+                expected: format!("shape {expected:?}"),
+                found,
+            };
+            let Some(tensor) = tensors.remove(&name) else {
+                let near = tensors.keys().min_by_key(|other| distance(other, &name));
+                let hint = near.map(|near| format!(" (nearest unused name: `{near}`)")).unwrap_or_default();
+                return Err(fault(name, format!("no such tensor{hint}")));
+            };
+            let same = tensor.shape == expected || (expected.is_empty() && tensor.data.len() == 1);
+            if !same {
+                return Err(fault(tensor.origin, format!("shape {:?}", tensor.shape)));
+            }
+            if let Some(index) = tensor.data.iter().position(|value| !value.is_finite()) {
+                return Err(fault(tensor.origin, format!("{} at element {index}", tensor.data[index])));
+            }
+            slot.fill(tensor, device);
+        }
+        tensors.retain(|name, _| !IGNORED.contains(&name.as_str()));
+        if let Some((_, tensor)) = tensors.pop_first() {
+            return Err(Error::Tensor {
+                path: path.to_path_buf(),
+                name: tensor.origin,
+                expected: "no such tensor in a model of this config".into(),
+                found: format!("shape {:?} ({} tensors are unused)", tensor.shape, tensors.len() + 1),
+            });
+        }
+        Ok(model)
+    }
+
+    /// The canonical tensors of this model.
+    pub fn state_dict(&self, spec: &BackboneSpec) -> StateDict {
+        let mut model = self.clone();
+        slots(&mut model, spec)
+            .into_iter()
+            .map(|(name, slot)| {
+                let tensor = HostTensor { shape: slot.shape(), data: slot.read(), origin: name.clone() };
+                (name, tensor)
+            })
+            .collect()
+    }
+}
+
+/// A cheap dissimilarity of names: characters outside the common prefix and suffix.
+fn distance(left: &str, right: &str) -> usize {
+    let prefix = left.bytes().zip(right.bytes()).take_while(|(l, r)| l == r).count();
+    let suffix = left.bytes().rev().zip(right.bytes().rev()).take_while(|(l, r)| l == r).count();
+    (left.len() + right.len()).saturating_sub(2 * (prefix + suffix))
+}
+
+/// The identity of a backbone: SHA-256 over its specification and its canonical tensors, in name order, as
+/// little-endian f32.
+pub(super) fn digest(spec: &BackboneSpec, tensors: &StateDict) -> Digest {
+    let mut builder = DigestBuilder::default();
+    builder.piece(serde_json::to_string(spec).expect("a specification is plain data").as_bytes());
+    for (name, tensor) in tensors.iter().filter(|(name, _)| !IGNORED.contains(&name.as_str())) {
+        builder.piece(name.as_bytes());
+        for axis in &tensor.shape {
+            builder.piece(&(*axis as u64).to_le_bytes());
+        }
+        let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+        builder.piece(&bytes);
+    }
+    builder.finish()
+}

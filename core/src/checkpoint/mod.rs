@@ -1,0 +1,10 @@
+//! Files to backbones and back.
+
+mod openai;
+mod open;
+mod tensors;
+mod write;
+
+pub use open::open_backbone;
+pub use tensors::{read_safetensors, read_tensors};
+pub use write::{Precision, encode_safetensors, write_backbone};

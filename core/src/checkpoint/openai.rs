@@ -1,0 +1,181 @@
+//! State dicts under the names of OpenAI's CLIP and of OpenCLIP, brought to the canonical names.
+//!
+//! Known keys: `visual.{class_embedding, positional_embedding, conv1.weight, ln_pre, ln_post, proj}`,
+//! `[visual.]transformer.resblocks.N.{ln_1, ln_2, attn.in_proj_weight, attn.in_proj_bias, attn.out_proj, mlp.c_fc,
+//! mlp.c_proj}`, `token_embedding.weight`, `positional_embedding`, `ln_final`, `text_projection`, `logit_scale`.
+//! `proj` and `text_projection` are `[width, dim]` there, the transpose of the canonical layout; `in_proj` holds query,
+//! key and value in this order.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::backbone::{Activation, BackboneSpec, HostTensor, ImageSpec, StateDict, TextSpec, TransformerSpec};
+use crate::error::{Error, Result};
+use crate::file;
+
+/// Whether these tensors carry OpenAI names.
+pub(super) fn recognises(tensors: &StateDict) -> bool {
+    tensors.contains_key("visual.conv1.weight") && tensors.contains_key("text_projection")
+}
+
+/// Scalars that OpenAI's archives carry beside the weights.
+const IGNORED: [&str; 4] = ["input_resolution", "context_length", "vocab_size", "attn_mask"];
+
+/// Renames and splits to canonical tensors.
+pub(super) fn to_canonical(tensors: StateDict) -> StateDict {
+    let mut canonical = StateDict::new();
+    for (name, tensor) in tensors {
+        if IGNORED.contains(&name.as_str()) {
+            continue;
+        }
+        let (tower, rest) = match name.strip_prefix("visual.") {
+            Some(rest) => ("vision_model", rest),
+            None => ("text_model", name.as_str()),
+        };
+        let plain = match (tower, rest) {
+            ("vision_model", "class_embedding") => "vision_model.embeddings.class_embedding".into(),
+            ("vision_model", "positional_embedding") => "vision_model.embeddings.position_embedding.weight".into(),
+            ("vision_model", "conv1.weight") => "vision_model.embeddings.patch_embedding.weight".into(),
+            ("vision_model", "ln_pre.weight") => "vision_model.pre_layrnorm.weight".into(),
+            ("vision_model", "ln_pre.bias") => "vision_model.pre_layrnorm.bias".into(),
+            ("vision_model", "ln_post.weight") => "vision_model.post_layernorm.weight".into(),
+            ("vision_model", "ln_post.bias") => "vision_model.post_layernorm.bias".into(),
+            ("vision_model", "proj") => {
+                canonical.insert("visual_projection.weight".into(), transposed(tensor));
+                continue;
+            }
+            ("text_model", "text_projection") => {
+                canonical.insert("text_projection.weight".into(), transposed(tensor));
+                continue;
+            }
+            ("text_model", "token_embedding.weight") => "text_model.embeddings.token_embedding.weight".into(),
+            ("text_model", "positional_embedding") => "text_model.embeddings.position_embedding.weight".into(),
+            ("text_model", "ln_final.weight") => "text_model.final_layer_norm.weight".into(),
+            ("text_model", "ln_final.bias") => "text_model.final_layer_norm.bias".into(),
+            ("text_model", "logit_scale") => "logit_scale".into(),
+            _ => match block(tower, rest) {
+                Some(Block::Plain(name)) => name,
+                Some(Block::Fused(prefix, suffix)) => {
+                    for (part, tensor) in ["q_proj", "k_proj", "v_proj"].into_iter().zip(thirds(tensor)) {
+                        canonical.insert(format!("{prefix}.self_attn.{part}.{suffix}"), tensor);
+                    }
+                    continue;
+                }
+                // Not a name of this format: kept, so that it is reported as unused.
+                None => name,
+            },
+        };
+        canonical.insert(plain, tensor);
+    }
+    canonical
+}
+
+enum Block {
+    Plain(String),
+    Fused(String, &'static str),
+}
+
+fn block(tower: &str, rest: &str) -> Option<Block> {
+    let rest = rest.strip_prefix("transformer.resblocks.")?;
+    let (index, rest) = rest.split_once('.')?;
+    let prefix = format!("{tower}.encoder.layers.{index}");
+    let plain = |name: &str| Some(Block::Plain(format!("{prefix}.{name}")));
+    match rest {
+        "attn.in_proj_weight" => Some(Block::Fused(prefix, "weight")),
+        "attn.in_proj_bias" => Some(Block::Fused(prefix, "bias")),
+        "attn.out_proj.weight" => plain("self_attn.out_proj.weight"),
+        "attn.out_proj.bias" => plain("self_attn.out_proj.bias"),
+        "ln_1.weight" => plain("layer_norm1.weight"),
+        "ln_1.bias" => plain("layer_norm1.bias"),
+        "ln_2.weight" => plain("layer_norm2.weight"),
+        "ln_2.bias" => plain("layer_norm2.bias"),
+        "mlp.c_fc.weight" => plain("mlp.fc1.weight"),
+        "mlp.c_fc.bias" => plain("mlp.fc1.bias"),
+        "mlp.c_proj.weight" => plain("mlp.fc2.weight"),
+        "mlp.c_proj.bias" => plain("mlp.fc2.bias"),
+        _ => None,
+    }
+}
+
+/// Splits the first axis into three; a first axis that is no multiple of three gives three mis-shaped tensors, which
+/// the model then refuses by name.
+fn thirds(tensor: HostTensor) -> [HostTensor; 3] {
+    let HostTensor { shape, data, origin } = tensor;
+    let rows = shape.first().copied().unwrap_or(0) / 3;
+    let inner: usize = shape.iter().skip(1).product();
+    [0, 1, 2].map(|part| {
+        let mut shape = shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = rows;
+        }
+        let data = data.get(part * rows * inner..(part + 1) * rows * inner).unwrap_or_default().to_vec();
+        HostTensor { shape, data, origin: origin.clone() }
+    })
+}
+
+fn transposed(tensor: HostTensor) -> HostTensor {
+    let HostTensor { shape, data, origin } = tensor;
+    let [rows, columns] = shape[..] else { return HostTensor { shape, data, origin } };
+    let data = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column)).map(|at| data[at]);
+    HostTensor { shape: vec![columns, rows], data: data.collect(), origin }
+}
+
+/// The shape of the model: from `open_clip_config.json` beside the weights, else from the tensors, with heads of 64
+/// channels and quick-GELU as in OpenAI's releases.
+pub(super) fn spec(tensors: &StateDict, weights: &Path) -> Result<BackboneSpec> {
+    let config = weights.with_file_name("open_clip_config.json");
+    let config = if config.is_file() { Some(file::read_json::<Value>(&config, "OpenCLIP config")?) } else { None };
+    let config = config.as_ref().and_then(|config| config.get("model_cfg"));
+    let axis = |name: &str, axis: usize| -> Result<usize> {
+        tensors.get(name).and_then(|tensor| tensor.shape.get(axis)).copied().ok_or_else(|| Error::Tensor {
+            path: weights.to_path_buf(),
+            name: name.into(),
+            expected: format!("a tensor with at least {} axes", axis + 1),
+            found: tensors.get(name).map_or("no such tensor".into(), |tensor| format!("shape {:?}", tensor.shape)),
+        })
+    };
+    let number = |section: &str, key: &str| -> Option<usize> {
+        config?.get(section)?.get(key)?.as_u64().map(|value| value as usize)
+    };
+    let depth = |prefix: &str| {
+        (0..).take_while(|block| tensors.contains_key(&format!("{prefix}.{block}.ln_1.weight"))).count()
+    };
+    let quick = config.is_none_or(|config| config.get("quick_gelu").and_then(Value::as_bool).unwrap_or(false));
+    let activation = if quick { Activation::QuickGelu } else { Activation::Gelu };
+
+    let width = axis("visual.conv1.weight", 0)?;
+    let patch = axis("visual.conv1.weight", 2)?;
+    let grid = axis("visual.positional_embedding", 0)?.saturating_sub(1).isqrt();
+    let text_width = axis("token_embedding.weight", 1)?;
+    let head_width = number("vision_cfg", "head_width").unwrap_or(64).max(1);
+    let spec = BackboneSpec {
+        dim: axis("text_projection", 1)?,
+        image: ImageSpec {
+            size: grid * patch,
+            patch,
+            transformer: TransformerSpec {
+                width,
+                depth: depth("visual.transformer.resblocks"),
+                heads: width / head_width,
+                mlp: axis("visual.transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+                activation,
+                norm_epsilon: 1e-5_f64.to_string(),
+            },
+        },
+        text: TextSpec {
+            context: axis("positional_embedding", 0)?,
+            vocabulary: axis("token_embedding.weight", 0)?,
+            transformer: TransformerSpec {
+                width: text_width,
+                depth: depth("transformer.resblocks"),
+                heads: number("text_cfg", "heads").unwrap_or(text_width / 64),
+                mlp: axis("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+                activation,
+                norm_epsilon: 1e-5_f64.to_string(),
+            },
+        },
+    };
+    spec.check()?;
+    Ok(spec)
+}

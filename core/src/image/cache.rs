@@ -1,0 +1,86 @@
+//! Decoded images kept in memory for the next epoch.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ::image::RgbImage;
+
+/// A bounded store of decoded images.
+///
+/// Once full it keeps what it has: over repeated epochs each image is asked for once an epoch, and then evicting the
+/// oldest would throw away exactly what is needed next. A file that changes on disk is not noticed.
+#[derive(Debug)]
+pub struct ImageCache {
+    limit_bytes: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    images: HashMap<PathBuf, Arc<RgbImage>>,
+}
+
+impl ImageCache {
+    /// An empty cache for at most `limit_bytes` of pixels (3 bytes a pixel).
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { limit_bytes, held: Mutex::default() }
+    }
+
+    /// Bytes of pixels held.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Number of images held.
+    pub fn len(&self) -> usize {
+        self.lock().images.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The image of a path, if held.
+    pub(super) fn get(&self, path: &Path) -> Option<Arc<RgbImage>> {
+        self.lock().images.get(path).cloned()
+    }
+
+    /// Keeps an image if there is room.
+    pub(super) fn offer(&self, path: &Path, image: &Arc<RgbImage>) {
+        let bytes = image.as_raw().len();
+        let mut held = self.lock();
+        if held.bytes + bytes <= self.limit_bytes && !held.images.contains_key(path) {
+            held.bytes += bytes;
+            held.images.insert(path.to_path_buf(), Arc::clone(image));
+        }
+    }
+
+    /// No code can panic between the two changes made under the lock, so a poisoned lock still guards whole data.
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use ::image::RgbImage;
+
+    use super::ImageCache;
+
+    #[test]
+    fn a_full_cache_keeps_what_it_has() {
+        let cache = ImageCache::new(40);
+        let image = Arc::new(RgbImage::new(2, 2));
+        for name in ["a", "b", "c", "d", "a"] {
+            cache.offer(Path::new(name), &image);
+        }
+        assert_eq!((cache.len(), cache.bytes(), cache.is_empty()), (3, 36, false));
+        assert!(cache.get(Path::new("a")).is_some() && cache.get(Path::new("d")).is_none());
+    }
+}

@@ -1,0 +1,22 @@
+//! Pixels and words to frozen features.
+//!
+//! In flow images and texts; out flow features of a frozen dual encoder, the data sets that they belong to and the
+//! metrics taken over them. Adapters enter through [`backbone::Sites`]; this crate knows none of them by name.
+#![forbid(unsafe_code)]
+
+pub mod backbone;
+pub mod checkpoint;
+// pub mod data;
+mod device;
+mod digest;
+mod error;
+pub mod file;
+pub mod image;
+// pub mod metrics;
+mod seed;
+pub mod text;
+
+pub use device::{device, devices};
+pub use digest::{Digest, DigestBuilder};
+pub use error::{Error, Result};
+pub use seed::Seed;

@@ -1,0 +1,9 @@
+//! Metrics: from logits and labels to the numbers of a report.
+
+pub mod calibration;
+pub mod classification;
+pub mod summary;
+
+pub use self::calibration::{ECE_BINS, expected_calibration_error, negative_log_likelihood};
+pub use self::classification::{Metrics, accuracy, confusion, macro_f1, per_class_accuracy, predictions};
+pub use self::summary::{MeanStd, harmonic_mean};

@@ -1,0 +1,11 @@
+//! Words to token ids: the CLIP tokenizer, prompt templates, and smaller vocabularies.
+
+mod template;
+mod template_set;
+mod tokenizer;
+mod vocabulary;
+
+pub use template::{Template, clean_class_name};
+pub use template_set::TemplateSet;
+pub use tokenizer::{Tokenizer, Tokens};
+pub use vocabulary::reduce_vocabulary;

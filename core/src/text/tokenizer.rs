@@ -1,0 +1,303 @@
+//! The CLIP tokenizer: lower-cased byte-level byte-pair encoding between a begin and an end token.
+//!
+//! The reference is `CLIPTokenizerFast` of Hugging Face with the same `tokenizer.json`: token ids are equal. OpenAI's own
+//! Python tokenizer first cleans a text (repairs broken encodings, drops control characters, straightens curly quotes,
+//! narrows full-width letters, resolves HTML entities such as `&amp;`) and then gives the same ids. Of texts that need no
+//! cleaning, it differs on the final form of a capital Greek sigma, on a long s after an apostrophe and on
+//! `<|ENDOFTEXT|>` in capitals. `tests/parity/tokenizer` holds both.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::vocabulary::{BEGIN, END, WORD_END, byte_symbols};
+use crate::digest::{Digest, DigestBuilder};
+use crate::error::{Error, Result};
+use crate::file;
+
+/// What error messages call the file.
+const FORMAT: &str = "CLIP tokenizer";
+
+/// What error messages advise for a file of another model.
+const CURE: &str = "use the `tokenizer.json` that was published with this backbone";
+
+/// One text as token ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The ids from the begin token to the end token, both included; not padded, at most `context_length` of them.
+    pub ids: Vec<u32>,
+    /// Whether the text was too long and lost its tail.
+    pub truncated: bool,
+}
+
+/// Turns texts into the token ids of one backbone.
+///
+/// Padding and truncation written in the file are ignored: rows are cut to the context length given here, the end token
+/// stays last, and padding is left to the text tower. A text that spells out `<|endoftext|>` gets the end token at that
+/// place, as in the reference, and a text tower then pools there.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    digest: Digest,
+    context_length: usize,
+    vocab_size: usize,
+    bos: u32,
+    eot: u32,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`; `context_length` is that of the backbone's text tower (77 for CLIP).
+    ///
+    /// # Errors
+    /// [`Error::Io`], and those of [`Tokenizer::from_bytes`].
+    pub fn from_file(path: &Path, context_length: usize) -> Result<Self> {
+        Self::from_bytes(&file::read(path)?, path, context_length)
+    }
+
+    /// Reads the bytes of a `tokenizer.json`; `path` is where they came from, for messages.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when the file is not a CLIP-style tokenizer: not JSON, not byte-pair encoding with
+    /// `</w>` word ends, a begin or end token or one of the 512 byte symbols missing.
+    /// [`Error::Invalid`] for a context that has no room for a word between begin and end.
+    pub fn from_bytes(bytes: &[u8], path: &Path, context_length: usize) -> Result<Self> {
+        if context_length < 3 {
+            let reason = format!("begin, one token and end need 3 places, the text tower has {context_length}");
+            return Err(Error::invalid("context length", reason));
+        }
+        let malformed = |reason: String| Error::malformed(FORMAT, path, reason);
+        let file: Value = serde_json::from_slice(bytes).map_err(|error| malformed(format!("{error}; {CURE}")))?;
+        check_model(&file).map_err(|reason| malformed(format!("{reason}; {CURE}")))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(error.to_string()))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
+
+        let vocabulary = inner.get_vocab(true);
+        let find = |token: &str| {
+            vocabulary.get(token).copied().ok_or_else(|| malformed(format!("it has no token `{token}`; {CURE}")))
+        };
+        let (bos, eot) = (find(BEGIN)?, find(END)?);
+        for symbol in byte_symbols() {
+            find(&symbol)?;
+        }
+        let vocab_size = vocabulary.values().max().map_or(0, |&highest| highest as usize + 1);
+        Ok(Self { inner, path: path.to_path_buf(), digest: identity(&file), context_length, vocab_size, bos, eot })
+    }
+
+    /// This tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the tokenizer library cannot write what it read.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let text = self.inner.to_string(true).map_err(|error| Error::invalid(FORMAT, error.to_string()))?;
+        Ok(text.into_bytes())
+    }
+
+    /// The token ids of each text, in the order given. An empty text is valid: begin and end alone.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the tokenizer's own rules fail on a text.
+    pub fn encode(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Tokens>> {
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let encodings =
+            self.inner.encode_batch_fast(texts, false).map_err(|error| Error::invalid("text", error.to_string()))?;
+        let room = self.context_length - 2;
+        let row = |encoding: &tokenizers::Encoding| {
+            let words = encoding.get_ids();
+            let kept = &words[..words.len().min(room)];
+            let mut ids = Vec::with_capacity(kept.len() + 2);
+            ids.push(self.bos);
+            ids.extend_from_slice(kept);
+            ids.push(self.eot);
+            Tokens { ids, truncated: words.len() > room }
+        };
+        Ok(encodings.iter().map(row).collect())
+    }
+
+    /// Refuses a tokenizer that can give ids which the text tower has no row for.
+    ///
+    /// A smaller vocabulary is accepted: some towers pad their table.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] naming the file, both sizes and the cure.
+    pub fn check_vocabulary(&self, embedding_rows: usize) -> Result<()> {
+        if self.vocab_size <= embedding_rows {
+            return Ok(());
+        }
+        Err(Error::mismatch(
+            format!("vocabulary of `{}`", self.path.display()),
+            format!("at most {embedding_rows} tokens, the rows of the text tower's embedding ({CURE})"),
+            self.vocab_size,
+        ))
+    }
+
+    /// One more than the highest id, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The most ids that [`Tokenizer::encode`] gives for a text.
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    /// The id of the begin token `<|startoftext|>`.
+    pub fn bos(&self) -> u32 {
+        self.bos
+    }
+
+    /// The id of the end token `<|endoftext|>`, where CLIP pools the text.
+    pub fn eot(&self) -> u32 {
+        self.eot
+    }
+
+    /// The identity of the rules and the vocabulary: files that differ in white space, key order, the spelling of
+    /// merges, padding or truncation have the same digest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+/// Refuses models of other families early, with a message about the family instead of about ids.
+fn check_model(file: &Value) -> Result<(), String> {
+    let model = file.get("model").ok_or("it has no `model`")?;
+    // Files of the first releases carry no type; merges tell them apart.
+    let kind = model.get("type").and_then(Value::as_str);
+    if kind.map_or(model.get("merges").is_none(), |kind| kind != "BPE") {
+        return Err(format!("expected a `BPE` model, found `{}`", kind.unwrap_or("unknown")));
+    }
+    if model.get("end_of_word_suffix").and_then(Value::as_str) != Some(WORD_END) {
+        return Err(format!("expected words that end in `{WORD_END}`, as CLIP's do"));
+    }
+    if model.get("dropout").and_then(Value::as_f64).is_some_and(|dropout| dropout > 0.0) {
+        return Err("its merges are dropped at random (`dropout`), so that ids would differ between calls".to_owned());
+    }
+    Ok(())
+}
+
+/// The digest of what decides ids, in one spelling.
+fn identity(file: &Value) -> Digest {
+    let mut kept = file.clone();
+    if let Some(fields) = kept.as_object_mut() {
+        for name in ["version", "padding", "truncation"] {
+            fields.remove(name);
+        }
+    }
+    if let Some(merges) = kept.pointer_mut("/model/merges").and_then(Value::as_array_mut) {
+        for merge in merges {
+            if let Some([left, right]) = merge.as_array().map(Vec::as_slice)
+                && let (Some(left), Some(right)) = (left.as_str(), right.as_str())
+            {
+                *merge = Value::String(format!("{left} {right}"));
+            }
+        }
+    }
+    kept.sort_all_objects();
+    let mut builder = DigestBuilder::default();
+    builder.piece(kept.to_string().as_bytes());
+    builder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Two merges make `a` + `t</w>` one token and then `c` + `at</w>`.
+    fn file() -> Value {
+        let mut tokens: Vec<String> = byte_symbols();
+        tokens.extend(["at</w>", "cat</w>", BEGIN, END].map(str::to_owned));
+        let vocabulary: serde_json::Map<String, Value> =
+            tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+        let special = |id: usize, token: &str| {
+            json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": true})
+        };
+        json!({
+            "version": "1.0",
+            "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+            "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                        "pad_type_id": 0, "pad_token": "!"},
+            "added_tokens": [special(514, BEGIN), special(515, END)],
+            "normalizer": {"type": "Lowercase"},
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+            "post_processor": null,
+            "decoder": null,
+            "model": {"type": "BPE", "dropout": null, "unk_token": END, "continuing_subword_prefix": "",
+                      "end_of_word_suffix": WORD_END, "fuse_unk": false, "byte_fallback": false,
+                      "vocab": vocabulary, "merges": ["a t</w>", "c at</w>"]},
+        })
+    }
+
+    fn read(file: &Value, context_length: usize) -> Result<Tokenizer> {
+        Tokenizer::from_bytes(file.to_string().as_bytes(), Path::new("folder/tokenizer.json"), context_length)
+    }
+
+    #[test]
+    fn merges_are_applied_between_begin_and_end() {
+        let tokenizer = read(&file(), 8).unwrap();
+        let tokens = tokenizer.encode(&["Cat", "at", "", "ab"]).unwrap();
+        let ids: Vec<_> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
+        // `a` is the 65th printable byte symbol, `b</w>` the 66th of the second half.
+        assert_eq!(ids, [&[514, 513, 515][..], &[514, 512, 515], &[514, 515], &[514, 64, 256 + 65, 515]]);
+        assert_eq!((tokenizer.bos(), tokenizer.eot(), tokenizer.vocab_size()), (514, 515, 516));
+        assert!(tokens.iter().all(|tokens| !tokens.truncated));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_keeps_its_end() {
+        let tokens = read(&file(), 5).unwrap().encode(&["xxxx", "xxx", "xx"]).unwrap();
+        let shape: Vec<_> = tokens.iter().map(|tokens| (tokens.ids.len(), tokens.truncated)).collect();
+        assert_eq!(shape, [(5, true), (5, false), (4, false)]);
+        assert!(tokens.iter().all(|tokens| tokens.ids.last() == Some(&515)));
+    }
+
+    #[test]
+    fn spelling_does_not_change_the_identity_and_a_merge_does() {
+        let (plain, mut pairs, mut other) = (file(), file(), file());
+        pairs["model"]["merges"] = json!([["a", "t</w>"], ["c", "at</w>"]]);
+        pairs["padding"] = Value::Null;
+        other["model"]["merges"] = json!(["a t</w>"]);
+        let digest = |file: &Value| read(file, 8).unwrap().digest().clone();
+        assert_eq!(digest(&plain), digest(&pairs));
+        assert_ne!(digest(&plain), digest(&other));
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_by_name() {
+        let mut word_piece = file();
+        word_piece["model"]["type"] = json!("WordPiece");
+        let mut no_suffix = file();
+        no_suffix["model"]["end_of_word_suffix"] = json!("");
+        let mut random = file();
+        random["model"]["dropout"] = json!(0.1);
+        let mut no_end = file();
+        no_end["model"]["vocab"].as_object_mut().unwrap().remove(END);
+        no_end["model"]["unk_token"] = Value::Null;
+        no_end["added_tokens"] = json!([]);
+        let mut no_byte = file();
+        no_byte["model"]["vocab"].as_object_mut().unwrap().remove("!");
+        for (file, words) in [
+            (word_piece, "found `WordPiece`"),
+            (no_suffix, "`</w>`"),
+            (random, "`dropout`"),
+            (no_end, "no token `<|endoftext|>`"),
+            (no_byte, "no token `!`"),
+            (json!([]), "no `model`"),
+        ] {
+            let message = read(&file, 8).unwrap_err().to_string();
+            assert!(message.contains(words) && message.contains("folder/tokenizer.json"), "{message}");
+        }
+        assert!(matches!(read(&file(), 2), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn a_vocabulary_larger_than_the_table_is_refused() {
+        let tokenizer = read(&file(), 8).unwrap();
+        tokenizer.check_vocabulary(516).unwrap();
+        let message = tokenizer.check_vocabulary(515).unwrap_err().to_string();
+        assert!(message.contains("folder/tokenizer.json") && message.contains("515") && message.contains("516"));
+    }
+}

@@ -1,0 +1,257 @@
+//! An adapter on disk: `adapter.safetensors` with the learned tensors only, `adapter.json` with all that is needed to
+//! use them safely.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use inarch_core::backbone::{Backbone, Pass, values};
+use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
+use inarch_core::image::Preprocess;
+use inarch_core::text::Template;
+use inarch_core::{Digest, Seed, file};
+use serde::{Deserialize, Serialize};
+
+use crate::adapter::{Adapter, MethodConfig};
+use crate::classifier::Classifier;
+use crate::error::{Error, Result};
+
+/// The version of the format that this code writes.
+pub const SCHEMA: u32 = 1;
+/// The file with the learned tensors.
+pub const TENSORS_FILE: &str = "adapter.safetensors";
+/// The file with everything else.
+pub const MANIFEST_FILE: &str = "adapter.json";
+
+/// Which backbone an adapter belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackboneRef {
+    /// Its name at training time, for people.
+    pub name: String,
+    /// Its identity.
+    pub digest: Digest,
+}
+
+/// A few inputs and the scores they must give.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTest {
+    /// How many of the artifact's classes are scored.
+    pub classes: usize,
+    /// Scores of two synthetic images, row-major.
+    pub logits: Vec<f32>,
+    /// Allowed absolute difference.
+    pub tolerance: f32,
+}
+
+/// `adapter.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format.
+    pub schema: u32,
+    /// The method and its settings.
+    pub method: MethodConfig,
+    /// The backbone it was trained beside.
+    pub backbone: BackboneRef,
+    /// Class names, in the order of class-bound rows.
+    pub classes: Vec<String>,
+    /// Templates it was trained with.
+    pub templates: Vec<String>,
+    /// How images were prepared.
+    pub preprocess: Preprocess,
+    /// Precision of the learned tensors.
+    pub precision: String,
+    /// Identity of the training data, where known.
+    pub data: Option<Digest>,
+    /// Artifacts this one was made from.
+    pub parents: Vec<Digest>,
+    /// Figures of the run that made it, by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// Number of learned values.
+    pub parameters: usize,
+    /// Identity of `adapter.safetensors`.
+    pub tensors: Digest,
+    /// Golden inputs and outputs.
+    pub self_test: SelfTest,
+}
+
+/// A trained adapter with its manifest.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// What is known about it.
+    pub manifest: Manifest,
+    /// Its learned tensors.
+    pub adapter: Adapter,
+}
+
+/// What an artifact records beside the adapter itself.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Templates.
+    pub templates: Vec<Template>,
+    /// Identity of the training data.
+    pub data: Option<Digest>,
+    /// Figures of the run.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl Artifact {
+    /// Describes an adapter that was trained beside `backbone`.
+    ///
+    /// # Errors
+    /// A class name the tokenizer refuses.
+    pub fn new(adapter: Adapter, method: MethodConfig, backbone: &Backbone, provenance: Provenance) -> Result<Self> {
+        let Provenance { classes, templates, data, metrics } = provenance;
+        let bytes = encode(&adapter)?;
+        let scored = classes.len().min(8);
+        let logits = probe(backbone, &adapter, &method, &classes, &templates, scored)?;
+        let manifest = Manifest {
+            schema: SCHEMA,
+            method,
+            backbone: BackboneRef { name: backbone.name().into(), digest: backbone.digest().clone() },
+            classes,
+            templates: templates.iter().map(ToString::to_string).collect(),
+            preprocess: backbone.preprocess().clone(),
+            precision: "f32".into(),
+            data,
+            parents: Vec::new(),
+            metrics,
+            parameters: adapter.trainable(),
+            tensors: Digest::of(&bytes),
+            self_test: SelfTest { classes: scored, logits, tolerance: 1e-2 },
+        };
+        Ok(Self { manifest, adapter })
+    }
+
+    /// Writes the two files; the manifest last, so that a folder with a manifest is complete.
+    ///
+    /// # Errors
+    /// An I/O error naming the file.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        file::write(&folder.join(TENSORS_FILE), &encode(&self.adapter)?)?;
+        file::write_json(&folder.join(MANIFEST_FILE), &self.manifest)?;
+        Ok(())
+    }
+
+    /// Reads an artifact and checks that it belongs to `backbone`.
+    ///
+    /// # Errors
+    /// `Error::Core` with [`inarch_core::Error::Refused`] when the backbone is another one, `Malformed` when a file is
+    /// damaged or of a newer format.
+    pub fn load(folder: &Path, backbone: &Backbone) -> Result<Self> {
+        let path = folder.join(MANIFEST_FILE);
+        let manifest: Manifest = file::read_json(&path, "adapter manifest")?;
+        if manifest.schema != SCHEMA {
+            return Err(inarch_core::Error::mismatch(
+                format!("format version of `{}`", path.display()),
+                SCHEMA,
+                manifest.schema,
+            )
+            .into());
+        }
+        if &manifest.backbone.digest != backbone.digest() {
+            return Err(inarch_core::Error::Refused {
+                what: format!("backbone of adapter `{}`", folder.display()),
+                expected: format!("{} ({})", manifest.backbone.name, manifest.backbone.digest.short()),
+                found: format!("{} ({})", backbone.name(), backbone.digest().short()),
+            }
+            .into());
+        }
+        let path = folder.join(TENSORS_FILE);
+        let malformed = |reason: String| inarch_core::Error::malformed("adapter", &path, reason);
+        let found = Digest::of(&file::read(&path)?);
+        if found != manifest.tensors {
+            return Err(malformed(format!(
+                "its content is {} but the manifest says {}: the file was changed or damaged",
+                found.short(),
+                manifest.tensors.short()
+            ))
+            .into());
+        }
+        let (tensors, _) = read_safetensors(&path)?;
+        let device = backbone.device();
+        let features = burn::tensor::Tensor::zeros([manifest.classes.len(), backbone.spec().dim], device);
+        let adapter = manifest.method.init(backbone, &features, Seed::new(0), device)?;
+        let adapter = adapter.with_parameters(tensors, device).map_err(malformed)?;
+        Ok(Self { manifest, adapter })
+    }
+
+    /// A classifier for this adapter: over its own classes, or over others where the method allows it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`] for a class-bound method.
+    pub fn classifier<'a>(&self, backbone: &'a Backbone, classes: Option<&[String]>) -> Result<Classifier<'a>> {
+        let Manifest { method, classes: trained, .. } = &self.manifest;
+        Classifier::adapted(backbone, method, trained, classes.unwrap_or(trained), &self.templates()?)
+    }
+
+    /// The templates it was trained with.
+    ///
+    /// # Errors
+    /// A template in the manifest that is not valid.
+    pub fn templates(&self) -> Result<Vec<Template>> {
+        Ok(self.manifest.templates.iter().map(|text| Template::new(text)).collect::<Result<_, _>>()?)
+    }
+
+    /// Runs the golden inputs and compares.
+    ///
+    /// # Errors
+    /// [`Error::SelfTest`] with the first score that differs.
+    pub fn self_test(&self, backbone: &Backbone) -> Result<()> {
+        let Manifest { method, classes, self_test, .. } = &self.manifest;
+        let found = probe(backbone, &self.adapter, method, classes, &self.templates()?, self_test.classes)?;
+        let worst = self_test.logits.iter().zip(&found).find(|(expected, found)| {
+            // Written so that a NaN fails.
+            !((*expected - *found).abs() <= self_test.tolerance)
+        });
+        match worst {
+            None if found.len() == self_test.logits.len() => Ok(()),
+            pair => Err(Error::SelfTest {
+                artifact: method.name().into(),
+                expected: pair.map_or(f32::NAN, |(expected, _)| *expected),
+                found: pair.map_or(f32::NAN, |(_, found)| *found),
+                tolerance: self_test.tolerance,
+            }),
+        }
+    }
+}
+
+fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
+    Ok(encode_safetensors(&adapter.parameters(), BTreeMap::new(), Precision::F32)?)
+}
+
+/// Scores of two smooth synthetic images for the first `count` classes.
+fn probe(
+    backbone: &Backbone,
+    adapter: &Adapter,
+    method: &MethodConfig,
+    trained: &[String],
+    templates: &[Template],
+    count: usize,
+) -> Result<Vec<f32>> {
+    let size = backbone.spec().image.size;
+    let mut data = Vec::with_capacity(2 * 3 * size * size);
+    for image in 0..2 {
+        for channel in 0..3 {
+            for row in 0..size {
+                for column in 0..size {
+                    let phase = (row * (image + 1) + column * (channel + 1)) as f32 / size as f32;
+                    data.push((phase * std::f32::consts::TAU).sin());
+                }
+            }
+        }
+    }
+    let pixels = backbone.pixels(data, [2, 3, size, size])?;
+    let classes = &trained[..count.min(trained.len())];
+    let classifier = Classifier::adapted(backbone, method, trained, classes, templates)?;
+    let sites = adapter.sites();
+    let pass = Pass::evaluate();
+    let image = backbone.encode_image(pixels, sites, &pass);
+    let condition = inarch_core::backbone::normalise(image.clone());
+    let pass = Pass { condition: sites.conditions_text().then_some(&condition), ..pass };
+    let text = classifier.text(classifier.start(sites), sites, &pass);
+    Ok(values(classifier.logits(&image, &text, sites, &pass)))
+}

@@ -1,0 +1,121 @@
+//! Class names to scores: the one path that zero-shot, training and evaluation share.
+
+use burn::tensor::Tensor;
+use inarch_core::backbone::{Backbone, Partial, Pass, Sites, Tower, normalise};
+use inarch_core::text::Template;
+
+use crate::adapter::MethodConfig;
+use crate::error::{Error, Result};
+
+/// Some classes, tokenised for a backbone and a method.
+///
+/// A class with several templates is represented by the mean of its normalised text features (Radford et al., 2021,
+/// section 3.1.4).
+#[derive(Debug, Clone)]
+pub struct Classifier<'a> {
+    backbone: &'a Backbone,
+    classes: Vec<String>,
+    templates: Vec<Template>,
+    rows: Vec<Vec<u32>>,
+    known: Option<Vec<usize>>,
+}
+
+impl<'a> Classifier<'a> {
+    /// A zero-shot classifier over `classes`.
+    ///
+    /// # Errors
+    /// No class, no template, or a text the tokenizer refuses.
+    pub fn zero_shot(backbone: &'a Backbone, classes: &[String], templates: &[Template]) -> Result<Self> {
+        if classes.is_empty() || templates.is_empty() {
+            return Err(inarch_core::Error::invalid("classes and templates", "at least one of each is needed").into());
+        }
+        let texts: Vec<String> = classes
+            .iter()
+            .flat_map(|class| templates.iter().map(move |template| template.fill(class)))
+            .collect();
+        Ok(Self {
+            backbone,
+            classes: classes.to_vec(),
+            templates: templates.to_vec(),
+            rows: backbone.tokenize(&texts)?,
+            known: None,
+        })
+    }
+
+    /// A classifier over `classes` for an adapter that was trained over `trained`. The method's own prompt, if it has
+    /// one, takes the place of `templates`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`] when the adapter has a row for each class and not for this one.
+    pub fn adapted(
+        backbone: &'a Backbone,
+        config: &MethodConfig,
+        trained: &[String],
+        classes: &[String],
+        templates: &[Template],
+    ) -> Result<Self> {
+        let own = config.template()?;
+        let mut classifier = match &own {
+            Some(template) => Self::zero_shot(backbone, classes, std::slice::from_ref(template))?,
+            None => Self::zero_shot(backbone, classes, templates)?,
+        };
+        if config.bound_to_classes() {
+            let row = |class: &String| {
+                trained.iter().position(|known| known == class).ok_or_else(|| Error::UnknownClass {
+                    class: class.clone(),
+                    method: config.name(),
+                    known: trained.len(),
+                    candidates: trained.to_vec(),
+                })
+            };
+            classifier.known = Some(classes.iter().map(row).collect::<Result<_>>()?);
+        }
+        Ok(classifier)
+    }
+
+    /// The classes, in the order of the logits.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The templates in use.
+    pub fn templates(&self) -> &[Template] {
+        &self.templates
+    }
+
+    /// The frozen part of the text side, to be computed once.
+    pub fn start(&self, sites: &dyn Sites) -> Partial {
+        self.backbone.start_text(&self.rows, sites.entry(Tower::Text))
+    }
+
+    /// Class features `[classes, dim]`; with an image-conditioned prompt `[images * classes, dim]`, image-major.
+    pub fn text(&self, start: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let pass = Pass { classes: self.known.as_deref(), ..*pass };
+        let output = self.backbone.output(Tower::Text, start, sites, &pass);
+        let count = self.templates.len();
+        let output = if count == 1 {
+            output
+        } else {
+            let [rows, dim] = output.dims();
+            normalise(output).reshape([rows / count, count, dim]).mean_dim(1).reshape([rows / count, dim])
+        };
+        sites.feature(Tower::Text, output, &pass)
+    }
+
+    /// Scores `[images, classes]` of image features `[images, dim]` and class features of [`text`](Self::text).
+    pub fn logits(&self, image: &Tensor<2>, text: &Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        if !sites.conditions_text() {
+            return self.backbone.similarity(image, text, sites, pass);
+        }
+        let [images, dim] = image.dims();
+        let classes = self.classes.len();
+        let text = normalise(text.clone()).reshape([images, classes, dim]);
+        let image = normalise(image.clone()).reshape([images, 1, dim]);
+        (image.matmul(text.swap_dims(1, 2)) * self.backbone.logit_scale()).reshape([images, classes])
+    }
+
+    /// Class features in an evaluation pass without image condition.
+    pub fn features(&self, sites: &dyn Sites) -> Tensor<2> {
+        self.text(self.start(sites), sites, &Pass::evaluate())
+    }
+}

@@ -1,0 +1,114 @@
+//! CoOp: learned context tokens in front of the class name (Zhou et al., 2022, arXiv 2109.01134).
+//!
+//! A prompt is `[v_1] .. [v_n] [class name] .`; the `v_i`, `[n, width]`, are shared by all classes and trained, everything
+//! else is frozen. Count: `n * width`. Site: the input tokens of the text tower, positions 1 to n, before positions are
+//! added. The image tower is not touched, so image features are computed once.
+//!
+//! Initial values: the embeddings of some words (`a photo of a`, which starts as exactly that hand-written prompt), or
+//! draws from N(0, 0.02) in place of `n` neutral tokens.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use inarch_core::Seed;
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
+use inarch_core::text::Template;
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The neutral word whose place a randomly initialised context token takes.
+const PLACEHOLDER: &str = "X";
+/// Standard deviation of random context tokens.
+const DEVIATION: f64 = 0.02;
+
+/// Settings of CoOp; the defaults are the paper's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoopConfig {
+    /// Number of context tokens, used when `words` is empty.
+    pub context: usize,
+    /// Words whose embeddings the context starts from; empty for random values.
+    pub words: String,
+}
+
+impl Default for CoopConfig {
+    fn default() -> Self {
+        Self { context: 16, words: String::new() }
+    }
+}
+
+/// A learned context.
+#[derive(Module, Debug)]
+pub struct Coop {
+    context: Param<Tensor<2>>,
+}
+
+impl Coop {
+    /// A fresh context.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when the context leaves no room for a class name.
+    pub fn init(config: &CoopConfig, backbone: &Backbone, seed: Seed, device: &Device) -> Result<Self> {
+        let width = backbone.width(Tower::Text);
+        let words = config.words.trim();
+        let context = if words.is_empty() {
+            let mut rng = seed.rng();
+            let values: Vec<f32> = (0..config.context * width).map(|_| (normal(&mut rng) * DEVIATION) as f32).collect();
+            Tensor::from_data(TensorData::new(values, [config.context, width]), device)
+        } else {
+            let row = backbone.tokenize(&[words])?.remove(0);
+            let embedded = backbone.token_embeddings(&row[1..row.len() - 1]);
+            Tensor::from_data(embedded.into_data(), device)
+        };
+        let [tokens, _] = context.dims();
+        let room = backbone.spec().text.context.saturating_sub(4);
+        if tokens == 0 || tokens > room {
+            return Err(Error::Setting {
+                setting: "context",
+                reason: format!("must be 1 to {room} tokens for this backbone, found {tokens}"),
+            });
+        }
+        Ok(Self { context: Param::from_tensor(context) })
+    }
+
+    /// The text whose tokens the context replaces: `n` tokens, then the class name.
+    ///
+    /// # Errors
+    /// Never for a valid config; the template's own check otherwise.
+    pub fn template(config: &CoopConfig) -> Result<Template> {
+        let words = config.words.trim();
+        let prefix =
+            if words.is_empty() { vec![PLACEHOLDER; config.context].join(" ") } else { words.to_string() };
+        Ok(Template::new(&format!("{prefix} {{}}."))?)
+    }
+}
+
+/// A standard normal draw (Box and Muller), the same on every platform up to the last bit of `ln` and `cos`.
+fn normal(rng: &mut impl rand::Rng) -> f64 {
+    let radius: f64 = rng.random_range(f64::MIN_POSITIVE..1.0);
+    let angle: f64 = rng.random_range(0.0..std::f64::consts::TAU);
+    (-2.0 * radius.ln()).sqrt() * angle.cos()
+}
+
+impl Sites for Coop {
+    fn entry(&self, tower: Tower) -> Entry {
+        match tower {
+            Tower::Image => Entry::Never,
+            Tower::Text => Entry::Tokens,
+        }
+    }
+
+    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
+        if at != (BlockSite { tower: Tower::Text, block: 0 }) {
+            return tokens;
+        }
+        let [rows, length, width] = tokens.dims();
+        let context = self.context.val();
+        let [learned, _] = context.dims();
+        let context = context.unsqueeze::<3>().expand([rows, learned, width]);
+        let start = tokens.clone().narrow(1, 0, 1);
+        let name = tokens.narrow(1, 1 + learned, length - 1 - learned);
+        Tensor::cat(vec![start, context, name], 1)
+    }
+}

@@ -1,0 +1,51 @@
+//! Linear probe with zero-shot initialisation: one trained prototype for each class (ZS-LP in Silva-Rodriguez et al.,
+//! 2024, arXiv 2312.12730).
+//!
+//! `logits = s * normalise(f) normalise(W)^T` with image features `f` `[images, dim]` and prototypes `W`
+//! `[classes, dim]`, which start as the class text features, so that the probe starts as zero-shot. Trained: `W`. Count:
+//! `classes * dim`. Site: the text feature; neither tower is touched, so every feature is computed once.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use inarch_core::backbone::{Entry, Pass, Sites, Tower};
+use serde::{Deserialize, Serialize};
+
+/// Settings of the linear probe. There are none beyond its training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinearProbeConfig {}
+
+/// One prototype for each class.
+#[derive(Module, Debug)]
+pub struct LinearProbe {
+    prototypes: Param<Tensor<2>>,
+}
+
+impl LinearProbe {
+    /// Prototypes equal to the class text features `[classes, dim]`.
+    pub fn init(text_features: Tensor<2>, device: &Device) -> Self {
+        Self { prototypes: Param::from_tensor(Tensor::from_data(text_features.into_data(), device)) }
+    }
+}
+
+impl Sites for LinearProbe {
+    fn entry(&self, tower: Tower) -> Entry {
+        match tower {
+            Tower::Image => Entry::Never,
+            Tower::Text => Entry::Feature,
+        }
+    }
+
+    fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        match (tower, pass.classes) {
+            (Tower::Image, _) => feature,
+            (Tower::Text, None) => self.prototypes.val(),
+            (Tower::Text, Some(classes)) => {
+                let rows: Vec<i32> = classes.iter().map(|class| *class as i32).collect();
+                let count = rows.len();
+                let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &feature.device());
+                self.prototypes.val().select(0, rows)
+            }
+        }
+    }
+}

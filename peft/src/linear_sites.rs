@@ -1,0 +1,156 @@
+//! One value per selected linear site: the container of every method that enters at projections.
+
+use burn::module::Module;
+use inarch_core::backbone::{Backbone, BlockSite, Entry, LinearSite, Projection, Tower};
+
+use crate::error::{Error, Result};
+
+/// Values of type `M` at some linear sites. Its parameter paths are the site names, e.g. `image.blocks.0.q_proj`.
+#[derive(Module, Debug)]
+pub struct LinearSites<M: Module> {
+    image: TowerSites<M>,
+    text: TowerSites<M>,
+}
+
+#[derive(Module, Debug)]
+struct TowerSites<M: Module> {
+    blocks: Vec<BlockSites<M>>,
+    projection: Option<M>,
+}
+
+#[derive(Module, Debug)]
+struct BlockSites<M: Module> {
+    q_proj: Option<M>,
+    k_proj: Option<M>,
+    v_proj: Option<M>,
+    out_proj: Option<M>,
+    fc1: Option<M>,
+    fc2: Option<M>,
+}
+
+impl<M: Module> LinearSites<M> {
+    /// Makes a value at every site that one of `patterns` selects. `*` stands for any run of characters.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] for a pattern that selects nothing; whatever `make` returns.
+    pub fn select(
+        backbone: &Backbone,
+        patterns: &[String],
+        mut make: impl FnMut(LinearSite, [usize; 2]) -> Result<M>,
+    ) -> Result<Self> {
+        for pattern in patterns {
+            if !all_sites(backbone).any(|site| matches(pattern, &site.to_string())) {
+                let example = all_sites(backbone).next().map(|site| site.to_string()).unwrap_or_default();
+                return Err(Error::NoTarget { pattern: pattern.clone(), example });
+            }
+        }
+        let mut at = |site: LinearSite| -> Result<Option<M>> {
+            let name = site.to_string();
+            let layer = backbone.linear(site).filter(|_| patterns.iter().any(|pattern| matches(pattern, &name)));
+            layer.map(|layer| make(site, layer.weight.val().dims())).transpose()
+        };
+        let mut tower = |tower: Tower| -> Result<TowerSites<M>> {
+            let blocks = (0..backbone.depth(tower))
+                .map(|block| {
+                    let mut one = |projection| at(LinearSite::Block(BlockSite { tower, block }, projection));
+                    Ok(BlockSites {
+                        q_proj: one(Projection::Query)?,
+                        k_proj: one(Projection::Key)?,
+                        v_proj: one(Projection::Value)?,
+                        out_proj: one(Projection::Output)?,
+                        fc1: one(Projection::Up)?,
+                        fc2: one(Projection::Down)?,
+                    })
+                })
+                .collect::<Result<Vec<_>>>()?;
+            Ok(TowerSites { blocks, projection: at(LinearSite::Head(tower))? })
+        };
+        Ok(Self { image: tower(Tower::Image)?, text: tower(Tower::Text)? })
+    }
+
+    /// The value at a site.
+    pub fn get(&self, site: LinearSite) -> Option<&M> {
+        match site {
+            LinearSite::Head(tower) => self.tower(tower).projection.as_ref(),
+            LinearSite::Block(BlockSite { tower, block }, projection) => {
+                let block = self.tower(tower).blocks.get(block)?;
+                match projection {
+                    Projection::Query => block.q_proj.as_ref(),
+                    Projection::Key => block.k_proj.as_ref(),
+                    Projection::Value => block.v_proj.as_ref(),
+                    Projection::Output => block.out_proj.as_ref(),
+                    Projection::Up => block.fc1.as_ref(),
+                    Projection::Down => block.fc2.as_ref(),
+                }
+            }
+        }
+    }
+
+    /// The first stage of a tower at which a value sits.
+    pub fn entry(&self, tower: Tower) -> Entry {
+        let first = self.tower(tower).blocks.iter().position(|block| {
+            [&block.q_proj, &block.k_proj, &block.v_proj, &block.out_proj, &block.fc1, &block.fc2]
+                .iter()
+                .any(|value| value.is_some())
+        });
+        match (first, &self.tower(tower).projection) {
+            (Some(block), _) => Entry::Block(block),
+            (None, Some(_)) => Entry::Head,
+            (None, None) => Entry::Never,
+        }
+    }
+
+    fn tower(&self, tower: Tower) -> &TowerSites<M> {
+        match tower {
+            Tower::Image => &self.image,
+            Tower::Text => &self.text,
+        }
+    }
+}
+
+/// Every linear site of a backbone, in the order in which data meets them.
+pub fn all_sites(backbone: &Backbone) -> impl Iterator<Item = LinearSite> {
+    [Tower::Image, Tower::Text].into_iter().flat_map(|tower| {
+        (0..backbone.depth(tower))
+            .flat_map(move |block| {
+                Projection::ALL.map(|projection| LinearSite::Block(BlockSite { tower, block }, projection))
+            })
+            .chain([LinearSite::Head(tower)])
+    })
+}
+
+/// Whether `name` fits `pattern`, in which `*` stands for any run of characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_select_by_name() {
+        assert!(matches("*.q_proj", "image.blocks.3.q_proj"));
+        assert!(matches("image.blocks.1*.*", "image.blocks.11.fc1"));
+        assert!(matches("text.projection", "text.projection"));
+        assert!(!matches("text.*.q_proj", "image.blocks.3.q_proj"));
+        assert!(!matches("*.q_proj", "image.blocks.3.q_proj.a"));
+        assert!(!matches("image.blocks.1.*", "image.blocks.11.fc1"));
+    }
+}
