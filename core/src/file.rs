@@ -86,3 +86,19 @@ pub fn list(path: &Path) -> Result<Vec<std::path::PathBuf>> {
     paths.sort();
     Ok(paths)
 }
+
+/// Removes a file.
+///
+/// # Errors
+/// [`Error::Io`] naming the path.
+pub fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(Error::io("remove", path))
+}
+
+/// Removes a folder and all it holds.
+///
+/// # Errors
+/// [`Error::Io`] naming the path.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    fs::remove_dir_all(path).map_err(Error::io("remove", path))
+}

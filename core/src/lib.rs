@@ -6,13 +6,13 @@
 
 pub mod backbone;
 pub mod checkpoint;
-// pub mod data;
+pub mod data;
 mod device;
 mod digest;
 mod error;
 pub mod file;
 pub mod image;
-// pub mod metrics;
+pub mod metrics;
 mod seed;
 pub mod text;
 

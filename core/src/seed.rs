@@ -1,6 +1,7 @@
 //! Randomness that depends on names, not on the order of calls.
 
-use rand::SeedableRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest as _, Sha256};
 
@@ -34,6 +35,31 @@ impl Seed {
     /// A generator for this seed (ChaCha8: the same numbers on every platform).
     pub fn rng(self) -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(self.0)
+    }
+
+    /// Draws from a normal distribution with mean 0 (Box and Muller).
+    pub fn normals(self, count: usize, deviation: f32) -> Vec<f32> {
+        let mut rng = self.rng();
+        (0..count)
+            .map(|_| {
+                let radius: f64 = rng.random_range(f64::MIN_POSITIVE..1.0);
+                let angle: f64 = rng.random_range(0.0..std::f64::consts::TAU);
+                deviation * ((-2.0 * radius.ln()).sqrt() * angle.cos()) as f32
+            })
+            .collect()
+    }
+
+    /// Draws from a uniform distribution over `-bound..bound`.
+    pub fn uniforms(self, count: usize, bound: f32) -> Vec<f32> {
+        let mut rng = self.rng();
+        (0..count).map(|_| rng.random_range(-bound..bound)).collect()
+    }
+
+    /// The numbers `0..count` in a random order.
+    pub fn order(self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        order.shuffle(&mut self.rng());
+        order
     }
 
     /// The value, to be recorded in a report.

@@ -12,7 +12,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
 use inarch_core::text::Template;
-use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -20,7 +19,7 @@ use crate::error::{Error, Result};
 /// The neutral word whose place a randomly initialised context token takes.
 const PLACEHOLDER: &str = "X";
 /// Standard deviation of random context tokens.
-const DEVIATION: f64 = 0.02;
+const DEVIATION: f32 = 0.02;
 
 /// Settings of CoOp; the defaults are the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,8 +52,7 @@ impl Coop {
         let width = backbone.width(Tower::Text);
         let words = config.words.trim();
         let context = if words.is_empty() {
-            let mut rng = seed.rng();
-            let values: Vec<f32> = (0..config.context * width).map(|_| (normal(&mut rng) * DEVIATION) as f32).collect();
+            let values = seed.normals(config.context * width, DEVIATION);
             Tensor::from_data(TensorData::new(values, [config.context, width]), device)
         } else {
             let row = backbone.tokenize(&[words])?.remove(0);
@@ -82,13 +80,6 @@ impl Coop {
             if words.is_empty() { vec![PLACEHOLDER; config.context].join(" ") } else { words.to_string() };
         Ok(Template::new(&format!("{prefix} {{}}."))?)
     }
-}
-
-/// A standard normal draw (Box and Muller), the same on every platform up to the last bit of `ln` and `cos`.
-fn normal(rng: &mut impl rand::Rng) -> f64 {
-    let radius: f64 = rng.random_range(f64::MIN_POSITIVE..1.0);
-    let angle: f64 = rng.random_range(0.0..std::f64::consts::TAU);
-    (-2.0 * radius.ln()).sqrt() * angle.cos()
 }
 
 impl Sites for Coop {

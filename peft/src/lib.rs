@@ -23,4 +23,4 @@ pub use error::{Error, Result};
 pub use linear_probe::{LinearProbe, LinearProbeConfig};
 pub use linear_sites::{LinearSites, all_sites};
 pub use lora::{Lora, LoraConfig};
-pub use parameters::Parameters;
+pub use parameters::{Parameters, identified};

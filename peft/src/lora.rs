@@ -15,7 +15,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, Pass, Sites, Tower};
-use rand::{Rng as _, RngExt as _};
+use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -92,9 +92,7 @@ impl Lora {
         }
         let rank = config.rank;
         let sites = LinearSites::select(backbone, &config.targets, |site, [inputs, outputs]| {
-            let mut rng = seed.split(site).rng();
-            let bound = 1.0 / (inputs as f32).sqrt();
-            let a: Vec<f32> = (0..inputs * rank).map(|_| rng.random_range(-bound..bound)).collect();
+            let a = seed.split(site).uniforms(inputs * rank, 1.0 / (inputs as f32).sqrt());
             Ok(Factors {
                 a: Param::from_tensor(Tensor::from_data(TensorData::new(a, [inputs, rank]), device)),
                 b: Param::from_tensor(Tensor::zeros([rank, outputs], device)),

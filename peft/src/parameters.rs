@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
 use inarch_core::backbone::{HostTensor, values};
@@ -110,6 +110,13 @@ fn with_id<const D: usize>(id: ParamId, value: Tensor<D>) -> Param<Tensor<D>> {
     Param::from_mapped_value(id, value, mapper).set_require_grad(true)
 }
 
+/// Gives every parameter of a module an identity made from its path, so that optimizer state saved by one process is
+/// found by another.
+#[must_use]
+pub fn identified<M: Module>(module: M) -> M {
+    module.map(&mut Identify { path: Path::default() })
+}
+
 impl Adapter {
     /// The learned tensors.
     pub fn parameters(&self) -> Parameters {
@@ -125,13 +132,6 @@ impl Adapter {
         let mut faults = assign.faults;
         faults.extend(source.keys().map(|name| format!("`{name}` is not a parameter of this method")));
         if faults.is_empty() { Ok(adapter) } else { Err(faults.join("; ")) }
-    }
-
-    /// Gives every parameter an identity made from its name, so that optimizer state saved by one process is found by
-    /// another.
-    #[must_use]
-    pub fn identified(self) -> Self {
-        self.map_parameters(&mut Identify { path: Path::default() })
     }
 
     /// Number of trained values.

@@ -84,11 +84,19 @@ impl Block {
         }
     }
 
-    /// `[batch, tokens, width]` to the same.
-    pub(super) fn forward(&self, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+    /// `[batch, tokens, width]` to the same; with `first_only`, to the first token alone, `[batch, 1, width]`.
+    ///
+    /// After the last block of the image tower only the class token is read, so there the queries, the MLP and the
+    /// residual stream of all other tokens are not computed. This changes no value.
+    pub(super) fn forward(&self, stream: Tensor<3>, first_only: bool, context: BlockContext<'_>) -> Tensor<3> {
         let BlockContext { at, sites, pass, .. } = context;
         let normed = norm(&self.norm1, NormSite::Attention(at), stream.clone(), sites, pass);
-        let attended = self.attend(normed, context);
+        let (stream, query) = if first_only {
+            (stream.narrow(1, 0, 1), normed.clone().narrow(1, 0, 1))
+        } else {
+            (stream, normed.clone())
+        };
+        let attended = self.attend(query, normed, context);
         let attended = sites.branch(BranchSite::Attention(at), &stream, attended, pass);
         let stream = stream + attended;
 
@@ -100,11 +108,14 @@ impl Block {
         stream + output
     }
 
-    fn attend(&self, normed: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
-        let [batch, tokens, width] = normed.dims();
+    fn attend(&self, query: Tensor<3>, normed: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let [batch, tokens, width] = query.dims();
         let heads = context.heads;
-        let split = |projected: Tensor<3>| projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2);
-        let query = split(self.project(Projection::Query, normed.clone(), context));
+        let split = |projected: Tensor<3>| {
+            let [_, tokens, _] = projected.dims();
+            projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
+        };
+        let query = split(self.project(Projection::Query, query, context));
         let key = split(self.project(Projection::Key, normed.clone(), context));
         let value = split(self.project(Projection::Value, normed, context));
         // The scale is left at its default 1/sqrt(head_dim): an explicit one leaves the fused path on some backends.

@@ -96,13 +96,13 @@ impl ImageTower {
                         sites,
                         pass,
                     };
-                    let stream = self.blocks[block].forward(stream, context);
-                    let next = if block + 1 == self.blocks.len() { Entry::Head } else { Entry::Block(block + 1) };
+                    let last = block + 1 == self.blocks.len();
+                    let stream = self.blocks[block].forward(stream, last, context);
+                    let next = if last { Entry::Head } else { Entry::Block(block + 1) };
                     Partial::tokens(next, stream, None)
                 }
                 Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_tokens(), None),
                 Entry::Head => {
-                    // Only the class token goes on.
                     let class = partial.into_tokens().narrow(1, 0, 1);
                     let class = norm(&self.post_norm, NormSite::Output(tower), class, sites, pass);
                     let feature = linear(&self.projection, LinearSite::Head(tower), class, sites, pass);

@@ -89,7 +89,7 @@ impl TextTower {
                         sites,
                         pass,
                     };
-                    let stream = self.blocks[block].forward(stream, context);
+                    let stream = self.blocks[block].forward(stream, false, context);
                     let next = if block + 1 == self.blocks.len() { Entry::Head } else { Entry::Block(block + 1) };
                     Partial::tokens(next, stream, ends)
                 }

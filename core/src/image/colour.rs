@@ -40,18 +40,20 @@ impl ColourJitter {
 
     /// Changes an image in place.
     pub fn apply(&self, image: &mut RgbImage, seed: Seed) {
-        let mut steps: [(fn(&mut RgbImage, f32), f32); 3] =
-            [(brightness, self.brightness), (contrast, self.contrast), (saturation, self.saturation)];
+        let strengths = [self.brightness, self.contrast, self.saturation];
         let mut rng = seed.rng();
         // All draws are made whatever the strengths are, so that turning one change off leaves the others alone.
         let draws: [f32; 3] = std::array::from_fn(|_| rng.random());
         let mut order = [0, 1, 2];
         order.shuffle(&mut rng);
         for index in order {
-            let (step, strength) = &mut steps[index];
-            if *strength > 0.0 {
-                let low = (1.0 - *strength).max(0.0);
-                step(image, low + draws[index] * (1.0 + *strength - low));
+            let low = (1.0 - strengths[index]).max(0.0);
+            let factor = low + draws[index] * (1.0 + strengths[index] - low);
+            match index {
+                _ if strengths[index] == 0.0 => {}
+                0 => brightness(image, factor),
+                1 => contrast(image, factor),
+                _ => saturation(image, factor),
             }
         }
     }

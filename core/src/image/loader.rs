@@ -1,6 +1,6 @@
 //! A stream of pixel batches: files are decoded by all cores ahead of the consumer, and arrive in order.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -8,70 +8,12 @@ use std::thread;
 
 use ::image::RgbImage;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::augment::Augment;
 use super::cache::ImageCache;
 use super::decode::decode_image;
+use super::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
 use super::preprocess::Preprocess;
 use crate::error::{Error, Result};
-use crate::seed::Seed;
-
-/// What to do with an image that cannot be decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnBadImage {
-    /// Stop with the error of the first one.
-    #[default]
-    Fail,
-    /// Leave it out and list it in the result.
-    Skip,
-}
-
-/// Which view of an image is wanted.
-#[derive(Debug, Clone)]
-pub enum View {
-    /// The view of evaluation.
-    Centre,
-    /// A random view.
-    Augmented {
-        /// The kinds of changes.
-        augment: Arc<Augment>,
-        /// Decides the changes; split it per image and epoch.
-        seed: Seed,
-    },
-}
-
-/// One image to load.
-#[derive(Debug, Clone)]
-pub struct ImageJob {
-    /// A number of the caller's, handed back in [`ImageBatch::indices`].
-    pub index: usize,
-    /// The file.
-    pub path: PathBuf,
-    /// The view.
-    pub view: View,
-}
-
-/// Some images, ready for a backbone.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ImageBatch {
-    /// The jobs' numbers, one per image.
-    pub indices: Vec<usize>,
-    /// Normalised pixels, row-major in `shape`.
-    pub pixels: Vec<f32>,
-    /// `[batch, 3, height, width]`.
-    pub shape: [usize; 4],
-}
-
-/// An image that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BadImage {
-    /// The file.
-    pub path: PathBuf,
-    /// Why it could not be used.
-    pub reason: String,
-}
 
 /// Loads images in batches, decoding ahead.
 ///
@@ -204,10 +146,11 @@ impl Loader {
                     return None;
                 }
                 let outcome = self.load(job);
-                if outcome.is_err() && self.on_bad_image == OnBadImage::Fail {
-                    if let Ok(mut first) = first_failure.lock() {
-                        *first = place.min(*first);
-                    }
+                if outcome.is_err()
+                    && self.on_bad_image == OnBadImage::Fail
+                    && let Ok(mut first) = first_failure.lock()
+                {
+                    *first = place.min(*first);
                 }
                 Some(outcome)
             })
@@ -299,7 +242,7 @@ mod tests {
 
     use ::image::{Rgb, RgbImage};
 
-    use super::{ImageJob, Loader, OnBadImage, View};
+    use super::{ImageBatch, ImageJob, Loader, OnBadImage, View};
     use crate::error::{Error, Result};
     use crate::image::{Augment, Preprocess};
     use crate::seed::Seed;
@@ -389,7 +332,7 @@ mod tests {
         let mut views = Vec::new();
         for seed in [1, 2, 1] {
             jobs[0].view = View::Augmented { augment: Arc::clone(&augment), seed: Seed::new(seed) };
-            let keep = |batch: super::ImageBatch| -> Result<()> {
+            let keep = |batch: ImageBatch| -> Result<()> {
                 views.push(batch.pixels);
                 Ok(())
             };

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 
 /// Standard deviation that goes with [`CLIP_MEAN`].
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Mean and standard deviation of the ViT and SigLIP families: pixels go to \[-1, 1\].
 pub const HALF_MEAN_STD: [f32; 3] = [0.5; 3];

@@ -29,7 +29,9 @@ def photo(kind, place):
 
 def sources():
     dress, shoes, hat = photo("dress", 0), photo("shoes", 3), photo("hat", 2)
-    edges = np.indices((67, 90)).sum(0) // 5 % 2 * 255
+    # Black and white stripes in three directions: overshoot is clipped between the two passes, so their order shows.
+    rows, columns = np.indices((67, 90))
+    edges = np.stack([plane // 5 % 2 * 255 for plane in (rows + columns, rows + 90 - columns, rows * 2)], -1)
     return {
         "dress": dress,
         "shoes": shoes.transpose(Image.Transpose.ROTATE_90),
@@ -39,8 +41,7 @@ def sources():
         "column": hat.crop((80, 20, 81, 120)),
         "row": hat.crop((20, 80, 121, 81)),
         "dot": hat.crop((80, 80, 81, 81)),
-        # Black and white squares: overshoot is clipped between the two passes, so their order shows.
-        "edges": Image.fromarray(np.stack([edges, 255 - edges, edges.T.repeat(2, 0)[:67, :67].repeat(2, 1)[:, :90]], -1).astype(np.uint8)),
+        "edges": Image.fromarray(edges.astype(np.uint8)),
     }
 
 
@@ -52,7 +53,9 @@ def cases():
         yield source, edge(33), size(32, 32), BICUBIC
     for source in ["tiny", "flat", "tall", "column", "row", "dot"]:
         yield source, edge(48), size(48, 48), BICUBIC
-    yield "dress", size(50, 61), None, BICUBIC
+    # Not a tall image: since Pillow 13 the vertical pass comes first where height shrinks much more than width, which
+    # no version did with which the backbones were trained.
+    yield "shoes", size(50, 61), None, BICUBIC
     yield "dress", edge(160), size(111, 200), BICUBIC
     yield "tiny", edge(20), size(33, 28), BICUBIC
     yield "shoes", edge(64), size(64, 64), BILINEAR

@@ -1,0 +1,286 @@
+//! A folder of class folders, with or without split folders above them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::dataset::{Dataset, Source};
+use super::split::{Split, assign_splits};
+use crate::error::{Error, Result};
+use crate::file;
+
+/// Extensions of the image formats that can be decoded.
+const EXTENSIONS: [&str; 12] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pbm", "pgm", "ppm", "pnm"];
+
+/// Class folders may have folders below them; a link that leads back up would never end.
+const MAX_DEPTH: usize = 16;
+
+/// Whether a file's name says that it is an image of a format that can be decoded.
+pub fn is_image_name(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+}
+
+/// Reads `CLASS/*.jpg`, or `train/CLASS/*.jpg` with optional `val` (`validation`, `valid`) and `test` beside it.
+///
+/// The folder names are the class names. Without split folders each class is split by [`assign_splits`]. Hidden files
+/// and files that are no images are passed over and counted.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Malformed`] that tells what was found: no class folders, a class without images, two
+/// folders for one split, and all that [`Dataset::validate`] checks.
+pub fn read_folder(root: &Path) -> Result<Dataset> {
+    let top = Listing::of(root)?;
+    if top.folders.is_empty() {
+        let reason = format!("there are no class folders in it, found {}; {LAYOUT}", top.describe());
+        return Err(wrong(root, reason));
+    }
+    let mut scan = Scan { root, ignored_files: top.files.len() + top.hidden, ..Scan::new(root) };
+    if is_split_layout(root, &top)? {
+        for folder in &top.folders {
+            let split = Split::from_name(name(folder)?);
+            scan.classes(folder, split)?;
+        }
+    } else {
+        scan.classes(root, None)?;
+    }
+    scan.finish()
+}
+
+const LAYOUT: &str = "expected one folder per class with its images, or `train`, `val`, `test` folders of such folders";
+
+/// Whether the folders are splits. A class may be called `train` too, so `train` and `test` only count as splits when
+/// they hold folders themselves.
+fn is_split_layout(root: &Path, top: &Listing) -> Result<bool> {
+    let mut splits = BTreeMap::new();
+    let mut others = Vec::new();
+    for folder in &top.folders {
+        match Split::from_name(name(folder)?) {
+            Some(split) if !Listing::of(folder)?.folders.is_empty() => {
+                if let Some(first) = splits.insert(split, folder) {
+                    let reason = format!("`{}` and `{}` are both the {split} split", name(first)?, name(folder)?);
+                    return Err(wrong(root, reason));
+                }
+            }
+            _ => others.push(name(folder)?),
+        }
+    }
+    if splits.is_empty() || !(splits.contains_key(&Split::Train) || splits.contains_key(&Split::Test)) {
+        return Ok(false);
+    }
+    if !others.is_empty() {
+        let reason = format!("beside the split folders there are others: {}; {LAYOUT}", others.join(", "));
+        return Err(wrong(root, reason));
+    }
+    Ok(true)
+}
+
+struct Scan<'a> {
+    root: &'a Path,
+    /// Split (where known), id, path and class of every image.
+    images: Vec<(Option<Split>, String, PathBuf, String)>,
+    /// Class folders without images, and what was in them.
+    empty: Vec<(String, String)>,
+    ignored_files: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn new(root: &'a Path) -> Self {
+        Self { root, images: Vec::new(), empty: Vec::new(), ignored_files: 0 }
+    }
+
+    /// Reads the class folders of a folder.
+    fn classes(&mut self, folder: &Path, split: Option<Split>) -> Result<()> {
+        let listing = Listing::of(folder)?;
+        if folder != self.root {
+            self.ignored_files += listing.files.len() + listing.hidden;
+        }
+        for class_folder in &listing.folders {
+            let class = name(class_folder)?;
+            let before = self.images.len();
+            let mut passed = BTreeMap::new();
+            self.images_below(class_folder, class, split, &mut passed, 0)?;
+            self.ignored_files += passed.values().sum::<usize>();
+            if self.images.len() == before {
+                self.empty.push((class.into(), describe(&passed)));
+            }
+        }
+        Ok(())
+    }
+
+    fn images_below(
+        &mut self,
+        folder: &Path,
+        class: &str,
+        split: Option<Split>,
+        passed: &mut BTreeMap<String, usize>,
+        depth: usize,
+    ) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(wrong(
+                folder,
+                format!("it lies more than {MAX_DEPTH} folders deep; does a link lead back up?"),
+            ));
+        }
+        let listing = Listing::of(folder)?;
+        if listing.hidden > 0 {
+            *passed.entry("hidden".into()).or_default() += listing.hidden;
+        }
+        for path in listing.files {
+            if is_image_name(&path) {
+                let id = self.id(&path)?;
+                self.images.push((split, id, path, class.into()));
+            } else {
+                *passed.entry(kind_of(&path)).or_default() += 1;
+            }
+        }
+        listing.folders.iter().try_for_each(|below| self.images_below(below, class, split, passed, depth + 1))
+    }
+
+    /// The path below the root with `/` on every system.
+    fn id(&self, path: &Path) -> Result<String> {
+        let relative = path.strip_prefix(self.root).unwrap_or(path);
+        let parts: Option<Vec<&str>> = relative.iter().map(OsStr::to_str).collect();
+        Ok(parts.ok_or_else(|| wrong(path, "its name is not UTF-8; rename it"))?.join("/"))
+    }
+
+    fn finish(self) -> Result<Dataset> {
+        let used: BTreeSet<&str> = self.images.iter().map(|(.., class)| class.as_str()).collect();
+        if let Some((class, found)) = self.empty.iter().find(|(class, _)| !used.contains(class.as_str())) {
+            let known = EXTENSIONS.join(", ");
+            let reason = format!("class folder `{class}` has no images, found {found}; image extensions are {known}");
+            return Err(wrong(self.root, reason));
+        }
+        let labels: BTreeMap<&str, usize> = used.iter().enumerate().map(|(label, class)| (*class, label)).collect();
+        let keys: Vec<(&str, usize)> =
+            self.images.iter().map(|(_, id, _, class)| (id.as_str(), labels[class.as_str()])).collect();
+        let assigned = assign_splits(&keys);
+        let examples =
+            self.images.into_iter().zip(assigned).map(|((split, id, path, class), assigned)| {
+                (split.unwrap_or(assigned), id, Source::Image(path), class)
+            });
+        let mut dataset = Dataset::from_named(self.root, examples.collect())?;
+        dataset.ignored_files = self.ignored_files;
+        Ok(dataset)
+    }
+}
+
+/// What lies in one folder, hidden entries aside.
+struct Listing {
+    folders: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+    hidden: usize,
+}
+
+impl Listing {
+    fn of(folder: &Path) -> Result<Self> {
+        let (mut folders, mut files, mut hidden) = (Vec::new(), Vec::new(), 0);
+        for path in file::list(folder)? {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+                hidden += 1;
+            } else if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+        Ok(Self { folders, files, hidden })
+    }
+
+    fn describe(&self) -> String {
+        let mut found = BTreeMap::new();
+        for path in &self.files {
+            *found.entry(kind_of(path)).or_default() += 1;
+        }
+        describe(&found)
+    }
+}
+
+fn kind_of(path: &Path) -> String {
+    path.extension().map_or("without extension".into(), |extension| format!(".{}", extension.to_string_lossy()))
+}
+
+fn describe(found: &BTreeMap<String, usize>) -> String {
+    if found.is_empty() {
+        return "nothing".into();
+    }
+    let parts: Vec<String> = found.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    format!("files: {}", parts.join(", "))
+}
+
+fn name(path: &Path) -> Result<&str> {
+    path.file_name().and_then(OsStr::to_str).ok_or_else(|| wrong(path, "its name is not UTF-8; rename it"))
+}
+
+fn wrong(path: &Path, reason: impl Into<String>) -> Error {
+    Error::malformed("data set", path, reason.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::read_folder;
+    use crate::data::Dataset;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap();
+        }
+        folder
+    }
+
+    fn read(files: &[&str]) -> Result<Dataset, String> {
+        read_folder(folder(files).path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn split_folders_are_kept_and_val_may_be_missing() {
+        let files = [
+            "train/t_shirt/1.jpg",
+            "train/hat/a/2.PNG",
+            "train/hat/.x.png",
+            "test/hat/3.jpg",
+            "test/t_shirt/n.txt",
+            "r.md",
+        ];
+        let dataset = read(&files).unwrap();
+        assert_eq!(dataset.classes, ["hat", "t_shirt"]);
+        let ids: Vec<&str> = dataset.train.iter().map(|example| example.id.as_str()).collect();
+        assert_eq!(ids, ["train/hat/a/2.PNG", "train/t_shirt/1.jpg"]);
+        assert_eq!((dataset.val.len(), dataset.test.len(), dataset.ignored_files), (0, 1, 3));
+        let named = read(&["train/a/1.jpg", "train/b/1.jpg", "validation/a/2.jpg"]).unwrap();
+        assert_eq!((named.train.len(), named.val.len(), named.test.len()), (2, 1, 0));
+    }
+
+    #[test]
+    fn without_split_folders_the_hash_decides() {
+        let files: Vec<String> = (0..40).map(|number| format!("{}/{number}.jpg", ["a", "train"][number % 2])).collect();
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let dataset = read(&files).unwrap();
+        assert_eq!(dataset.classes, ["a", "train"]);
+        assert!(dataset.train.len() > 10 && dataset.test.len() > 4);
+        assert_eq!(dataset.train.len() + dataset.val.len() + dataset.test.len(), 40);
+        let extended = read(&[&files[..], &["new/1.jpg", "new/2.jpg"]].concat()).unwrap();
+        assert!(dataset.test.iter().all(|example| extended.test.iter().any(|other| other.id == example.id)));
+    }
+
+    #[test]
+    fn errors_say_what_was_found() {
+        for (files, words) in [
+            (&["1.jpg", "2.jpg", "n.txt"][..], "no class folders in it, found files: 2 .jpg, 1 .txt"),
+            (&["a/1.jpg", "b/1.heic", "b/read"], "class folder `b` has no images, found files: 1 .heic, 1 without"),
+            (&["a/1.jpg"], "only `a`"),
+            (&["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "class `c` is in val or test"),
+            (&["train/a/1.jpg", "val/a/1.jpg", "valid/a/2.jpg"], "are both the val split"),
+            (&["train/a/1.jpg", "extra/b/1.jpg"], "beside the split folders there are others: extra"),
+        ] {
+            let message = read(files).unwrap_err();
+            assert!(message.contains(words), "{message}");
+        }
+        assert!(read_folder(Path::new("no/such/folder")).unwrap_err().to_string().contains("no/such/folder"));
+    }
+}

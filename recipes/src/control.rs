@@ -1,0 +1,46 @@
+//! How a long run talks to its caller, and how the caller stops it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Receives the progress of a run. All methods may be ignored.
+pub trait Progress: Sync {
+    /// A stage begins; `total` is in units of `advance`.
+    fn start(&self, stage: &str, total: u64) {
+        let _ = (stage, total);
+    }
+
+    /// Some units are done; `note` is a short state such as the loss.
+    fn advance(&self, units: u64, note: &str) {
+        let _ = (units, note);
+    }
+
+    /// Something worth a line: a warning or a result on the way.
+    fn say(&self, line: &str) {
+        let _ = line;
+    }
+
+    /// The stage is over.
+    fn finish(&self) {}
+}
+
+/// Ignores all progress.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {}
+
+/// Where a run reports and when it stops.
+#[derive(Clone, Copy)]
+pub struct Control<'a> {
+    /// The receiver of progress.
+    pub progress: &'a dyn Progress,
+    /// Set from outside to stop at the next step.
+    pub stop: &'a AtomicBool,
+}
+
+impl Control<'_> {
+    /// Whether the caller asked to stop.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}

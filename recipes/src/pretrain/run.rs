@@ -1,0 +1,394 @@
+//! Contrastive pre-training from scratch: pairs to a backbone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::module::Module as _;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, MuonConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+use inarch_core::backbone::{Backbone, BackboneSpec, DualEncoder, normalise};
+use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors, write_backbone};
+use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
+use inarch_core::text::{Tokenizer, reduce_vocabulary};
+use inarch_core::{Digest, DigestBuilder, Seed, file};
+use serde::{Deserialize, Serialize};
+
+use super::init::initial_weights;
+use super::pairs::PairSet;
+use super::recipe::PretrainRecipe;
+use crate::contrastive::Pairs;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::parallel::{sharded_gradients, threads};
+
+/// Images in a shard: small enough for the activations to stay in cache.
+const SHARD: usize = 32;
+/// The logit scale is not let grow beyond this, as in CLIP.
+const SCALE_LIMIT: f32 = 100.0;
+/// Seconds between saved states.
+const SAVE_SECONDS: u64 = 60;
+/// Images from which the patch filters are taken.
+const SAMPLE: usize = 4000;
+/// Bytes of decoded images that are kept in memory.
+const CACHE_BYTES: usize = 1 << 30;
+
+/// What a finished run has made.
+#[derive(Debug)]
+pub struct Pretrained {
+    /// The backbone, read back from disk.
+    pub folder: PathBuf,
+    /// Steps done.
+    pub steps: usize,
+    /// Mean loss of the last epoch.
+    pub loss: f32,
+    /// Wall-clock seconds of this process.
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    run: Digest,
+    step: usize,
+    folder: String,
+}
+
+#[derive(Serialize)]
+struct LogLine {
+    epoch: usize,
+    loss: f32,
+    logit_scale: f32,
+    seconds: f64,
+}
+
+struct Trainer<'a> {
+    recipe: &'a PretrainRecipe,
+    spec: BackboneSpec,
+    tokenizer: Tokenizer,
+    pairs: &'a PairSet,
+    device: &'a Device,
+    model: DualEncoder,
+    rest: ModuleOptimizer,
+    matrices: ModuleOptimizer,
+    seed: Seed,
+    steps: usize,
+}
+
+/// Trains a backbone into `folder`, in the Hugging Face layout. An unfinished run in `folder` is continued.
+///
+/// # Errors
+/// Faults of the data, a diverged loss, or [`Error::Interrupted`] after the state was saved.
+pub fn pretrain(
+    recipe: &PretrainRecipe,
+    pairs: &PairSet,
+    tokenizer: &Path,
+    folder: &Path,
+    device: &Device,
+    control: Control<'_>,
+) -> Result<Pretrained> {
+    let started = Instant::now();
+    check(recipe, pairs)?;
+    let bytes = file::read(tokenizer)?;
+    let bytes = if recipe.merges > 0 { reduce_vocabulary(&bytes, recipe.merges)? } else { bytes };
+    let tokenizer = Tokenizer::from_bytes(&bytes, tokenizer, recipe.model.context)?;
+    let spec = recipe.spec(tokenizer.vocab_size());
+    spec.check()?;
+
+    let run = identity(recipe, pairs, &tokenizer);
+    let state_file = folder.join("state.json");
+    let saved: Option<State> =
+        if state_file.is_file() { Some(file::read_json(&state_file, "run state")?) } else { None };
+    if saved.as_ref().is_some_and(|state| state.run != run) {
+        return Err(Error::OtherRun { path: folder.to_path_buf(), what: "settings or data" });
+    }
+
+    let seed = Seed::new(recipe.seed);
+    let loader = Loader::new(recipe.preprocess.clone())?
+        .with_batch_size(recipe.train.batch)
+        .with_prefetch(2)
+        .with_cache_bytes(CACHE_BYTES);
+    let weights = match &saved {
+        Some(state) => read_safetensors(&folder.join(&state.folder).join("model.safetensors"))?.0,
+        None => {
+            control.progress.say("measuring pixel statistics");
+            let sample = sample_pixels(&loader, pairs, seed.split("sample"))?;
+            initial_weights(&spec, &sample, seed.split("init"))
+        }
+    };
+    let model = DualEncoder::from_state_dict(&spec, weights, folder, device)?;
+    let steps_per_epoch = pairs.len() / recipe.train.batch;
+    let decay = recipe.train.weight_decay;
+    let mut trainer = Trainer {
+        recipe,
+        tokenizer,
+        pairs,
+        device,
+        model: inarch_peft::identified(model.fork(&device.clone().autodiff()).train()),
+        rest: AdamWConfig::new().with_beta_2(0.98).with_epsilon(1e-8).with_weight_decay(0.0).init(),
+        matrices: MuonConfig::new()
+            .with_weight_decay(Some(burn::optim::decay::WeightDecayConfig::new(decay)))
+            .init(),
+        seed,
+        steps: recipe.train.epochs * steps_per_epoch,
+        spec,
+    };
+    let mut step = 0;
+    if let Some(state) = &saved {
+        trainer = trainer.load_optimizers(&folder.join(&state.folder))?;
+        step = state.step;
+        control.progress.say(&format!("going on from step {step} of {}", trainer.steps));
+    }
+
+    control.progress.start("pretrain", trainer.steps as u64);
+    control.progress.advance(step as u64, "");
+    let mut last_saved = Instant::now();
+    let mut epoch_loss = 0.0f32;
+    while step < trainer.steps {
+        let epoch = step / steps_per_epoch;
+        let jobs = trainer.jobs(epoch, steps_per_epoch, step);
+        let first = step;
+        let mut losses = Vec::new();
+        loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
+            let loss = trainer.step(step, batch)?;
+            losses.push(loss);
+            step += 1;
+            control.progress.advance(1, &format!("epoch {} loss {loss:.3}", epoch + 1));
+            let stop = control.stopped();
+            if stop || last_saved.elapsed().as_secs() >= SAVE_SECONDS {
+                trainer.save(folder, &run, step)?;
+                last_saved = Instant::now();
+            }
+            if stop { Err(Error::Interrupted { step, steps: trainer.steps }) } else { Ok(()) }
+        })?;
+        epoch_loss = losses.iter().sum::<f32>() / losses.len().max(1) as f32;
+        let line = LogLine {
+            epoch: epoch + 1,
+            loss: epoch_loss,
+            logit_scale: trainer.logit_scale(),
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        log(folder, &line)?;
+        control.progress.say(&format!(
+            "epoch {} of {}: loss {epoch_loss:.4}, {:.0} images/s",
+            epoch + 1,
+            recipe.train.epochs,
+            ((step - first) * recipe.train.batch) as f64 / started.elapsed().as_secs_f64().max(1e-9)
+                * (step as f64 / (step - first).max(1) as f64)
+        ));
+    }
+    control.progress.finish();
+    let name = recipe.name.clone();
+    let tensors = trainer.model.state_dict(&trainer.spec);
+    let Trainer { spec, tokenizer, steps, .. } = trainer;
+    let backbone =
+        Backbone::new(name, spec, tensors, tokenizer, recipe.preprocess.clone(), folder, device)?;
+    write_backbone(&backbone, folder, Precision::F16)?;
+    remove_states(folder)?;
+    Ok(Pretrained {
+        folder: folder.to_path_buf(),
+        steps,
+        loss: epoch_loss,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn check(recipe: &PretrainRecipe, pairs: &PairSet) -> Result<()> {
+    let train = &recipe.train;
+    let fault = |origin: &str, reason: String| Error::Recipe { origin: origin.into(), reason };
+    if train.batch < 2 || train.batch > pairs.len() {
+        let reason = format!("must be 2 to {} (the number of pairs), found {}", pairs.len(), train.batch);
+        return Err(fault("train.batch", reason));
+    }
+    if train.epochs == 0 {
+        return Err(fault("train.epochs", "must be at least 1".into()));
+    }
+    for (name, value) in [("train.lr", train.lr), ("train.matrix_lr", train.matrix_lr)] {
+        if !(value.is_finite() && value > 0.0) {
+            return Err(fault(name, format!("must be above 0, found {value}")));
+        }
+    }
+    recipe.augment.validate()?;
+    Ok(())
+}
+
+fn identity(recipe: &PretrainRecipe, pairs: &PairSet, tokenizer: &Tokenizer) -> Digest {
+    let mut builder = DigestBuilder::default();
+    builder.piece(serde_json::to_string(recipe).unwrap_or_default().as_bytes());
+    builder.piece(pairs.digest().to_string().as_bytes());
+    builder.piece(tokenizer.digest().to_string().as_bytes());
+    builder.finish()
+}
+
+fn sample_pixels(loader: &Loader, pairs: &PairSet, seed: Seed) -> Result<Vec<f32>> {
+    let jobs: Vec<ImageJob> = seed
+        .order(pairs.len())
+        .into_iter()
+        .take(SAMPLE)
+        .map(|index| ImageJob { index, path: pairs.path(index).clone(), view: View::Centre })
+        .collect();
+    let mut pixels = Vec::new();
+    loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
+        pixels.extend(batch.pixels);
+        Ok(())
+    })?;
+    Ok(pixels)
+}
+
+impl Trainer<'_> {
+    fn jobs(&self, epoch: usize, steps_per_epoch: usize, step: usize) -> Vec<ImageJob> {
+        let batch = self.recipe.train.batch;
+        let order = self.seed.split("order").split(epoch).order(self.pairs.len());
+        let plain_from = (self.steps as f64 * (1.0 - self.recipe.train.plain_share)) as usize;
+        let augment = Arc::new(self.recipe.augment.clone());
+        let seed = self.seed.split("augment").split(epoch);
+        let skip = (step % steps_per_epoch) * batch;
+        order
+            .into_iter()
+            .take(steps_per_epoch * batch)
+            .enumerate()
+            .skip(skip)
+            .map(|(position, index)| {
+                let at = epoch * steps_per_epoch + position / batch;
+                let view = if at >= plain_from {
+                    View::Centre
+                } else {
+                    View::Augmented { augment: augment.clone(), seed: seed.split(index) }
+                };
+                ImageJob { index, path: self.pairs.path(index).clone(), view }
+            })
+            .collect()
+    }
+
+    /// One step; returns the loss.
+    fn step(&mut self, step: usize, batch: ImageBatch) -> Result<f32> {
+        let draw = self.seed.split("caption").split(step);
+        let pairs = Pairs::new(batch.indices.iter().map(|index| self.pairs.caption(*index, draw)));
+        let rows: Vec<Vec<u32>> =
+            self.tokenizer.encode(&pairs.texts)?.into_iter().map(|tokens| tokens.ids).collect();
+        let [images, channels, height, width] = batch.shape;
+        let values = channels * height * width;
+        let (spec, device, model) = (&self.spec, self.device, &self.model);
+        let smoothing = self.recipe.train.smoothing;
+        let forward = |model: &DualEncoder, shard: usize| {
+            let from = shard * SHARD;
+            let to = (from + SHARD).min(images);
+            let data = batch.pixels[from * values..to * values].to_vec();
+            let shape = [to - from, channels, height, width];
+            model.image_features(spec, Tensor::from_data(TensorData::new(data, shape), device))
+        };
+        let loss = |image: Tensor<2>| {
+            let text = normalise(model.text_features(spec, &rows, device));
+            let scale = model.logit_scale.val().clamp_max(SCALE_LIMIT.ln()).exp();
+            (pairs.loss(normalise(image), text, scale, smoothing), ())
+        };
+        let (mut gradients, loss, ()) =
+            sharded_gradients(model, images.div_ceil(SHARD), threads(), forward, loss);
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step, loss });
+        }
+        let rate = schedule(step, self.steps, self.recipe.train.warmup);
+        let model = self.model.clone();
+        let mut chosen = GradientsParams::new();
+        let mut split = Matrices { gradients: &mut gradients, chosen: &mut chosen, path: Vec::new() };
+        model.visit(&mut split);
+        let model = self.matrices.step(self.recipe.train.matrix_lr * rate, model, chosen);
+        self.model = self.rest.step(self.recipe.train.lr * rate, model, gradients);
+        Ok(loss)
+    }
+
+    fn logit_scale(&self) -> f32 {
+        self.model.logit_scale.val().into_scalar::<f32>().exp()
+    }
+
+    fn save(&self, folder: &Path, run: &Digest, step: usize) -> Result<()> {
+        let name = format!("state-{step}");
+        let into = folder.join(&name);
+        let tensors = self.model.state_dict(&self.spec);
+        file::write(
+            &into.join("model.safetensors"),
+            &encode_safetensors(&tensors, Default::default(), Precision::F32)?,
+        )?;
+        for (name, optimizer) in [("rest", &self.rest), ("matrices", &self.matrices)] {
+            let bytes = optimizer.into_bytes().map_err(|error| state_fault(&into, &error))?;
+            file::write(&into.join(format!("{name}.bin")), &bytes)?;
+        }
+        // The pointer is written last: whatever happens before leaves the older state in force.
+        file::write_json(&folder.join("state.json"), &State { run: run.clone(), step, folder: name.clone() })?;
+        for old in file::list(folder)? {
+            let file_name = old.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if file_name.starts_with("state-") && file_name != name {
+                file::remove_folder(&old)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load_optimizers(mut self, folder: &Path) -> Result<Self> {
+        let load = |name: &str, optimizer: ModuleOptimizer| -> Result<ModuleOptimizer> {
+            let bytes = file::read(&folder.join(format!("{name}.bin")))?;
+            optimizer
+                .from_bytes(burn::tensor::Bytes::from_bytes_vec(bytes))
+                .map_err(|error| state_fault(folder, &error))
+        };
+        self.rest = load("rest", self.rest)?;
+        self.matrices = load("matrices", self.matrices)?;
+        Ok(self)
+    }
+}
+
+fn state_fault(folder: &Path, error: &dyn std::fmt::Display) -> Error {
+    inarch_core::Error::malformed("optimizer state", folder, error).into()
+}
+
+fn remove_states(folder: &Path) -> Result<()> {
+    for path in file::list(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name == "state.json" {
+            file::remove(&path)?;
+        } else if name.starts_with("state-") {
+            file::remove_folder(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn log(folder: &Path, line: &LogLine) -> Result<()> {
+    let path = folder.join("log.jsonl");
+    let mut text = if path.is_file() { file::read_text(&path)? } else { String::new() };
+    text.push_str(&serde_json::to_string(line).unwrap_or_default());
+    text.push('\n');
+    Ok(file::write(&path, text.as_bytes())?)
+}
+
+/// Linear rise, then linear fall to zero.
+fn schedule(step: usize, steps: usize, warmup: f64) -> f64 {
+    let rise = (warmup * steps as f64).max(1.0);
+    let step = step as f64;
+    if step < rise { (step + 1.0) / rise } else { (steps as f64 - step) / (steps as f64 - rise).max(1.0) }
+}
+
+/// Takes the gradients of the matrices inside the blocks out of `gradients`.
+struct Matrices<'a> {
+    gradients: &'a mut GradientsParams,
+    chosen: &'a mut GradientsParams,
+    path: Vec<String>,
+}
+
+impl burn::module::ModuleVisitor for Matrices<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+        if D == 2
+            && self.path.iter().any(|name| name == "blocks")
+            && let Some(gradient) = self.gradients.remove::<D>(param.id)
+        {
+            self.chosen.register(param.id, gradient);
+        }
+    }
+}
