@@ -66,7 +66,10 @@ fn libtorch(name: &str, rest: Option<&str>, index: impl Fn(&str) -> Result<usize
         Some(other) => match other.strip_prefix("cuda") {
             Some("") => Ok(Device::libtorch_cuda(0)),
             Some(number) => Ok(Device::libtorch_cuda(index(number.trim_start_matches(':'))?)),
-            None => Err(Error::invalid(format!("device `{name}`"), "expected `libtorch`, `libtorch:cuda:0` or `libtorch:mps`")),
+            None => Err(Error::invalid(
+                format!("device `{name}`"),
+                "expected `libtorch`, `libtorch:cuda:0` or `libtorch:mps`",
+            )),
         },
     }
 }

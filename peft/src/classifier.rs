@@ -29,10 +29,8 @@ impl<'a> Classifier<'a> {
         if classes.is_empty() || templates.is_empty() {
             return Err(inarch_core::Error::invalid("classes and templates", "at least one of each is needed").into());
         }
-        let texts: Vec<String> = classes
-            .iter()
-            .flat_map(|class| templates.iter().map(move |template| template.fill(class)))
-            .collect();
+        let texts: Vec<String> =
+            classes.iter().flat_map(|class| templates.iter().map(move |template| template.fill(class))).collect();
         Ok(Self {
             backbone,
             classes: classes.to_vec(),

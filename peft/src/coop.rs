@@ -76,8 +76,7 @@ impl Coop {
     /// Never for a valid config; the template's own check otherwise.
     pub fn template(config: &CoopConfig) -> Result<Template> {
         let words = config.words.trim();
-        let prefix =
-            if words.is_empty() { vec![PLACEHOLDER; config.context].join(" ") } else { words.to_string() };
+        let prefix = if words.is_empty() { vec![PLACEHOLDER; config.context].join(" ") } else { words.to_string() };
         Ok(Template::new(&format!("{prefix} {{}}."))?)
     }
 }

@@ -88,7 +88,10 @@ impl Lora {
             });
         }
         if config.targets.is_empty() {
-            return Err(Error::Setting { setting: "targets", reason: "name at least one site, e.g. `*.q_proj`".into() });
+            return Err(Error::Setting {
+                setting: "targets",
+                reason: "name at least one site, e.g. `*.q_proj`".into(),
+            });
         }
         let rank = config.rank;
         let sites = LinearSites::select(backbone, &config.targets, |site, [inputs, outputs]| {
@@ -104,7 +107,8 @@ impl Lora {
     fn dropped(&self, site: LinearSite, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         match pass.mode {
             Mode::Train(step) if self.dropout > 0.0 => {
-                let mask = dropout_mask(input.dims(), self.dropout, step.split(site), &input.device().without_autodiff());
+                let mask =
+                    dropout_mask(input.dims(), self.dropout, step.split(site), &input.device().without_autodiff());
                 input * mask
             }
             _ => input,
@@ -119,8 +123,7 @@ fn dropout_mask(shape: [usize; 3], probability: f64, seed: Seed, device: &Device
     let keep = 256.0 / (256.0 - f32::from(threshold));
     let mut bytes = vec![0u8; shape.iter().product()];
     seed.rng().fill_bytes(&mut bytes);
-    let mask: Vec<f32> =
-        bytes.into_iter().map(|byte| if u16::from(byte) < threshold { 0.0 } else { keep }).collect();
+    let mask: Vec<f32> = bytes.into_iter().map(|byte| if u16::from(byte) < threshold { 0.0 } else { keep }).collect();
     Tensor::from_data(TensorData::new(mask, shape), device)
 }
 

@@ -126,12 +126,21 @@ impl Adapter {
     }
 
     /// Replaces the learned tensors; `Err` lists everything that does not fit.
-    pub(crate) fn with_parameters(self, mut source: Parameters, device: &Device) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// A description of every tensor that is missing, superfluous, mis-shaped or not finite.
+    pub fn with_parameters(self, mut source: Parameters, device: &Device) -> Result<Self, String> {
         let mut assign = Assign { path: Path::default(), source: &mut source, device, faults: Vec::new() };
         let adapter = self.map_parameters(&mut assign);
         let mut faults = assign.faults;
         faults.extend(source.keys().map(|name| format!("`{name}` is not a parameter of this method")));
         if faults.is_empty() { Ok(adapter) } else { Err(faults.join("; ")) }
+    }
+
+    /// The same adapter as plain values, for inference.
+    #[must_use]
+    pub fn without_autodiff(self) -> Self {
+        self.valid()
     }
 
     /// Number of trained values.

@@ -1,15 +1,35 @@
 //! A run as data, then as verbs.
+//!
+//! In flow a [`Backbone`](inarch_core::backbone::Backbone), a [`Dataset`](inarch_core::data::Dataset) and a [`Recipe`];
+//! out flow an [`Artifact`](inarch_peft::Artifact), evaluations and reports. A [`Session`] shares the frozen work of all
+//! runs over one backbone and one data set. [`pretrain`] makes backbones.
 #![forbid(unsafe_code)]
 
 mod contrastive;
 mod control;
+mod encode;
 mod error;
+mod evaluate;
+mod fit;
+mod fit_report;
 mod parallel;
+pub mod pocket;
 mod pretrain;
+mod recipe;
+mod saved_run;
+mod schedule;
+mod session;
 
 pub use contrastive::Pairs;
 pub use control::{Control, Progress, Silent};
+pub use encode::{ImageFeatures, Views, encode_images};
 pub use error::{Error, Result};
+pub use evaluate::{Evaluation, evaluate, evaluate_features, score};
+pub use fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
+pub use recipe::{
+    BadImagePolicy, Budget, OptimizerConfig, Recipe, RecipeLayers, Schedule, Subset, Templates, TrainConfig,
+};
+pub use session::Session;

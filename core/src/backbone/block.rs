@@ -143,13 +143,7 @@ pub(super) fn linear(
 }
 
 /// Runs a normalisation through its site.
-pub(super) fn norm(
-    layer: &LayerNorm,
-    at: NormSite,
-    input: Tensor<3>,
-    sites: &dyn Sites,
-    pass: &Pass<'_>,
-) -> Tensor<3> {
+pub(super) fn norm(layer: &LayerNorm, at: NormSite, input: Tensor<3>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<3> {
     sites.norm(Base::new(at, layer, &|input| layer.forward(input)), input, pass)
 }
 

@@ -221,9 +221,7 @@ impl Backbone {
     /// other weights with it. Its digest is its own.
     pub fn fold(&self, sites: &dyn Sites) -> Self {
         let mut model = self.model.clone();
-        for (tower, blocks) in
-            [(Tower::Image, &mut model.image.blocks), (Tower::Text, &mut model.text.blocks)]
-        {
+        for (tower, blocks) in [(Tower::Image, &mut model.image.blocks), (Tower::Text, &mut model.text.blocks)] {
             for (block, weights) in blocks.iter_mut().enumerate() {
                 for projection in Projection::ALL {
                     let at = LinearSite::Block(BlockSite { tower, block }, projection);
@@ -233,9 +231,7 @@ impl Backbone {
                 }
             }
         }
-        for (tower, head) in
-            [(Tower::Image, &mut model.image.projection), (Tower::Text, &mut model.text.projection)]
-        {
+        for (tower, head) in [(Tower::Image, &mut model.image.projection), (Tower::Text, &mut model.text.projection)] {
             if let Some(folded) = sites.fold(LinearSite::Head(tower), head) {
                 *head = folded;
             }

@@ -49,10 +49,11 @@ impl ImageTower {
         let [batch, _, _, _] = pixels.dims();
         let (grid, patch, width) = (spec.grid(), spec.patch, spec.transformer.width);
         // A convolution whose stride is its kernel is one matrix product over unfolded patches.
-        let patches = pixels
-            .reshape([batch, 3, grid, patch, grid, patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch, grid * grid, 3 * patch * patch]);
+        let patches = pixels.reshape([batch, 3, grid, patch, grid, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
+            batch,
+            grid * grid,
+            3 * patch * patch,
+        ]);
         let patches = self.patch_embedding.forward(patches);
         let class = self.class_embedding.val().reshape([1, 1, width]).expand([batch, 1, width]);
         Tensor::cat(vec![class, patches], 1) + self.position_embedding.val().unsqueeze::<3>()

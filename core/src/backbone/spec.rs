@@ -130,9 +130,7 @@ impl BackboneSpec {
         }
         let section = |name: &str| -> Value {
             let mut merged = config.get(format!("{name}_dict")).cloned().unwrap_or_else(|| json!({}));
-            if let (Some(into), Some(from)) =
-                (merged.as_object_mut(), config.get(name).and_then(Value::as_object))
-            {
+            if let (Some(into), Some(from)) = (merged.as_object_mut(), config.get(name).and_then(Value::as_object)) {
                 into.extend(from.clone());
             }
             merged

@@ -118,10 +118,7 @@ fn slots<'a>(model: &'a mut DualEncoder, spec: &BackboneSpec) -> Vec<(String, Sl
         format!("{vision}.embeddings.patch_embedding.weight"),
         Slot::Linear(&mut image.patch_embedding.weight, vec![width, 3, patch, patch]),
     ));
-    slots.push((
-        format!("{vision}.embeddings.position_embedding.weight"),
-        Slot::Matrix(&mut image.position_embedding),
-    ));
+    slots.push((format!("{vision}.embeddings.position_embedding.weight"), Slot::Matrix(&mut image.position_embedding)));
     push_norm(&mut slots, format!("{vision}.pre_layrnorm"), &mut image.pre_norm);
     push_blocks(&mut slots, vision, &mut image.blocks);
     push_norm(&mut slots, format!("{vision}.post_layernorm"), &mut image.post_norm);
@@ -129,8 +126,7 @@ fn slots<'a>(model: &'a mut DualEncoder, spec: &BackboneSpec) -> Vec<(String, Sl
 
     let text = &mut model.text;
     slots.push(("text_model.embeddings.token_embedding.weight".into(), Slot::Matrix(&mut text.token_embedding)));
-    slots
-        .push(("text_model.embeddings.position_embedding.weight".into(), Slot::Matrix(&mut text.position_embedding)));
+    slots.push(("text_model.embeddings.position_embedding.weight".into(), Slot::Matrix(&mut text.position_embedding)));
     push_blocks(&mut slots, "text_model", &mut text.blocks);
     push_norm(&mut slots, "text_model.final_layer_norm".into(), &mut text.final_norm);
     slots.push(("text_projection.weight".into(), linear(&mut text.projection.weight)));
@@ -172,12 +168,7 @@ impl DualEncoder {
     ///
     /// # Errors
     /// [`Error::Tensor`] naming the first tensor that is missing, mis-shaped, not finite or not part of the model.
-    pub fn from_state_dict(
-        spec: &BackboneSpec,
-        mut tensors: StateDict,
-        path: &Path,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn from_state_dict(spec: &BackboneSpec, mut tensors: StateDict, path: &Path, device: &Device) -> Result<Self> {
         let mut model = Self::zeros(spec, device);
         for (name, mut slot) in slots(&mut model, spec) {
             let expected = slot.shape();

@@ -111,8 +111,7 @@ impl TextTower {
 /// (one set of classes per image), the ends repeat with them.
 fn pool(stream: Tensor<3>, ends: &[usize]) -> Tensor<3> {
     let [batch, tokens, width] = stream.dims();
-    let indices: Vec<i32> =
-        (0..batch).map(|row| (row * tokens + ends[row % ends.len().max(1)]) as i32).collect();
+    let indices: Vec<i32> = (0..batch).map(|row| (row * tokens + ends[row % ends.len().max(1)]) as i32).collect();
     let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [batch]), &stream.device());
     stream.reshape([batch * tokens, width]).select(0, indices).reshape([batch, 1, width])
 }

@@ -1,7 +1,7 @@
 //! Files to backbones and back.
 
-mod openai;
 mod open;
+mod openai;
 mod tensors;
 mod write;
 

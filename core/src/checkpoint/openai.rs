@@ -138,9 +138,8 @@ pub(super) fn spec(tensors: &StateDict, weights: &Path) -> Result<BackboneSpec> 
     let number = |section: &str, key: &str| -> Option<usize> {
         config?.get(section)?.get(key)?.as_u64().map(|value| value as usize)
     };
-    let depth = |prefix: &str| {
-        (0..).take_while(|block| tensors.contains_key(&format!("{prefix}.{block}.ln_1.weight"))).count()
-    };
+    let depth =
+        |prefix: &str| (0..).take_while(|block| tensors.contains_key(&format!("{prefix}.{block}.ln_1.weight"))).count();
     let quick = config.is_none_or(|config| config.get("quick_gelu").and_then(Value::as_bool).unwrap_or(false));
     let activation = if quick { Activation::QuickGelu } else { Activation::Gelu };
 

@@ -74,8 +74,12 @@ pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, Stri
     let file = SafeTensors::deserialize(&bytes).map_err(|error| malformed(error.to_string()))?;
     let mut tensors = StateDict::new();
     for (name, view) in file.iter() {
-        let data = floats(view.dtype(), view.data())
-            .ok_or_else(|| malformed(format!("tensor `{name}` has type {:?}; known are f16, bf16, f32, f64 and integers", view.dtype())))?;
+        let data = floats(view.dtype(), view.data()).ok_or_else(|| {
+            malformed(format!(
+                "tensor `{name}` has type {:?}; known are f16, bf16, f32, f64 and integers",
+                view.dtype()
+            ))
+        })?;
         tensors.insert(name.into(), HostTensor { shape: view.shape().to_vec(), data, origin: name.into() });
     }
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
@@ -84,7 +88,8 @@ pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, Stri
 
 fn read_torch(path: &Path) -> Result<StateDict> {
     file::read(path).map(drop)?;
-    let malformed = |reason: String| Error::Malformed { format: "PyTorch checkpoint", path: path.to_path_buf(), reason };
+    let malformed =
+        |reason: String| Error::Malformed { format: "PyTorch checkpoint", path: path.to_path_buf(), reason };
     let advice = "expected tensors in plain containers; TorchScript archives and pickled objects are not opened: \
                   save `model.state_dict()` as safetensors instead";
     let open = |key: Option<&str>| match key {

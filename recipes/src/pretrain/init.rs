@@ -90,11 +90,7 @@ fn image_tower(tensors: &mut Tensors, spec: &BackboneSpec, pixels: &[f32], seed:
             }
         }
     }
-    tensors.put(
-        "vision_model.embeddings.position_embedding.weight",
-        vec![spec.image.tokens(), width],
-        positions,
-    );
+    tensors.put("vision_model.embeddings.position_embedding.weight", vec![spec.image.tokens(), width], positions);
     let draws = seed.split("class").normals(content, (energy / width as f32).sqrt());
     let class = (0..width)
         .map(|channel| (0..content).map(|row| draws[row] * content_rows[row * width + channel]).sum())
@@ -247,8 +243,7 @@ fn inverse_square_root(matrix: &[f64], width: usize) -> Vec<f64> {
     let identity = |factor: f64| -> Vec<f64> {
         (0..width * width).map(|at| if at / width == at % width { factor } else { 0.0 }).collect()
     };
-    let shifted: Vec<f64> =
-        matrix.iter().zip(identity(WHITENING_FLOOR)).map(|(value, floor)| value + floor).collect();
+    let shifted: Vec<f64> = matrix.iter().zip(identity(WHITENING_FLOOR)).map(|(value, floor)| value + floor).collect();
     let norm = shifted.iter().map(|value| value * value).sum::<f64>().sqrt();
     let mut root: Vec<f64> = shifted.iter().map(|value| value / norm).collect();
     let mut inverse = identity(1.0);

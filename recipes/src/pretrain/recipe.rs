@@ -7,6 +7,9 @@ use inarch_core::image::{Augment, Preprocess};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
+use crate::recipe::{parse, read_table, set};
+
 /// Everything that decides the weights of a backbone trained from scratch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +100,18 @@ pub struct PretrainConfig {
 }
 
 impl PretrainRecipe {
+    /// Reads a recipe strictly, with `key=value` overrides.
+    ///
+    /// # Errors
+    /// An unknown or missing key, or a value of the wrong type, with its place.
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self> {
+        let mut table = parse(text, origin)?;
+        for assignment in overrides {
+            set(&mut table, assignment)?;
+        }
+        read_table(&table, origin)
+    }
+
     /// The shape of the backbone for a vocabulary of this size.
     pub fn spec(&self, vocabulary: usize) -> BackboneSpec {
         let transformer = |tower: &TowerConfig| TransformerSpec {

@@ -12,7 +12,7 @@ use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors, w
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use inarch_core::text::{Tokenizer, reduce_vocabulary};
 use inarch_core::{Digest, DigestBuilder, Seed, file};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::init::initial_weights;
 use super::pairs::PairSet;
@@ -21,13 +21,12 @@ use crate::contrastive::Pairs;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::parallel::{sharded_gradients, threads};
+use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
 
 /// Images in a shard: small enough for the activations to stay in cache.
 const SHARD: usize = 32;
 /// The logit scale is not let grow beyond this, as in CLIP.
 const SCALE_LIMIT: f32 = 100.0;
-/// Seconds between saved states.
-const SAVE_SECONDS: u64 = 60;
 /// Images from which the patch filters are taken.
 const SAMPLE: usize = 4000;
 /// Bytes of decoded images that are kept in memory.
@@ -44,13 +43,6 @@ pub struct Pretrained {
     pub loss: f32,
     /// Wall-clock seconds of this process.
     pub seconds: f64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct State {
-    run: Digest,
-    step: usize,
-    folder: String,
 }
 
 #[derive(Serialize)]
@@ -94,13 +86,8 @@ pub fn pretrain(
     let spec = recipe.spec(tokenizer.vocab_size());
     spec.check()?;
 
-    let run = identity(recipe, pairs, &tokenizer);
-    let state_file = folder.join("state.json");
-    let saved: Option<State> =
-        if state_file.is_file() { Some(file::read_json(&state_file, "run state")?) } else { None };
-    if saved.as_ref().is_some_and(|state| state.run != run) {
-        return Err(Error::OtherRun { path: folder.to_path_buf(), what: "settings or data" });
-    }
+    let run = SavedRun::new(folder, identity(recipe, pairs, &tokenizer));
+    let saved = run.load()?;
 
     let seed = Seed::new(recipe.seed);
     let loader = Loader::new(recipe.preprocess.clone())?
@@ -108,7 +95,7 @@ pub fn pretrain(
         .with_prefetch(2)
         .with_cache_bytes(CACHE_BYTES);
     let weights = match &saved {
-        Some(state) => read_safetensors(&folder.join(&state.folder).join("model.safetensors"))?.0,
+        Some((_, state)) => read_safetensors(&state.join("model.safetensors"))?.0,
         None => {
             control.progress.say("measuring pixel statistics");
             let sample = sample_pixels(&loader, pairs, seed.split("sample"))?;
@@ -125,17 +112,16 @@ pub fn pretrain(
         device,
         model: inarch_peft::identified(model.fork(&device.clone().autodiff()).train()),
         rest: AdamWConfig::new().with_beta_2(0.98).with_epsilon(1e-8).with_weight_decay(0.0).init(),
-        matrices: MuonConfig::new()
-            .with_weight_decay(Some(burn::optim::decay::WeightDecayConfig::new(decay)))
-            .init(),
+        matrices: MuonConfig::new().with_weight_decay(Some(burn::optim::decay::WeightDecayConfig::new(decay))).init(),
         seed,
         steps: recipe.train.epochs * steps_per_epoch,
         spec,
     };
     let mut step = 0;
-    if let Some(state) = &saved {
-        trainer = trainer.load_optimizers(&folder.join(&state.folder))?;
-        step = state.step;
+    if let Some((saved_step, state)) = &saved {
+        trainer.rest = load_optimizer(trainer.rest, &state.join("rest.bin"))?;
+        trainer.matrices = load_optimizer(trainer.matrices, &state.join("matrices.bin"))?;
+        step = *saved_step;
         control.progress.say(&format!("going on from step {step} of {}", trainer.steps));
     }
 
@@ -155,7 +141,7 @@ pub fn pretrain(
             control.progress.advance(1, &format!("epoch {} loss {loss:.3}", epoch + 1));
             let stop = control.stopped();
             if stop || last_saved.elapsed().as_secs() >= SAVE_SECONDS {
-                trainer.save(folder, &run, step)?;
+                run.save(step, |into| trainer.save(into))?;
                 last_saved = Instant::now();
             }
             if stop { Err(Error::Interrupted { step, steps: trainer.steps }) } else { Ok(()) }
@@ -180,16 +166,10 @@ pub fn pretrain(
     let name = recipe.name.clone();
     let tensors = trainer.model.state_dict(&trainer.spec);
     let Trainer { spec, tokenizer, steps, .. } = trainer;
-    let backbone =
-        Backbone::new(name, spec, tensors, tokenizer, recipe.preprocess.clone(), folder, device)?;
+    let backbone = Backbone::new(name, spec, tensors, tokenizer, recipe.preprocess.clone(), folder, device)?;
     write_backbone(&backbone, folder, Precision::F16)?;
-    remove_states(folder)?;
-    Ok(Pretrained {
-        folder: folder.to_path_buf(),
-        steps,
-        loss: epoch_loss,
-        seconds: started.elapsed().as_secs_f64(),
-    })
+    run.clear()?;
+    Ok(Pretrained { folder: folder.to_path_buf(), steps, loss: epoch_loss, seconds: started.elapsed().as_secs_f64() })
 }
 
 fn check(recipe: &PretrainRecipe, pairs: &PairSet) -> Result<()> {
@@ -263,8 +243,7 @@ impl Trainer<'_> {
     fn step(&mut self, step: usize, batch: ImageBatch) -> Result<f32> {
         let draw = self.seed.split("caption").split(step);
         let pairs = Pairs::new(batch.indices.iter().map(|index| self.pairs.caption(*index, draw)));
-        let rows: Vec<Vec<u32>> =
-            self.tokenizer.encode(&pairs.texts)?.into_iter().map(|tokens| tokens.ids).collect();
+        let rows: Vec<Vec<u32>> = self.tokenizer.encode(&pairs.texts)?.into_iter().map(|tokens| tokens.ids).collect();
         let [images, channels, height, width] = batch.shape;
         let values = channels * height * width;
         let (spec, device, model) = (&self.spec, self.device, &self.model);
@@ -281,8 +260,7 @@ impl Trainer<'_> {
             let scale = model.logit_scale.val().clamp_max(SCALE_LIMIT.ln()).exp();
             (pairs.loss(normalise(image), text, scale, smoothing), ())
         };
-        let (mut gradients, loss, ()) =
-            sharded_gradients(model, images.div_ceil(SHARD), threads(), forward, loss);
+        let (mut gradients, loss, ()) = sharded_gradients(model, images.div_ceil(SHARD), threads(), forward, loss);
         if !loss.is_finite() {
             return Err(Error::Diverged { step, loss });
         }
@@ -300,56 +278,13 @@ impl Trainer<'_> {
         self.model.logit_scale.val().into_scalar::<f32>().exp()
     }
 
-    fn save(&self, folder: &Path, run: &Digest, step: usize) -> Result<()> {
-        let name = format!("state-{step}");
-        let into = folder.join(&name);
+    fn save(&self, into: &Path) -> Result<()> {
         let tensors = self.model.state_dict(&self.spec);
-        file::write(
-            &into.join("model.safetensors"),
-            &encode_safetensors(&tensors, Default::default(), Precision::F32)?,
-        )?;
-        for (name, optimizer) in [("rest", &self.rest), ("matrices", &self.matrices)] {
-            let bytes = optimizer.into_bytes().map_err(|error| state_fault(&into, &error))?;
-            file::write(&into.join(format!("{name}.bin")), &bytes)?;
-        }
-        // The pointer is written last: whatever happens before leaves the older state in force.
-        file::write_json(&folder.join("state.json"), &State { run: run.clone(), step, folder: name.clone() })?;
-        for old in file::list(folder)? {
-            let file_name = old.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if file_name.starts_with("state-") && file_name != name {
-                file::remove_folder(&old)?;
-            }
-        }
-        Ok(())
+        let bytes = encode_safetensors(&tensors, Default::default(), Precision::F32)?;
+        file::write(&into.join("model.safetensors"), &bytes)?;
+        save_optimizer(&self.rest, &into.join("rest.bin"))?;
+        save_optimizer(&self.matrices, &into.join("matrices.bin"))
     }
-
-    fn load_optimizers(mut self, folder: &Path) -> Result<Self> {
-        let load = |name: &str, optimizer: ModuleOptimizer| -> Result<ModuleOptimizer> {
-            let bytes = file::read(&folder.join(format!("{name}.bin")))?;
-            optimizer
-                .from_bytes(burn::tensor::Bytes::from_bytes_vec(bytes))
-                .map_err(|error| state_fault(folder, &error))
-        };
-        self.rest = load("rest", self.rest)?;
-        self.matrices = load("matrices", self.matrices)?;
-        Ok(self)
-    }
-}
-
-fn state_fault(folder: &Path, error: &dyn std::fmt::Display) -> Error {
-    inarch_core::Error::malformed("optimizer state", folder, error).into()
-}
-
-fn remove_states(folder: &Path) -> Result<()> {
-    for path in file::list(folder)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name == "state.json" {
-            file::remove(&path)?;
-        } else if name.starts_with("state-") {
-            file::remove_folder(&path)?;
-        }
-    }
-    Ok(())
 }
 
 fn log(folder: &Path, line: &LogLine) -> Result<()> {

@@ -1,9 +1,11 @@
 //! Token ids equal those of `CLIPTokenizerFast`; `generate.py` beside this file made the expected ones.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use inarch_core::{Tokenizer, Tokens, reduce_vocabulary};
+use inarch_core::text::{Tokenizer, Tokens, reduce_vocabulary};
 use serde::Deserialize;
+
+use crate::support::{data_folder, fixture};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -26,25 +28,14 @@ struct Case {
     why: Option<String>,
 }
 
-fn parity() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("parity")
-}
-
 fn expected() -> Expected {
-    let text = std::fs::read_to_string(parity().join("tokenizer/expected.json")).expect("the fixture is committed");
+    let text = std::fs::read_to_string(fixture("parity/tokenizer/expected.json")).expect("the fixture is committed");
     serde_json::from_str(&text).expect("the fixture has the fields of `generate.py`")
 }
 
-/// The full tokenizer is test data, not part of the repository: without it, its tests say so and check nothing.
-fn full_tokenizer() -> Option<PathBuf> {
-    let data = std::env::var_os("INARCH_TEST_DATA").map(PathBuf::from);
-    let data = data.unwrap_or_else(|| parity().join("../../../shared/data"));
-    let path = data.join("text/tokenizer.json");
-    if !path.exists() {
-        eprintln!("skipped: `{}` is not there; set INARCH_TEST_DATA", path.display());
-        return None;
-    }
-    Some(path)
+/// The full tokenizer is test data, not part of the repository.
+fn full_tokenizer() -> PathBuf {
+    data_folder().join("text/tokenizer.json")
 }
 
 /// Fails with every text whose ids differ.
@@ -75,9 +66,8 @@ fn check(tokenizer: &Tokenizer, expected: &[(&str, &[u32])]) {
 
 #[test]
 fn the_full_vocabulary_gives_the_ids_of_the_reference() {
-    let Some(path) = full_tokenizer() else { return };
     let expected = expected();
-    let tokenizer = Tokenizer::from_file(&path, expected.full_context).expect("the CLIP tokenizer");
+    let tokenizer = Tokenizer::from_file(&full_tokenizer(), expected.full_context).expect("the CLIP tokenizer");
     assert_eq!((tokenizer.vocab_size(), tokenizer.bos(), tokenizer.eot()), (49_408, 49_406, 49_407));
     assert!(expected.cases.len() > 400);
     let cases: Vec<_> = expected.cases.iter().map(|case| (case.text.as_str(), case.ids.as_slice())).collect();
@@ -87,7 +77,7 @@ fn the_full_vocabulary_gives_the_ids_of_the_reference() {
 #[test]
 fn a_reduced_vocabulary_gives_the_ids_of_the_reference() {
     let expected = expected();
-    let path = parity().join("clip_tiny/quick/tokenizer.json");
+    let path = fixture("parity/clip_tiny/quick/tokenizer.json");
     let tokenizer = Tokenizer::from_file(&path, expected.reduced_context).expect("the tokenizer of `clip_tiny`");
     assert_eq!(tokenizer.vocab_size(), 514 + expected.reduced_merges);
     let cases: Vec<_> = expected.cases.iter().map(|case| (case.text.as_str(), case.reduced.as_slice())).collect();
@@ -96,11 +86,10 @@ fn a_reduced_vocabulary_gives_the_ids_of_the_reference() {
 
 #[test]
 fn the_vocabulary_is_reduced_as_the_generators_do() {
-    let Some(path) = full_tokenizer() else { return };
-    let full = std::fs::read(&path).expect("just seen");
+    let full = std::fs::read(full_tokenizer()).expect("the full tokenizer");
     let expected = expected();
     let made = reduce_vocabulary(&full, expected.reduced_merges).expect("86 merges");
-    let fixture = std::fs::read(parity().join("clip_tiny/quick/tokenizer.json")).expect("the fixture is committed");
+    let fixture = std::fs::read(fixture("parity/clip_tiny/quick/tokenizer.json")).expect("the fixture is committed");
     let read = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON");
     assert_eq!(read(&made), read(&fixture));
 

@@ -1,0 +1,61 @@
+//! The model that a command works with: a backbone, perhaps with an adapter, and the classes it answers for.
+
+use inarch_core::backbone::{Backbone, Frozen, Sites};
+use inarch_core::text::{Template, TemplateSet};
+use inarch_peft::{Artifact, Classifier};
+
+use crate::args::ModelArgs;
+use crate::backbones;
+use crate::error::CommandError;
+
+/// A backbone and the adapter beside it.
+pub(crate) struct Model {
+    pub(crate) backbone: Backbone,
+    pub(crate) adapter: Option<Artifact>,
+}
+
+impl Model {
+    /// Opens what the arguments name.
+    pub(crate) fn open(args: &ModelArgs) -> Result<Self, CommandError> {
+        let device = inarch_core::device(&args.device.device)?;
+        let backbone = backbones::open(&args.backbone, &device)?;
+        let adapter = args.adapter.as_deref().map(|folder| Artifact::load(folder, &backbone)).transpose()?;
+        Ok(Self { backbone, adapter })
+    }
+
+    /// The adapter as the towers see it.
+    pub(crate) fn sites(&self) -> &dyn Sites {
+        match &self.adapter {
+            Some(artifact) => artifact.adapter.sites(),
+            None => &Frozen,
+        }
+    }
+
+    /// A classifier over `classes`, or over the adapter's own when none are given.
+    pub(crate) fn classifier(&self, classes: &[String], templates: &str) -> Result<Classifier<'_>, CommandError> {
+        match &self.adapter {
+            Some(artifact) => {
+                let classes = (!classes.is_empty()).then_some(classes);
+                Ok(artifact.classifier(&self.backbone, classes)?)
+            }
+            None if classes.is_empty() => Err(CommandError::usage(
+                "zero-shot classification needs the names of the classes",
+                "`--classes cat,dog`, or `-a ADAPTER` for an adapter that knows its own",
+            )),
+            None => Ok(Classifier::zero_shot(&self.backbone, classes, &resolve(templates)?)?),
+        }
+    }
+
+    /// A name for reports.
+    pub(crate) fn name(&self) -> String {
+        match &self.adapter {
+            Some(artifact) => format!("{}+{}", self.backbone.name(), artifact.manifest.method.name()),
+            None => self.backbone.name().to_string(),
+        }
+    }
+}
+
+/// Templates by name or in full.
+pub(crate) fn resolve(templates: &str) -> Result<Vec<Template>, CommandError> {
+    Ok(TemplateSet::resolve(templates)?.templates().to_vec())
+}

@@ -1,0 +1,249 @@
+//! What may stand on the command line. The doc comments are the help texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use inarch_recipes::{BadImagePolicy, Subset};
+
+/// Adapt a frozen vision-language backbone to your own domain.
+#[derive(Debug, Parser)]
+#[command(name = "inarch", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// Print one JSON object on stdout instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole story on real images, offline, in a few minutes
+    Demo(DemoArgs),
+    /// Train an adapter
+    Fit(FitArgs),
+    /// Measure zero-shot or an adapter on a data set
+    Eval(EvalArgs),
+    /// Classify images
+    Predict(PredictArgs),
+    /// Write features of images or texts
+    Encode(EncodeArgs),
+    /// Train a backbone from image-text pairs, or adapt one to them
+    Pretrain(PretrainArgs),
+    /// What can be adapted
+    Backbone(BackboneArgs),
+    /// Devices, features, versions, and what is missing
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// Device: cpu, libtorch, cuda:0, vulkan, metal, rocm (as compiled in)
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// Data: a folder of class folders, a CoOp split JSON, a CSV or JSONL manifest, or a features file
+    #[arg(short = 'd', long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    /// Folder that the paths of a split or manifest are relative to
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) root: Option<PathBuf>,
+    /// What to do about an image that cannot be read
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub(crate) on_bad_image: Option<OnBadImageArg>,
+    /// Classes that take part
+    #[arg(long, value_enum)]
+    pub(crate) subset: Option<SubsetArg>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OnBadImageArg {
+    /// Stop and name it
+    Fail,
+    /// Leave it out and report it
+    Skip,
+}
+
+impl From<OnBadImageArg> for BadImagePolicy {
+    fn from(arg: OnBadImageArg) -> Self {
+        match arg {
+            OnBadImageArg::Fail => Self::Fail,
+            OnBadImageArg::Skip => Self::Skip,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SubsetArg {
+    /// All classes
+    All,
+    /// The first half of the classes, rounded up
+    Base,
+    /// The second half
+    New,
+}
+
+impl From<SubsetArg> for Subset {
+    fn from(arg: SubsetArg) -> Self {
+        match arg {
+            SubsetArg::All => Self::All,
+            SubsetArg::Base => Self::Base,
+            SubsetArg::New => Self::New,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Folder for the demo's files
+    #[arg(short = 'o', long, default_value = "inarch-demo", value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FitArgs {
+    /// A recipe file; options override what it says
+    pub(crate) recipe: Option<PathBuf>,
+    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    #[arg(short = 'b', long, value_name = "BACKBONE")]
+    pub(crate) backbone: Option<String>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Method: linear-probe, coop, lora
+    #[arg(short = 'm', long, value_name = "METHOD", conflicts_with = "recipe")]
+    pub(crate) method: Option<String>,
+    /// Training images of each class; all when absent
+    #[arg(long, value_name = "K")]
+    pub(crate) shots: Option<usize>,
+    /// Seed, or several: one run for each, with mean and spread
+    #[arg(long, value_name = "S[,S..]", value_delimiter = ',')]
+    pub(crate) seed: Vec<u64>,
+    /// The method's authors' own schedule where the preset is shorter
+    #[arg(long)]
+    pub(crate) official: bool,
+    /// Override one setting of the recipe, e.g. `method.rank=4`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Folder for the adapter and the report
+    #[arg(short = 'o', long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    #[arg(short = 'b', long, value_name = "BACKBONE")]
+    pub(crate) backbone: String,
+    /// Adapter: a folder that `inarch fit` wrote; zero-shot when absent
+    #[arg(short = 'a', long, value_name = "ADAPTER")]
+    pub(crate) adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Template set or one template, for zero-shot
+    #[arg(long, default_value = "single", value_name = "TEMPLATES")]
+    pub(crate) templates: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Classes, separated by commas; those of the adapter when absent
+    #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
+    pub(crate) classes: Vec<String>,
+    /// How many classes to show for each image
+    #[arg(long, default_value_t = 3, value_name = "K")]
+    pub(crate) top_k: usize,
+    /// Template set or one template, for zero-shot
+    #[arg(long, default_value = "single", value_name = "TEMPLATES")]
+    pub(crate) templates: String,
+    /// What to do about an image that cannot be read
+    #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
+    pub(crate) on_bad_image: OnBadImageArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EncodeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Images: an image, a folder of images or any data set
+    #[arg(long, value_name = "PATH", conflicts_with = "texts", required_unless_present = "texts")]
+    pub(crate) images: Option<PathBuf>,
+    /// Texts: a file with one text a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) texts: Option<PathBuf>,
+    /// Folder that the paths of a split or manifest are relative to
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) root: Option<PathBuf>,
+    /// What to do about an image that cannot be read
+    #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
+    pub(crate) on_bad_image: OnBadImageArg,
+    /// The features file to write
+    #[arg(short = 'o', long, value_name = "FEATURES.safetensors")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PretrainArgs {
+    /// The recipe of a backbone to be trained from scratch
+    #[arg(required_unless_present = "backbone")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Adapt this backbone instead, with an adapter
+    #[arg(short = 'b', long, value_name = "BACKBONE", conflicts_with = "recipe")]
+    pub(crate) backbone: Option<String>,
+    /// Method of the adapter
+    #[arg(short = 'm', long, value_name = "METHOD", default_value = "lora", requires = "backbone")]
+    pub(crate) method: String,
+    /// Pairs: a CSV or JSONL manifest `path,caption[,label]`, or labelled images with a recipe's captions
+    #[arg(short = 'd', long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    /// Folder that the paths of a manifest are relative to
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) root: Option<PathBuf>,
+    /// The tokenizer of a new backbone
+    #[arg(long, value_name = "TOKENIZER.json", required_unless_present = "backbone")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Override one setting of the recipe, e.g. `train.epochs=2`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Folder for the result
+    #[arg(short = 'o', long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackboneArgs {
+    #[command(subcommand)]
+    pub(crate) command: BackboneCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackboneCommand {
+    /// Backbones known by name
+    List,
+    /// Shape, size and identity of a backbone
+    Show {
+        /// A folder, a checkpoint or a name
+        backbone: String,
+    },
+}

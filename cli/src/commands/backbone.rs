@@ -1,0 +1,97 @@
+//! `inarch backbone`: what can be adapted.
+
+use inarch_core::backbone::BackboneSpec;
+use serde::Serialize;
+
+use crate::args::{BackboneArgs, BackboneCommand};
+use crate::backbones;
+use crate::error::CommandError;
+use crate::output::Output;
+
+/// What `list` prints with `--json`.
+#[derive(Serialize)]
+struct BackboneList {
+    backbones: Vec<Named>,
+}
+
+#[derive(Serialize)]
+struct Named {
+    name: &'static str,
+    about: &'static str,
+}
+
+/// What `show` prints with `--json`.
+#[derive(Serialize)]
+struct BackboneInfo {
+    name: String,
+    path: String,
+    digest: String,
+    parameters: usize,
+    logit_scale: f32,
+    spec: BackboneSpec,
+    preprocess: inarch_core::image::Preprocess,
+}
+
+pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandError> {
+    match &args.command {
+        BackboneCommand::List => {
+            let backbones = backbones::KNOWN.iter().map(|known| Named { name: known.name, about: known.about });
+            let list = BackboneList { backbones: backbones.collect() };
+            output.result(&list, || {
+                let rows: Vec<String> =
+                    list.backbones.iter().map(|named| format!("{}  {}", named.name, named.about)).collect();
+                format!(
+                    "{}\n\nBeside these, `-b` takes any CLIP with a vision transformer: a folder in the Hugging Face \
+                     layout (config.json, model.safetensors, tokenizer.json, preprocessor_config.json) or an OpenCLIP \
+                     checkpoint.",
+                    rows.join("\n")
+                )
+            });
+        }
+        BackboneCommand::Show { backbone } => {
+            let path = backbones::locate(backbone)?;
+            let backbone = backbones::open(backbone, &inarch_core::device("cpu")?)?;
+            let info = BackboneInfo {
+                name: backbone.name().into(),
+                path: path.display().to_string(),
+                digest: backbone.digest().to_string(),
+                parameters: backbone.parameters(),
+                logit_scale: backbone.logit_scale(),
+                spec: backbone.spec().clone(),
+                preprocess: backbone.preprocess().clone(),
+            };
+            output.result(&info, || text(&info));
+        }
+    }
+    Ok(())
+}
+
+fn text(info: &BackboneInfo) -> String {
+    let tower = |transformer: &inarch_core::backbone::TransformerSpec| {
+        format!("{} blocks of width {}, {} heads", transformer.depth, transformer.width, transformer.heads)
+    };
+    let spec = &info.spec;
+    let row = |name: &str, value: String| format!("{name:<12}{value}\n");
+    [
+        row("name", info.name.clone()),
+        row("path", info.path.clone()),
+        row("digest", info.digest.clone()),
+        row("parameters", info.parameters.to_string()),
+        row(
+            "image",
+            format!(
+                "{0} x {0} pixels, patches of {1}, {2}",
+                spec.image.size,
+                spec.image.patch,
+                tower(&spec.image.transformer)
+            ),
+        ),
+        row(
+            "text",
+            format!("{} tokens of {}, {}", spec.text.context, spec.text.vocabulary, tower(&spec.text.transformer)),
+        ),
+        row("features", format!("{} wide", spec.dim)),
+        row("logit scale", format!("{:.2}", info.logit_scale)),
+    ]
+    .concat()
+}

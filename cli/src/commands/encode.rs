@@ -1,0 +1,147 @@
+//! `inarch encode`: write features of images or texts.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use inarch_core::backbone::{Pass, values};
+use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source, is_image_name, open_dataset};
+use inarch_core::file;
+use inarch_recipes::{BadImagePolicy, Views, encode_images};
+use serde::Serialize;
+
+use crate::adapter::Model;
+use crate::args::EncodeArgs;
+use crate::error::CommandError;
+use crate::output::Output;
+use crate::progress::Bars;
+
+/// Texts in an encoding batch.
+const TEXT_BATCH: usize = 64;
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct EncodeResult {
+    output: PathBuf,
+    kind: FeatureKind,
+    rows: usize,
+    dim: usize,
+    skipped: Vec<String>,
+}
+
+pub(crate) fn run(args: &EncodeArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let model = Model::open(&args.model)?;
+    let (features, skipped) = match (&args.images, &args.texts) {
+        (Some(path), _) => images(args, &model, path, bars)?,
+        (None, Some(path)) => (texts(&model, path, bars)?, Vec::new()),
+        (None, None) => return Err(CommandError::usage("nothing to encode", "give `--images` or `--texts`")),
+    };
+    features.write(&args.output)?;
+    let result = EncodeResult {
+        output: args.output.clone(),
+        kind: features.kind,
+        rows: features.rows(),
+        dim: features.dim,
+        skipped,
+    };
+    output.result(&result, || {
+        let mut text = format!("{} rows of {} in {}\n", result.rows, result.dim, result.output.display());
+        for skipped in &result.skipped {
+            text.push_str(&format!("{skipped}: could not be read\n"));
+        }
+        text
+    });
+    Ok(())
+}
+
+fn texts(model: &Model, path: &Path, bars: &Bars) -> Result<FeatureFile, CommandError> {
+    let content = file::read_text(path)?;
+    let lines: Vec<String> = content.lines().map(str::to_string).filter(|line| !line.trim().is_empty()).collect();
+    if lines.is_empty() {
+        return Err(inarch_core::Error::malformed("text list", path, "it holds no text; write one a line").into());
+    }
+    let mut found = Vec::new();
+    let progress = bars.control().progress;
+    progress.start("encode", lines.len() as u64);
+    for lines in lines.chunks(TEXT_BATCH) {
+        let rows = model.backbone.tokenize(lines)?;
+        found.extend(values(model.backbone.encode_text(&rows, model.sites(), &Pass::evaluate())));
+        progress.advance(lines.len() as u64, "");
+    }
+    progress.finish();
+    Ok(FeatureFile {
+        backbone: model.backbone.digest().to_string(),
+        kind: FeatureKind::Text,
+        ids: lines,
+        labels: None,
+        classes: None,
+        splits: None,
+        dim: model.backbone.spec().dim,
+        values: found,
+    })
+}
+
+fn images(
+    args: &EncodeArgs,
+    model: &Model,
+    path: &Path,
+    bars: &Bars,
+) -> Result<(FeatureFile, Vec<String>), CommandError> {
+    let (examples, labelled) = match loose_images(path)? {
+        Some(examples) => (examples, None),
+        None => {
+            let dataset = open_dataset(path, args.root.as_deref())?;
+            let examples: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
+            (examples, Some(dataset))
+        }
+    };
+    let dataset = labelled.clone().unwrap_or_else(|| Dataset {
+        name: path.display().to_string(),
+        classes: Vec::new(),
+        train: Vec::new(),
+        val: Vec::new(),
+        test: Vec::new(),
+        features: None,
+        ignored_files: 0,
+    });
+    let policy = BadImagePolicy::from(args.on_bad_image).into();
+    let features =
+        encode_images(&model.backbone, model.sites(), &dataset, &examples, &Views::Centre, policy, bars.control())?;
+    let kept: Vec<&Example> = features.kept.iter().map(|position| &examples[*position]).collect();
+    let splits: Option<HashMap<&str, _>> = labelled
+        .as_ref()
+        .map(|dataset| dataset.examples().map(|(split, example)| (example.id.as_str(), split)).collect());
+    let file = FeatureFile {
+        backbone: model.backbone.digest().to_string(),
+        kind: FeatureKind::Image,
+        ids: kept.iter().map(|example| example.id.clone()).collect(),
+        labels: labelled
+            .as_ref()
+            .map(|dataset| kept.iter().map(|example| dataset.classes[example.label].clone()).collect()),
+        classes: labelled.as_ref().map(|dataset| dataset.classes.clone()),
+        splits: splits.map(|splits| kept.iter().map(|example| splits[example.id.as_str()]).collect()),
+        dim: features.dim,
+        values: features.values,
+    };
+    Ok((file, features.bad.iter().map(|bad| bad.path.display().to_string()).collect()))
+}
+
+/// The images of a single file or of a folder that holds images directly; `None` for anything else.
+fn loose_images(path: &Path) -> Result<Option<Vec<Example>>, CommandError> {
+    let example = |path: &Path| Example {
+        id: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        source: Source::Image(path.to_path_buf()),
+        label: 0,
+    };
+    if path.is_file() && is_image_name(path) {
+        return Ok(Some(vec![example(path)]));
+    }
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    let images: Vec<Example> = file::list(path)?
+        .iter()
+        .filter(|entry| entry.is_file() && is_image_name(entry))
+        .map(|entry| example(entry))
+        .collect();
+    Ok((!images.is_empty()).then_some(images))
+}

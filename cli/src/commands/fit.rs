@@ -1,0 +1,168 @@
+//! `inarch fit`: train an adapter.
+
+use std::path::{Path, PathBuf};
+
+use inarch_core::data::open_dataset;
+use inarch_core::file;
+use inarch_core::metrics::MeanStd;
+use inarch_recipes::{FitReport, Recipe, RecipeLayers, Session};
+use serde::Serialize;
+
+use crate::args::FitArgs;
+use crate::backbones;
+use crate::error::CommandError;
+use crate::output::{Output, percent, table};
+use crate::progress::Bars;
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct FitResult {
+    /// One entry for each seed.
+    runs: Vec<FitRun>,
+    /// Mean and spread over the seeds; absent without test images.
+    accuracy: Option<MeanStd>,
+    zero_shot_accuracy: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct FitRun {
+    seed: u64,
+    adapter: PathBuf,
+    accuracy: Option<f64>,
+    ece: Option<f64>,
+    trainable: usize,
+    steps: usize,
+    seconds: f64,
+}
+
+pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let layers = layers(args)?;
+    let seeds = if args.seed.is_empty() { vec![layers.clone().finish()?.seed] } else { args.seed.clone() };
+    let recipe = layers.finish()?;
+    let named = |what: &str, flag: &str| {
+        CommandError::usage(format!("no {what} is given"), format!("give one with `{flag}` or in the recipe"))
+    };
+    let backbone_name = recipe.backbone.clone().ok_or_else(|| named("backbone", "-b"))?;
+    let data = recipe.data.clone().ok_or_else(|| named("data set", "-d"))?;
+
+    let device = inarch_core::device(&args.device.device)?;
+    let backbone = backbones::open(&backbone_name, &device)?;
+    let dataset = open_dataset(&data, recipe.root.as_deref())?;
+    let policy = recipe.on_bad_image.into();
+    let session = Session::new(&backbone, &dataset, recipe.subset, policy, bars.control())?;
+    let folder = args.output.clone().unwrap_or_else(|| default_folder(&recipe, backbone.name(), &dataset.name));
+
+    let mut reports = Vec::new();
+    for seed in &seeds {
+        let recipe = Recipe { seed: *seed, ..recipe.clone() };
+        let folder = if seeds.len() > 1 { folder.join(format!("seed-{seed}")) } else { folder.clone() };
+        let (artifact, report) = session.fit(&recipe, &folder)?;
+        artifact.self_test(&backbone)?;
+        reports.push((*seed, folder, report));
+    }
+    let result = summarise(&reports);
+    output.result(&result, || text(&result, &reports));
+    Ok(())
+}
+
+fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
+    let mut layers = match (&args.recipe, &args.method) {
+        (Some(path), _) => RecipeLayers::file(&file::read_text(path)?, &path.display().to_string())?,
+        (None, Some(method)) => RecipeLayers::preset(method, args.official)?,
+        (None, None) => {
+            return Err(CommandError::usage(
+                "neither a recipe nor a method is given",
+                "`inarch fit -b pocket -d DATA -m lora --shots 16`, or `inarch fit recipe.toml`",
+            ));
+        }
+    };
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    let mut overrides = Vec::new();
+    if let Some(backbone) = &args.backbone {
+        overrides.push(format!("backbone={backbone:?}"));
+    }
+    if let Some(data) = &args.data.data {
+        overrides.push(format!("data={}", quoted(data)));
+    }
+    if let Some(root) = &args.data.root {
+        overrides.push(format!("root={}", quoted(root)));
+    }
+    if let Some(shots) = args.shots {
+        overrides.push(format!("shots={shots}"));
+    }
+    if let [seed] = args.seed[..] {
+        overrides.push(format!("seed={seed}"));
+    }
+    if let Some(policy) = args.data.on_bad_image {
+        overrides.push(format!("on_bad_image=\"{}\"", value_name(policy)));
+    }
+    if let Some(subset) = args.data.subset {
+        overrides.push(format!("subset=\"{}\"", value_name(subset)));
+    }
+    for assignment in overrides.iter().chain(&args.set) {
+        layers.set(assignment)?;
+    }
+    Ok(layers)
+}
+
+fn value_name(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
+}
+
+fn default_folder(recipe: &Recipe, backbone: &str, data: &str) -> PathBuf {
+    let shots = recipe.shots.map_or("all".into(), |shots| format!("{shots}-shot"));
+    Path::new("runs").join(format!("{backbone}-{data}-{}-{shots}", recipe.method.name()))
+}
+
+fn summarise(reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
+    let runs: Vec<FitRun> = reports
+        .iter()
+        .map(|(seed, folder, report)| FitRun {
+            seed: *seed,
+            adapter: folder.clone(),
+            accuracy: report.test.as_ref().map(|test| test.metrics.accuracy),
+            ece: report.test.as_ref().map(|test| test.metrics.ece),
+            trainable: report.trainable,
+            steps: report.steps,
+            seconds: report.seconds.total,
+        })
+        .collect();
+    let accuracies: Vec<f64> = runs.iter().filter_map(|run| run.accuracy).collect();
+    FitResult {
+        accuracy: MeanStd::of(&accuracies),
+        zero_shot_accuracy: reports.iter().find_map(|(_, _, report)| Some(report.zero_shot.as_ref()?.metrics.accuracy)),
+        runs,
+    }
+}
+
+fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
+    let mut rows = vec![["seed", "accuracy", "ECE", "trained values", "seconds"].map(String::from).to_vec()];
+    for run in &result.runs {
+        rows.push(vec![
+            run.seed.to_string(),
+            run.accuracy.map_or("no test images".into(), percent),
+            run.ece.map_or(String::new(), |ece| format!("{ece:.3}")),
+            run.trainable.to_string(),
+            format!("{:.1}", run.seconds),
+        ]);
+    }
+    let mut text = table(&rows);
+    if let (Some(accuracy), Some(zero_shot)) = (&result.accuracy, result.zero_shot_accuracy) {
+        text.push_str(&format!("zero-shot {}  adapted {}", percent(zero_shot), percent(accuracy.mean)));
+        if accuracy.n > 1 {
+            text.push_str(&format!(" ± {} over {} seeds", percent(accuracy.std), accuracy.n));
+        }
+        text.push('\n');
+    }
+    let skipped: usize = reports.iter().map(|(_, _, report)| report.data.skipped.len()).max().unwrap_or(0);
+    if skipped > 0 {
+        text.push_str(&format!("{skipped} training images could not be read; report.json lists them\n"));
+    }
+    if let Some((_, folder, report)) = reports.last() {
+        text.push_str(&format!("adapter: {}\n", folder.display()));
+        if let (Some(backbone), Some(data)) = (&report.recipe.backbone, &report.recipe.data) {
+            text.push_str(&format!("next: inarch eval -b {backbone} -d {} -a {}\n", data.display(), folder.display()));
+        }
+    }
+    text
+}

@@ -1,0 +1,10 @@
+//! One file for each command.
+
+pub(crate) mod backbone;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod encode;
+pub(crate) mod eval;
+pub(crate) mod fit;
+pub(crate) mod predict;
+pub(crate) mod pretrain;

@@ -1,0 +1,113 @@
+//! Faults as people meet them: what happened, why, and what to do.
+
+use inarch_core::Error as CoreError;
+use inarch_peft::Error as PeftError;
+use inarch_recipes::Error as RecipeError;
+
+/// What kind of fault it is; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Failed,
+    Usage,
+    Refused,
+}
+
+/// The fault that ends a command.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    kind: Kind,
+    message: String,
+    hints: Vec<String>,
+}
+
+impl CommandError {
+    /// Wrong usage.
+    pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::Usage, message: message.into(), hints: vec![hint.into()] }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::Refused => 3,
+        }
+    }
+
+    /// Writes the fault to stderr.
+    #[expect(clippy::print_stderr, reason = "this is where faults reach the user")]
+    pub(crate) fn print(&self) {
+        eprintln!("error: {}", self.message);
+        for hint in &self.hints {
+            eprintln!("hint: {hint}");
+        }
+    }
+}
+
+impl From<CoreError> for CommandError {
+    fn from(error: CoreError) -> Self {
+        let message = error.to_string();
+        let (kind, hints) = match &error {
+            CoreError::Unknown { name, candidates, .. } => (Kind::Usage, suggestions(name, candidates)),
+            CoreError::Refused { .. } => (
+                Kind::Refused,
+                vec!["an adapter works beside the backbone it was trained with; `inarch backbone show` prints identities".into()],
+            ),
+            CoreError::BadImage { .. } => {
+                (Kind::Failed, vec!["`--on-bad-image skip` leaves such images out and lists them in the report".into()])
+            }
+            _ => (Kind::Failed, Vec::new()),
+        };
+        Self { kind, message, hints }
+    }
+}
+
+impl From<PeftError> for CommandError {
+    fn from(error: PeftError) -> Self {
+        let message = error.to_string();
+        match error {
+            PeftError::Core(error) => error.into(),
+            PeftError::UnknownClass { class, candidates, .. } => {
+                Self { kind: Kind::Usage, message, hints: suggestions(&class, &candidates) }
+            }
+            PeftError::NoTarget { .. } | PeftError::Setting { .. } => {
+                Self { kind: Kind::Usage, message, hints: Vec::new() }
+            }
+            PeftError::SelfTest { .. } => Self {
+                kind: Kind::Refused,
+                message,
+                hints: vec![
+                    "the adapter or the device gives other numbers than when it was saved; do not use it".into(),
+                ],
+            },
+            _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
+        }
+    }
+}
+
+impl From<RecipeError> for CommandError {
+    fn from(error: RecipeError) -> Self {
+        let message = error.to_string();
+        match error {
+            RecipeError::Core(error) => error.into(),
+            RecipeError::Peft(error) => error.into(),
+            RecipeError::Recipe { .. } => Self { kind: Kind::Usage, message, hints: Vec::new() },
+            _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
+        }
+    }
+}
+
+/// The nearest candidates, and all of them when they are few.
+fn suggestions(name: &str, candidates: &[String]) -> Vec<String> {
+    let nearest = candidates
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(similarity, _)| *similarity > 0.8)
+        .max_by(|left, right| left.0.total_cmp(&right.0));
+    let mut hints: Vec<String> =
+        nearest.map(|(_, candidate)| format!("did you mean `{candidate}`?")).into_iter().collect();
+    if !candidates.is_empty() && candidates.len() <= 24 {
+        hints.push(format!("known: {}", candidates.join(", ")));
+    }
+    hints
+}

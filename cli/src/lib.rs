@@ -1,0 +1,55 @@
+//! The command line: arguments to settings to one command.
+#![forbid(unsafe_code)]
+
+mod adapter;
+mod args;
+mod backbones;
+mod commands;
+mod error;
+mod home;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Arguments, Command};
+use error::CommandError;
+use output::Output;
+use progress::Bars;
+
+/// Runs the command line of this process and returns its exit code: 0 done, 1 failed, 2 wrong usage, 3 refused.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to stdout and are no fault; everything else is wrong usage.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let bars = Bars::new();
+    let output = Output::new(arguments.json);
+    match run(arguments.command, &bars, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            bars.clear();
+            error.print();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    match command {
+        Command::Demo(args) => commands::demo::run(&args, bars, output),
+        Command::Fit(args) => commands::fit::run(&args, bars, output),
+        Command::Eval(args) => commands::eval::run(&args, bars, output),
+        Command::Predict(args) => commands::predict::run(&args, bars, output),
+        Command::Encode(args) => commands::encode::run(&args, bars, output),
+        Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
+        Command::Backbone(args) => commands::backbone::run(&args, output),
+        Command::Doctor => commands::doctor::run(output),
+    }
+}

@@ -1,0 +1,81 @@
+//! Progress bars on stderr, when it is a terminal; otherwise only the lines worth keeping.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{LazyLock, Mutex};
+
+use inarch_recipes::{Control, Progress};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Set by Ctrl-C; every long run looks at it between steps.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+static HANDLER: LazyLock<()> = LazyLock::new(|| {
+    let installed = ctrlc::set_handler(|| {
+        // The second time the user means it.
+        if STOP.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    // Without a handler Ctrl-C ends the process at once, and the last saved state is what remains.
+    let _ = installed;
+});
+
+/// The bar of the current stage.
+pub(crate) struct Bars {
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Bars {
+    pub(crate) fn new() -> Self {
+        Self { bar: Mutex::new(None) }
+    }
+
+    /// What runs are given to report to and to be stopped by.
+    pub(crate) fn control(&self) -> Control<'_> {
+        LazyLock::force(&HANDLER);
+        Control { progress: self, stop: &STOP }
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = self.current().take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
+        self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Progress for Bars {
+    fn start(&self, stage: &str, total: u64) {
+        // `stderr` draws nothing when it is not a terminal.
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{prefix:<9} {bar:30} {pos}/{len}  {eta} left  {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_prefix(stage.to_string());
+        *self.current() = Some(bar);
+    }
+
+    fn advance(&self, units: u64, note: &str) {
+        if let Some(bar) = self.current().as_ref() {
+            bar.inc(units);
+            if !note.is_empty() {
+                bar.set_message(note.to_string());
+            }
+        }
+    }
+
+    #[expect(clippy::print_stderr, reason = "messages go to stderr")]
+    fn say(&self, line: &str) {
+        match self.current().as_ref() {
+            Some(bar) if !bar.is_hidden() => bar.suspend(|| eprintln!("{line}")),
+            _ => eprintln!("{line}"),
+        }
+    }
+
+    fn finish(&self) {
+        self.clear();
+    }
+}

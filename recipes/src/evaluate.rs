@@ -1,0 +1,96 @@
+//! Scores and metrics of an adapter over some examples.
+
+use inarch_core::backbone::{Backbone, Pass, Sites, Tower, normalise, values};
+use inarch_core::data::{Dataset, Example};
+use inarch_core::image::OnBadImage;
+use inarch_core::metrics::{Metrics, confusion, predictions};
+use inarch_peft::Classifier;
+use serde::Serialize;
+
+use crate::control::Control;
+use crate::encode::{ImageFeatures, Views, encode_images};
+use crate::error::Result;
+
+/// What an evaluation found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Evaluation {
+    /// Accuracy, calibration and their kin.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// Class names, in the order of `per_class` and of both axes of `confusion`.
+    pub classes: Vec<String>,
+    /// Counts, `[true class][predicted class]`.
+    pub confusion: Vec<Vec<usize>>,
+    /// Examples left out because their image could not be read.
+    pub skipped: Vec<String>,
+}
+
+/// Scores `[rows, classes]`, row-major, of image features under a classifier.
+pub fn score(
+    backbone: &Backbone,
+    classifier: &Classifier<'_>,
+    sites: &dyn Sites,
+    features: &ImageFeatures,
+) -> Vec<f32> {
+    let pass = Pass::evaluate();
+    let start = classifier.start(sites);
+    if !sites.conditions_text() {
+        let text = classifier.text(start, sites, &pass);
+        return values(classifier.logits(&features.all(backbone), &text, sites, &pass));
+    }
+    // A prompt that depends on the image costs one run of the text tower for each image.
+    let mut logits = Vec::new();
+    for example in 0..features.kept.len() {
+        let image = features.gather([(example, 0)].into_iter(), backbone);
+        let condition = normalise(image.clone());
+        let pass = Pass { condition: Some(&condition), ..pass };
+        let text = classifier.text(start.clone(), sites, &pass);
+        logits.extend(values(classifier.logits(&image, &text, sites, &pass)));
+    }
+    logits
+}
+
+/// Evaluates features that are already there.
+///
+/// # Errors
+/// No example.
+pub fn evaluate_features(
+    backbone: &Backbone,
+    classifier: &Classifier<'_>,
+    sites: &dyn Sites,
+    features: &ImageFeatures,
+    examples: &[Example],
+) -> Result<Evaluation> {
+    let labels: Vec<usize> = features.kept.iter().map(|position| examples[*position].label).collect();
+    let logits = score(backbone, classifier, sites, features);
+    let classes = classifier.classes().to_vec();
+    let predicted = predictions(&logits, classes.len(), &labels)?;
+    Ok(Evaluation {
+        metrics: Metrics::from_logits(&logits, classes.len(), &labels)?,
+        confusion: confusion(&predicted, &labels, classes.len()),
+        classes,
+        skipped: features.bad.iter().map(|bad| bad.path.display().to_string()).collect(),
+    })
+}
+
+/// Encodes and evaluates examples.
+///
+/// # Errors
+/// As [`encode_images`] and [`evaluate_features`].
+pub fn evaluate(
+    backbone: &Backbone,
+    classifier: &Classifier<'_>,
+    sites: &dyn Sites,
+    dataset: &Dataset,
+    examples: &[Example],
+    policy: OnBadImage,
+    control: Control<'_>,
+) -> Result<Evaluation> {
+    let features = encode_images(backbone, sites, dataset, examples, &Views::Centre, policy, control)?;
+    evaluate_features(backbone, classifier, sites, &features, examples)
+}
+
+/// Whether the image features of an adapter are those of the frozen backbone, short of its feature site.
+pub(crate) fn shares_image_features(sites: &dyn Sites) -> bool {
+    sites.entry(Tower::Image) >= inarch_core::backbone::Entry::Feature
+}

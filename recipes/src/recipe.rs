@@ -1,0 +1,361 @@
+//! A fit as data: preset, then file, then `--set`, merged and read strictly.
+
+use std::path::PathBuf;
+
+use inarch_core::image::{Augment, OnBadImage};
+use inarch_core::text::{Template, TemplateSet};
+use inarch_peft::{METHODS, MethodConfig};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+
+/// Everything that decides a trained adapter, beside the bytes of backbone and data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The backbone: a folder, a file or a name.
+    #[serde(default)]
+    pub backbone: Option<String>,
+    /// The data set.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+    /// The folder that the paths of a split file are relative to.
+    #[serde(default)]
+    pub root: Option<PathBuf>,
+    /// Seed of all draws.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Training images of each class; all when absent.
+    #[serde(default)]
+    pub shots: Option<usize>,
+    /// Which classes take part.
+    #[serde(default)]
+    pub subset: Subset,
+    /// A named set of templates, or templates.
+    pub templates: Templates,
+    /// Augmented views of each training image that are fixed for the run; 0 draws a fresh one each time.
+    pub views: usize,
+    /// What to do about an image that cannot be read.
+    #[serde(default)]
+    pub on_bad_image: BadImagePolicy,
+    /// How training images are varied.
+    #[serde(default = "Augment::clip")]
+    pub augment: Augment,
+    /// The method and its settings.
+    pub method: MethodConfig,
+    /// The optimisation.
+    pub train: TrainConfig,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// Which classes take part in a run (the base-to-new protocol of CoCoOp: Zhou et al., 2022, arXiv 2203.05557).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subset {
+    /// All classes.
+    #[default]
+    All,
+    /// The first half, rounded up.
+    Base,
+    /// The second half.
+    New,
+}
+
+/// What to do about an image that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BadImagePolicy {
+    /// Stop and name it.
+    #[default]
+    Fail,
+    /// Leave it out and list it in the report.
+    Skip,
+}
+
+impl From<BadImagePolicy> for OnBadImage {
+    fn from(policy: BadImagePolicy) -> Self {
+        match policy {
+            BadImagePolicy::Fail => Self::Fail,
+            BadImagePolicy::Skip => Self::Skip,
+        }
+    }
+}
+
+/// Templates by name or in full.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Templates {
+    /// A set's name, or one template.
+    Named(String),
+    /// Templates.
+    List(Vec<Template>),
+}
+
+impl Templates {
+    /// The templates themselves.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn resolve(&self) -> Result<Vec<Template>> {
+        match self {
+            Self::Named(name) => Ok(TemplateSet::resolve(name)?.templates().to_vec()),
+            Self::List(templates) => Ok(templates.clone()),
+        }
+    }
+}
+
+/// How long to train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Passes over the training images.
+    Epochs(usize),
+    /// Steps.
+    Iterations(usize),
+    /// Steps for each shot; 16 shots are assumed when all images are used.
+    IterationsPerShot(usize),
+    /// 50 epochs for 1 shot, 100 for 2 to 4, 200 for more (CoOp).
+    #[serde(rename = "coop-epochs")]
+    CoopEpochs,
+}
+
+/// How the learning rate changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The trunk of CoOp's descendants: by epoch; the first at 1e-5, then cosine.
+    Coop,
+    /// By step, cosine to 1e-6.
+    Cosine,
+    /// No change.
+    Constant,
+}
+
+/// The optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum OptimizerConfig {
+    /// Stochastic gradient descent with momentum; weight decay is added to the gradient.
+    Sgd {
+        /// Learning rate.
+        lr: f64,
+        /// Momentum, without dampening.
+        momentum: f64,
+        /// Weight decay.
+        weight_decay: f32,
+    },
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv 1711.05101).
+    Adamw {
+        /// Learning rate.
+        lr: f64,
+        /// Weight decay.
+        weight_decay: f32,
+    },
+}
+
+impl OptimizerConfig {
+    /// The learning rate at the top of the schedule.
+    pub fn lr(&self) -> f64 {
+        match self {
+            Self::Sgd { lr, .. } | Self::Adamw { lr, .. } => *lr,
+        }
+    }
+}
+
+/// The optimisation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// How long.
+    pub budget: Budget,
+    /// Images in a step.
+    pub batch: usize,
+    /// How the learning rate changes.
+    pub schedule: Schedule,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+}
+
+/// Builds a recipe from its layers.
+#[derive(Debug, Clone, Default)]
+pub struct RecipeLayers {
+    table: Table,
+    origin: String,
+}
+
+impl RecipeLayers {
+    /// The preset of a method; with `official`, its authors' own schedule where the preset departs from it.
+    ///
+    /// # Errors
+    /// An unknown method.
+    pub fn preset(method: &str, official: bool) -> Result<Self> {
+        let text = match method {
+            "linear-probe" => include_str!("../presets/linear-probe.toml"),
+            "coop" => include_str!("../presets/coop.toml"),
+            "lora" => include_str!("../presets/lora.toml"),
+            _ => {
+                return Err(inarch_core::Error::Unknown {
+                    kind: "method",
+                    name: method.into(),
+                    candidates: METHODS.map(String::from).to_vec(),
+                }
+                .into());
+            }
+        };
+        let mut layers = Self { table: parse(text, method)?, origin: format!("preset {method}") };
+        if official && method == "lora" {
+            layers.set("train.budget={ iterations_per_shot = 500 }")?;
+            layers.set("train.optimizer.lr=0.0002")?;
+        }
+        Ok(layers)
+    }
+
+    /// A recipe file over the preset of the method that it names.
+    ///
+    /// # Errors
+    /// A file that is not TOML or names no method.
+    pub fn file(text: &str, origin: &str) -> Result<Self> {
+        let table = parse(text, origin)?;
+        let method = table
+            .get("method")
+            .and_then(|method| method.get("name"))
+            .and_then(Value::as_str)
+            .ok_or_else(|| fault(origin, format!("`method.name` is missing; one of {METHODS:?}")))?;
+        let mut layers = Self::preset(method, false)?;
+        merge(&mut layers.table, table);
+        layers.origin = origin.into();
+        Ok(layers)
+    }
+
+    /// Applies `path.to.key=value`; the value is TOML, or else taken as text.
+    ///
+    /// # Errors
+    /// No `=`, or a path through something that is not a table.
+    pub fn set(&mut self, assignment: &str) -> Result<()> {
+        set(&mut self.table, assignment)
+    }
+
+    /// Reads the merged layers strictly.
+    ///
+    /// # Errors
+    /// An unknown or missing key, or a value of the wrong type, with its place.
+    pub fn finish(self) -> Result<Recipe> {
+        let recipe: Recipe = read_table(&self.table, &self.origin)?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+}
+
+/// Reads a table strictly; through text, so that messages show the line that is at fault.
+pub(crate) fn read_table<T: serde::de::DeserializeOwned>(table: &Table, origin: &str) -> Result<T> {
+    let text = toml::to_string(table).map_err(|error| fault(origin, error.to_string()))?;
+    toml::from_str(&text).map_err(|error| fault(origin, error.to_string()))
+}
+
+/// Applies `path.to.key=value`.
+pub(crate) fn set(table: &mut Table, assignment: &str) -> Result<()> {
+    let origin = format!("--set {assignment}");
+    let (path, value) = assignment.split_once('=').ok_or_else(|| fault(&origin, "expected `key=value`".into()))?;
+    let value = toml::from_str::<Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(value.to_string()));
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().unwrap_or_default();
+    let mut table = table;
+    for key in keys {
+        let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        table = entry.as_table_mut().ok_or_else(|| fault(&origin, format!("`{key}` is a value, not a section")))?;
+    }
+    table.insert(last.to_string(), value);
+    Ok(())
+}
+
+impl Recipe {
+    fn check(&self) -> Result<()> {
+        let train = &self.train;
+        if train.batch == 0 {
+            return Err(fault("train.batch", "must be at least 1".into()));
+        }
+        if !(train.optimizer.lr().is_finite() && train.optimizer.lr() > 0.0) {
+            return Err(fault("train.optimizer.lr", format!("must be above 0, found {}", train.optimizer.lr())));
+        }
+        if self.shots == Some(0) {
+            return Err(fault("shots", "must be at least 1; leave it out to train on all images".into()));
+        }
+        if self.views > 1000 {
+            return Err(fault("views", format!("must be at most 1000, found {}", self.views)));
+        }
+        self.augment.validate()?;
+        Ok(())
+    }
+
+    /// The recipe as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+}
+
+pub(crate) fn parse(text: &str, origin: &str) -> Result<Table> {
+    toml::from_str(text).map_err(|error| fault(origin, error.to_string()))
+}
+
+fn fault(origin: &str, reason: String) -> Error {
+    Error::Recipe { origin: origin.into(), reason: reason.trim_end().into() }
+}
+
+/// Tables merge key by key; everything else is replaced. A section whose `name` changes is replaced as a whole, since
+/// the settings of another method or optimizer mean nothing to it.
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => {
+                let renamed = new.get("name").is_some_and(|name| old.get("name") != Some(name));
+                if renamed {
+                    *old = new;
+                } else {
+                    merge(old, new);
+                }
+            }
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Budget, METHODS, RecipeLayers};
+
+    #[test]
+    fn every_method_has_a_preset_that_reads() {
+        for method in METHODS {
+            let recipe = RecipeLayers::preset(method, false).and_then(RecipeLayers::finish).expect(method);
+            assert_eq!(recipe.method.name(), method);
+        }
+    }
+
+    #[test]
+    fn later_layers_win_and_leftovers_are_refused() {
+        let text = "shots = 4\n[method]\nname = \"lora\"\nrank = 8\n";
+        let mut layers = RecipeLayers::file(text, "test").expect("reads");
+        layers.set("train.budget={ iterations = 7 }").expect("sets");
+        let recipe = layers.clone().finish().expect("finishes");
+        assert_eq!((recipe.shots, recipe.train.budget), (Some(4), Budget::Iterations(7)));
+        layers.set("method.rang=4").expect("sets");
+        let error = layers.finish().expect_err("an unknown key").to_string();
+        assert!(error.contains("rang"), "{error}");
+    }
+
+    #[test]
+    fn the_official_schedule_of_lora_is_that_of_its_authors() {
+        let recipe = RecipeLayers::preset("lora", true).and_then(RecipeLayers::finish).expect("reads");
+        assert_eq!(recipe.train.budget, Budget::IterationsPerShot(500));
+        assert!((recipe.train.optimizer.lr() - 2e-4).abs() < 1e-12);
+    }
+}

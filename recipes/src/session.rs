@@ -1,0 +1,103 @@
+//! One backbone, one data set, and the frozen work that all runs over them share.
+
+use std::cell::OnceCell;
+
+use inarch_core::backbone::{Backbone, Frozen};
+use inarch_core::data::{Dataset, base_new};
+use inarch_core::image::OnBadImage;
+use inarch_core::text::Template;
+use inarch_peft::{Artifact, Classifier};
+
+use crate::control::Control;
+use crate::encode::{ImageFeatures, Views, encode_images};
+use crate::error::{Error, Result};
+use crate::evaluate::{Evaluation, evaluate_features, shares_image_features};
+use crate::recipe::Subset;
+
+/// A backbone beside a data set. Features of the test images are computed once, by whoever needs them first.
+pub struct Session<'a> {
+    pub(crate) backbone: &'a Backbone,
+    pub(crate) dataset: Dataset,
+    pub(crate) policy: OnBadImage,
+    pub(crate) control: Control<'a>,
+    test: OnceCell<ImageFeatures>,
+}
+
+impl<'a> Session<'a> {
+    /// A session over the classes of `subset`.
+    ///
+    /// # Errors
+    /// A data set with too few classes to be halved.
+    pub fn new(
+        backbone: &'a Backbone,
+        dataset: &Dataset,
+        subset: Subset,
+        policy: OnBadImage,
+        control: Control<'a>,
+    ) -> Result<Self> {
+        let dataset = match subset {
+            Subset::All => dataset.clone(),
+            Subset::Base => base_new(dataset)?.0,
+            Subset::New => base_new(dataset)?.1,
+        };
+        Ok(Self { backbone, dataset, policy, control, test: OnceCell::new() })
+    }
+
+    /// The data set, restricted to the subset.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The backbone.
+    pub fn backbone(&self) -> &'a Backbone {
+        self.backbone
+    }
+
+    fn frozen_test(&self) -> Result<&ImageFeatures> {
+        if let Some(features) = self.test.get() {
+            return Ok(features);
+        }
+        let features = self.encode_test(&Frozen)?;
+        Ok(self.test.get_or_init(|| features))
+    }
+
+    fn encode_test(&self, sites: &dyn inarch_core::backbone::Sites) -> Result<ImageFeatures> {
+        let Self { backbone, dataset, policy, control, .. } = self;
+        encode_images(backbone, sites, dataset, &dataset.test, &Views::Centre, *policy, *control)
+    }
+
+    /// Zero-shot over the test images.
+    ///
+    /// # Errors
+    /// No test image, or one that cannot be read.
+    pub fn zero_shot(&self, templates: &[Template]) -> Result<Evaluation> {
+        self.need_test()?;
+        let classifier = Classifier::zero_shot(self.backbone, &self.dataset.classes, templates)?;
+        evaluate_features(self.backbone, &classifier, &Frozen, self.frozen_test()?, &self.dataset.test)
+    }
+
+    /// An adapter over the test images.
+    ///
+    /// # Errors
+    /// No test image, one that cannot be read, or a class the adapter does not know.
+    pub fn evaluate(&self, artifact: &Artifact) -> Result<Evaluation> {
+        self.need_test()?;
+        let classifier = artifact.classifier(self.backbone, Some(&self.dataset.classes))?;
+        let sites = artifact.adapter.sites();
+        if shares_image_features(sites) {
+            return evaluate_features(self.backbone, &classifier, sites, self.frozen_test()?, &self.dataset.test);
+        }
+        let features = self.encode_test(sites)?;
+        evaluate_features(self.backbone, &classifier, sites, &features, &self.dataset.test)
+    }
+
+    fn need_test(&self) -> Result<()> {
+        if self.dataset.test.is_empty() {
+            return Err(Error::Core(inarch_core::Error::invalid(
+                format!("data set `{}`", self.dataset.name),
+                "it has no test images; add a `test` folder or a `test` split",
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,6 @@
+//! Equality with reference implementations. Each case keeps its fixture and the program that made it side by side.
+
+mod clip_tiny;
+mod openclip_tiny;
+mod preprocess;
+mod tokenizer;

@@ -1,0 +1,143 @@
+//! Checkpoints under OpenAI's and OpenCLIP's names open as the very backbone that they hold; `generate.py` beside this
+//! file made them from the weights of `clip_tiny/quick`.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Tensor;
+use inarch_core::Error;
+use inarch_core::backbone::{Backbone, Frozen, Pass, values};
+use inarch_core::checkpoint::{open_backbone, read_safetensors};
+use tempfile::TempDir;
+
+use crate::support::{close, copied, edit_json, edit_tensors, fixture, plain, tiny};
+
+/// The checkpoints with the tokenizer, which OpenCLIP leaves to the program, beside them.
+fn folder() -> TempDir {
+    let folder = copied("parity/openclip_tiny");
+    std::fs::copy(fixture("parity/clip_tiny/quick/tokenizer.json"), folder.path().join("tokenizer.json"))
+        .expect("a copy");
+    folder
+}
+
+fn open(path: &Path) -> Backbone {
+    open_backbone(path, &plain()).expect("a valid checkpoint")
+}
+
+/// Compares with the numbers of `open_clip.CLIP`.
+fn check(backbone: &Backbone, tolerance: f32) {
+    let (inputs, _) = read_safetensors(&fixture("parity/clip_tiny/quick/expected.safetensors")).expect("a fixture");
+    let (expected, metadata) =
+        read_safetensors(&fixture("parity/openclip_tiny/expected.safetensors")).expect("a fixture");
+    assert!(metadata.is_empty());
+    let pixels = &inputs["pixels"];
+    let shape = <[usize; 4]>::try_from(pixels.shape.clone()).expect("four axes");
+    let pixels = backbone.pixels(pixels.data.clone(), shape).expect("the backbone's size");
+    let end = backbone.tokenizer().eot();
+    let rows: Vec<Vec<u32>> = inputs["input_ids"]
+        .data
+        .chunks(inputs["input_ids"].shape[1])
+        .map(|row| {
+            let length = row.iter().position(|id| *id as u32 == end).expect("an end token") + 1;
+            row[..length].iter().map(|id| *id as u32).collect()
+        })
+        .collect();
+    let pass = Pass::evaluate();
+    let image = backbone.encode_image(pixels, &Frozen, &pass);
+    let text = backbone.encode_text(&rows, &Frozen, &pass);
+    let logits = backbone.similarity(&image, &text, &Frozen, &pass);
+    let compare = |name: &str, found: Tensor<2>| close(name, &values(found), &expected[name].data, tolerance);
+    compare("image_features", image);
+    compare("text_features", text);
+    compare("logits_per_image", logits);
+}
+
+#[test]
+fn an_openclip_folder_is_the_same_backbone() {
+    let folder = folder();
+    let backbone = open(folder.path());
+    check(&backbone, 1e-4);
+    assert_eq!(backbone.spec(), tiny().spec());
+    assert_eq!(backbone.digest(), tiny().digest());
+}
+
+#[test]
+fn a_plain_torch_file_is_the_same_backbone() {
+    let folder = folder();
+    let backbone = open(&folder.path().join("plain.pt"));
+    check(&backbone, 1e-4);
+    assert_eq!(backbone.digest(), tiny().digest());
+}
+
+#[test]
+fn a_training_checkpoint_is_the_backbone_of_its_half_precision_weights() {
+    let folder = folder();
+    let backbone = open(&folder.path().join("training.pt"));
+    let half = open(&fixture("parity/clip_tiny/half"));
+    assert_eq!(backbone.digest(), half.digest());
+    // Rounded weights against single precision: 11 significant bits.
+    check(&backbone, 5e-3);
+}
+
+#[test]
+fn a_checkpoint_that_runs_code_is_refused_and_runs_nothing() {
+    let folder = folder();
+    let markers: Vec<PathBuf> = [PathBuf::from("."), folder.path().to_path_buf()]
+        .into_iter()
+        .map(|folder| folder.join("inarch-pickle-was-run"))
+        .collect();
+    assert!(markers.iter().all(|marker| !marker.exists()), "left over from an earlier run: {markers:?}");
+    let error = open_backbone(&folder.path().join("malicious.pt"), &plain()).expect_err("an object is in the pickle");
+    assert!(markers.iter().all(|marker| !marker.exists()), "the pickle was run");
+    assert!(matches!(error, Error::Malformed { .. }), "{error}");
+    let message = error.to_string();
+    assert!(message.contains("malicious.pt") && message.contains("safetensors"), "{message}");
+}
+
+#[test]
+fn a_damaged_torch_file_is_named() {
+    let folder = folder();
+    let path = folder.path().join("plain.pt");
+    let whole = std::fs::read(&path).expect("a fixture");
+    for length in [0, 3, 1000, whole.len() / 2, whole.len() - 30] {
+        std::fs::write(&path, &whole[..length]).expect("a writable folder");
+        let error = open_backbone(&path, &plain()).expect_err("half a file");
+        assert!(matches!(error, Error::Malformed { .. }), "{length}: {error}");
+        assert!(error.to_string().contains("plain.pt"), "{error}");
+    }
+}
+
+#[test]
+fn a_fused_projection_of_another_size_is_named_as_it_is_in_the_file() {
+    let folder = folder();
+    let name = "transformer.resblocks.1.attn.in_proj_weight";
+    edit_tensors(&folder.path().join("open_clip_model.safetensors"), |tensors| {
+        let tensor = tensors.get_mut(name).expect("a tensor of the model");
+        tensor.shape[0] -= 3;
+        tensor.data.truncate(tensor.shape.iter().product());
+    });
+    let error = open_backbone(folder.path(), &plain()).expect_err("a wrong shape");
+    assert!(matches!(&error, Error::Tensor { name: found, .. } if found == name), "{error}");
+}
+
+#[test]
+fn a_tensor_of_no_known_name_is_refused() {
+    let folder = folder();
+    edit_tensors(&folder.path().join("open_clip_model.safetensors"), |tensors| {
+        let tensor = tensors["ln_final.bias"].clone();
+        tensors.insert("visual.attn_pool.bias".into(), tensor);
+    });
+    let message = open_backbone(folder.path(), &plain()).expect_err("one too many").to_string();
+    assert!(message.contains("visual.attn_pool.bias") && message.contains("open_clip_model.safetensors"), "{message}");
+}
+
+#[test]
+fn preprocessing_is_that_of_the_openclip_config() {
+    let folder = folder();
+    assert_eq!(open(folder.path()).preprocess(), tiny().preprocess());
+    edit_json(&folder.path().join("open_clip_config.json"), |config| {
+        config["preprocess_cfg"]["mean"] = serde_json::json!([0.5, 0.5, 0.5]);
+        config["preprocess_cfg"]["std"] = serde_json::json!([0.5, 0.5, 0.5]);
+    });
+    let preprocess = open(folder.path()).preprocess().clone();
+    assert_eq!((preprocess.mean, preprocess.std), ([0.5; 3], [0.5; 3]));
+}

@@ -1,0 +1,48 @@
+//! Comparison of tensors by value.
+
+use burn::tensor::Tensor;
+use inarch_core::backbone::values;
+
+/// The greatest difference, as a share of the greatest expected magnitude, and where it is.
+fn distance(found: &[f32], expected: &[f32]) -> (f32, usize) {
+    let greatest = expected.iter().fold(f32::MIN_POSITIVE, |greatest, value| greatest.max(value.abs()));
+    let mut worst = (0.0, 0);
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let distance = (found - expected).abs() / greatest;
+        // Written so that a NaN is the worst of all.
+        if !(distance <= worst.0) {
+            worst = (if distance.is_nan() { f32::INFINITY } else { distance }, at);
+        }
+    }
+    worst
+}
+
+/// Fails unless every value is within `tolerance` of the expected one, relative to the greatest expected magnitude.
+#[track_caller]
+pub(crate) fn close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}: number of values");
+    assert!(expected.iter().any(|value| *value != 0.0), "{what}: nothing but zeros is expected, which proves nothing");
+    let (distance, at) = distance(found, expected);
+    assert!(
+        distance <= tolerance,
+        "{what}: element {at} of {}: expected {}, found {}; relative distance {distance:e}, allowed {tolerance:e}",
+        expected.len(),
+        expected[at],
+        found[at],
+    );
+}
+
+/// [`close`] for tensors, which must have the same shape.
+#[track_caller]
+pub(crate) fn same<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>, tolerance: f32) {
+    assert_eq!(found.dims(), expected.dims(), "{what}: shape");
+    close(what, &values(found), &values(expected), tolerance);
+}
+
+/// Fails when two tensors are close: guards a comparison against an adapter that does nothing.
+#[track_caller]
+pub(crate) fn differs<const D: usize>(what: &str, left: Tensor<D>, right: Tensor<D>) {
+    assert_eq!(left.dims(), right.dims(), "{what}: shape");
+    let (distance, _) = distance(&values(left), &values(right));
+    assert!(distance > 1e-2, "{what}: the two should differ, the relative distance is {distance:e}");
+}
