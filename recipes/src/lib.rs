@@ -12,6 +12,7 @@ mod error;
 mod evaluate;
 mod fit;
 mod fit_report;
+mod fitting;
 mod parallel;
 pub mod pocket;
 mod pretrain;

@@ -9,7 +9,8 @@ use std::sync::mpsc;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
+use inarch_core::image::ImageBatch;
 
 /// Detaches every parameter into a leaf of its own with the same identity, so that graphs of different threads share
 /// nothing.
@@ -98,4 +99,32 @@ where
 /// How many threads a step may use.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// An image batch cut into shards.
+pub(crate) struct Shards<'a> {
+    batch: &'a ImageBatch,
+    size: usize,
+    device: &'a Device,
+}
+
+impl<'a> Shards<'a> {
+    /// Shards of at most `size` images on `device`.
+    pub(crate) fn new(batch: &'a ImageBatch, size: usize, device: &'a Device) -> Self {
+        Self { batch, size: size.max(1), device }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.batch.shape[0].div_ceil(self.size)
+    }
+
+    /// The pixels of one, `[images, 3, height, width]`.
+    pub(crate) fn pixels(&self, shard: usize) -> Tensor<4> {
+        let [images, channels, height, width] = self.batch.shape;
+        let values = channels * height * width;
+        let (from, to) = (shard * self.size, ((shard + 1) * self.size).min(images));
+        let data = self.batch.pixels[from * values..to * values].to_vec();
+        Tensor::from_data(TensorData::new(data, [to - from, channels, height, width]), self.device)
+    }
 }

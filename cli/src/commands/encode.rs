@@ -94,15 +94,7 @@ fn images(
             (examples, Some(dataset))
         }
     };
-    let dataset = labelled.clone().unwrap_or_else(|| Dataset {
-        name: path.display().to_string(),
-        classes: Vec::new(),
-        train: Vec::new(),
-        val: Vec::new(),
-        test: Vec::new(),
-        features: None,
-        ignored_files: 0,
-    });
+    let dataset = labelled.clone().unwrap_or_else(|| Dataset::unlabelled(path.display().to_string(), Vec::new()));
     let policy = BadImagePolicy::from(args.on_bad_image).into();
     let features =
         encode_images(&model.backbone, model.sites(), &dataset, &examples, &Views::Centre, policy, bars.control())?;

@@ -1,10 +1,10 @@
 //! `inarch pretrain`: train a backbone from image-text pairs.
 
-use inarch_core::data::{Manifest, open_dataset, read_manifest};
+use inarch_core::data::{Dataset, Manifest, open_dataset, read_manifest};
 use inarch_core::file;
-use inarch_recipes::{PairSet, PretrainRecipe, Session, Subset, pretrain};
+use inarch_recipes::{CaptionConfig, PairSet, PretrainRecipe, Pretrained, RecipeLayers, Session, Subset, pretrain};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::args::PretrainArgs;
 use crate::backbones;
@@ -15,7 +15,9 @@ use crate::progress::Bars;
 /// What is printed with `--json`.
 #[derive(Serialize)]
 struct PretrainResult {
-    backbone: PathBuf,
+    /// `backbone` or `adapter`.
+    kind: &'static str,
+    output: PathBuf,
     steps: usize,
     loss: f32,
     /// Zero-shot accuracy on the test split of a labelled data set.
@@ -24,20 +26,30 @@ struct PretrainResult {
 }
 
 pub(crate) fn run(args: &PretrainArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
-    let (Some(path), Some(tokenizer)) = (&args.recipe, &args.tokenizer) else { unreachable!() };
-    let recipe = PretrainRecipe::parse(&file::read_text(path)?, &path.display().to_string(), &args.set)?;
-    let device = inarch_core::device(&args.device.device)?;
-    let captioned = match path_manifest(args)? {
-        Some(Manifest::Captioned(set)) => Some(set),
-        _ => None,
-    };
-    let (pairs, dataset) = match &captioned {
-        Some(set) => (PairSet::from_captions(set)?, None),
-        None => {
-            let dataset = open_dataset(&args.data, args.root.as_deref())?;
-            (PairSet::from_labels(&dataset, &recipe.captions)?, Some(dataset))
+    let result = match (&args.recipe, &args.tokenizer, &args.backbone) {
+        (_, _, Some(backbone)) => adapt(args, backbone, bars)?,
+        (Some(recipe), Some(tokenizer), None) => from_scratch(args, recipe, tokenizer, bars)?,
+        _ => {
+            return Err(CommandError::usage(
+                "neither a recipe nor a backbone is given",
+                "`inarch pretrain recipe.toml -d DATA --tokenizer tokenizer.json -o FOLDER`, or `-b BACKBONE -m lora`",
+            ));
         }
     };
+    output.result(&result, || text(&result));
+    Ok(())
+}
+
+/// A new backbone.
+fn from_scratch(
+    args: &PretrainArgs,
+    recipe: &Path,
+    tokenizer: &Path,
+    bars: &Bars,
+) -> Result<PretrainResult, CommandError> {
+    let recipe = PretrainRecipe::parse(&file::read_text(recipe)?, &recipe.display().to_string(), &args.set)?;
+    let device = inarch_core::device(&args.device.device)?;
+    let (pairs, dataset) = pairs(args, &recipe.captions)?;
     let control = bars.control();
     let done = pretrain(&recipe, &pairs, tokenizer, &args.output, &device, control)?;
     // Measured on what was written, in the precision in which it was written.
@@ -49,28 +61,63 @@ pub(crate) fn run(args: &PretrainArgs, bars: &Bars, output: &Output) -> Result<(
         }
         None => None,
     };
-    let result =
-        PretrainResult { backbone: done.folder, steps: done.steps, loss: done.loss, accuracy, seconds: done.seconds };
-    output.result(&result, || {
-        let mut text = format!(
-            "backbone: {}\n{} steps, loss {:.4}, {:.0} s\n",
-            result.backbone.display(),
-            result.steps,
-            result.loss,
-            result.seconds
-        );
-        if let Some(accuracy) = result.accuracy {
-            text.push_str(&format!("zero-shot accuracy on the test images: {}\n", percent(accuracy)));
-        }
-        text
-    });
-    Ok(())
+    let Pretrained { folder, steps, loss, seconds } = done;
+    Ok(PretrainResult { kind: "backbone", output: folder, steps, loss, accuracy, seconds })
 }
 
-fn path_manifest(args: &PretrainArgs) -> Result<Option<Manifest>, CommandError> {
-    let is_manifest = args.data.extension().is_some_and(|extension| extension == "csv" || extension == "jsonl");
-    if !is_manifest {
-        return Ok(None);
+/// An adapter for the towers of a backbone.
+fn adapt(args: &PretrainArgs, backbone: &str, bars: &Bars) -> Result<PretrainResult, CommandError> {
+    let mut layers = RecipeLayers::preset(&args.method, false)?;
+    for assignment in ["train.budget={ epochs = 10 }"].iter().copied().chain(args.set.iter().map(String::as_str)) {
+        layers.set(assignment)?;
     }
-    Ok(Some(read_manifest(&args.data, args.root.as_deref())?))
+    let recipe = layers.finish()?;
+    let backbone = backbones::open(backbone, &inarch_core::device(&args.device.device)?)?;
+    let captions = CaptionConfig { templates: recipe.templates.resolve()?, ..CaptionConfig::default() };
+    let (pairs, labelled) = pairs(args, &captions)?;
+    let name = args.data.display().to_string();
+    let session =
+        Session::new(&backbone, &pairs.dataset(&name), Subset::All, recipe.on_bad_image.into(), bars.control())?;
+    let (artifact, report) = session.fit_pairs(&recipe, &pairs, &args.output)?;
+    artifact.self_test(&backbone)?;
+    let accuracy = match labelled.filter(|dataset| !dataset.test.is_empty()) {
+        Some(dataset) => {
+            let session = Session::new(&backbone, &dataset, Subset::All, Default::default(), bars.control())?;
+            Some(session.evaluate(&artifact)?.metrics.accuracy)
+        }
+        None => None,
+    };
+    Ok(PretrainResult {
+        kind: "adapter",
+        output: args.output.clone(),
+        steps: report.steps,
+        loss: report.losses.last().copied().unwrap_or(f32::NAN),
+        accuracy,
+        seconds: report.seconds.total,
+    })
+}
+
+/// The pairs, and the labelled data set that they were made from, if they were.
+fn pairs(args: &PretrainArgs, captions: &CaptionConfig) -> Result<(PairSet, Option<Dataset>), CommandError> {
+    let manifest = args.data.extension().is_some_and(|extension| extension == "csv" || extension == "jsonl");
+    if manifest && let Manifest::Captioned(set) = read_manifest(&args.data, args.root.as_deref())? {
+        return Ok((PairSet::from_captions(&set)?, None));
+    }
+    let dataset = open_dataset(&args.data, args.root.as_deref())?;
+    Ok((PairSet::from_labels(&dataset, captions)?, Some(dataset)))
+}
+
+fn text(result: &PretrainResult) -> String {
+    let mut text = format!(
+        "{}: {}\n{} steps, loss {:.4}, {:.0} s\n",
+        result.kind,
+        result.output.display(),
+        result.steps,
+        result.loss,
+        result.seconds
+    );
+    if let Some(accuracy) = result.accuracy {
+        text.push_str(&format!("accuracy on the test images, by class names: {}\n", percent(accuracy)));
+    }
+    text
 }

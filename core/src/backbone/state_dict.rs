@@ -3,7 +3,7 @@
 //! This is the canonical form of a backbone: every checkpoint format is brought to it, its digest is taken over it, and
 //! it is what is written back. Matrices are `[out, in]` as in PyTorch; burn's linear weights are their transposes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::module::Param;
@@ -170,7 +170,9 @@ impl DualEncoder {
     /// [`Error::Tensor`] naming the first tensor that is missing, mis-shaped, not finite or not part of the model.
     pub fn from_state_dict(spec: &BackboneSpec, mut tensors: StateDict, path: &Path, device: &Device) -> Result<Self> {
         let mut model = Self::zeros(spec, device);
-        for (name, mut slot) in slots(&mut model, spec) {
+        let slots = slots(&mut model, spec);
+        let known: BTreeSet<String> = slots.iter().map(|(name, _)| name.clone()).collect();
+        for (name, mut slot) in slots {
             let expected = slot.shape();
             let fault = |name: String, found: String| Error::Tensor {
                 path: path.to_path_buf(),
@@ -179,7 +181,8 @@ impl DualEncoder {
                 found,
             };
             let Some(tensor) = tensors.remove(&name) else {
-                let near = tensors.keys().min_by_key(|other| distance(other, &name));
+                let unused = tensors.keys().filter(|other| !known.contains(*other));
+                let near = unused.min_by_key(|other| distance(other, &name));
                 let hint = near.map(|near| format!(" (nearest unused name: `{near}`)")).unwrap_or_default();
                 return Err(fault(name, format!("no such tensor{hint}")));
             };

@@ -28,16 +28,19 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
         (BackboneSpec::from_hf(&config)?, tensors)
     } else {
         return Err(Error::malformed(
-            "backbone folder",
-            &folder,
-            "no `config.json` (Hugging Face layout) and the weights do not carry OpenAI or OpenCLIP names",
+            "CLIP checkpoint",
+            &weights,
+            "its tensors do not carry OpenAI or OpenCLIP names, and there is no `config.json` (Hugging Face layout) beside it",
         ));
     };
     let tokenizer = beside(&folder, "tokenizer.json", "save it with `tokenizer.save_pretrained(..)` of transformers")?;
     let tokenizer = Tokenizer::from_file(&tokenizer, spec.text.context)?;
     let preprocess = folder.join("preprocessor_config.json");
-    let preprocess =
-        if preprocess.is_file() { Preprocess::from_hf(&preprocess)? } else { Preprocess::clip(spec.image.size as u32) };
+    let preprocess = if preprocess.is_file() {
+        Preprocess::from_hf(&preprocess)?
+    } else {
+        openai::preprocess(&weights, spec.image.size as u32)?
+    };
     let name = folder.file_name().map_or("backbone".into(), |name| name.to_string_lossy().into_owned());
     Backbone::new(name, spec, tensors, tokenizer, preprocess, &weights, device)
 }

@@ -8,11 +8,13 @@
 
 use std::path::Path;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::backbone::{Activation, BackboneSpec, HostTensor, ImageSpec, StateDict, TextSpec, TransformerSpec};
 use crate::error::{Error, Result};
 use crate::file;
+use crate::image::{Preprocess, Resample, Resize, Size};
 
 /// Whether these tensors carry OpenAI names.
 pub(super) fn recognises(tensors: &StateDict) -> bool {
@@ -124,8 +126,7 @@ fn transposed(tensor: HostTensor) -> HostTensor {
 /// The shape of the model: from `open_clip_config.json` beside the weights, else from the tensors, with heads of 64
 /// channels and quick-GELU as in OpenAI's releases.
 pub(super) fn spec(tensors: &StateDict, weights: &Path) -> Result<BackboneSpec> {
-    let config = weights.with_file_name("open_clip_config.json");
-    let config = if config.is_file() { Some(file::read_json::<Value>(&config, "OpenCLIP config")?) } else { None };
+    let config = config(weights)?;
     let config = config.as_ref().and_then(|config| config.get("model_cfg"));
     let axis = |name: &str, axis: usize| -> Result<usize> {
         tensors.get(name).and_then(|tensor| tensor.shape.get(axis)).copied().ok_or_else(|| Error::Tensor {
@@ -177,4 +178,39 @@ pub(super) fn spec(tensors: &StateDict, weights: &Path) -> Result<BackboneSpec> 
     };
     spec.check()?;
     Ok(spec)
+}
+
+/// `open_clip_config.json` beside the weights, if there is one.
+fn config(weights: &Path) -> Result<Option<Value>> {
+    let path = weights.with_file_name("open_clip_config.json");
+    if path.is_file() { file::read_json(&path, "OpenCLIP config").map(Some) } else { Ok(None) }
+}
+
+/// The preprocessing for images of one size: CLIP's, changed by `preprocess_cfg` of `open_clip_config.json`.
+pub(super) fn preprocess(weights: &Path, size: u32) -> Result<Preprocess> {
+    let mut preprocess = Preprocess::clip(size);
+    let config = config(weights)?;
+    let Some(config) = config.as_ref().and_then(|config| config.get("preprocess_cfg")) else { return Ok(preprocess) };
+    let path = weights.with_file_name("open_clip_config.json");
+    let wrong = |key: &str, known: &str| {
+        let reason = format!("`preprocess_cfg.{key}` must be {known}, found {}", config[key]);
+        Error::malformed("OpenCLIP config", &path, reason)
+    };
+    for (key, channels) in [("mean", &mut preprocess.mean), ("std", &mut preprocess.std)] {
+        if let Some(value) = config.get(key) {
+            *channels = <[f32; 3]>::deserialize(value).map_err(|_| wrong(key, "three numbers"))?;
+        }
+    }
+    match config.get("interpolation").map(Value::as_str) {
+        // `random` varies the filter in training alone.
+        None | Some(Some("bicubic" | "random")) => {}
+        Some(Some("bilinear")) => preprocess.resample = Resample::Bilinear,
+        Some(_) => return Err(wrong("interpolation", "`bicubic`, `bilinear` or `random`")),
+    }
+    match config.get("resize_mode").map(Value::as_str) {
+        None | Some(Some("shortest")) => {}
+        Some(Some("squash")) => preprocess.resize = Resize::Exact(Size::square(size)),
+        Some(_) => return Err(wrong("resize_mode", "`shortest` or `squash`")),
+    }
+    Ok(preprocess)
 }

@@ -69,6 +69,11 @@ impl Dataset {
         Ok(dataset)
     }
 
+    /// Images without labels, all in the training split.
+    pub fn unlabelled(name: String, train: Vec<Example>) -> Self {
+        Self { train, ..Self::empty(name, Vec::new()) }
+    }
+
     /// A data set without examples.
     pub(super) fn empty(name: String, classes: Vec<String>) -> Self {
         let (train, val, test) = (Vec::new(), Vec::new(), Vec::new());

@@ -184,6 +184,12 @@ fn identity(file: &Value) -> Digest {
             fields.remove(name);
         }
     }
+    // The library writes this default out; files of its older versions leave it away.
+    if let Some(model) = kept.get_mut("model").and_then(Value::as_object_mut)
+        && model.get("ignore_merges") == Some(&Value::Bool(false))
+    {
+        model.remove("ignore_merges");
+    }
     if let Some(merges) = kept.pointer_mut("/model/merges").and_then(Value::as_array_mut) {
         for merge in merges {
             if let Some([left, right]) = merge.as_array().map(Vec::as_slice)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use inarch_core::data::{CaptionedSet, Dataset, Source};
+use inarch_core::data::{CaptionedSet, Dataset, Example, Source};
 use inarch_core::{Digest, DigestBuilder, Seed};
 
 use super::recipe::CaptionConfig;
@@ -92,6 +92,12 @@ impl PairSet {
             });
         }
         Ok(Self { pairs, captions })
+    }
+
+    /// The images as a data set without labels, in the order of the pairs.
+    pub fn dataset(&self, name: &str) -> Dataset {
+        let example = |pair: &Pair| Example { id: pair.id.clone(), source: Source::Image(pair.path.clone()), label: 0 };
+        Dataset::unlabelled(name.into(), self.pairs.iter().map(example).collect())
     }
 
     /// Number of pairs.

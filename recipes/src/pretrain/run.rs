@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn::module::Module as _;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, MuonConfig};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use inarch_core::backbone::{Backbone, BackboneSpec, DualEncoder, normalise};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors, write_backbone};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
@@ -20,7 +20,7 @@ use super::recipe::PretrainRecipe;
 use crate::contrastive::Pairs;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::parallel::{sharded_gradients, threads};
+use crate::parallel::{Shards, sharded_gradients, threads};
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
 
 /// Images in a shard: small enough for the activations to stay in cache.
@@ -244,23 +244,16 @@ impl Trainer<'_> {
         let draw = self.seed.split("caption").split(step);
         let pairs = Pairs::new(batch.indices.iter().map(|index| self.pairs.caption(*index, draw)));
         let rows: Vec<Vec<u32>> = self.tokenizer.encode(&pairs.texts)?.into_iter().map(|tokens| tokens.ids).collect();
-        let [images, channels, height, width] = batch.shape;
-        let values = channels * height * width;
         let (spec, device, model) = (&self.spec, self.device, &self.model);
         let smoothing = self.recipe.train.smoothing;
-        let forward = |model: &DualEncoder, shard: usize| {
-            let from = shard * SHARD;
-            let to = (from + SHARD).min(images);
-            let data = batch.pixels[from * values..to * values].to_vec();
-            let shape = [to - from, channels, height, width];
-            model.image_features(spec, Tensor::from_data(TensorData::new(data, shape), device))
-        };
+        let shards = Shards::new(&batch, SHARD, device);
+        let forward = |model: &DualEncoder, shard: usize| model.image_features(spec, shards.pixels(shard));
         let loss = |image: Tensor<2>| {
             let text = normalise(model.text_features(spec, &rows, device));
             let scale = model.logit_scale.val().clamp_max(SCALE_LIMIT.ln()).exp();
             (pairs.loss(normalise(image), text, scale, smoothing), ())
         };
-        let (mut gradients, loss, ()) = sharded_gradients(model, images.div_ceil(SHARD), threads(), forward, loss);
+        let (mut gradients, loss, ()) = sharded_gradients(model, shards.count(), threads(), forward, loss);
         if !loss.is_finite() {
             return Err(Error::Diverged { step, loss });
         }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Tensor;
 use inarch_core::Error;
 use inarch_core::backbone::{Backbone, Frozen, Pass, values};
-use inarch_core::checkpoint::{open_backbone, read_safetensors};
+use inarch_core::checkpoint::{open_backbone, read_safetensors, read_tensors};
+use inarch_core::image::{Resample, Resize, Size};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{close, copied, edit_json, edit_tensors, fixture, plain, tiny};
@@ -90,7 +92,13 @@ fn a_checkpoint_that_runs_code_is_refused_and_runs_nothing() {
     assert!(markers.iter().all(|marker| !marker.exists()), "the pickle was run");
     assert!(matches!(error, Error::Malformed { .. }), "{error}");
     let message = error.to_string();
-    assert!(message.contains("malicious.pt") && message.contains("safetensors"), "{message}");
+    assert!(message.contains("malicious.pt"), "{message}");
+
+    // The reader itself passes over the object and gives tensors only.
+    let names: Vec<String> =
+        read_tensors(&folder.path().join("malicious.pt")).map(|found| found.into_keys().collect()).unwrap_or_default();
+    assert!(names.iter().all(|name| name == "logit_scale"), "{names:?}");
+    assert!(markers.iter().all(|marker| !marker.exists()), "the pickle was run");
 }
 
 #[test]
@@ -134,10 +142,19 @@ fn a_tensor_of_no_known_name_is_refused() {
 fn preprocessing_is_that_of_the_openclip_config() {
     let folder = folder();
     assert_eq!(open(folder.path()).preprocess(), tiny().preprocess());
-    edit_json(&folder.path().join("open_clip_config.json"), |config| {
-        config["preprocess_cfg"]["mean"] = serde_json::json!([0.5, 0.5, 0.5]);
-        config["preprocess_cfg"]["std"] = serde_json::json!([0.5, 0.5, 0.5]);
+    let config = folder.path().join("open_clip_config.json");
+    edit_json(&config, |config| {
+        config["preprocess_cfg"] = json!({
+            "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1.0], "interpolation": "bilinear", "resize_mode": "squash",
+        });
     });
     let preprocess = open(folder.path()).preprocess().clone();
-    assert_eq!((preprocess.mean, preprocess.std), ([0.5; 3], [0.5; 3]));
+    assert_eq!((preprocess.mean, preprocess.std), ([0.5; 3], [0.25, 0.5, 1.0]));
+    assert_eq!((preprocess.resize, preprocess.resample), (Resize::Exact(Size::square(32)), Resample::Bilinear));
+
+    for (key, value) in [("mean", json!(0.5)), ("interpolation", json!("cubic")), ("resize_mode", json!("longest"))] {
+        edit_json(&config, |config| config["preprocess_cfg"] = json!({ key: value }));
+        let message = open_backbone(folder.path(), &plain()).expect_err("a setting that is not known").to_string();
+        assert!(message.contains("open_clip_config.json") && message.contains(key), "{message}");
+    }
 }
