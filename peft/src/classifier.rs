@@ -1,7 +1,7 @@
 //! Class names to scores: the one path that zero-shot, training and evaluation share.
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Partial, Pass, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, Partial, Pass, Scores, Sites, Tower, normalise};
 use inarch_core::text::Template;
 
 use crate::adapter::MethodConfig;
@@ -102,14 +102,17 @@ impl<'a> Classifier<'a> {
 
     /// Scores `[images, classes]` of image features `[images, dim]` and class features of [`text`](Self::text).
     pub fn logits(&self, image: &Tensor<2>, text: &Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let pass = Pass { classes: self.known.as_deref(), ..*pass };
         if !sites.conditions_text() {
-            return self.backbone.similarity(image, text, sites, pass);
+            return self.backbone.similarity(image, text, sites, &pass);
         }
         let [images, dim] = image.dims();
         let classes = self.classes.len();
-        let text = normalise(text.clone()).reshape([images, classes, dim]);
-        let image = normalise(image.clone()).reshape([images, 1, dim]);
-        (image.matmul(text.swap_dims(1, 2)) * self.backbone.logit_scale()).reshape([images, classes])
+        let (image, text) = (normalise(image.clone()), normalise(text.clone()));
+        let scale = self.backbone.logit_scale();
+        let own = text.clone().reshape([images, classes, dim]).swap_dims(1, 2);
+        let logits = image.clone().reshape([images, 1, dim]).matmul(own).reshape([images, classes]) * scale;
+        sites.logits(Scores { image: &image, text: &text, logits, scale }, &pass)
     }
 
     /// Class features in an evaluation pass without image condition.

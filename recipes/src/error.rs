@@ -15,6 +15,9 @@ pub enum Error {
     /// A fault of a method or an artifact.
     #[error(transparent)]
     Peft(#[from] inarch_peft::Error),
+    /// A report that cannot be drawn.
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
     /// A recipe that cannot be read.
     #[error("recipe `{origin}`: {reason}")]
     Recipe {

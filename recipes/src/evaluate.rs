@@ -21,6 +21,9 @@ pub struct Evaluation {
     pub classes: Vec<String>,
     /// Counts, `[true class][predicted class]`.
     pub confusion: Vec<Vec<usize>>,
+    /// The predicted class of each example, by its position in the list that was evaluated.
+    #[serde(skip)]
+    pub predicted: Vec<(usize, usize)>,
     /// Examples left out because their image could not be read.
     pub skipped: Vec<String>,
 }
@@ -69,6 +72,7 @@ pub fn evaluate_features(
         metrics: Metrics::from_logits(&logits, classes.len(), &labels)?,
         confusion: confusion(&predicted, &labels, classes.len()),
         classes,
+        predicted: features.kept.iter().copied().zip(predicted).collect(),
         skipped: features.bad.iter().map(|bad| bad.path.display().to_string()).collect(),
     })
 }

@@ -13,10 +13,12 @@ use inarch_peft::{Adapter, Artifact, Classifier, Provenance, identified};
 
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
+use crate::fit_page::fit_page;
 use crate::fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
 use crate::fitting::{Fitting, Objective};
 use crate::pretrain::PairSet;
 use crate::recipe::Recipe;
+use crate::report::render;
 use crate::saved_run::SavedRun;
 use crate::session::Session;
 
@@ -148,6 +150,7 @@ impl<'a> Session<'a> {
             peak_memory_bytes: peak_memory_bytes(),
         };
         file::write_json(&folder.join("report.json"), &report)?;
+        file::write(&folder.join("report.html"), render(&fit_page(&report))?.as_bytes())?;
         run.clear()?;
         Ok((artifact, report))
     }

@@ -3,6 +3,8 @@
 use burn::tensor::Tensor;
 use inarch_core::backbone::values;
 
+use super::reference::{Rows, flat};
+
 /// The greatest difference, as a share of the greatest expected magnitude, and where it is.
 fn distance(found: &[f32], expected: &[f32]) -> (f32, usize) {
     let greatest = expected.iter().fold(f32::MIN_POSITIVE, |greatest, value| greatest.max(value.abs()));
@@ -45,4 +47,21 @@ pub(crate) fn differs<const D: usize>(what: &str, left: Tensor<D>, right: Tensor
     assert_eq!(left.dims(), right.dims(), "{what}: shape");
     let (distance, _) = distance(&values(left), &values(right));
     assert!(distance > 1e-2, "{what}: the two should differ, the relative distance is {distance:e}");
+}
+
+/// [`same`] for the features of both towers.
+#[track_caller]
+pub(crate) fn same_features(what: &str, found: [Tensor<2>; 2], expected: [Tensor<2>; 2], tolerance: f32) {
+    for ((tower, found), expected) in ["image", "text"].into_iter().zip(found).zip(expected) {
+        same(&format!("{what}, {tower} features"), found, expected, tolerance);
+    }
+}
+
+/// [`close`] for the features of both towers beside the naive reference.
+#[track_caller]
+pub(crate) fn like_reference(what: &str, found: [Tensor<2>; 2], expected: [Rows; 2]) {
+    for ((tower, found), expected) in ["image", "text"].into_iter().zip(found).zip(expected) {
+        // Single against double precision through the whole tower.
+        close(&format!("{what}, {tower} features"), &values(found), &flat(&expected), 2e-5);
+    }
 }

@@ -6,8 +6,8 @@ mod parameter;
 mod reference;
 mod tiny;
 
-pub(crate) use compare::{close, differs, same};
+pub(crate) use compare::{close, differs, like_reference, same, same_features};
 pub(crate) use fixture::{copied, data_folder, edit_json, edit_tensors, fixture};
-pub(crate) use parameter::{Gradient, draws, gradients, learned, randomised};
-pub(crate) use reference::{Edits, Reference, Rows, flat};
-pub(crate) use tiny::{CLASSES, classes, pixels, plain, rebuilt, rows, templates, tiny, tracked};
+pub(crate) use parameter::{draws, gradients, learned, randomised};
+pub(crate) use reference::{Edits, Reference, Rows, flat, layer_name, product, rows_of};
+pub(crate) use tiny::{classes, features, pixels, plain, rebuilt, rows, templates, tiny, tracked};

@@ -1,7 +1,10 @@
 //! Both towers once more, as plain loops in double precision over one example: slow, obvious, and sharing no line with
 //! the crate under test. Adapters are written into it as edits of rows, the way their papers describe them.
 
-use inarch_core::backbone::{BackboneSpec, BlockSite, BranchSite, StateDict, Tower, TransformerSpec};
+use burn::tensor::Tensor;
+use inarch_core::backbone::{
+    BackboneSpec, BlockSite, BranchSite, LinearSite, Projection, StateDict, Tower, TransformerSpec, values,
+};
 
 /// Tokens by width.
 pub(crate) type Rows = Vec<Vec<f64>>;
@@ -10,6 +13,11 @@ pub(crate) type Rows = Vec<Vec<f64>>;
 pub(crate) trait Edits {
     /// The input tokens of a block; of block 0 before positions (text) or before the first normalisation (image).
     fn tokens(&self, _at: BlockSite, rows: Rows) -> Rows {
+        rows
+    }
+
+    /// Queries, keys or values; keys and values may become longer at their front.
+    fn attention(&self, _at: BlockSite, _projection: Projection, rows: Rows) -> Rows {
         rows
     }
 
@@ -30,6 +38,34 @@ pub(crate) struct Reference {
 /// The values of some rows, one after the other.
 pub(crate) fn flat(rows: &[Vec<f64>]) -> Vec<f32> {
     rows.iter().flatten().map(|value| *value as f32).collect()
+}
+
+/// A matrix as rows.
+pub(crate) fn rows_of(matrix: Tensor<2>) -> Rows {
+    let [_, width] = matrix.dims();
+    values(matrix).chunks(width).map(|row| row.iter().map(|value| f64::from(*value)).collect()).collect()
+}
+
+/// `rows W` with a weight `[in, out]`.
+pub(crate) fn product(rows: &Rows, weight: &Rows) -> Rows {
+    let column = |row: &Vec<f64>, at: usize| row.iter().zip(weight).map(|(value, weight)| value * weight[at]).sum();
+    rows.iter().map(|row| (0..weight[0].len()).map(|at| column(row, at)).collect()).collect()
+}
+
+/// The canonical name of a linear layer, without `.weight`.
+pub(crate) fn layer_name(at: LinearSite) -> String {
+    match at {
+        LinearSite::Head(Tower::Image) => "visual_projection".into(),
+        LinearSite::Head(Tower::Text) => "text_projection".into(),
+        LinearSite::Block(BlockSite { tower, block }, projection) => {
+            let tower = if tower == Tower::Image { "vision_model" } else { "text_model" };
+            let part = match projection {
+                Projection::Up | Projection::Down => "mlp",
+                _ => "self_attn",
+            };
+            format!("{tower}.encoder.layers.{block}.{part}.{}", projection.name())
+        }
+    }
 }
 
 impl Reference {
@@ -77,8 +113,11 @@ impl Reference {
         };
         let name = format!("{name}.encoder.layers.{}", at.block);
         let normed = self.norm(&format!("{name}.layer_norm1"), spec, &rows);
-        let part = |part: &str| self.linear(&format!("{name}.self_attn.{part}_proj"), &normed);
-        let attended = attend(&part("q"), &part("k"), &part("v"), spec.heads, causal);
+        let [query, key, value] = [Projection::Query, Projection::Key, Projection::Value].map(|projection| {
+            let rows = self.linear(&format!("{name}.self_attn.{}", projection.name()), &normed);
+            edits.attention(at, projection, rows)
+        });
+        let attended = attend(&query, &key, &value, spec.heads, causal);
         let output = self.linear(&format!("{name}.self_attn.out_proj"), &attended);
         let output = edits.branch(BranchSite::Attention(at), &rows, output);
         let rows = add(&rows, &output);
@@ -90,6 +129,14 @@ impl Reference {
         let output = self.linear(&format!("{name}.mlp.fc2"), &hidden);
         let output = edits.branch(BranchSite::Mlp(at), &rows, output);
         add(&rows, &output)
+    }
+
+    /// Features of some images and texts, as [`features`](super::features) gives them.
+    pub(crate) fn features(&self, pixels: Tensor<4>, rows: &[Vec<u32>], edits: &dyn Edits) -> [Rows; 2] {
+        let [_, channels, height, width] = pixels.dims();
+        let pixels = values(pixels);
+        let image = pixels.chunks(channels * height * width).map(|pixels| self.image(pixels, edits)).collect();
+        [image, rows.iter().map(|ids| self.text(ids, edits)).collect()]
     }
 
     /// The feature of one image, `3 * size * size` values.
@@ -155,10 +202,11 @@ fn add(left: &Rows, right: &Rows) -> Rows {
 
 fn attend(query: &Rows, key: &Rows, value: &Rows, heads: usize, causal: bool) -> Rows {
     let width = query[0].len() / heads;
-    let mut output = vec![Vec::new(); query.len()];
+    let rows = query.len();
+    let mut output = vec![Vec::new(); rows];
     for head in (0..heads).map(|head| head * width..(head + 1) * width) {
         for (at, query) in query.iter().enumerate() {
-            let seen = if causal { at + 1 } else { key.len() };
+            let seen = if causal { key.len() - rows + at + 1 } else { key.len() };
             let scores: Vec<f64> = key[..seen]
                 .iter()
                 .map(|key| (dot(&query[head.clone()], &key[head.clone()]) / (width as f64).sqrt()).exp())

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor};
-use inarch_core::backbone::{Backbone, StateDict};
+use inarch_core::backbone::{Backbone, Pass, Sites, StateDict};
 use inarch_core::checkpoint::open_backbone;
 use inarch_core::text::Template;
 
@@ -59,4 +59,10 @@ pub(crate) fn classes() -> Vec<String> {
 /// Two templates, so that averaging is part of every law.
 pub(crate) fn templates() -> Vec<Template> {
     ["a photo of a {}.", "a {}"].map(|text| Template::new(text).expect("one place")).to_vec()
+}
+
+/// Features of [`pixels`] and [`rows`], three of each, through an adapter.
+pub(crate) fn features(backbone: &Backbone, sites: &dyn Sites) -> [Tensor<2>; 2] {
+    let pass = Pass::evaluate();
+    [backbone.encode_image(pixels(3), sites, &pass), backbone.encode_text(&rows(), sites, &pass)]
 }

@@ -179,8 +179,8 @@ pub struct Pass<'a> {
     /// Normalised image features `[images, dim]` on which text prompts may depend (CoCoOp). The text rows are then
     /// `images * classes`, image-major.
     pub condition: Option<&'a Tensor<2>>,
-    /// For each row of the text tower's output, the class of the adapter that it stands for; `None` means row `i` is
-    /// class `i`.
+    /// For each row of the text tower's output and each column of the scores, the class of the adapter that it stands
+    /// for; `None` means row `i` is class `i`. With a condition the rows of each image repeat them.
     pub classes: Option<&'a [usize]>,
 }
 
@@ -200,7 +200,7 @@ impl Pass<'_> {
 pub struct Scores<'a> {
     /// Normalised image features `[images, dim]`.
     pub image: &'a Tensor<2>,
-    /// Normalised text features `[classes, dim]`.
+    /// Normalised text features `[classes, dim]`; `[images * classes, dim]`, image-major, with a condition.
     pub text: &'a Tensor<2>,
     /// `scale * cosine`, `[images, classes]`.
     pub logits: Tensor<2>,

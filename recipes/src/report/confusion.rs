@@ -41,9 +41,9 @@ fn cells(out: &mut String, title: &str, confusion: &Confusion) {
         let recall = if total == 0 { "\u{2013}".into() } else { percent(counts[row], total) };
         push(out, format_args!("<td class=\"recall\">{recall}</td></tr>\n"));
     }
-    out.push_str("</tbody>\n</table>\n</div>\n<p class=\"scale\">Tint: share of the row, ");
-    out.push_str("<span class=\"ramp right\"></span> outlined = right class, <span class=\"ramp wrong\"></span> = ");
-    out.push_str("taken for another, each from 0 % to 100 %.</p>\n");
+    out.push_str("</tbody>\n</table>\n</div>\n<p class=\"scale\">Tint: 0 to 100\u{a0}% of the row ");
+    out.push_str("<span class=\"ramp right\"></span> right (outlined) <span class=\"ramp wrong\"></span> taken for ");
+    out.push_str("another</p>\n");
 }
 
 fn cell(out: &mut String, count: usize, total: usize, diagonal: bool) {

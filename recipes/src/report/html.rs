@@ -142,3 +142,116 @@ pub(super) fn escape(text: &str) -> String {
     }
     escaped
 }
+
+#[cfg(test)]
+mod tests {
+    use super::render;
+    use crate::report::{
+        Body, Confusion, Curves, Gallery, GalleryItem, Page, Point, ReportError, Section, Series, Table,
+    };
+
+    fn curves(points: &[(f64, f64, f64)], log2_x: bool) -> Body {
+        let points = points.iter().map(|&(x, mean, std)| Point { x, mean, std }).collect();
+        let series = vec![Series { name: "lora <&>".into(), points }];
+        let baselines = vec![("zero-shot".into(), 41.25)];
+        Body::Curves(Curves { x_label: "shots".into(), y_label: "accuracy".into(), log2_x, series, baselines })
+    }
+
+    fn page(bodies: Vec<Body>) -> Page {
+        let section = |body| Section { title: "a < b".into(), text: "one\n\ntwo".into(), body };
+        Page {
+            title: "<script>alert('1')</script>".into(),
+            lead: "\"quoted\" & \u{7} rung".into(),
+            facts: vec![("seed <1>".into(), "3".into())],
+            sections: bodies.into_iter().map(section).collect(),
+        }
+    }
+
+    fn table(rows: &[[&str; 2]]) -> Body {
+        let rows = rows.iter().map(|row| row.map(String::from).to_vec()).collect();
+        Body::Table(Table { header: ["method", "ECE"].map(String::from).to_vec(), rows })
+    }
+
+    fn confusion(counts: Vec<Vec<usize>>) -> Body {
+        let classes = (0..counts.len()).map(|class| format!("<{class}>")).collect();
+        Body::Confusion(Confusion { classes, counts })
+    }
+
+    fn gallery(uri: &str) -> Body {
+        let item = GalleryItem { image_data_uri: uri.into(), caption: "<hat>".into(), good: false };
+        Body::Gallery(Gallery { items: vec![item] })
+    }
+
+    fn full() -> Page {
+        page(vec![
+            curves(&[(1.0, 46.5, 2.25), (4.0, 63.75, 0.0), (16.0, 78.0, 0.5)], true),
+            confusion(vec![vec![517, 29], vec![0, 331]]),
+            table(&[["coop", "0.0583"], ["a & b", "<1 %"]]),
+            gallery("data:image/png;base64,AAAA"),
+        ])
+    }
+
+    #[test]
+    fn nothing_a_caller_writes_becomes_markup_and_nothing_is_loaded() {
+        let html = render(&full()).unwrap();
+        for text in ["&lt;script&gt;alert(&#39;1&#39;)", "lora &lt;&amp;&gt;", "a &lt; b", "&lt;hat&gt;", "&lt;1 %"] {
+            assert!(html.contains(text), "{text}");
+        }
+        assert!(html.contains("&quot;quoted&quot; &amp; \u{fffd} rung"));
+        for markup in ["<script", "<hat>", "<0>", "lora <", "http:", "https:", "url(", "@import", "\u{7}"] {
+            assert!(!html.contains(markup), "{markup}");
+        }
+    }
+
+    #[test]
+    fn every_number_appears() {
+        let html = render(&full()).unwrap();
+        let numbers = ["46.5 \u{b1} 2.2", ">63.8<", "78.0 \u{b1} 0.5", "<b>41.2</b>", ">517<", ">29<", ">0<", ">331<"];
+        for number in numbers.into_iter().chain(["0.0583", "<b>848</b> of <b>877</b>", "94.7\u{a0}%", "100.0\u{a0}%"]) {
+            assert!(html.contains(number), "{number}");
+        }
+        for tick in ["\n1\n</text>", "\n4\n</text>", "\n16\n</text>"] {
+            assert!(html.contains(tick), "{tick:?}");
+        }
+    }
+
+    #[test]
+    fn equal_pages_give_equal_bytes() {
+        assert_eq!(render(&full()).unwrap(), render(&full().clone()).unwrap());
+    }
+
+    #[test]
+    fn a_matrix_nobody_could_read_becomes_a_list_of_confusions() {
+        let mut counts = vec![vec![0; 60]; 60];
+        counts[7][8] = 13;
+        counts[9][9] = 5;
+        let html = render(&page(vec![confusion(counts)])).unwrap();
+        assert!(html.contains(
+            "<th scope=\"row\">&lt;7&gt;</th><td class=\"number\">&lt;8&gt;</td><td class=\"number\">13</td>"
+        ));
+        assert!(!html.contains("class=\"matrix\""));
+    }
+
+    #[test]
+    fn extreme_curves_are_drawn() {
+        for points in [&[(3.0, 0.0, 0.0)][..], &[(1.0, -1e-7, 0.0), (1e9, 2e-7, 1e-8)], &[(5.0, 1e12, 0.0); 3]] {
+            for log2_x in [false, true] {
+                assert!(render(&page(vec![curves(points, log2_x)])).unwrap().contains("<polygon"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_refused_by_name() {
+        let refused = |body| render(&page(vec![body])).unwrap_err();
+        assert!(matches!(refused(curves(&[], false)), ReportError::NoPoint { .. }));
+        assert!(matches!(refused(curves(&[(1.0, f64::NAN, 0.0)], false)), ReportError::Number { .. }));
+        assert!(matches!(refused(curves(&[(1.0, 2.0, -1.0)], false)), ReportError::Number { .. }));
+        assert!(matches!(refused(curves(&[(0.0, 2.0, 1.0)], true)), ReportError::Number { .. }));
+        assert!(matches!(refused(confusion(vec![vec![1], vec![2]])), ReportError::Size { .. }));
+        let narrow = Table { header: vec!["a".into()], rows: vec![vec![]] };
+        assert!(matches!(refused(Body::Table(narrow)), ReportError::Size { .. }));
+        let error = refused(gallery("https://example.org/hat.png"));
+        assert!(error.to_string().contains("found: `https://example.org/hat.png`"), "{error}");
+    }
+}

@@ -153,7 +153,10 @@ impl Section {
                 }
             }
         }
-        curves.baselines.iter().try_for_each(|(name, value)| self.check_number(format!("baseline `{name}`"), *value, false))
+        curves
+            .baselines
+            .iter()
+            .try_for_each(|(name, value)| self.check_number(format!("baseline `{name}`"), *value, false))
     }
 
     fn check_number(&self, what: String, found: f64, deviation: bool) -> Result<(), ReportError> {

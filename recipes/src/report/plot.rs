@@ -6,7 +6,9 @@
 use std::error::Error;
 use std::ops::Range;
 
+use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -15,14 +17,20 @@ use super::page::{Curves, Point, Series, Table};
 
 /// Size of the drawing. The backend knows whole pixels only, so there are four to each pixel on the screen.
 const SIZE: (u32, u32) = (2880, 1640);
-/// Room for the words on the left and below.
-const LABELS: (u32, u32) = (300, 200);
+/// Room for the words below, at their largest.
+const BELOW: u32 = 130;
+/// Room for one character on the left, at its largest.
+const CHARACTER: u32 = 58;
 /// Room above and to the right of the field.
-const MARGIN: u32 = 60;
+const MARGIN: u32 = 56;
 /// Half the width of a marker.
 const RADIUS: i32 = 22;
-/// Points up to which each is marked; of more, some are, so that the shape still tells whose line it is.
+/// Points up to which each is marked; of more, a few are, so that the shape still tells whose line it is.
 const MARKED: usize = 24;
+/// How many of more points are marked.
+const MARKED_OF_MANY: usize = 8;
+/// Room for the points of all series at one position, and for one of them: side by side, no error bar hides another.
+const APART: (i32, i32) = (240, 30);
 /// Most different positions that are labelled on a logarithmic axis.
 const MOST_TICKS: usize = 10;
 
@@ -58,7 +66,7 @@ pub(super) fn curves(out: &mut String, index: usize, title: &str, curves: &Curve
         push(out, format_args!("<li>{sample}{}</li>\n", escape(&series.name)));
     }
     for (number, (name, value)) in curves.baselines.iter().enumerate() {
-        let sample = sample(INK, BASELINE_DASHES[number % 3], None);
+        let sample = sample(INK, BASELINE_DASHES[number % BASELINE_DASHES.len()], None);
         push(out, format_args!("<li>{sample}{} <b>{value:.decimals$}</b></li>\n", escape(name)));
     }
     push(out, format_args!("</ul>\n<p class=\"axis\">{}</p>\n", escape(&curves.y_label)));
@@ -109,14 +117,10 @@ fn points(curves: &Curves) -> impl Iterator<Item = &Point> {
     curves.series.iter().flat_map(|series| &series.points)
 }
 
-/// Decimals with which a value of this plot is written: three to four digits of its height.
+/// Decimals with which a value of this plot is written: about four digits of its height.
 fn precision(curves: &Curves) -> usize {
     let highest = points(curves).map(|point| point.mean.abs()).fold(0.0, f64::max);
-    match highest {
-        10.0.. => 1,
-        1.0.. => 3,
-        _ => 4,
-    }
+    if highest > 0.0 && highest < 10.0 { (3.0 - highest.log10().floor()).min(12.0) as usize } else { 1 }
 }
 
 fn colour(series: usize) -> RGBColor {
@@ -140,8 +144,18 @@ fn marker(series: usize, radius: i32) -> Vec<(i32, i32)> {
         3 => &[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)],
         4 => &[(0.0, 1.25), (1.15, -0.85), (-1.15, -0.85)],
         _ => &[
-            (-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4),
-            (0.4, 1.2), (-0.4, 1.2), (-0.4, 0.4), (-1.2, 0.4), (-1.2, -0.4), (-0.4, -0.4),
+            (-0.4, -1.2),
+            (0.4, -1.2),
+            (0.4, -0.4),
+            (1.2, -0.4),
+            (1.2, 0.4),
+            (0.4, 0.4),
+            (0.4, 1.2),
+            (-0.4, 1.2),
+            (-0.4, 0.4),
+            (-1.2, 0.4),
+            (-1.2, -0.4),
+            (-0.4, -0.4),
         ],
     };
     corners.iter().map(|(x, y)| (at(*x), at(*y))).collect()
@@ -153,7 +167,9 @@ fn sample(colour: RGBColor, dash: Dash, series: Option<usize>) -> String {
     let mut svg = String::from("<svg viewBox=\"0 0 160 64\" aria-hidden=\"true\">");
     push(&mut svg, format_args!("<path d=\"M0 32H160\" stroke=\"{hex}\" stroke-width=\"10\""));
     if dash.1 > 0 {
-        push(&mut svg, format_args!(" stroke-dasharray=\"{} {}\"", dash.0, dash.1));
+        // A marker covers the middle, so that shorter dashes are needed to be seen beside it.
+        let length = if series.is_some() { 2 } else { 1 };
+        push(&mut svg, format_args!(" stroke-dasharray=\"{} {}\"", dash.0 / length, dash.1 / length));
     }
     svg.push_str("/>");
     if let Some(series) = series {
@@ -169,11 +185,14 @@ fn draw(curves: &Curves) -> Drawing<String> {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     let decimals = precision(curves);
+    let (horizontal, vertical) = (Axis::horizontal(curves), Axis::vertical(curves));
+    let longest = vertical.ticks.iter().map(|tick| vertical.format_ext(tick).chars().count()).max().unwrap_or(0);
     let mut chart = ChartBuilder::on(&root)
-        .margin(MARGIN)
-        .set_label_area_size(LabelAreaPosition::Left, LABELS.0 - MARGIN)
-        .set_label_area_size(LabelAreaPosition::Bottom, LABELS.1 - MARGIN)
-        .build_cartesian_2d(Axis::horizontal(curves), Axis::vertical(curves))?;
+        .margin_top(MARGIN)
+        .margin_right(MARGIN)
+        .set_label_area_size(LabelAreaPosition::Left, CHARACTER * longest as u32 + 50)
+        .set_label_area_size(LabelAreaPosition::Bottom, BELOW)
+        .build_cartesian_2d(horizontal, vertical)?;
     let words = |horizontal, vertical| {
         TextStyle::from(("sans-serif", 62).into_font()).color(&INK).pos(Pos::new(horizontal, vertical))
     };
@@ -182,43 +201,42 @@ fn draw(curves: &Curves) -> Drawing<String> {
         .disable_x_mesh()
         .bold_line_style(GRID.stroke_width(4))
         .light_line_style(TRANSPARENT)
-        .axis_style(GRID.stroke_width(4))
+        .axis_style(TRANSPARENT)
         .x_label_style(words(HPos::Center, VPos::Top))
         .y_label_style(words(HPos::Right, VPos::Center))
         .draw()?;
 
     let bounds = chart.x_range();
     for (number, (name, value)) in curves.baselines.iter().enumerate() {
-        let (stroke, gap) = BASELINE_DASHES[number % 3];
-        let line = [(bounds.start, *value), (bounds.end, *value)];
-        chart.draw_series(DashedLineSeries::new(line, stroke, gap, INK.stroke_width(7)))?;
-        let (x, y) = chart.backend_coord(&line[1]);
-        let words = words(HPos::Right, VPos::Bottom);
-        root.draw(&Text::new(format!("{name} {value:.decimals$}"), (x - 8, y - 8), words))?;
+        let line = [bounds.start, bounds.end].map(|x| chart.backend_coord(&(x, *value)));
+        stroke(&root, line.to_vec(), BASELINE_DASHES[number % BASELINE_DASHES.len()], INK.stroke_width(7))?;
+        let (x, y) = line[1];
+        root.draw(&Text::new(format!("{name} {value:.decimals$}"), (x - 8, y - 8), words(HPos::Right, VPos::Bottom)))?;
     }
+    let count = curves.series.len() as i32;
+    let apart = if points(curves).any(|point| point.std > 0.0) { APART.1.min(APART.0 / count) } else { 0 };
     for (number, series) in curves.series.iter().enumerate() {
         let colour = colour(number);
+        let shift = (2 * number as i32 + 1 - count) * apart / 2;
+        let place = |x: f64, y: f64| {
+            let (x, y) = chart.backend_coord(&(x, y));
+            (x + shift, y)
+        };
         let mut points = series.points.clone();
         points.sort_by(|left, right| left.x.total_cmp(&right.x));
         for Point { x, mean, std } in points.iter().filter(|point| point.std > 0.0) {
-            let bar = [(*x, mean - std), (*x, mean + std)];
-            chart.draw_series([PathElement::new(bar, colour.mix(0.55).stroke_width(9))])?;
-            for end in bar {
-                let (x, y) = chart.backend_coord(&end);
-                root.draw(&PathElement::new([(x - RADIUS, y), (x + RADIUS, y)], colour.mix(0.55).stroke_width(9)))?;
+            let ends = [place(*x, mean - std), place(*x, mean + std)];
+            let caps = ends.map(|(x, y)| [(x - RADIUS / 2, y), (x + RADIUS / 2, y)]);
+            for line in [ends, caps[0], caps[1]] {
+                root.draw(&PathElement::new(line, colour.mix(0.6).stroke_width(9)))?;
             }
         }
-        let line = points.iter().map(|point| (point.x, point.mean));
-        match dash(number) {
-            (_, 0) => drop(chart.draw_series(LineSeries::new(line, colour.stroke_width(11)))?),
-            (stroke, gap) => {
-                let line: Vec<_> = line.collect();
-                chart.draw_series(DashedLineSeries::new(line, stroke, gap, colour.stroke_width(11)))?;
-            }
-        }
-        let step = points.len().div_ceil(MARKED).max(1);
-        for point in points.iter().step_by(step) {
-            let (x, y) = chart.backend_coord(&(point.x, point.mean));
+        let line: Vec<(i32, i32)> = points.iter().map(|point| place(point.x, point.mean)).collect();
+        stroke(&root, line.clone(), dash(number), colour.stroke_width(11))?;
+        let step = if line.len() > MARKED { line.len().div_ceil(MARKED_OF_MANY) } else { 1 };
+        // Staggered, so that the markers of lines close together do not cover each other.
+        let first = number * step / curves.series.len();
+        for (x, y) in line.into_iter().skip(first).step_by(step) {
             for (radius, colour) in [(RADIUS + 9, PAPER), (RADIUS, colour)] {
                 let corners: Vec<_> = marker(number, radius).into_iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
                 root.draw(&Polygon::new(corners, colour))?;
@@ -229,6 +247,17 @@ fn draw(curves: &Curves) -> Drawing<String> {
     drop(chart);
     drop(root);
     Ok(svg)
+}
+
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws a line through places of the canvas.
+fn stroke(canvas: &Canvas<'_>, line: Vec<(i32, i32)>, dash: Dash, style: ShapeStyle) -> Drawing<()> {
+    match dash {
+        (_, 0) => canvas.draw(&PathElement::new(line, style))?,
+        (length, gap) => canvas.draw(&DashedPathElement::new(line, length, gap, style))?,
+    }
+    Ok(())
 }
 
 /// An axis whose labels are exactly where it says.
@@ -258,7 +287,9 @@ impl Axis {
             multiples(first.log2().ceil(), last.log2(), step).into_iter().map(f64::exp2).collect()
         };
         let room = 2f64.powf((0.05 * (last / first).log2()).max(0.25));
-        let ticks = if positions.len() <= MOST_TICKS { positions } else { powers() };
+        let distinct = positions.windows(2).all(|pair| pair[1] >= 1.3 * pair[0]);
+        let ticks = if distinct && positions.len() <= MOST_TICKS { positions } else { powers() };
+        let ticks = if ticks.is_empty() { vec![first] } else { ticks };
         Self { range: first / room..last * room, ticks, log2: true, decimals: None }
     }
 
@@ -332,4 +363,19 @@ fn multiples(low: f64, high: f64, step: f64) -> Vec<f64> {
 /// Decimals needed to tell multiples of `step` apart.
 fn decimals(step: f64) -> usize {
     (-step.log10().floor()).clamp(0.0, 9.0) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decimals, multiples, nice_step};
+
+    #[test]
+    fn steps_are_round_and_labels_tell_them_apart() {
+        assert_eq!(nice_step(37.0, 5.0), 10.0);
+        assert_eq!(nice_step(0.0, 5.0), 1.0);
+        let step = nice_step(0.017, 5.0);
+        assert_eq!(decimals(step), 3);
+        assert_eq!(multiples(-20.0, 41.0, 20.0), [-20.0, 0.0, 20.0, 40.0]);
+        assert_eq!(format!("{:.0}", multiples(-10.0, 0.0, 10.0)[1]), "0");
+    }
 }

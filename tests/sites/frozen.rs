@@ -1,0 +1,29 @@
+//! The no-op adapter, and the naive reference that the other files lean on.
+
+use inarch_core::backbone::{Entry, Frozen, Sites, Stack, Tower};
+
+use crate::support::{Reference, features, like_reference, pixels, rows, same_features, tiny};
+
+/// An adapter that claims every site and changes nothing.
+struct Transparent;
+
+impl Sites for Transparent {
+    fn entry(&self, _tower: Tower) -> Entry {
+        Entry::Tokens
+    }
+}
+
+#[test]
+fn the_reference_equals_the_backbone() {
+    let reference = Reference::new(tiny().spec(), tiny().state_dict());
+    like_reference("frozen", features(tiny(), &Frozen), reference.features(pixels(3), &rows(), &()));
+}
+
+#[test]
+fn visiting_every_site_changes_no_bit() {
+    let frozen = features(tiny(), &Frozen);
+    same_features("transparent", features(tiny(), &Transparent), frozen.clone(), 0.0);
+    same_features("stack of two", features(tiny(), &Stack(vec![&Transparent, &Frozen])), frozen.clone(), 0.0);
+    same_features("empty stack", features(tiny(), &Stack(Vec::new())), frozen, 0.0);
+    assert_eq!(Stack(Vec::new()).entry(Tower::Image), Entry::Never);
+}
