@@ -1,5 +1,7 @@
 //! The model that a command works with: a backbone, perhaps with an adapter, and the classes it answers for.
 
+use std::collections::HashSet;
+
 use inarch_core::backbone::{Backbone, Frozen, Sites};
 use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::{Artifact, Classifier};
@@ -33,7 +35,12 @@ impl Model {
 
     /// A classifier over `classes`, or over the adapter's own when none are given.
     pub(crate) fn classifier(&self, classes: &[String], templates: &str) -> Result<Classifier<'_>, CommandError> {
+        check_names(classes)?;
         match &self.adapter {
+            Some(artifact) if classes.is_empty() && artifact.manifest.classes.is_empty() => Err(CommandError::usage(
+                "this adapter was trained on free texts and knows no classes",
+                "name those it shall choose from: `--classes cat,dog`",
+            )),
             Some(artifact) => {
                 let classes = (!classes.is_empty()).then_some(classes);
                 Ok(artifact.classifier(&self.backbone, classes)?)
@@ -53,6 +60,20 @@ impl Model {
             None => self.backbone.name().to_string(),
         }
     }
+}
+
+/// Class names from the command line, where a comma too many or a name given twice is easily overlooked.
+fn check_names(classes: &[String]) -> Result<(), CommandError> {
+    let mut seen = HashSet::new();
+    for class in classes {
+        if class.trim().is_empty() {
+            return Err(CommandError::usage("a class name is empty", "separate names by single commas: `cat,dog`"));
+        }
+        if !seen.insert(class.as_str()) {
+            return Err(CommandError::usage(format!("class `{class}` is named twice"), "name each class once"));
+        }
+    }
+    Ok(())
 }
 
 /// Templates by name or in full.

@@ -1,13 +1,14 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_recipes::{BadImagePolicy, Subset};
 
 /// Adapt a frozen vision-language backbone to your own domain.
 #[derive(Debug, Parser)]
-#[command(name = "inarch", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "inarch", bin_name = "inarch", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     /// Print one JSON object on stdout instead of text
     #[arg(long, global = true)]
@@ -124,7 +125,7 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "S[,S..]", value_delimiter = ',')]
     pub(crate) seed: Vec<u64>,
     /// The method's authors' own schedule where the preset is shorter
-    #[arg(long)]
+    #[arg(long, conflicts_with = "recipe")]
     pub(crate) official: bool,
     /// Override one setting of the recipe, e.g. `method.rank=4`
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -154,8 +155,8 @@ pub(crate) struct EvalArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Template set or one template, for zero-shot
-    #[arg(long, default_value = "single", value_name = "TEMPLATES")]
+    /// Template set or one template, for zero-shot; an adapter brings its own
+    #[arg(long, default_value = "single", value_name = "TEMPLATES", conflicts_with = "adapter")]
     pub(crate) templates: String,
 }
 
@@ -170,10 +171,10 @@ pub(crate) struct PredictArgs {
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) classes: Vec<String>,
     /// How many classes to show for each image
-    #[arg(long, default_value_t = 3, value_name = "K")]
-    pub(crate) top_k: usize,
-    /// Template set or one template, for zero-shot
-    #[arg(long, default_value = "single", value_name = "TEMPLATES")]
+    #[arg(long, default_value_t = NonZeroUsize::MIN.saturating_add(2), value_name = "K")]
+    pub(crate) top_k: NonZeroUsize,
+    /// Template set or one template, for zero-shot; an adapter brings its own
+    #[arg(long, default_value = "single", value_name = "TEMPLATES", conflicts_with = "adapter")]
     pub(crate) templates: String,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
@@ -181,11 +182,12 @@ pub(crate) struct PredictArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("input").required(true).args(["images", "texts"])))]
 pub(crate) struct EncodeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Images: an image, a folder of images or any data set
-    #[arg(long, value_name = "PATH", conflicts_with = "texts", required_unless_present = "texts")]
+    #[arg(long, value_name = "PATH")]
     pub(crate) images: Option<PathBuf>,
     /// Texts: a file with one text a line
     #[arg(long, value_name = "FILE")]

@@ -1,7 +1,9 @@
 //! Faults as people meet them: what happened, why, and what to do.
 
+use std::path::Path;
+
 use inarch_core::Error as CoreError;
-use inarch_peft::Error as PeftError;
+use inarch_peft::{Error as PeftError, MANIFEST_FILE};
 use inarch_recipes::Error as RecipeError;
 
 /// What kind of fault it is; decides the exit code.
@@ -51,14 +53,28 @@ impl From<CoreError> for CommandError {
             CoreError::Unknown { name, candidates, .. } => (Kind::Usage, suggestions(name, candidates)),
             CoreError::Refused { .. } => (
                 Kind::Refused,
-                vec!["an adapter works beside the backbone it was trained with; `inarch backbone show` prints identities".into()],
+                vec!["adapters and features belong to the backbone that they were made with; `inarch backbone show` prints identities".into()],
             ),
             CoreError::BadImage { .. } => {
                 (Kind::Failed, vec!["`--on-bad-image skip` leaves such images out and lists them in the report".into()])
             }
+            CoreError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                (Kind::Failed, vec![missing(path)])
+            }
             _ => (Kind::Failed, Vec::new()),
         };
         Self { kind, message, hints }
+    }
+}
+
+/// What to do about a path that does not exist.
+fn missing(path: &Path) -> String {
+    if path.ends_with(MANIFEST_FILE) {
+        return "`-a` takes a folder that `inarch fit` wrote; without it the command works zero-shot".into();
+    }
+    match std::env::current_dir() {
+        Ok(folder) if path.is_relative() => format!("the path is looked up from `{}`", folder.display()),
+        _ => "check the path".into(),
     }
 }
 

@@ -90,6 +90,10 @@ impl MethodConfig {
 
 /// A trained or fresh adapter of any method.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an adapter is moved a few times in a run, and a burn module cannot be boxed"
+)]
 pub enum Adapter {
     /// See [`LinearProbe`].
     LinearProbe(LinearProbe),

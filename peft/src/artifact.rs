@@ -207,8 +207,8 @@ impl Artifact {
         let Manifest { method, classes, self_test, .. } = &self.manifest;
         let found = probe(backbone, &self.adapter, method, classes, &self.templates()?, self_test.classes)?;
         let worst = self_test.logits.iter().zip(&found).find(|(expected, found)| {
-            // Written so that a NaN fails.
-            !((*expected - *found).abs() <= self_test.tolerance)
+            let difference = (*expected - *found).abs();
+            difference.is_nan() || difference > self_test.tolerance
         });
         match worst {
             None if found.len() == self_test.logits.len() => Ok(()),

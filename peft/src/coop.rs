@@ -50,23 +50,24 @@ impl Coop {
     /// [`Error::Setting`] when the context leaves no room for a class name.
     pub fn init(config: &CoopConfig, backbone: &Backbone, seed: Seed, device: &Device) -> Result<Self> {
         let width = backbone.width(Tower::Text);
+        let room = backbone.spec().text.context.saturating_sub(4);
+        // Before anything is drawn: a manifest could ask for all memory.
+        let fits = |tokens: usize| {
+            let reason = format!("must be 1 to {room} tokens for this backbone, found {tokens}");
+            let fault = Error::Setting { setting: "context", reason };
+            if tokens == 0 || tokens > room { Err(fault) } else { Ok(()) }
+        };
         let words = config.words.trim();
         let context = if words.is_empty() {
+            fits(config.context)?;
             let values = seed.normals(config.context * width, DEVIATION);
             Tensor::from_data(TensorData::new(values, [config.context, width]), device)
         } else {
             let row = backbone.tokenize(&[words])?.remove(0);
+            fits(row.len() - 2)?;
             let embedded = backbone.token_embeddings(&row[1..row.len() - 1]);
             Tensor::from_data(embedded.into_data(), device)
         };
-        let [tokens, _] = context.dims();
-        let room = backbone.spec().text.context.saturating_sub(4);
-        if tokens == 0 || tokens > room {
-            return Err(Error::Setting {
-                setting: "context",
-                reason: format!("must be 1 to {room} tokens for this backbone, found {tokens}"),
-            });
-        }
         Ok(Self { context: Param::from_tensor(context) })
     }
 

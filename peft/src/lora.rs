@@ -95,6 +95,12 @@ impl Lora {
         }
         let rank = config.rank;
         let sites = LinearSites::select(backbone, &config.targets, |site, [inputs, outputs]| {
+            // Beyond it a factor is larger than the weight itself; a manifest could ask for all memory.
+            let limit = inputs.max(outputs);
+            if rank > limit {
+                let reason = format!("must be at most {limit} at `{site}`, found {rank}");
+                return Err(Error::Setting { setting: "rank", reason });
+            }
             let a = seed.split(site).uniforms(inputs * rank, 1.0 / (inputs as f32).sqrt());
             Ok(Factors {
                 a: Param::from_tensor(Tensor::from_data(TensorData::new(a, [inputs, rank]), device)),

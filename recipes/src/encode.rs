@@ -66,7 +66,7 @@ pub enum Views {
 /// Encodes examples through an adapter (its image side). Examples of a features file are read, not encoded.
 ///
 /// # Errors
-/// A missing or corrupt image under [`OnBadImage::Fail`], features of another width, or an interruption.
+/// A missing or corrupt image under [`OnBadImage::Fail`], features of another backbone or width, or an interruption.
 pub fn encode_images(
     backbone: &Backbone,
     sites: &dyn Sites,
@@ -78,6 +78,16 @@ pub fn encode_images(
 ) -> Result<ImageFeatures> {
     let dim = backbone.spec().dim;
     if let Some(file) = &dataset.features {
+        // Features from elsewhere may name their maker by any text; a digest that is not this one is a mistake.
+        let own = backbone.digest().to_string();
+        if file.backbone.starts_with("sha256:") && file.backbone != own {
+            return Err(inarch_core::Error::Refused {
+                what: format!("backbone of the features of `{}`", dataset.name),
+                expected: format!("{own} ({})", backbone.name()),
+                found: file.backbone.clone(),
+            }
+            .into());
+        }
         if file.dim != dim {
             return Err(inarch_core::Error::mismatch(
                 format!("width of the features of `{}`", dataset.name),
@@ -113,7 +123,7 @@ pub fn encode_images(
     control.progress.start("encode", jobs.len() as u64);
     let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
         if control.stopped() {
-            return Err(Error::Interrupted { step: found.len(), steps: jobs.len() });
+            return Err(Error::Stopped { what: "images", done: found.len(), total: jobs.len() });
         }
         let images = batch.indices.len();
         let pixels = backbone.pixels(batch.pixels, batch.shape)?;
@@ -123,6 +133,9 @@ pub fn encode_images(
         Ok(())
     })?;
     control.progress.finish();
+    // A bad image is bad in every view, but it is one image.
+    let mut bad: Vec<BadImage> = bad;
+    bad.dedup_by(|left, right| left.path == right.path);
     let kept: Vec<usize> = found.iter().filter(|job| *job % count == 0).map(|job| job / count).collect();
     if kept.len() * count != found.len() {
         return Err(inarch_core::Error::invalid("images", "an image could be read in some views only").into());

@@ -35,7 +35,9 @@ pub enum Error {
         what: &'static str,
     },
     /// The loss became NaN or infinite.
-    #[error("the loss is {loss} at step {step}: lower the learning rate (`--set train.lr=..`) or check the data")]
+    #[error(
+        "the loss is {loss} at step {step}: lower the learning rate (`--set train.optimizer.lr=..`; `train.lr` for a new backbone) or check the data"
+    )]
     Diverged {
         /// The step, from 0.
         step: usize,
@@ -49,5 +51,15 @@ pub enum Error {
         step: usize,
         /// Steps planned.
         steps: usize,
+    },
+    /// The user asked to stop while images were encoded, which is not saved.
+    #[error("stopped after {done} of {total} {what}; run the same command again")]
+    Stopped {
+        /// What was being worked through, in the plural.
+        what: &'static str,
+        /// How many were done.
+        done: usize,
+        /// How many there are.
+        total: usize,
     },
 }

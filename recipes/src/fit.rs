@@ -101,8 +101,9 @@ impl<'a> Session<'a> {
             self.control.progress.say(&format!("going on from step {step} of {}", fitting.steps));
         }
         file::create_folder(folder)?;
-        file::write(&folder.join("recipe.toml"), recipe.to_toml().as_bytes())?;
         let encode = if on_features { fitting.fit_features(&run)? } else { fitting.fit_images(&run)? };
+        // An evaluation that is stopped must not cost the training.
+        fitting.keep(&run)?;
         let trained = started.elapsed().as_secs_f64();
 
         let Fitting { train, adapter, losses, steps, skipped, .. } = fitting;
@@ -127,6 +128,8 @@ impl<'a> Session<'a> {
             .filter_map(|(name, evaluation)| Some((name.to_string(), evaluation.as_ref()?.metrics.accuracy)))
             .collect();
         artifact.save(folder)?;
+        // Beside the result and not before it, so that a run that fails leaves an older result and its recipe alone.
+        file::write(&folder.join("recipe.toml"), recipe.to_toml().as_bytes())?;
         let total = started.elapsed().as_secs_f64();
         let report = FitReport {
             inarch: env!("CARGO_PKG_VERSION"),

@@ -35,6 +35,7 @@ const FRESH_VIEWS: usize = 32;
 const CACHE_BYTES: usize = 512 << 20;
 
 /// What an adapter is trained to do.
+#[expect(clippy::large_enum_variant, reason = "there is one for each run")]
 pub(crate) enum Objective<'a> {
     /// Cross entropy over classes.
     Classify {
@@ -294,10 +295,15 @@ impl<'a> Fitting<'a> {
         control.progress.advance(1, &format!("loss {loss:.3}"));
         let stop = control.stopped();
         if stop || self.saved.elapsed().as_secs() >= SAVE_SECONDS {
-            run.save(self.step, |into| self.save(into))?;
+            self.keep(run)?;
             self.saved = Instant::now();
         }
         if stop { Err(Error::Interrupted { step: self.step, steps: self.steps }) } else { Ok(()) }
+    }
+
+    /// Saves the state of the current step.
+    pub(crate) fn keep(&self, run: &SavedRun) -> Result<()> {
+        run.save(self.step, |into| self.save(into))
     }
 
     /// Drops examples whose image could not be read.

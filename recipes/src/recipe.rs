@@ -250,10 +250,18 @@ impl RecipeLayers {
     }
 }
 
-/// Reads a table strictly; through text, so that messages show the line that is at fault.
+/// Reads a table strictly; through text, so that messages show the setting or section that is at fault.
 pub(crate) fn read_table<T: serde::de::DeserializeOwned>(table: &Table, origin: &str) -> Result<T> {
     let text = toml::to_string(table).map_err(|error| fault(origin, error.to_string()))?;
-    toml::from_str(&text).map_err(|error| fault(origin, error.to_string()))
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // The line's number would mislead: it counts in the merged layers, not in the file that the user wrote.
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.get(..start).and_then(|before| text.lines().nth(before.matches('\n').count()));
+        match line.filter(|_| error.span().is_some()) {
+            Some(line) => fault(origin, format!("{}, at `{}`", error.message(), line.trim())),
+            None => fault(origin, error.message().to_string()),
+        }
+    })
 }
 
 /// Applies `path.to.key=value`.
@@ -309,13 +317,15 @@ fn fault(origin: &str, reason: String) -> Error {
 }
 
 /// Tables merge key by key; everything else is replaced. A section whose `name` changes is replaced as a whole, since
-/// the settings of another method or optimizer mean nothing to it.
+/// the settings of another method or optimizer mean nothing to it, and so is a section of one key, such as a budget,
+/// by another one.
 fn merge(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) => {
                 let renamed = new.get("name").is_some_and(|name| old.get("name") != Some(name));
-                if renamed {
+                let other_choice = old.len() == 1 && new.len() == 1 && old.keys().ne(new.keys());
+                if renamed || other_choice {
                     *old = new;
                 } else {
                     merge(old, new);
@@ -350,6 +360,19 @@ mod tests {
         layers.set("method.rang=4").expect("sets");
         let error = layers.finish().expect_err("an unknown key").to_string();
         assert!(error.contains("rang"), "{error}");
+    }
+
+    #[test]
+    fn a_resolved_recipe_reads_as_itself() {
+        for method in METHODS {
+            for budget in ["{ iterations = 7 }", "{ epochs = 2 }", "\"coop-epochs\""] {
+                let mut layers = RecipeLayers::preset(method, false).expect(method);
+                layers.set(&format!("train.budget={budget}")).expect("sets");
+                let recipe = layers.finish().expect("finishes");
+                let again = RecipeLayers::file(&recipe.to_toml(), "again").and_then(RecipeLayers::finish);
+                assert_eq!(again.expect("reads"), recipe);
+            }
+        }
     }
 
     #[test]

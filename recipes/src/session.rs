@@ -79,13 +79,19 @@ impl<'a> Session<'a> {
     /// An adapter over the test images.
     ///
     /// # Errors
-    /// No test image, one that cannot be read, or a class the adapter does not know.
+    /// No test image, one that cannot be read, a class the adapter does not know, or a data set of features for an
+    /// adapter that changes the image tower.
     pub fn evaluate(&self, artifact: &Artifact) -> Result<Evaluation> {
         self.need_test()?;
         let classifier = artifact.classifier(self.backbone, Some(&self.dataset.classes))?;
         let sites = artifact.adapter.sites();
         if shares_image_features(sites) {
             return evaluate_features(self.backbone, &classifier, sites, self.frozen_test()?, &self.dataset.test);
+        }
+        if self.dataset.features.is_some() {
+            let what = format!("adapter of method `{}`", artifact.manifest.method.name());
+            let reason = format!("it changes the image tower and needs images; `{}` holds features", self.dataset.name);
+            return Err(inarch_core::Error::invalid(what, reason).into());
         }
         let features = self.encode_test(sites)?;
         evaluate_features(self.backbone, &classifier, sites, &features, &self.dataset.test)

@@ -1,1 +1,12 @@
-//! x
+//! Laws that every method keeps, on the tiny backbone. A new method is met by all of them through
+//! [`inarch_peft::METHODS`]; [`names`] asks for its written list of parameters.
+
+mod artifact;
+mod case;
+mod classes;
+mod config;
+mod gradient;
+mod init;
+mod names;
+mod pass;
+mod tamper;

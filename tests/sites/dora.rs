@@ -7,9 +7,7 @@ use burn::tensor::{Device, Tensor};
 use inarch_core::backbone::{Entry, Frozen, LinearBase, LinearSite, Pass, Sites, Tower, values};
 use inarch_peft::{LinearSites, all_sites};
 
-use crate::support::{
-    differs, features, layer_name, learned, plain, product, rebuilt, rows_of, same_features, tiny,
-};
+use crate::support::{differs, features, layer_name, learned, plain, product, rebuilt, rows_of, same_features, tiny};
 
 const RANK: usize = 3;
 const SCALE: f64 = 0.7;

@@ -27,7 +27,8 @@ impl Ia3 {
         let tower = |tower: Tower| {
             let width = tiny().width(tower);
             let gains = |block: usize| {
-                let one = |part: &str, size: usize| learned(&format!("ia3.{tower}.{block}.{part}"), [size], 1.0, device);
+                let one =
+                    |part: &str, size: usize| learned(&format!("ia3.{tower}.{block}.{part}"), [size], 1.0, device);
                 Gains { key: one("key", width), value: one("value", width), hidden: one("hidden", 2 * width) }
             };
             (0..tiny().depth(tower)).map(gains).collect()

@@ -36,9 +36,10 @@ impl Mixed<'_> {
         input: Tensor<D>,
         run: impl Fn(&dyn Sites, Range<usize>, Tensor<D>) -> Tensor<D>,
     ) -> Tensor<D> {
-        let parts = self.members(tower).iter().map(|(rows, member)| {
-            run(*member, rows.clone(), input.clone().narrow(0, rows.start, rows.len()))
-        });
+        let parts = self
+            .members(tower)
+            .iter()
+            .map(|(rows, member)| run(*member, rows.clone(), input.clone().narrow(0, rows.start, rows.len())));
         Tensor::cat(parts.collect(), 0)
     }
 }

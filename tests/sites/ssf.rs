@@ -2,9 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use inarch_core::backbone::{
-    BlockSite, Entry, Frozen, NormBase, NormSite, Pass, Sites, StateDict, Tower, values,
-};
+use inarch_core::backbone::{BlockSite, Entry, Frozen, NormBase, NormSite, Pass, Sites, StateDict, Tower, values};
 
 use crate::support::{differs, features, learned, plain, rebuilt, same_features, tiny};
 

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::backbone::{Entry, Pass, Scores, Sites, Stack, Tower, normalise, values};
-use inarch_peft::Classifier;
+use inarch_peft::{Classifier, LinearProbeConfig, MethodConfig};
 
 use super::cocoop::Cocoop;
 use crate::support::{classes, close, differs, learned, pixels, plain, same, templates, tiny};
@@ -94,4 +94,22 @@ fn the_site_is_met_behind_an_image_conditioned_prompt() {
     let zero = Tensor::zeros_like(&prompt);
     let votes = tip.logits(Scores { image: &condition, text: &text, logits: zero, scale: 1.0 }, &pass);
     same("scores", both, prompt + votes, 1e-5);
+}
+
+#[test]
+fn a_subset_of_the_classes_in_another_order_gets_its_own_votes() {
+    let tip = Tip::random(&plain());
+    // A method with a row for each class, as a cache is.
+    let bound = MethodConfig::LinearProbe(LinearProbeConfig::default());
+    let image = tiny().encode_image(pixels(3), &tip, &Pass::evaluate());
+    let scores = |classes: &[String]| {
+        let classifier = Classifier::adapted(tiny(), &bound, &crate::support::classes(), classes, &templates());
+        let classifier = classifier.expect("known classes");
+        classifier.logits(&image, &classifier.features(&tip), &tip, &Pass::evaluate())
+    };
+    let all = scores(&classes());
+    let order = [2, 0];
+    let subset: Vec<String> = order.iter().map(|at| classes()[*at].clone()).collect();
+    let expected = Tensor::cat(order.iter().map(|at| all.clone().narrow(1, *at, 1)).collect(), 1);
+    same("subset", scores(&subset), expected, 1e-5);
 }

@@ -11,9 +11,10 @@ fn distance(found: &[f32], expected: &[f32]) -> (f32, usize) {
     let mut worst = (0.0, 0);
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         let distance = (found - expected).abs() / greatest;
-        // Written so that a NaN is the worst of all.
-        if !(distance <= worst.0) {
-            worst = (if distance.is_nan() { f32::INFINITY } else { distance }, at);
+        // A NaN is the worst of all.
+        let distance = if distance.is_nan() { f32::INFINITY } else { distance };
+        if distance > worst.0 {
+            worst = (distance, at);
         }
     }
     worst

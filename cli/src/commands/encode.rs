@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use inarch_core::backbone::{Pass, values};
 use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source, is_image_name, open_dataset};
 use inarch_core::file;
+use inarch_recipes::Error::Stopped;
 use inarch_recipes::{BadImagePolicy, Views, encode_images};
 use serde::Serialize;
 
@@ -60,12 +61,16 @@ fn texts(model: &Model, path: &Path, bars: &Bars) -> Result<FeatureFile, Command
         return Err(inarch_core::Error::malformed("text list", path, "it holds no text; write one a line").into());
     }
     let mut found = Vec::new();
-    let progress = bars.control().progress;
+    let control = bars.control();
+    let progress = control.progress;
     progress.start("encode", lines.len() as u64);
-    for lines in lines.chunks(TEXT_BATCH) {
-        let rows = model.backbone.tokenize(lines)?;
+    for (batch, texts) in lines.chunks(TEXT_BATCH).enumerate() {
+        if control.stopped() {
+            return Err(Stopped { what: "texts", done: batch * TEXT_BATCH, total: lines.len() }.into());
+        }
+        let rows = model.backbone.tokenize(texts)?;
         found.extend(values(model.backbone.encode_text(&rows, model.sites(), &Pass::evaluate())));
-        progress.advance(lines.len() as u64, "");
+        progress.advance(texts.len() as u64, "");
     }
     progress.finish();
     Ok(FeatureFile {

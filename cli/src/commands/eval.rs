@@ -55,7 +55,7 @@ fn text(result: &EvalResult) -> String {
         metrics.ece
     ));
     if !evaluation.skipped.is_empty() {
-        text.push_str(&format!("{} images could not be read\n", evaluation.skipped.len()));
+        text.push_str(&format!("images that could not be read: {}\n", evaluation.skipped.join(", ")));
     }
     text
 }

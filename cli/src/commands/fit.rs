@@ -156,7 +156,7 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
     }
     let skipped: usize = reports.iter().map(|(_, _, report)| report.data.skipped.len()).max().unwrap_or(0);
     if skipped > 0 {
-        text.push_str(&format!("{skipped} training images could not be read; report.json lists them\n"));
+        text.push_str(&format!("training images that could not be read: {skipped}; report.json lists them\n"));
     }
     if let Some((_, folder, report)) = reports.last() {
         text.push_str(&format!("adapter: {}\n", folder.display()));

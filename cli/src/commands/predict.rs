@@ -2,6 +2,7 @@
 
 use inarch_core::backbone::{Pass, normalise, values};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
+use inarch_recipes::Error::Stopped;
 use serde::Serialize;
 
 use crate::adapter::Model;
@@ -47,9 +48,13 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image);
     let loader = Loader::new(model.backbone.preprocess().clone())?.with_on_bad_image(policy.into());
     let mut images = Vec::with_capacity(jobs.len());
-    let progress = bars.control().progress;
+    let control = bars.control();
+    let progress = control.progress;
     progress.start("predict", jobs.len() as u64);
     let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<(), CommandError> {
+        if control.stopped() {
+            return Err(Stopped { what: "images", done: images.len(), total: jobs.len() }.into());
+        }
         let pixels = model.backbone.pixels(batch.pixels, batch.shape)?;
         let pass = Pass::evaluate();
         let image = model.backbone.encode_image(pixels, sites, &pass);
@@ -61,7 +66,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         for (index, row) in batch.indices.iter().zip(logits.chunks(classes.len())) {
             images.push(ImagePrediction {
                 image: args.images[*index].display().to_string(),
-                predictions: best(row, classes, args.top_k),
+                predictions: best(row, classes, args.top_k.get()),
             });
         }
         progress.advance(batch.indices.len() as u64, "");
@@ -84,7 +89,7 @@ fn best(logits: &[f32], classes: &[String], count: usize) -> Vec<Prediction> {
         .map(|(logit, label)| Prediction { label: label.clone(), score: (logit - top).exp() / total })
         .collect();
     predictions.sort_by(|left, right| right.score.total_cmp(&left.score));
-    predictions.truncate(count.max(1));
+    predictions.truncate(count);
     predictions
 }
 

@@ -281,12 +281,15 @@ impl Sites for Frozen {
 /// elsewhere they act in order.
 pub struct Stack<'a>(pub Vec<&'a dyn Sites>);
 
+/// How one member of a stack runs a layer.
+type Call<'a, At, Layer> = dyn Fn(&dyn Sites, Base<'_, At, Layer>, Tensor<3>) -> Tensor<3> + 'a;
+
 impl Stack<'_> {
     fn wrap<At: Copy, Layer>(
         members: &[&dyn Sites],
         base: Base<'_, At, Layer>,
         input: Tensor<3>,
-        call: &dyn Fn(&dyn Sites, Base<'_, At, Layer>, Tensor<3>) -> Tensor<3>,
+        call: &Call<'_, At, Layer>,
     ) -> Tensor<3> {
         let Some((first, rest)) = members.split_first() else { return base.forward(input) };
         let (at, layer) = (base.at, base.layer);

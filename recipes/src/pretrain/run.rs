@@ -32,6 +32,9 @@ const SAMPLE: usize = 4000;
 /// Bytes of decoded images that are kept in memory.
 const CACHE_BYTES: usize = 1 << 30;
 
+/// One line for each epoch.
+const LOG: &str = "log.jsonl";
+
 /// What a finished run has made.
 #[derive(Debug)]
 pub struct Pretrained {
@@ -81,6 +84,8 @@ pub fn pretrain(
     let started = Instant::now();
     check(recipe, pairs)?;
     let bytes = file::read(tokenizer)?;
+    // Read whole first, since its faults name the file.
+    Tokenizer::from_bytes(&bytes, tokenizer, recipe.model.context)?;
     let bytes = if recipe.merges > 0 { reduce_vocabulary(&bytes, recipe.merges)? } else { bytes };
     let tokenizer = Tokenizer::from_bytes(&bytes, tokenizer, recipe.model.context)?;
     let spec = recipe.spec(tokenizer.vocab_size());
@@ -88,6 +93,8 @@ pub fn pretrain(
 
     let run = SavedRun::new(folder, identity(recipe, pairs, &tokenizer));
     let saved = run.load()?;
+    // Before any work, so that a folder that cannot be written is found at once.
+    file::create_folder(folder)?;
 
     let seed = Seed::new(recipe.seed);
     let loader = Loader::new(recipe.preprocess.clone())?
@@ -125,6 +132,7 @@ pub fn pretrain(
         control.progress.say(&format!("going on from step {step} of {}", trainer.steps));
     }
 
+    keep_log(folder, step / steps_per_epoch)?;
     control.progress.start("pretrain", trainer.steps as u64);
     control.progress.advance(step as u64, "");
     let mut last_saved = Instant::now();
@@ -132,7 +140,7 @@ pub fn pretrain(
     while step < trainer.steps {
         let epoch = step / steps_per_epoch;
         let jobs = trainer.jobs(epoch, steps_per_epoch, step);
-        let first = step;
+        let (first, epoch_started) = (step, Instant::now());
         let mut losses = Vec::new();
         loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
             let loss = trainer.step(step, batch)?;
@@ -158,8 +166,7 @@ pub fn pretrain(
             "epoch {} of {}: loss {epoch_loss:.4}, {:.0} images/s",
             epoch + 1,
             recipe.train.epochs,
-            ((step - first) * recipe.train.batch) as f64 / started.elapsed().as_secs_f64().max(1e-9)
-                * (step as f64 / (step - first).max(1) as f64)
+            ((step - first) * recipe.train.batch) as f64 / epoch_started.elapsed().as_secs_f64().max(1e-9)
         ));
     }
     control.progress.finish();
@@ -280,8 +287,19 @@ impl Trainer<'_> {
     }
 }
 
+/// Drops the lines of the epochs that are trained again, and those of an earlier run.
+fn keep_log(folder: &Path, epochs: usize) -> Result<()> {
+    let path = folder.join(LOG);
+    if !path.is_file() {
+        return Ok(());
+    }
+    let text = file::read_text(&path)?;
+    let kept: String = text.split_inclusive('\n').take(epochs).collect();
+    Ok(if kept.is_empty() { file::remove(&path) } else { file::write(&path, kept.as_bytes()) }?)
+}
+
 fn log(folder: &Path, line: &LogLine) -> Result<()> {
-    let path = folder.join("log.jsonl");
+    let path = folder.join(LOG);
     let mut text = if path.is_file() { file::read_text(&path)? } else { String::new() };
     text.push_str(&serde_json::to_string(line).unwrap_or_default());
     text.push('\n');

@@ -1,0 +1,31 @@
+//! Training moves the declared parameters and nothing else.
+
+use inarch_core::Seed;
+use inarch_core::backbone::Pass;
+
+use super::case::{methods, scores, trained};
+use crate::support::{classes, draws, gradients, pixels, plain, tiny, tracked};
+
+#[test]
+fn every_declared_parameter_gets_a_gradient_and_the_backbone_none() {
+    for config in methods() {
+        let name = config.name();
+        let adapter = trained(&config, &tracked());
+        let declared: Vec<String> = adapter.parameters().into_keys().collect();
+        let found = scores(&config, &adapter, &classes(), pixels(3), &Pass::train(Seed::new(3)));
+        let loss = (found.clone() * draws("loss", found.dims(), 1.0, &plain())).sum();
+        let mut found = gradients(&adapter, &loss);
+        found.sort_by(|left, right| left.name.cmp(&right.name));
+        assert_eq!(found.len(), declared.len(), "{name}: {found:#?}");
+        for (gradient, declared) in found.iter().zip(&declared) {
+            // The path begins with the variant of the enum, which files leave out.
+            assert!(gradient.name.ends_with(declared), "{name}: `{}` is not `{declared}`", gradient.name);
+            let greatest = gradient.greatest.unwrap_or_else(|| panic!("{name}: no gradient reaches `{declared}`"));
+            assert!(greatest.is_finite() && greatest > 0.0, "{name}: the gradient of `{declared}` is {greatest}");
+        }
+        for site in inarch_peft::all_sites(tiny()) {
+            assert!(!tiny().linear(site).expect("a site").weight.val().is_autodiff(), "{name}: {site}");
+        }
+        assert!(tiny().verify(), "{name}: the backbone changed");
+    }
+}

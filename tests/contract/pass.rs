@@ -1,0 +1,59 @@
+//! Training passes can be repeated, evaluation draws nothing, and gradients change no value.
+
+use inarch_core::Seed;
+use inarch_core::backbone::Pass;
+use inarch_peft::{LoraConfig, MethodConfig};
+
+use super::case::{methods, scores, trained};
+use crate::support::{classes, differs, pixels, plain, same, tracked};
+
+#[test]
+fn a_step_repeats_exactly() {
+    for config in methods() {
+        let adapter = trained(&config, &plain());
+        let step = |seed: u64| scores(&config, &adapter, &classes(), pixels(3), &Pass::train(Seed::new(seed)));
+        same(config.name(), step(1), step(1), 0.0);
+        if matches!(&config, MethodConfig::Lora(lora) if lora.dropout > 0.0) {
+            differs("dropout", step(1), step(2));
+        }
+    }
+}
+
+#[test]
+fn a_training_pass_without_dropout_is_an_evaluation() {
+    for config in methods() {
+        let config = match config {
+            MethodConfig::Lora(lora) => MethodConfig::Lora(LoraConfig { dropout: 0.0, ..lora }),
+            other => other,
+        };
+        let adapter = trained(&config, &plain());
+        let score = |pass: &Pass<'_>| scores(&config, &adapter, &classes(), pixels(3), pass);
+        same(config.name(), score(&Pass::train(Seed::new(1))), score(&Pass::evaluate()), 0.0);
+    }
+}
+
+#[test]
+fn dropout_keeps_the_mean() {
+    // Averaged over many masks, the update of a linear site is the update without dropout.
+    let config = MethodConfig::preset("lora").expect("a preset");
+    let adapter = trained(&config, &plain());
+    let score = |pass: &Pass<'_>| scores(&config, &adapter, &classes(), pixels(2), pass);
+    let steps = 200;
+    let mut sum = score(&Pass::train(Seed::new(0)));
+    for step in 1..steps {
+        sum = sum + score(&Pass::train(Seed::new(step)));
+    }
+    // The towers are not linear in the update, so the means agree only roughly.
+    same("mean of the scores", sum / steps as f64, score(&Pass::evaluate()), 0.1);
+}
+
+#[test]
+fn the_autodiff_device_gives_the_same_scores() {
+    for config in methods() {
+        let [on, off] = [tracked(), plain()].map(|device| {
+            let adapter = trained(&config, &device);
+            scores(&config, &adapter, &classes(), pixels(3), &Pass::evaluate())
+        });
+        same(config.name(), on.inner(), off, 1e-5);
+    }
+}
