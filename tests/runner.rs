@@ -1,6 +1,7 @@
 //! The one test binary: every folder and file of tests is a module of it.
 
 mod contract;
+mod e2e;
 mod parity;
 mod sites;
 mod support;

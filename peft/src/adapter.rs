@@ -166,6 +166,14 @@ impl Sites for Adapter {
         self.sites().logits(scores, pass)
     }
 
+    fn needs_all_tokens(&self, tower: Tower) -> bool {
+        self.sites().needs_all_tokens(tower)
+    }
+
+    fn folds(&self) -> bool {
+        self.sites().folds()
+    }
+
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
         self.sites().fold(at, layer)
     }

@@ -163,6 +163,14 @@ impl Artifact {
             }
             .into());
         }
+        if &manifest.preprocess != backbone.preprocess() {
+            return Err(inarch_core::Error::Refused {
+                what: format!("image preparation of adapter `{}`", folder.display()),
+                expected: serde_json::to_string(&manifest.preprocess).unwrap_or_default(),
+                found: serde_json::to_string(backbone.preprocess()).unwrap_or_default(),
+            }
+            .into());
+        }
         let path = folder.join(TENSORS_FILE);
         let malformed = |reason: String| inarch_core::Error::malformed("adapter", &path, reason);
         let found = Digest::of(&file::read(&path)?);

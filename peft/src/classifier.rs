@@ -87,7 +87,14 @@ impl<'a> Classifier<'a> {
     }
 
     /// Class features `[classes, dim]`; with an image-conditioned prompt `[images * classes, dim]`, image-major.
+    ///
+    /// # Panics
+    /// When prompts depend on the image and `pass` carries no image features.
     pub fn text(&self, start: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        assert!(
+            !sites.conditions_text() || pass.condition.is_some(),
+            "this adapter's prompts depend on the image: the pass must carry image features"
+        );
         let pass = Pass { classes: self.known.as_deref(), ..*pass };
         let output = self.backbone.output(Tower::Text, start, sites, &pass);
         let count = self.templates.len();

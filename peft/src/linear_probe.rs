@@ -7,8 +7,12 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use inarch_core::backbone::{Entry, Pass, Sites, Tower};
+use inarch_core::backbone::{Entry, Pass, Sites, Tower, normalise};
 use serde::{Deserialize, Serialize};
+
+/// Euclidean length of a fresh prototype, about that of CLIP's text features. Only directions count in the scores, but
+/// the length decides how far a step turns them.
+const LENGTH: f32 = 10.0;
 
 /// Settings of the linear probe. There are none beyond its training.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -22,8 +26,9 @@ pub struct LinearProbe {
 }
 
 impl LinearProbe {
-    /// Prototypes equal to the class text features `[classes, dim]`.
+    /// Prototypes in the direction of the class text features `[classes, dim]`.
     pub fn init(text_features: Tensor<2>, device: &Device) -> Self {
+        let text_features = normalise(text_features) * LENGTH;
         Self { prototypes: Param::from_tensor(Tensor::from_data(text_features.into_data(), device)) }
     }
 }

@@ -150,6 +150,10 @@ impl Sites for Lora {
         frozen + update.reshape([batch, tokens, outputs])
     }
 
+    fn folds(&self) -> bool {
+        true
+    }
+
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
         let factors = self.sites.get(at)?;
         let update = factors.a.val().without_autodiff().matmul(factors.b.val().without_autodiff()) * self.scale;

@@ -288,6 +288,7 @@ impl<'a> Fitting<'a> {
         }
         let train = &self.recipe.train;
         let lr = learning_rate(train.schedule, train.optimizer.lr(), self.step, self.steps, self.steps_per_epoch);
+        let lr = lr * train.optimizer.scale_factor(self.session.backbone.logit_scale());
         self.adapter = self.optimizer.step(lr, self.adapter.clone(), gradients);
         self.losses.push(loss);
         self.step += 1;

@@ -141,7 +141,7 @@ pub enum Schedule {
 pub enum OptimizerConfig {
     /// Stochastic gradient descent with momentum; weight decay is added to the gradient.
     Sgd {
-        /// Learning rate.
+        /// Learning rate for a logit scale of 100; scaled up for milder ones.
         lr: f64,
         /// Momentum, without dampening.
         momentum: f64,
@@ -158,6 +158,17 @@ pub enum OptimizerConfig {
 }
 
 impl OptimizerConfig {
+    /// What the learning rate is multiplied with for a backbone of this logit scale.
+    ///
+    /// The field's rates for SGD were found at CLIP's scale of 100, and the gradient is proportional to the scale, so
+    /// that a backbone with a milder temperature would hardly move. Adam does not see the size of a gradient.
+    pub(crate) fn scale_factor(&self, logit_scale: f32) -> f64 {
+        match self {
+            Self::Sgd { .. } => 100.0 / f64::from(logit_scale.clamp(1.0, 100.0)),
+            Self::Adamw { .. } => 1.0,
+        }
+    }
+
     /// The learning rate at the top of the schedule.
     pub fn lr(&self) -> f64 {
         match self {

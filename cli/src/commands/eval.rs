@@ -55,7 +55,11 @@ fn text(result: &EvalResult) -> String {
         metrics.ece
     ));
     if !evaluation.skipped.is_empty() {
-        text.push_str(&format!("images that could not be read: {}\n", evaluation.skipped.join(", ")));
+        text.push_str(&format!(
+            "could not be read ({}): {}\n",
+            evaluation.skipped.len(),
+            evaluation.skipped.join(", ")
+        ));
     }
     text
 }

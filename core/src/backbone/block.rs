@@ -87,7 +87,8 @@ impl Block {
     /// `[batch, tokens, width]` to the same; with `first_only`, to the first token alone, `[batch, 1, width]`.
     ///
     /// After the last block of the image tower only the class token is read, so there the queries, the MLP and the
-    /// residual stream of all other tokens are not computed. This changes no value.
+    /// residual stream of all other tokens are not computed. This changes no value for adapters that treat tokens one by
+    /// one; others say so with [`Sites::needs_all_tokens`].
     pub(super) fn forward(&self, stream: Tensor<3>, first_only: bool, context: BlockContext<'_>) -> Tensor<3> {
         let BlockContext { at, sites, pass, .. } = context;
         let normed = norm(&self.norm1, NormSite::Attention(at), stream.clone(), sites, pass);

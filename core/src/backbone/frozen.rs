@@ -175,8 +175,17 @@ impl Backbone {
 
     /// The rest of a tower through the adapter, short of its feature site: `[rows, dim]`, not normalised.
     ///
+    /// # Panics
+    /// When `partial` has come further than the adapter's entry, so that the adapter would be passed over.
+    ///
     /// A classifier averages the templates of a class here, so that the feature site sees classes, not texts.
     pub fn output(&self, tower: Tower, partial: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        assert!(
+            partial.entry <= sites.entry(tower).min(Entry::Feature),
+            "the {tower} tower was advanced to {:?}, past the adapter's entry {:?}",
+            partial.entry,
+            sites.entry(tower)
+        );
         let partial = match tower {
             Tower::Image => self.model.image.advance(&self.spec.image, partial, Entry::Feature, sites, pass),
             Tower::Text => self.model.text.advance(&self.spec.text, partial, Entry::Feature, sites, pass),
@@ -219,7 +228,13 @@ impl Backbone {
 
     /// A copy whose linear layers carry the adapter's weight-space change; the original is untouched and shares all
     /// other weights with it. Its digest is its own.
-    pub fn fold(&self, sites: &dyn Sites) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an adapter that cannot be written into linear weights as a whole.
+    pub fn fold(&self, sites: &dyn Sites) -> Result<Self> {
+        if !sites.folds() {
+            return Err(Error::invalid("fold", "this adapter does more than change linear layers; pass it in instead"));
+        }
         let mut model = self.model.clone();
         for (tower, blocks) in [(Tower::Image, &mut model.image.blocks), (Tower::Text, &mut model.text.blocks)] {
             for (block, weights) in blocks.iter_mut().enumerate() {
@@ -237,7 +252,7 @@ impl Backbone {
             }
         }
         let digest = state_dict::digest(&self.spec, &model.state_dict(&self.spec));
-        Self {
+        Ok(Self {
             name: format!("{}+folded", self.name),
             spec: self.spec.clone(),
             model,
@@ -246,7 +261,7 @@ impl Backbone {
             preprocess: self.preprocess.clone(),
             digest,
             device: self.device.clone(),
-        }
+        })
     }
 
     /// The canonical tensors, e.g. to write a checkpoint.

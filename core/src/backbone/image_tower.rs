@@ -98,7 +98,7 @@ impl ImageTower {
                         pass,
                     };
                     let last = block + 1 == self.blocks.len();
-                    let stream = self.blocks[block].forward(stream, last, context);
+                    let stream = self.blocks[block].forward(stream, last && !sites.needs_all_tokens(tower), context);
                     let next = if last { Entry::Head } else { Entry::Block(block + 1) };
                     Partial::tokens(next, stream, None)
                 }

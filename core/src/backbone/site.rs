@@ -37,7 +37,7 @@ impl fmt::Display for Tower {
 pub enum Entry {
     /// The embedded input tokens: before positions in the text tower, before the first normalisation in the image tower.
     Tokens,
-    /// The input of block `i`, before its token site.
+    /// The input of block `i`, before its token site. Block 0's token site belongs to [`Entry::Tokens`].
     Block(usize),
     /// After the last block: final normalisation, pooling and projection.
     Head,
@@ -139,7 +139,8 @@ pub enum BranchSite {
 pub struct Base<'a, At, Layer> {
     /// Where this is.
     pub at: At,
-    /// The frozen layer itself.
+    /// The frozen layer itself, also inside a stack: an adapter that reads weights (DoRA) sees those of the backbone and
+    /// belongs innermost.
     pub layer: &'a Layer,
     next: &'a dyn Fn(Tensor<3>) -> Tensor<3>,
 }
@@ -221,6 +222,13 @@ pub trait Sites: Send + Sync {
         false
     }
 
+    /// Whether every token of a tower's last block is needed, because this adapter mixes tokens at a branch or norm site
+    /// (convolutional and temporal adapters). Otherwise only the token that is pooled is computed there.
+    fn needs_all_tokens(&self, tower: Tower) -> bool {
+        let _ = tower;
+        false
+    }
+
     /// Input tokens of a block, `[batch, tokens, width]`. Block 0 is met where the literature inserts prompts: in the
     /// text tower before positions are added, in the image tower after that and before the first normalisation.
     /// The image tower may add tokens at the end; the text tower replaces tokens in place, since its end-of-text
@@ -260,6 +268,12 @@ pub trait Sites: Send + Sync {
         scores.logits
     }
 
+    /// Whether [`fold`](Self::fold) expresses all of this adapter. An adapter that also acts on tokens, norms, branches,
+    /// features or scores cannot be folded.
+    fn folds(&self) -> bool {
+        false
+    }
+
     /// The same change written into the weights of one linear layer, or `None` where this adapter leaves it alone.
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
         let _ = (at, layer);
@@ -272,6 +286,10 @@ pub trait Sites: Send + Sync {
 pub struct Frozen;
 
 impl Sites for Frozen {
+    fn folds(&self) -> bool {
+        true
+    }
+
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Never
     }
@@ -299,6 +317,14 @@ impl Stack<'_> {
 }
 
 impl Sites for Stack<'_> {
+    fn needs_all_tokens(&self, tower: Tower) -> bool {
+        self.0.iter().any(|member| member.needs_all_tokens(tower))
+    }
+
+    fn folds(&self) -> bool {
+        self.0.iter().all(|member| member.folds())
+    }
+
     fn entry(&self, tower: Tower) -> Entry {
         self.0.iter().map(|member| member.entry(tower)).min().unwrap_or(Entry::Never)
     }

@@ -1,0 +1,88 @@
+//! Fit, evaluate, predict: what a user does on the first day.
+
+use super::Program;
+use super::program::{adapter_bytes, sample, short_fit};
+
+const METHODS: [&str; 3] = ["linear-probe", "coop", "lora"];
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
+    let program = Program::new();
+    for method in METHODS {
+        for (seed, output) in [("1", "a"), ("1", "b"), ("2", "c")] {
+            program.succeed(&short_fit(method, seed, &format!("{method}-{output}")));
+        }
+        let [a, b, c] = ["a", "b", "c"].map(|run| adapter_bytes(&program.path(&format!("{method}-{run}"))));
+        assert!(a == b, "{method}");
+        assert!(a != c, "{method}");
+    }
+}
+
+#[test]
+fn a_written_recipe_makes_the_adapter_again() {
+    let program = Program::new();
+    program.succeed(&short_fit("lora", "3", "first"));
+    program.succeed(&["fit", "first/recipe.toml", "-o", "second"]);
+    assert!(adapter_bytes(&program.path("first")) == adapter_bytes(&program.path("second")));
+}
+
+#[test]
+fn evaluation_agrees_with_the_report_of_the_fit() {
+    let program = Program::new();
+    for method in METHODS {
+        let fit = program.json(&short_fit(method, "1", method));
+        let eval = program.json(&["eval", "-b", "pocket", "-d", sample(), "-a", method]);
+        assert_eq!(fit["runs"][0]["accuracy"], eval["accuracy"], "{method}");
+        assert_eq!(eval["n"], 179);
+        let accuracy = eval["accuracy"].as_f64().expect("a number");
+        assert!((0.0..=1.0).contains(&accuracy));
+        for key in ["classes", "per_class", "confusion"] {
+            assert_eq!(eval[key].as_array().map(Vec::len), Some(10), "{key}");
+        }
+        assert!(eval["ece"].is_f64() && eval["seconds"].is_f64());
+        for file in ["report.json", "report.html", "recipe.toml"] {
+            assert!(program.path(method).join(file).is_file(), "{method}/{file}");
+        }
+    }
+}
+
+#[test]
+fn several_seeds_give_mean_and_spread() {
+    let program = Program::new();
+    let fit = program.json(&short_fit("coop", "1,2", "runs"));
+    assert_eq!(fit["runs"].as_array().map(Vec::len), Some(2));
+    assert_eq!(fit["accuracy"]["n"], 2);
+    assert!(program.path("runs/seed-2/adapter.json").is_file());
+}
+
+#[test]
+fn predictions_are_probabilities_best_first() {
+    let program = Program::new();
+    program.succeed(&short_fit("linear-probe", "1", "probe"));
+    let image = inarch_core::file::list(&std::path::Path::new(sample()).join("test/hat")).expect("images")[0].clone();
+    let image = image.display().to_string();
+    let result = program.json(&["predict", "-b", "pocket", "-a", "probe", "--top-k", "10", &image]);
+    let predictions = result["images"][0]["predictions"].as_array().expect("a list");
+    let scores: Vec<f64> = predictions.iter().map(|one| one["score"].as_f64().expect("a number")).collect();
+    assert_eq!(scores.len(), 10);
+    assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-4);
+    assert!(scores.is_sorted_by(|left, right| left >= right));
+    let text = program.succeed(&["predict", "-b", "pocket", "--classes", "hat,a dog", "--top-k", "1", &image]);
+    assert_eq!(text.lines().count(), 1);
+    assert!(text.contains("hat") || text.contains("a dog"), "{text}");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let program = Program::new();
+    for command in ["demo", "fit", "eval", "predict", "encode", "pretrain", "backbone", "doctor"] {
+        assert!(program.succeed(&[command, "--help"]).contains("Usage"), "{command}");
+    }
+    assert!(program.succeed(&["--version"]).starts_with("inarch "));
+    let doctor = program.json(&["doctor"]);
+    assert!(doctor["devices"].as_array().is_some_and(|devices| devices.iter().any(|device| device["name"] == "cpu")));
+    assert_eq!(program.json(&["backbone", "list"])["backbones"][0]["name"], "pocket");
+    let (first, second) =
+        (program.json(&["backbone", "show", "pocket"]), program.json(&["backbone", "show", "pocket"]));
+    assert_eq!(first, second);
+}

@@ -1,0 +1,106 @@
+//! Bad input: the culprit and the cure on stderr, the right exit code, nothing on stdout, nothing half-written.
+
+use std::path::Path;
+
+use super::Program;
+use super::program::{sample, short_fit};
+use crate::support::fixture;
+
+#[test]
+fn wrong_usage_is_2_with_a_suggestion() {
+    let program = Program::new();
+    program.fail(&["fit", "-b", "pocket", "-d", sample(), "-m", "lorra"], 2, &["lorra", "did you mean `lora`?"]);
+    program.fail(&["eval", "-b", "pockte", "-d", sample()], 2, &["pockte", "did you mean `pocket`?"]);
+    program.fail(&["eval", "-b", "pocket", "-d", sample(), "--device", "cuda"], 1, &["--features cuda"]);
+    program.fail(&["eval", "-b", "pocket", "-d", sample(), "--device", "tpu"], 2, &["tpu", "cpu"]);
+    program.fail(&["eval", "--nonsense"], 2, &["--nonsense"]);
+    program.fail(&["fit", "-m", "lora", "-d", sample()], 2, &["no backbone", "-b"]);
+    program.fail(&["predict", "-b", "pocket", "x.jpg"], 2, &["names of the classes"]);
+    let mut arguments = short_fit("lora", "1", "out");
+    arguments.extend(["--set", "method.rang=4"]);
+    program.fail(&arguments, 2, &["rang"]);
+    arguments.truncate(arguments.len() - 1);
+    arguments.push("method.targets=[\"image.*.qproj\"]");
+    program.fail(&arguments, 2, &["image.*.qproj", "image.blocks.0.q_proj"]);
+    assert!(!program.path("out").exists());
+}
+
+#[test]
+fn an_adapter_of_another_backbone_is_refused_with_3() {
+    let program = Program::new();
+    program.succeed(&short_fit("coop", "1", "coop"));
+    let other = fixture("parity/clip_tiny/quick").display().to_string();
+    program.fail(&["eval", "-b", &other, "-d", sample(), "-a", "coop"], 3, &["refused", "pocket", "quick"]);
+}
+
+#[test]
+fn a_damaged_adapter_is_named() {
+    let program = Program::new();
+    program.succeed(&short_fit("linear-probe", "1", "probe"));
+    let path = program.path("probe/adapter.safetensors");
+    let mut bytes = std::fs::read(&path).expect("reads");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    std::fs::write(&path, bytes).expect("writes");
+    let arguments = ["eval", "-b", "pocket", "-d", sample(), "-a", "probe"];
+    program.fail(&arguments, 1, &["adapter.safetensors", "changed or damaged"]);
+}
+
+#[test]
+fn a_corrupt_image_is_named_or_skipped_and_counted() {
+    let program = Program::new();
+    let data = program.path("data");
+    copy(Path::new(sample()), &data);
+    let bad = data.join("test/hat/broken.jpg");
+    std::fs::write(&bad, b"this is no image").expect("writes");
+    let data = data.display().to_string();
+    program.fail(&["eval", "-b", "pocket", "-d", &data], 1, &["broken.jpg", "--on-bad-image skip"]);
+    let eval = program.json(&["eval", "-b", "pocket", "-d", &data, "--on-bad-image", "skip"]);
+    assert_eq!(eval["n"], 179);
+    assert!(eval["skipped"][0].as_str().is_some_and(|path| path.ends_with("broken.jpg")));
+
+    std::fs::remove_file(&bad).expect("removes");
+    std::fs::remove_dir_all(program.path("data/train/hat")).expect("removes");
+    std::fs::create_dir(program.path("data/train/hat")).expect("creates");
+    program.fail(&["fit", "-b", "pocket", "-d", &data, "-m", "coop", "-o", "out"], 1, &["hat"]);
+    assert!(!program.path("out").exists());
+}
+
+#[test]
+fn missing_and_damaged_inputs_are_named() {
+    let program = Program::new();
+    program.fail(&["eval", "-b", "pocket", "-d", "nowhere"], 1, &["nowhere"]);
+    program.fail(&["eval", "-b", "./nowhere", "-d", sample()], 2, &["nowhere", "config.json"]);
+    program.fail(&["predict", "-b", "pocket", "--classes", "a,b", "missing.jpg"], 1, &["missing.jpg"]);
+
+    let backbone = program.path("clip");
+    copy(&fixture("parity/clip_tiny/quick"), &backbone);
+    let weights = backbone.join("model.safetensors");
+    let bytes = std::fs::read(&weights).expect("reads");
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).expect("writes");
+    let backbone = backbone.display().to_string();
+    program.fail(&["backbone", "show", &backbone], 1, &["model.safetensors", "truncated"]);
+
+    program.succeed(&["encode", "-b", "pocket", "--images", sample(), "-o", "f.safetensors"]);
+    let other = fixture("parity/clip_tiny/quick").display().to_string();
+    program.fail(&["eval", "-b", &other, "-d", "f.safetensors"], 3, &["refused", "backbone of the features"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_that_cannot_be_written_is_named() {
+    let program = Program::new();
+    std::fs::write(program.path("file"), b"").expect("writes");
+    program.fail(&short_fit("coop", "1", "file/out"), 1, &["file/out"]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("creates");
+    for path in inarch_core::file::list(from).expect("lists") {
+        let into = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &into);
+        } else {
+            std::fs::copy(&path, into).expect("copies");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The binary as a user meets it: from an empty folder, through arguments, files, stdout, stderr and exit codes.
+
+mod adapters;
+mod errors;
+mod features;
+mod pairs;
+mod program;
+mod real_images;
+mod resume;
+
+use program::Program;

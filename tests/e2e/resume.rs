@@ -1,0 +1,67 @@
+//! A run that is stopped and started again ends in the bytes of one that was not.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::Program;
+use super::program::{adapter_bytes, sample};
+
+const STEPS: &str = "train.budget={ iterations = 250 }";
+
+fn arguments(output: &str) -> Vec<&str> {
+    vec!["fit", "-b", "pocket", "-d", sample(), "-m", "lora", "--shots", "2", "--set", STEPS, "-o", output]
+}
+
+/// Starts a fit and waits until its training has begun.
+fn started(program: &Program, output: &str) -> Child {
+    let child = program.command(&arguments(output)).stderr(Stdio::null()).spawn().expect("the binary starts");
+    let recipe = program.path(output).join("recipe.toml");
+    let begun = Instant::now();
+    while !recipe.is_file() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // A few steps, well before the last.
+    std::thread::sleep(Duration::from_millis(600));
+    child
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = inarch_core::file::list(folder).expect("the run's folder");
+    entries.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_the_same_command_goes_on() {
+    let program = Program::new();
+    program.succeed(&arguments("whole"));
+    let mut child = started(&program, "stopped");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    assert_eq!(child.wait().expect("ends").code(), Some(1));
+    assert!(
+        files(&program.path("stopped")).contains(&"state.json".to_string()),
+        "{:?}",
+        files(&program.path("stopped"))
+    );
+    assert!(!program.path("stopped/adapter.json").exists());
+
+    let run = program.run(&arguments("stopped"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("going on from step"), "{}", run.stderr);
+    assert!(adapter_bytes(&program.path("whole")) == adapter_bytes(&program.path("stopped")));
+    assert!(!files(&program.path("stopped")).iter().any(|name| name.starts_with("state")));
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_in_the_way() {
+    let program = Program::new();
+    program.succeed(&arguments("whole"));
+    let mut child = started(&program, "killed");
+    child.kill().expect("kills");
+    child.wait().expect("ends");
+    assert!(!program.path("killed/adapter.json").exists());
+    program.succeed(&arguments("killed"));
+    assert!(adapter_bytes(&program.path("whole")) == adapter_bytes(&program.path("killed")));
+}
