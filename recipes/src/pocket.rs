@@ -3,7 +3,7 @@
 /// Its name.
 pub const NAME: &str = "pocket";
 /// What it is, in a line.
-pub const ABOUT: &str = "ships with inarch: a CLIP of 1.4 M parameters for 32-pixel images, trained on CIFAR-10";
+pub const ABOUT: &str = "ships with inarch: a CLIP of 1.2 M parameters for 32-pixel images, trained on CIFAR-10";
 
 /// Its files in the Hugging Face layout: name and content.
 pub const FILES: [(&str, &[u8]); 4] = [
