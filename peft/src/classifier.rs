@@ -24,20 +24,24 @@ impl<'a> Classifier<'a> {
     /// A zero-shot classifier over `classes`.
     ///
     /// # Errors
-    /// No class, no template, or a text the tokenizer refuses.
+    /// No class, no template, or a prompt that does not fit into the backbone's context.
     pub fn zero_shot(backbone: &'a Backbone, classes: &[String], templates: &[Template]) -> Result<Self> {
         if classes.is_empty() || templates.is_empty() {
             return Err(inarch_core::Error::invalid("classes and templates", "at least one of each is needed").into());
         }
         let texts: Vec<String> =
             classes.iter().flat_map(|class| templates.iter().map(move |template| template.fill(class))).collect();
-        Ok(Self {
-            backbone,
-            classes: classes.to_vec(),
-            templates: templates.to_vec(),
-            rows: backbone.tokenize(&texts)?,
-            known: None,
-        })
+        let tokens = backbone.tokenizer().encode(&texts)?;
+        if let Some(at) = tokens.iter().position(|tokens| tokens.truncated) {
+            // A class name that is cut could read like another one.
+            let reason = format!(
+                "longer than the {} tokens of this backbone: shorten the class name or the template",
+                backbone.spec().text.context
+            );
+            return Err(inarch_core::Error::invalid(format!("prompt `{}`", texts[at]), reason).into());
+        }
+        let rows = tokens.into_iter().map(|tokens| tokens.ids).collect();
+        Ok(Self { backbone, classes: classes.to_vec(), templates: templates.to_vec(), rows, known: None })
     }
 
     /// A classifier over `classes` for an adapter that was trained over `trained`. The method's own prompt, if it has

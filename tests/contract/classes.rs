@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 use inarch_core::backbone::Pass;
-use inarch_peft::Error;
+use inarch_peft::{Classifier, Error};
 
 use super::case::{artifact, methods, scores, trained};
-use crate::support::{classes, pixels, plain, same, tiny};
+use crate::support::{classes, pixels, plain, same, templates, tiny};
 
 #[test]
 fn the_scores_of_an_image_do_not_depend_on_its_batch() {
@@ -53,4 +53,11 @@ fn a_class_that_was_never_trained_is_refused_where_it_needs_a_row() {
         let none: [String; 0] = [];
         assert!(artifact.classifier(tiny(), Some(&none)).is_err(), "{}: no class at all", config.name());
     }
+}
+
+#[test]
+fn a_class_whose_name_would_be_cut_is_refused() {
+    let long = vec!["one two three four five six seven eight nine ten eleven twelve".to_string()];
+    let error = Classifier::zero_shot(tiny(), &long, &templates()).expect_err("a prompt over the context").to_string();
+    assert!(error.contains("eleven") && error.contains("20 tokens"), "{error}");
 }
