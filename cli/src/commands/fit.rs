@@ -36,6 +36,8 @@ struct FitRun {
 }
 
 pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    // From here on Ctrl-C stops between steps, also while files are still being opened.
+    let control = bars.control();
     let layers = layers(args)?;
     let seeds = if args.seed.is_empty() { vec![layers.clone().finish()?.seed] } else { args.seed.clone() };
     let recipe = layers.finish()?;
@@ -49,7 +51,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     let backbone = backbones::open(&backbone_name, &device)?;
     let dataset = open_dataset(&data, recipe.root.as_deref())?;
     let policy = recipe.on_bad_image.into();
-    let session = Session::new(&backbone, &dataset, recipe.subset, policy, bars.control())?;
+    let session = Session::new(&backbone, &dataset, recipe.subset, policy, control)?;
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&recipe, backbone.name(), &dataset.name));
 
     let mut reports = Vec::new();
