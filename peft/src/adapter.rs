@@ -1,135 +1,137 @@
-//! Every method, in one closed enum: the only list of methods in this crate.
+//! Every method, in one closed list: the only one in this crate.
 
-use burn::module::{Module, ModuleVisitor};
-use burn::nn::Linear;
-use burn::tensor::{Device, Tensor};
-use inarch_core::Seed;
+use burn::module::{Module, ModuleMapper, ModuleVisitor};
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearSite, NormBase, Pass, Scores, Sites, Tower,
+    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearSite, NormBase, NormSite, Pass, Scores, Sites, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
 use crate::coop::{Coop, CoopConfig};
 use crate::error::Result;
+use crate::learner::Learner;
 use crate::linear_probe::{LinearProbe, LinearProbeConfig};
 use crate::lora::{Lora, LoraConfig};
+use crate::method::{Method, Prior, Start};
 
-/// A method and its settings, as written in recipes and artifacts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "kebab-case")]
-pub enum MethodConfig {
+/// Writes the two enums and every exhaustive match over them.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $variant:ident($config:ident): $name:literal,)*) => {
+        /// A method and its settings, as written in recipes and artifacts.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "name")]
+        pub enum MethodConfig {
+            $($(#[$doc])* #[serde(rename = $name)] $variant($config),)*
+        }
+
+        /// The names of all methods.
+        pub const METHODS: &[&str] = &[$($name),*];
+
+        impl MethodConfig {
+            /// The method of this name with its paper's settings, or `None`.
+            pub fn preset(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$variant($config::default())),)*
+                    _ => None,
+                }
+            }
+
+            /// The method's name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// See [`Method::bound_to_classes`].
+            pub fn bound_to_classes(&self) -> bool {
+                match self { $(Self::$variant(config) => config.bound_to_classes(),)* }
+            }
+
+            /// See [`Method::starts_as_zero_shot`].
+            pub fn starts_as_zero_shot(&self) -> bool {
+                match self { $(Self::$variant(config) => config.starts_as_zero_shot(),)* }
+            }
+
+            /// See [`Method::templates`].
+            ///
+            /// # Errors
+            /// A setting that gives no valid prompt.
+            pub fn templates(&self) -> Result<Vec<Template>> {
+                match self { $(Self::$variant(config) => config.templates(),)* }
+            }
+
+            /// See [`Method::prior`].
+            pub fn prior(&self) -> Prior {
+                match self { $(Self::$variant(config) => config.prior(),)* }
+            }
+
+            /// See [`Method::needs_support`].
+            pub fn needs_support(&self) -> bool {
+                match self { $(Self::$variant(config) => config.needs_support(),)* }
+            }
+
+            /// See [`Method::trainable`].
+            pub fn trainable(&self, backbone: &Backbone, classes: usize) -> usize {
+                match self { $(Self::$variant(config) => config.trainable(backbone, classes),)* }
+            }
+
+            /// A fresh adapter.
+            ///
+            /// # Errors
+            /// A setting outside its domain.
+            pub fn init(&self, start: &Start<'_>) -> Result<Adapter> {
+                Ok(match self { $(Self::$variant(config) => Adapter::$variant(config.init(start)?),)* })
+            }
+        }
+
+        /// A trained or fresh adapter of any method.
+        #[derive(Module, Debug)]
+        #[expect(
+            clippy::large_enum_variant,
+            reason = "an adapter is moved a few times in a run, and a burn module cannot be boxed"
+        )]
+        pub enum Adapter {
+            $($(#[$doc])* $variant($variant),)*
+        }
+
+        impl Adapter {
+            /// The adapter as the training loop sees it.
+            pub fn learner(&self) -> &dyn Learner {
+                match self { $(Self::$variant(adapter) => adapter,)* }
+            }
+
+            /// The same, to be changed at the start of a stage.
+            pub fn learner_mut(&mut self) -> &mut dyn Learner {
+                match self { $(Self::$variant(adapter) => adapter,)* }
+            }
+
+            /// Visits the parameters under the method's own paths, without the variant's name.
+            pub fn visit_parameters<V: ModuleVisitor>(&self, visitor: &mut V) {
+                match self { $(Self::$variant(adapter) => adapter.visit(visitor),)* }
+            }
+
+            /// Maps the parameters under the method's own paths, without the variant's name.
+            #[must_use]
+            pub fn map_parameters<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+                match self { $(Self::$variant(adapter) => Self::$variant(adapter.map(mapper)),)* }
+            }
+        }
+    };
+}
+methods! {
     /// One prototype for each class.
-    LinearProbe(LinearProbeConfig),
+    LinearProbe(LinearProbeConfig): "linear-probe",
     /// Learned context tokens.
-    Coop(CoopConfig),
+    Coop(CoopConfig): "coop",
     /// Low-rank updates of linear layers.
-    Lora(LoraConfig),
-}
-
-/// The names of all methods.
-pub const METHODS: [&str; 3] = ["linear-probe", "coop", "lora"];
-
-impl MethodConfig {
-    /// The method of this name with its paper's settings, or `None`.
-    pub fn preset(name: &str) -> Option<Self> {
-        match name {
-            "linear-probe" => Some(Self::LinearProbe(LinearProbeConfig::default())),
-            "coop" => Some(Self::Coop(CoopConfig::default())),
-            "lora" => Some(Self::Lora(LoraConfig::default())),
-            _ => None,
-        }
-    }
-
-    /// The method's name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::LinearProbe(_) => "linear-probe",
-            Self::Coop(_) => "coop",
-            Self::Lora(_) => "lora",
-        }
-    }
-
-    /// Whether the adapter has a row for each class, so that it answers for its own classes only.
-    pub fn bound_to_classes(&self) -> bool {
-        match self {
-            Self::LinearProbe(_) => true,
-            Self::Coop(_) | Self::Lora(_) => false,
-        }
-    }
-
-    /// The prompt this method brings along, in place of the recipe's templates.
-    ///
-    /// # Errors
-    /// A setting that gives no valid prompt.
-    pub fn template(&self) -> Result<Option<Template>> {
-        match self {
-            Self::Coop(config) => Coop::template(config).map(Some),
-            Self::LinearProbe(_) | Self::Lora(_) => Ok(None),
-        }
-    }
-
-    /// A fresh adapter on `device`. `class_features` are the zero-shot text features, `[classes, dim]`.
-    ///
-    /// # Errors
-    /// A setting outside its domain.
-    pub fn init(
-        &self,
-        backbone: &Backbone,
-        class_features: &Tensor<2>,
-        seed: Seed,
-        device: &Device,
-    ) -> Result<Adapter> {
-        Ok(match self {
-            Self::LinearProbe(_) => Adapter::LinearProbe(LinearProbe::init(class_features.clone(), device)),
-            Self::Coop(config) => Adapter::Coop(Coop::init(config, backbone, seed, device)?),
-            Self::Lora(config) => Adapter::Lora(Lora::init(config, backbone, seed, device)?),
-        })
-    }
-}
-
-/// A trained or fresh adapter of any method.
-#[derive(Module, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "an adapter is moved a few times in a run, and a burn module cannot be boxed"
-)]
-pub enum Adapter {
-    /// See [`LinearProbe`].
-    LinearProbe(LinearProbe),
-    /// See [`Coop`].
-    Coop(Coop),
-    /// See [`Lora`].
-    Lora(Lora),
+    Lora(LoraConfig): "lora",
 }
 
 impl Adapter {
     /// The adapter as the towers see it.
     pub fn sites(&self) -> &dyn Sites {
-        match self {
-            Self::LinearProbe(adapter) => adapter,
-            Self::Coop(adapter) => adapter,
-            Self::Lora(adapter) => adapter,
-        }
-    }
-
-    /// Visits the parameters under the method's own paths, without the variant's name.
-    pub fn visit_parameters<V: ModuleVisitor>(&self, visitor: &mut V) {
-        match self {
-            Self::LinearProbe(adapter) => adapter.visit(visitor),
-            Self::Coop(adapter) => adapter.visit(visitor),
-            Self::Lora(adapter) => adapter.visit(visitor),
-        }
-    }
-
-    /// Maps the parameters under the method's own paths, without the variant's name.
-    #[must_use]
-    pub fn map_parameters<M: burn::module::ModuleMapper>(self, mapper: &mut M) -> Self {
-        match self {
-            Self::LinearProbe(adapter) => Self::LinearProbe(adapter.map(mapper)),
-            Self::Coop(adapter) => Self::Coop(adapter.map(mapper)),
-            Self::Lora(adapter) => Self::Lora(adapter.map(mapper)),
-        }
+        self.learner()
     }
 }
 
@@ -140,6 +142,10 @@ impl Sites for Adapter {
 
     fn conditions_text(&self) -> bool {
         self.sites().conditions_text()
+    }
+
+    fn needs_all_tokens(&self, tower: Tower) -> bool {
+        self.sites().needs_all_tokens(tower)
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
@@ -166,15 +172,15 @@ impl Sites for Adapter {
         self.sites().logits(scores, pass)
     }
 
-    fn needs_all_tokens(&self, tower: Tower) -> bool {
-        self.sites().needs_all_tokens(tower)
-    }
-
     fn folds(&self) -> bool {
         self.sites().folds()
     }
 
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
         self.sites().fold(at, layer)
+    }
+
+    fn fold_norm(&self, at: NormSite, layer: &LayerNorm) -> Option<LayerNorm> {
+        self.sites().fold_norm(at, layer)
     }
 }

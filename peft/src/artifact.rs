@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::{Adapter, MethodConfig};
 use crate::classifier::Classifier;
 use crate::error::{Error, Result};
+use crate::method::Start;
 
 /// The version of the format that this code writes.
 pub const SCHEMA: u32 = 1;
@@ -71,7 +72,7 @@ pub struct Manifest {
     pub parents: Vec<Digest>,
     /// Figures of the run that made it, by name.
     pub metrics: BTreeMap<String, f64>,
-    /// Number of learned values.
+    /// Number of trained values.
     pub parameters: usize,
     /// Identity of `adapter.safetensors`.
     pub tensors: Digest,
@@ -185,7 +186,8 @@ impl Artifact {
         let (tensors, _) = read_safetensors(&path)?;
         let device = backbone.device();
         let features = burn::tensor::Tensor::zeros([manifest.classes.len(), backbone.spec().dim], device);
-        let adapter = manifest.method.init(backbone, &features, Seed::new(0), device)?;
+        let start = Start { saved: Some(&tensors), ..Start::new(backbone, &features, Seed::new(0), device) };
+        let adapter = manifest.method.init(&start)?;
         let adapter = adapter.with_parameters(tensors, device).map_err(malformed)?;
         Ok(Self { manifest, adapter })
     }

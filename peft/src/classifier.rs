@@ -1,11 +1,15 @@
 //! Class names to scores: the one path that zero-shot, training and evaluation share.
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Partial, Pass, Scores, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, Frozen, Partial, Pass, Scores, Sites, Tower, normalise};
 use inarch_core::text::Template;
 
 use crate::adapter::MethodConfig;
 use crate::error::{Error, Result};
+use crate::method::Prior;
+
+/// Rows of frozen texts in one batch.
+const ROWS: usize = 256;
 
 /// Some classes, tokenised for a backbone and a method.
 ///
@@ -18,6 +22,15 @@ pub struct Classifier<'a> {
     templates: Vec<Template>,
     rows: Vec<Vec<u32>>,
     known: Option<Vec<usize>>,
+    prior: Option<Tensor<2>>,
+}
+
+/// Class features as one pass through the text tower gives them.
+pub struct ClassText {
+    /// `[classes, dim]`; with an image-conditioned prompt `[images * classes, dim]`, image-major. Not normalised.
+    pub features: Tensor<2>,
+    /// With several prompts a class: their features before the mean, `[classes, prompts, dim]`, normalised.
+    pub prompts: Option<Tensor<3>>,
 }
 
 impl<'a> Classifier<'a> {
@@ -41,7 +54,7 @@ impl<'a> Classifier<'a> {
             return Err(inarch_core::Error::invalid(format!("prompt `{}`", texts[at]), reason).into());
         }
         let rows = tokens.into_iter().map(|tokens| tokens.ids).collect();
-        Ok(Self { backbone, classes: classes.to_vec(), templates: templates.to_vec(), rows, known: None })
+        Ok(Self { backbone, classes: classes.to_vec(), templates: templates.to_vec(), rows, known: None, prior: None })
     }
 
     /// A classifier over `classes` for an adapter that was trained over `trained`. The method's own prompt, if it has
@@ -56,10 +69,12 @@ impl<'a> Classifier<'a> {
         classes: &[String],
         templates: &[Template],
     ) -> Result<Self> {
-        let own = config.template()?;
-        let mut classifier = match &own {
-            Some(template) => Self::zero_shot(backbone, classes, std::slice::from_ref(template))?,
-            None => Self::zero_shot(backbone, classes, templates)?,
+        let own = config.templates()?;
+        let mut classifier = Self::zero_shot(backbone, classes, if own.is_empty() { templates } else { &own })?;
+        classifier.prior = match config.prior() {
+            Prior::None => None,
+            Prior::Run => Some(Self::zero_shot(backbone, classes, templates)?.mean_features()),
+            Prior::Own(own) => Some(Self::zero_shot(backbone, classes, &own)?.mean_features()),
         };
         if config.bound_to_classes() {
             let row = |class: &String| {
@@ -90,30 +105,57 @@ impl<'a> Classifier<'a> {
         self.backbone.start_text(&self.rows, sites.entry(Tower::Text))
     }
 
+    /// Frozen text features that the method holds on to, `[classes, dim]`, if it asks for them.
+    pub fn prior(&self) -> Option<&Tensor<2>> {
+        self.prior.as_ref()
+    }
+
     /// Class features `[classes, dim]`; with an image-conditioned prompt `[images * classes, dim]`, image-major.
     ///
     /// # Panics
     /// When prompts depend on the image and `pass` carries no image features.
     pub fn text(&self, start: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        self.encode(start, sites, pass).features
+    }
+
+    /// As [`text`](Self::text), with the features of the single prompts.
+    ///
+    /// # Panics
+    /// When prompts depend on the image and `pass` carries no image features.
+    pub fn encode(&self, start: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> ClassText {
         assert!(
             !sites.conditions_text() || pass.condition.is_some(),
             "this adapter's prompts depend on the image: the pass must carry image features"
         );
-        let pass = Pass { classes: self.known.as_deref(), ..*pass };
+        let pass = self.pass(pass);
         let output = self.backbone.output(Tower::Text, start, sites, &pass);
         let count = self.templates.len();
-        let output = if count == 1 {
-            output
+        let (output, prompts) = if count == 1 {
+            (output, None)
         } else {
             let [rows, dim] = output.dims();
-            normalise(output).reshape([rows / count, count, dim]).mean_dim(1).reshape([rows / count, dim])
+            let prompts = normalise(output).reshape([rows / count, count, dim]);
+            (prompts.clone().mean_dim(1).reshape([rows / count, dim]), Some(prompts))
         };
-        sites.feature(Tower::Text, output, &pass)
+        ClassText { features: sites.feature(Tower::Text, output, &pass), prompts }
+    }
+
+    /// The pass with what is known about the classes.
+    fn pass<'b>(&'b self, pass: &Pass<'b>) -> Pass<'b> {
+        Pass { classes: self.known.as_deref(), prior: self.prior.as_ref(), ..*pass }
+    }
+
+    /// For each class the mean of its templates' frozen features, not normalised before or after, `[classes, dim]`.
+    fn mean_features(&self) -> Tensor<2> {
+        let parts = self.rows.chunks(ROWS).map(|rows| self.backbone.encode_text(rows, &Frozen, &Pass::evaluate()));
+        let features = Tensor::cat(parts.collect(), 0);
+        let ([rows, dim], count) = (features.dims(), self.templates.len());
+        features.reshape([rows / count, count, dim]).mean_dim(1).reshape([rows / count, dim])
     }
 
     /// Scores `[images, classes]` of image features `[images, dim]` and class features of [`text`](Self::text).
     pub fn logits(&self, image: &Tensor<2>, text: &Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
-        let pass = Pass { classes: self.known.as_deref(), ..*pass };
+        let pass = self.pass(pass);
         if !sites.conditions_text() {
             return self.backbone.similarity(image, text, sites, &pass);
         }

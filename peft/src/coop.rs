@@ -8,13 +8,14 @@
 //! draws from N(0, 0.02) in place of `n` neutral tokens.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
-use inarch_core::Seed;
+use burn::tensor::{Tensor, TensorData};
 use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::learner::Learner;
+use crate::method::{Method, Start};
 
 /// The neutral word whose place a randomly initialised context token takes.
 const PLACEHOLDER: &str = "X";
@@ -43,12 +44,12 @@ pub struct Coop {
     context: Param<Tensor<2>>,
 }
 
-impl Coop {
-    /// A fresh context.
-    ///
-    /// # Errors
+impl Method for CoopConfig {
+    type Adapter = Coop;
+
     /// [`Error::Setting`] when the context leaves no room for a class name.
-    pub fn init(config: &CoopConfig, backbone: &Backbone, seed: Seed, device: &Device) -> Result<Self> {
+    fn init(&self, start: &Start<'_>) -> Result<Coop> {
+        let Start { backbone, device, .. } = *start;
         let width = backbone.width(Tower::Text);
         let room = backbone.spec().text.context.saturating_sub(4);
         // Before anything is drawn: a manifest could ask for all memory.
@@ -57,30 +58,38 @@ impl Coop {
             let fault = Error::Setting { setting: "context", reason };
             if tokens == 0 || tokens > room { Err(fault) } else { Ok(()) }
         };
-        let words = config.words.trim();
+        let words = self.words.trim();
         let context = if words.is_empty() {
-            fits(config.context)?;
-            let values = seed.normals(config.context * width, DEVIATION);
-            Tensor::from_data(TensorData::new(values, [config.context, width]), device)
+            fits(self.context)?;
+            let values = start.seed.normals(self.context * width, DEVIATION);
+            Tensor::from_data(TensorData::new(values, [self.context, width]), device)
         } else {
             let row = backbone.tokenize(&[words])?.remove(0);
             fits(row.len() - 2)?;
             let embedded = backbone.token_embeddings(&row[1..row.len() - 1]);
             Tensor::from_data(embedded.into_data(), device)
         };
-        Ok(Self { context: Param::from_tensor(context) })
+        Ok(Coop { context: Param::from_tensor(context) })
+    }
+
+    fn trainable(&self, backbone: &Backbone, _classes: usize) -> usize {
+        let words = backbone.tokenize(&[self.words.trim()]).map_or(0, |rows| rows[0].len() - 2);
+        if words > 0 { words * backbone.width(Tower::Text) } else { self.context * backbone.width(Tower::Text) }
+    }
+
+    fn starts_as_zero_shot(&self) -> bool {
+        !self.words.trim().is_empty()
     }
 
     /// The text whose tokens the context replaces: `n` tokens, then the class name.
-    ///
-    /// # Errors
-    /// Never for a valid config; the template's own check otherwise.
-    pub fn template(config: &CoopConfig) -> Result<Template> {
-        let words = config.words.trim();
-        let prefix = if words.is_empty() { vec![PLACEHOLDER; config.context].join(" ") } else { words.to_string() };
-        Ok(Template::new(&format!("{prefix} {{}}."))?)
+    fn templates(&self) -> Result<Vec<Template>> {
+        let words = self.words.trim();
+        let prefix = if words.is_empty() { vec![PLACEHOLDER; self.context].join(" ") } else { words.to_string() };
+        Ok(vec![Template::new(&format!("{prefix} {{}}."))?])
     }
 }
+
+impl Learner for Coop {}
 
 impl Sites for Coop {
     fn entry(&self, tower: Tower) -> Entry {

@@ -6,9 +6,13 @@
 //! `classes * dim`. Site: the text feature; neither tower is touched, so every feature is computed once.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use inarch_core::backbone::{Entry, Pass, Sites, Tower, normalise};
+use burn::tensor::{Int, Tensor, TensorData};
+use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Tower, normalise};
 use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::learner::Learner;
+use crate::method::{Method, Start};
 
 /// Euclidean length of a fresh prototype, about that of CLIP's text features. Only directions count in the scores, but
 /// the length decides how far a step turns them.
@@ -25,13 +29,25 @@ pub struct LinearProbe {
     prototypes: Param<Tensor<2>>,
 }
 
-impl LinearProbe {
-    /// Prototypes in the direction of the class text features `[classes, dim]`.
-    pub fn init(text_features: Tensor<2>, device: &Device) -> Self {
-        let text_features = normalise(text_features) * LENGTH;
-        Self { prototypes: Param::from_tensor(Tensor::from_data(text_features.into_data(), device)) }
+impl Method for LinearProbeConfig {
+    type Adapter = LinearProbe;
+
+    /// Prototypes in the direction of the class text features.
+    fn init(&self, start: &Start<'_>) -> Result<LinearProbe> {
+        let features = normalise(start.class_features.clone()) * LENGTH;
+        Ok(LinearProbe { prototypes: Param::from_tensor(Tensor::from_data(features.into_data(), start.device)) })
+    }
+
+    fn trainable(&self, backbone: &Backbone, classes: usize) -> usize {
+        classes * backbone.spec().dim
+    }
+
+    fn bound_to_classes(&self) -> bool {
+        true
     }
 }
+
+impl Learner for LinearProbe {}
 
 impl Sites for LinearProbe {
     fn entry(&self, tower: Tower) -> Entry {

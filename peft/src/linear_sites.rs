@@ -119,8 +119,17 @@ pub fn all_sites(backbone: &Backbone) -> impl Iterator<Item = LinearSite> {
     })
 }
 
+/// The `[d_input, d_output]` of every site that one of `patterns` selects.
+pub(crate) fn selected(backbone: &Backbone, patterns: &[String]) -> impl Iterator<Item = [usize; 2]> {
+    all_sites(backbone).filter_map(move |site| {
+        let name = site.to_string();
+        let chosen = patterns.iter().any(|pattern| matches(pattern, &name));
+        Some(backbone.linear(site).filter(|_| chosen)?.weight.val().dims())
+    })
+}
+
 /// Whether `name` fits `pattern`, in which `*` stands for any run of characters.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };

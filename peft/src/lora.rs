@@ -19,7 +19,9 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::linear_sites::LinearSites;
+use crate::learner::Learner;
+use crate::linear_sites::{LinearSites, selected};
+use crate::method::{Method, Start};
 
 /// Settings of LoRA; the defaults are CLIP-LoRA's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,29 +74,25 @@ pub struct Lora {
     dropout: f64,
 }
 
-impl Lora {
-    /// A fresh update, equal to no update.
-    ///
-    /// # Errors
+impl Method for LoraConfig {
+    type Adapter = Lora;
+
     /// [`Error::Setting`] or [`Error::NoTarget`].
-    pub fn init(config: &LoraConfig, backbone: &Backbone, seed: Seed, device: &Device) -> Result<Self> {
-        if config.rank == 0 {
+    fn init(&self, start: &Start<'_>) -> Result<Lora> {
+        let Start { backbone, device, seed, .. } = *start;
+        if self.rank == 0 {
             return Err(Error::Setting { setting: "rank", reason: "must be at least 1".into() });
         }
-        if !(0.0..1.0).contains(&config.dropout) {
-            return Err(Error::Setting {
-                setting: "dropout",
-                reason: format!("must be in [0, 1), found {}", config.dropout),
-            });
+        if !(0.0..1.0).contains(&self.dropout) {
+            let reason = format!("must be in [0, 1), found {}", self.dropout);
+            return Err(Error::Setting { setting: "dropout", reason });
         }
-        if config.targets.is_empty() {
-            return Err(Error::Setting {
-                setting: "targets",
-                reason: "name at least one site, e.g. `*.q_proj`".into(),
-            });
+        if self.targets.is_empty() {
+            let reason = "name at least one site, e.g. `*.q_proj`".into();
+            return Err(Error::Setting { setting: "targets", reason });
         }
-        let rank = config.rank;
-        let sites = LinearSites::select(backbone, &config.targets, |site, [inputs, outputs]| {
+        let rank = self.rank;
+        let sites = LinearSites::select(backbone, &self.targets, |site, [inputs, outputs]| {
             // Beyond it a factor is larger than the weight itself; a manifest could ask for all memory.
             let limit = inputs.max(outputs);
             if rank > limit {
@@ -107,9 +105,17 @@ impl Lora {
                 b: Param::from_tensor(Tensor::zeros([rank, outputs], device)),
             })
         })?;
-        Ok(Self { sites, scale: config.scale(), dropout: config.dropout })
+        Ok(Lora { sites, scale: self.scale(), dropout: self.dropout })
     }
 
+    fn trainable(&self, backbone: &Backbone, _classes: usize) -> usize {
+        selected(backbone, &self.targets).map(|[inputs, outputs]| self.rank * (inputs + outputs)).sum()
+    }
+}
+
+impl Learner for Lora {}
+
+impl Lora {
     fn dropped(&self, site: LinearSite, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         match pass.mode {
             Mode::Train(step) if self.dropout > 0.0 => {

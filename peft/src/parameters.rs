@@ -8,6 +8,7 @@ use inarch_core::Seed;
 use inarch_core::backbone::{HostTensor, values};
 
 use crate::adapter::Adapter;
+use crate::fixed::is_fixed;
 
 /// Learned tensors by name, in burn's layout (a matrix is `[d_input, d_output]`).
 pub type Parameters = BTreeMap<String, HostTensor>;
@@ -71,7 +72,7 @@ impl ModuleMapper for Assign<'_> {
                 }
                 let value = Tensor::from_data(TensorData::new(tensor.data, expected), self.device);
                 let (id, _, _) = param.consume();
-                with_id(id, value)
+                with_id(id, value, !is_fixed(&name))
             }
             Some(tensor) => {
                 self.faults.push(format!("`{name}`: expected shape {expected:?}, found {:?}", tensor.shape));
@@ -99,15 +100,16 @@ impl ModuleMapper for Identify {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let id = ParamId::from(Seed::new(0).hash(&self.path.name()));
-        with_id(id, param.val())
+        let name = self.path.name();
+        let id = ParamId::from(Seed::new(0).hash(&name));
+        with_id(id, param.val(), !is_fixed(&name))
     }
 }
 
-fn with_id<const D: usize>(id: ParamId, value: Tensor<D>) -> Param<Tensor<D>> {
+fn with_id<const D: usize>(id: ParamId, value: Tensor<D>, trained: bool) -> Param<Tensor<D>> {
     // `from_tensor` marks the value as trainable, which a bare `initialized` would not.
     let (_, value, mapper) = Param::from_tensor(value.detach()).consume();
-    Param::from_mapped_value(id, value, mapper).set_require_grad(true)
+    Param::from_mapped_value(id, value, mapper).set_require_grad(trained)
 }
 
 /// Gives every parameter of a module an identity made from its path, so that optimizer state saved by one process is
@@ -143,8 +145,9 @@ impl Adapter {
         self.valid()
     }
 
-    /// Number of trained values.
+    /// Number of trained values, without those that are stored and [fixed](crate::Fixed).
     pub fn trainable(&self) -> usize {
-        self.parameters().values().map(|tensor| tensor.data.len()).sum()
+        let trained = |(name, tensor): (&String, &HostTensor)| if is_fixed(name) { 0 } else { tensor.data.len() };
+        self.parameters().iter().map(trained).sum()
     }
 }

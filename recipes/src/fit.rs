@@ -9,7 +9,7 @@ use inarch_core::backbone::Frozen;
 use inarch_core::data::{Example, few_shot};
 use inarch_core::text::Template;
 use inarch_core::{Digest, DigestBuilder, Seed, file};
-use inarch_peft::{Adapter, Artifact, Classifier, Provenance, identified};
+use inarch_peft::{Adapter, Artifact, Classifier, Provenance, Start, identified};
 
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
@@ -56,7 +56,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`fit`](Self::fit), and a method that holds rows for classes or a prompt of its own.
     pub fn fit_pairs(&self, recipe: &Recipe, pairs: &'a PairSet, folder: &Path) -> Result<(Artifact, FitReport)> {
-        if recipe.method.bound_to_classes() || recipe.method.template()?.is_some() {
+        if recipe.method.bound_to_classes() || !recipe.method.templates()?.is_empty() {
             return Err(Error::Recipe {
                 origin: format!("method {}", recipe.method.name()),
                 reason: "it works on class names, not on free texts; use one that changes the towers, e.g. `lora`"
@@ -74,7 +74,7 @@ impl<'a> Session<'a> {
     fn fresh(&self, recipe: &Recipe, class_features: &Tensor<2>) -> Result<Adapter> {
         let device = self.backbone.device().clone().autodiff();
         let seed = Seed::new(recipe.seed).split("init");
-        Ok(identified(recipe.method.init(self.backbone, class_features, seed, &device)?))
+        Ok(identified(recipe.method.init(&Start::new(self.backbone, class_features, seed, &device))?))
     }
 
     fn train(

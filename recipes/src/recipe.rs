@@ -5,10 +5,16 @@ use std::path::PathBuf;
 use inarch_core::image::{Augment, OnBadImage};
 use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::{METHODS, MethodConfig};
+use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
+
+/// One recipe for each method.
+static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
+/// The section of a preset that holds its authors' own settings, where the preset departs from them.
+const OFFICIAL: &str = "official";
 
 /// Everything that decides a trained adapter, beside the bytes of backbone and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -204,23 +210,19 @@ impl RecipeLayers {
     /// # Errors
     /// An unknown method.
     pub fn preset(method: &str, official: bool) -> Result<Self> {
-        let text = match method {
-            "linear-probe" => include_str!("../presets/linear-probe.toml"),
-            "coop" => include_str!("../presets/coop.toml"),
-            "lora" => include_str!("../presets/lora.toml"),
-            _ => {
-                return Err(inarch_core::Error::Unknown {
-                    kind: "method",
-                    name: method.into(),
-                    candidates: METHODS.map(String::from).to_vec(),
-                }
-                .into());
+        let file = PRESETS.get_file(format!("{method}.toml")).filter(|_| METHODS.contains(&method));
+        let Some(text) = file.and_then(|file| file.contents_utf8()) else {
+            return Err(inarch_core::Error::Unknown {
+                kind: "method",
+                name: method.into(),
+                candidates: METHODS.iter().map(ToString::to_string).collect(),
             }
+            .into());
         };
         let mut layers = Self { table: parse(text, method)?, origin: format!("preset {method}") };
-        if official && method == "lora" {
-            layers.set("train.budget={ iterations_per_shot = 500 }")?;
-            layers.set("train.optimizer.lr=0.0002")?;
+        let authors = layers.table.remove(OFFICIAL);
+        if let (true, Some(Value::Table(authors))) = (official, authors) {
+            merge(&mut layers.table, authors);
         }
         Ok(layers)
     }
@@ -357,7 +359,12 @@ mod tests {
     fn every_method_has_a_preset_that_reads() {
         for method in METHODS {
             let recipe = RecipeLayers::preset(method, false).and_then(RecipeLayers::finish).expect(method);
-            assert_eq!(recipe.method.name(), method);
+            assert_eq!(recipe.method.name(), *method);
+            RecipeLayers::preset(method, true).and_then(RecipeLayers::finish).expect(method);
+        }
+        let names = super::PRESETS.files().filter_map(|file| file.path().file_stem()?.to_str());
+        for name in names {
+            assert!(METHODS.contains(&name), "the preset `{name}` belongs to no method");
         }
     }
 

@@ -4,19 +4,46 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 use inarch_core::Seed;
-use inarch_core::backbone::{Frozen, Pass, Sites as _, normalise};
-use inarch_peft::{Adapter, Artifact, Classifier, CoopConfig, METHODS, MethodConfig, Provenance};
+use inarch_core::backbone::{Backbone, Frozen, Pass, Sites as _, normalise};
+use inarch_core::text::Template;
+use inarch_peft::{Adapter, Artifact, Classifier, METHODS, MethodConfig, Provenance, Result, Start, Support};
 
-use crate::support::{classes, plain, randomised, templates, tiny};
+use crate::support::{classes, draws, plain, randomised, templates, tiny};
+
+/// Settings that fit the tiny backbone, where a preset does not; in TOML, as on the command line.
+const TINY_SETTINGS: &[(&str, &str)] = &[
+    // Sixteen tokens would leave no room for a class name in a context of twenty.
+    ("coop", "context = 4"),
+];
+
+/// Settings that start as zero-shot, for methods whose preset does not.
+const ZERO_SHOT_SETTINGS: &[(&str, &str)] = &[("coop", "words = \"a photo of a\"")];
+
+/// A method with its preset and the given settings over it.
+pub(super) fn configured(name: &str, settings: &str) -> MethodConfig {
+    let mut table = toml::Table::try_from(MethodConfig::preset(name).expect("a known method")).expect("plain data");
+    table.extend(toml::from_str::<toml::Table>(settings).expect("TOML"));
+    table.try_into().unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn listed(list: &[(&str, &str)], name: &str) -> Option<MethodConfig> {
+    list.iter().find(|(listed, _)| *listed == name).map(|(name, settings)| configured(name, settings))
+}
 
 /// Every method with its preset, where that fits the tiny backbone.
 pub(super) fn methods() -> Vec<MethodConfig> {
-    let preset = |name: &&str| match MethodConfig::preset(name).expect("a preset for every method") {
-        // Sixteen tokens would leave no room for a class name in a context of twenty.
-        MethodConfig::Coop(config) => MethodConfig::Coop(CoopConfig { context: 4, ..config }),
-        other => other,
+    let method = |name: &&str| listed(TINY_SETTINGS, name).unwrap_or_else(|| configured(name, ""));
+    METHODS.iter().map(method).collect()
+}
+
+/// Every method in a form that starts as zero-shot, with the templates that it starts as.
+pub(super) fn zero_shot_methods() -> Vec<(MethodConfig, Vec<Template>)> {
+    let method = |config: MethodConfig| {
+        let config = listed(ZERO_SHOT_SETTINGS, config.name()).unwrap_or(config);
+        let own = config.templates().expect("valid settings");
+        config.starts_as_zero_shot().then_some((config, if own.is_empty() { templates() } else { own }))
     };
-    METHODS.iter().map(preset).collect()
+    methods().into_iter().filter_map(method).collect()
 }
 
 /// The zero-shot class features.
@@ -24,8 +51,24 @@ pub(super) fn class_features() -> Tensor<2> {
     Classifier::zero_shot(tiny(), &classes(), &templates()).expect("plain names").features(&Frozen)
 }
 
+/// Initialises a method with two training images of each class, in two views.
+pub(super) fn init(config: &MethodConfig, backbone: &Backbone, seed: u64, device: &Device) -> Result<Adapter> {
+    let labels: Vec<usize> = (0..8).map(|image| image / 2).collect();
+    let size = backbone.spec().image.size;
+    let pixels = draws("support", [16, 3, size, size], 1.0, &plain());
+    let features = backbone.encode_image(pixels.clone(), &Frozen, &Pass::evaluate());
+    let visit = |take: &mut dyn FnMut(Tensor<4>)| {
+        (0..4).for_each(|batch| take(pixels.clone().narrow(0, 4 * batch, 4)));
+        Ok(())
+    };
+    let support = Support { features, views: 2, labels: &labels, pixels: Some(&visit) };
+    let class_features = class_features();
+    let start = Start::new(backbone, &class_features, Seed::new(seed), device);
+    config.init(&Start { support: config.needs_support().then_some(&support), ..start })
+}
+
 pub(super) fn fresh(config: &MethodConfig, seed: u64, device: &Device) -> Adapter {
-    config.init(tiny(), &class_features(), Seed::new(seed), device).expect("a valid setting")
+    init(config, tiny(), seed, device).unwrap_or_else(|error| panic!("{}: {error}", config.name()))
 }
 
 /// An adapter that has something to say.

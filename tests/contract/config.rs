@@ -11,8 +11,8 @@ fn json_of(config: &MethodConfig) -> Value {
 fn every_method_has_a_preset_of_its_name() {
     for name in METHODS {
         let config = MethodConfig::preset(name).unwrap_or_else(|| panic!("`{name}` has no preset"));
-        assert_eq!(config.name(), name);
-        assert_eq!(json_of(&config)["name"], name);
+        assert_eq!(config.name(), *name);
+        assert_eq!(json_of(&config)["name"], *name);
     }
     assert!(MethodConfig::preset("no such method").is_none());
 }

@@ -11,11 +11,15 @@ fn every_declared_parameter_gets_a_gradient_and_the_backbone_none() {
     for config in methods() {
         let name = config.name();
         let adapter = trained(&config, &tracked());
-        let declared: Vec<String> = adapter.parameters().into_keys().collect();
+        let (fixed, declared): (Vec<String>, Vec<String>) =
+            adapter.parameters().into_keys().partition(|name| name.ends_with(".fixed"));
         let found = scores(&config, &adapter, &classes(), pixels(3), &Pass::train(Seed::new(3)));
         let loss = (found.clone() * draws("loss", found.dims(), 1.0, &plain())).sum();
         let mut found = gradients(&adapter, &loss);
         found.sort_by(|left, right| left.name.cmp(&right.name));
+        let (held, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.name.ends_with(".fixed"));
+        assert_eq!(held.len(), fixed.len(), "{name}");
+        assert!(held.iter().all(|one| one.greatest.is_none()), "{name}: a fixed tensor has a gradient: {held:#?}");
         assert_eq!(found.len(), declared.len(), "{name}: {found:#?}");
         for (gradient, declared) in found.iter().zip(&declared) {
             // The path begins with the variant of the enum, which files leave out.

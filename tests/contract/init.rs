@@ -4,8 +4,11 @@ use inarch_core::backbone::{Frozen, Pass};
 use inarch_core::text::Template;
 use inarch_peft::{Adapter, Classifier, CoopConfig, Error, LoraConfig, MethodConfig};
 
-use super::case::{fresh, methods, scores};
+use super::case::{fresh, methods, scores, zero_shot_methods};
 use crate::support::{classes, differs, pixels, plain, same, templates, tiny};
+
+/// Methods that start from given values alone.
+const START_WITHOUT_DRAWS: &[&str] = &["linear-probe"];
 
 /// Scores without any adapter.
 fn zero_shot(templates: &[Template]) -> burn::tensor::Tensor<2> {
@@ -16,15 +19,7 @@ fn zero_shot(templates: &[Template]) -> burn::tensor::Tensor<2> {
 
 #[test]
 fn a_fresh_adapter_scores_as_zero_shot() {
-    for config in methods() {
-        let (config, templates) = match config {
-            // A random context is no prompt of anyone's; a context of words is that very prompt.
-            MethodConfig::Coop(coop) => {
-                let words = CoopConfig { words: "a photo of a".into(), ..coop };
-                (MethodConfig::Coop(words), vec![Template::new("a photo of a {}.").expect("one place")])
-            }
-            other => (other, templates()),
-        };
+    for (config, templates) in zero_shot_methods() {
         let found = scores(&config, &fresh(&config, 1, &plain()), &classes(), pixels(3), &Pass::evaluate());
         same(config.name(), found, zero_shot(&templates), 1e-6);
     }
@@ -45,30 +40,20 @@ fn one_seed_gives_one_adapter_and_another_seed_another() {
     for config in methods() {
         let parameters = |seed: u64| fresh(&config, seed, &plain()).parameters();
         assert_eq!(parameters(1), parameters(1), "{}", config.name());
-        let drawn = match &config {
-            MethodConfig::LinearProbe(_) => false,
-            MethodConfig::Coop(coop) => coop.words.is_empty(),
-            MethodConfig::Lora(_) => true,
-        };
+        // A method whose start is drawn says so in its settings or documentation; none may draw from anything else.
+        let drawn = !START_WITHOUT_DRAWS.contains(&config.name());
         assert_eq!(parameters(1) != parameters(2), drawn, "{}", config.name());
     }
 }
 
 #[test]
 fn the_number_of_trained_values_is_the_documented_one() {
-    let spec = tiny().spec();
     for config in methods() {
-        let expected = match &config {
-            MethodConfig::LinearProbe(_) => classes().len() * spec.dim,
-            MethodConfig::Coop(coop) => coop.context * spec.text.transformer.width,
-            MethodConfig::Lora(lora) => [&spec.image.transformer, &spec.text.transformer]
-                .map(|tower| tower.depth * lora.targets.len() * lora.rank * (tower.width + tower.width))
-                .iter()
-                .sum(),
-        };
+        let name = config.name();
         let adapter = fresh(&config, 1, &plain());
-        assert_eq!(adapter.trainable(), expected, "{}", config.name());
-        assert_eq!(burn::module::Module::num_params(&adapter), expected, "{}", config.name());
+        assert_eq!(adapter.trainable(), config.trainable(tiny(), classes().len()), "{name}");
+        let stored: usize = adapter.parameters().values().map(|tensor| tensor.data.len()).sum();
+        assert_eq!(burn::module::Module::num_params(&adapter), stored, "{name}");
     }
 }
 
@@ -90,14 +75,14 @@ fn a_setting_outside_its_domain_is_refused_by_name() {
         (coop(17), "context"),
         (coop(1_000_000_000_000), "context"),
     ] {
-        let result = config.init(tiny(), &super::case::class_features(), inarch_core::Seed::new(1), &plain());
+        let result = super::case::init(&config, tiny(), 1, &plain());
         match result.map(|adapter: Adapter| adapter.trainable()) {
             Err(Error::Setting { setting: found, .. }) => assert_eq!(found, setting),
             other => panic!("`{setting}` of {config:?}: {other:?}"),
         }
     }
     let config = lora(|config| config.targets = vec!["*.q_proj".into(), "*.query".into()]);
-    let result = config.init(tiny(), &super::case::class_features(), inarch_core::Seed::new(1), &plain());
+    let result = super::case::init(&config, tiny(), 1, &plain());
     let message = result.expect_err("a target that selects nothing").to_string();
     assert!(message.contains("`*.query`") && message.contains("image.blocks.0.q_proj"), "{message}");
 }

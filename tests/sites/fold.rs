@@ -1,19 +1,18 @@
 //! Weight-space adapters written into the weights give the same features, and leave the backbone as it was.
 
 use burn::tensor::{Device, Tensor};
-use inarch_core::Seed;
 use inarch_core::backbone::{BlockSite, BranchSite, Entry, Frozen, Pass, Sites, Stack, Tower};
 use inarch_peft::{Lora, LoraConfig};
 
 use super::ia3::Ia3;
-use crate::support::{differs, features, plain, randomised, same_features, tiny};
+use crate::support::{begin, differs, features, plain, randomised, same_features, tiny};
 
 /// LoRA with random non-zero factors and a scale that is not 1.
 pub(super) fn lora(targets: &[&str], device: &Device) -> Lora {
     let targets = targets.iter().map(|target| (*target).to_string()).collect();
     let config = LoraConfig { rank: 3, alpha: 2.0, targets, ..LoraConfig::default() };
     assert!((config.scale() - 1.0).abs() > 0.1);
-    let fresh = Lora::init(&config, tiny(), Seed::new(1), device).expect("targets of every backbone");
+    let fresh = begin(&config, device).expect("targets of every backbone");
     randomised(fresh, 0.2, device)
 }
 

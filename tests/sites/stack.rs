@@ -1,14 +1,13 @@
 //! Three adapters at once: LoRA, CoOp and IA3, against weights and tokens composed by hand.
 
-use inarch_core::Seed;
 use inarch_core::backbone::{BlockSite, Entry, Sites, Stack, Tower};
-use inarch_peft::{Adapter, Coop, CoopConfig};
+use inarch_peft::{Adapter, CoopConfig};
 
 use super::fold::lora;
 use super::ia3::Ia3;
 use crate::support::{
-    Edits, Reference, Rows, differs, features, layer_name, like_reference, pixels, plain, product, randomised, rows,
-    rows_of, tiny,
+    Edits, Reference, Rows, begin, differs, features, layer_name, like_reference, pixels, plain, product, randomised,
+    rows, rows_of, tiny,
 };
 
 /// Context tokens after the begin token.
@@ -29,7 +28,7 @@ fn lora_coop_and_ia3_equal_what_is_composed_by_hand() {
     let ia3 = Ia3::random(&device);
     let lora = lora(&["*.k_proj", "*.fc2", "text.*.q_proj"], &device);
     let config = CoopConfig { context: 3, ..CoopConfig::default() };
-    let coop = Coop::init(&config, tiny(), Seed::new(1), &device).expect("room for three tokens");
+    let coop = begin(&config, &device).expect("room for three tokens");
     let coop = randomised(coop, 0.5, &device);
 
     // The first member is the outermost: the gains are on the frozen weight, the update beside them.

@@ -10,4 +10,4 @@ pub(crate) use compare::{close, differs, like_reference, same, same_features};
 pub(crate) use fixture::{copied, data_folder, edit_json, edit_tensors, fixture};
 pub(crate) use parameter::{draws, gradients, learned, randomised};
 pub(crate) use reference::{Edits, Reference, Rows, flat, layer_name, product, rows_of};
-pub(crate) use tiny::{classes, features, pixels, plain, rebuilt, rows, templates, tiny, tracked};
+pub(crate) use tiny::{begin, classes, features, pixels, plain, rebuilt, rows, templates, tiny, tracked};

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor};
+use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Pass, Sites, StateDict};
 use inarch_core::checkpoint::open_backbone;
 use inarch_core::text::Template;
+use inarch_peft::{Method, Start};
 
 use super::fixture::fixture;
 use super::parameter::draws;
@@ -65,4 +67,10 @@ pub(crate) fn templates() -> Vec<Template> {
 pub(crate) fn features(backbone: &Backbone, sites: &dyn Sites) -> [Tensor<2>; 2] {
     let pass = Pass::evaluate();
     [backbone.encode_image(pixels(3), sites, &pass), backbone.encode_text(&rows(), sites, &pass)]
+}
+
+/// A fresh adapter of a method that needs no training images, with text features of ones.
+pub(crate) fn begin<M: Method>(config: &M, device: &Device) -> inarch_peft::Result<M::Adapter> {
+    let class_features = Tensor::ones([CLASSES.len(), tiny().spec().dim], &plain());
+    config.init(&Start::new(tiny(), &class_features, Seed::new(1), device))
 }

@@ -1,10 +1,11 @@
 //! Two towers and a temperature: the trainable form of a backbone.
 
 use burn::module::{Module, Param};
+use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
 
 use super::image_tower::ImageTower;
-use super::site::{Entry, Frozen, Pass};
+use super::site::{BlockSite, Entry, Frozen, NormSite, Pass, Tower};
 use super::spec::BackboneSpec;
 use super::text_tower::TextTower;
 
@@ -41,5 +42,33 @@ impl DualEncoder {
     pub fn text_features(&self, spec: &BackboneSpec, rows: &[Vec<u32>], device: &Device) -> Tensor<2> {
         let partial = self.text.start(&spec.text, rows, Entry::Feature, device);
         partial.into_feature().expect("the tower ran to its end")
+    }
+
+    /// Every normalisation with its site, image tower first.
+    pub(super) fn norms(&self) -> Vec<(NormSite, &LayerNorm)> {
+        let mut norms = vec![(NormSite::Input(Tower::Image), &self.image.pre_norm)];
+        for (tower, blocks) in [(Tower::Image, &self.image.blocks), (Tower::Text, &self.text.blocks)] {
+            for (block, weights) in blocks.iter().enumerate() {
+                let at = BlockSite { tower, block };
+                norms.extend([(NormSite::Attention(at), &weights.norm1), (NormSite::Mlp(at), &weights.norm2)]);
+            }
+        }
+        norms.push((NormSite::Output(Tower::Image), &self.image.post_norm));
+        norms.push((NormSite::Output(Tower::Text), &self.text.final_norm));
+        norms
+    }
+
+    /// As [`norms`](Self::norms), to be replaced.
+    pub(super) fn norms_mut(&mut self) -> Vec<(NormSite, &mut LayerNorm)> {
+        let mut norms = vec![(NormSite::Input(Tower::Image), &mut self.image.pre_norm)];
+        for (tower, blocks) in [(Tower::Image, &mut self.image.blocks), (Tower::Text, &mut self.text.blocks)] {
+            for (block, weights) in blocks.iter_mut().enumerate() {
+                let at = BlockSite { tower, block };
+                norms.extend([(NormSite::Attention(at), &mut weights.norm1), (NormSite::Mlp(at), &mut weights.norm2)]);
+            }
+        }
+        norms.push((NormSite::Output(Tower::Image), &mut self.image.post_norm));
+        norms.push((NormSite::Output(Tower::Text), &mut self.text.final_norm));
+        norms
     }
 }

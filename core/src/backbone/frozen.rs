@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use burn::nn::Linear;
+use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 
 use super::dual_encoder::DualEncoder;
 use super::partial::Partial;
-use super::site::{BlockSite, Entry, Frozen, LinearSite, Pass, Projection, Scores, Sites, Tower};
+use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Projection, Scores, Sites, Tower};
 use super::spec::BackboneSpec;
 use super::state_dict::{self, StateDict, values};
 use crate::digest::Digest;
@@ -138,6 +138,11 @@ impl Backbone {
         }
     }
 
+    /// Every frozen normalisation, in the order in which data meets them: image tower, then text tower.
+    pub fn norms(&self) -> Vec<(NormSite, &LayerNorm)> {
+        self.model.norms()
+    }
+
     /// The frozen token embeddings of some ids, `[ids, width]`.
     pub fn token_embeddings(&self, ids: &[u32]) -> Tensor<2> {
         use burn::tensor::{Int, TensorData};
@@ -249,6 +254,11 @@ impl Backbone {
         for (tower, head) in [(Tower::Image, &mut model.image.projection), (Tower::Text, &mut model.text.projection)] {
             if let Some(folded) = sites.fold(LinearSite::Head(tower), head) {
                 *head = folded;
+            }
+        }
+        for (at, layer) in model.norms_mut() {
+            if let Some(folded) = sites.fold_norm(at, layer) {
+                *layer = folded;
             }
         }
         let digest = state_dict::digest(&self.spec, &model.state_dict(&self.spec));

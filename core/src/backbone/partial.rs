@@ -30,6 +30,15 @@ impl Partial {
         Self { entry: Entry::Feature, state: State::Feature(feature), ends: None }
     }
 
+    /// The residual stream of some images, `[images, tokens, width]`, as [`stream`](Self::stream) gave it at `entry`.
+    ///
+    /// # Panics
+    /// When `entry` is past the last block: that is a feature.
+    pub fn image_stream(entry: Entry, stream: Tensor<3>) -> Self {
+        assert!(entry < Entry::Feature, "a stream of tokens ends before the feature");
+        Self::tokens(entry, stream, None)
+    }
+
     pub(super) fn into_tokens(self) -> Tensor<3> {
         match self.state {
             State::Tokens(stream) => stream,

@@ -56,6 +56,13 @@ pub struct BlockSite {
     pub block: usize,
 }
 
+impl BlockSite {
+    /// Block `block` of `tower`.
+    pub fn new(tower: Tower, block: usize) -> Self {
+        Self { tower, block }
+    }
+}
+
 /// Which linear projection of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Projection {
@@ -110,6 +117,16 @@ impl fmt::Display for LinearSite {
     }
 }
 
+impl LinearSite {
+    /// The tower it is in.
+    pub fn tower(self) -> Tower {
+        match self {
+            Self::Block(at, _) => at.tower,
+            Self::Head(tower) => tower,
+        }
+    }
+}
+
 /// A layer normalisation of a tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NormSite {
@@ -123,6 +140,27 @@ pub enum NormSite {
     Output(Tower),
 }
 
+impl NormSite {
+    /// The tower it is in.
+    pub fn tower(self) -> Tower {
+        match self {
+            Self::Input(tower) | Self::Output(tower) => tower,
+            Self::Attention(at) | Self::Mlp(at) => at.tower,
+        }
+    }
+}
+
+impl fmt::Display for NormSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(tower) => write!(f, "{tower}.pre_norm"),
+            Self::Attention(BlockSite { tower, block }) => write!(f, "{tower}.blocks.{block}.norm1"),
+            Self::Mlp(BlockSite { tower, block }) => write!(f, "{tower}.blocks.{block}.norm2"),
+            Self::Output(tower) => write!(f, "{tower}.post_norm"),
+        }
+    }
+}
+
 /// The residual branch of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BranchSite {
@@ -130,6 +168,15 @@ pub enum BranchSite {
     Attention(BlockSite),
     /// After the MLP, before its residual addition.
     Mlp(BlockSite),
+}
+
+impl BranchSite {
+    /// The block it is in.
+    pub fn block(self) -> BlockSite {
+        match self {
+            Self::Attention(at) | Self::Mlp(at) => at,
+        }
+    }
 }
 
 /// A frozen layer as a site sees it: its weights, and the way to run it.
@@ -183,6 +230,11 @@ pub struct Pass<'a> {
     /// For each row of the text tower's output and each column of the scores, the class of the adapter that it stands
     /// for; `None` means row `i` is class `i`. With a condition the rows of each image repeat them.
     pub classes: Option<&'a [usize]>,
+    /// Frozen text features of the classes at hand, `[classes, dim]`, for adapters that ask for them
+    /// (`inarch_peft::Method::prior`): class-aware prompts and losses that hold on to zero-shot.
+    pub prior: Option<&'a Tensor<2>>,
+    /// In the text tower: the position of the end-of-text token in each row. Set by the tower itself.
+    pub ends: Option<&'a [usize]>,
 }
 
 impl Pass<'_> {
@@ -268,14 +320,20 @@ pub trait Sites: Send + Sync {
         scores.logits
     }
 
-    /// Whether [`fold`](Self::fold) expresses all of this adapter. An adapter that also acts on tokens, norms, branches,
-    /// features or scores cannot be folded.
+    /// Whether [`fold`](Self::fold) and [`fold_norm`](Self::fold_norm) express all of this adapter. One that also acts on
+    /// tokens, branches, features or scores cannot be folded.
     fn folds(&self) -> bool {
         false
     }
 
     /// The same change written into the weights of one linear layer, or `None` where this adapter leaves it alone.
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
+        let _ = (at, layer);
+        None
+    }
+
+    /// The same change written into one normalisation, or `None` where this adapter leaves it alone.
+    fn fold_norm(&self, at: NormSite, layer: &LayerNorm) -> Option<LayerNorm> {
         let _ = (at, layer);
         None
     }
@@ -362,6 +420,13 @@ impl Sites for Stack<'_> {
         // The innermost member is folded first, as `linear` runs it closest to the layer.
         self.0.iter().rev().fold(None, |folded: Option<Linear>, member| {
             let next = member.fold(at, folded.as_ref().unwrap_or(layer));
+            next.or(folded)
+        })
+    }
+
+    fn fold_norm(&self, at: NormSite, layer: &LayerNorm) -> Option<LayerNorm> {
+        self.0.iter().rev().fold(None, |folded: Option<LayerNorm>, member| {
+            let next = member.fold_norm(at, folded.as_ref().unwrap_or(layer));
             next.or(folded)
         })
     }

@@ -68,12 +68,13 @@ impl TextTower {
         let mut partial = partial;
         while partial.entry < until.min(Entry::Feature) {
             let ends = partial.ends.clone();
+            let pass = &Pass { ends: ends.as_deref(), ..*pass };
             partial = match partial.entry {
                 Entry::Tokens => {
                     let stream = sites.tokens(BlockSite { tower, block: 0 }, partial.into_tokens(), pass);
                     let [_, tokens, _] = stream.dims();
                     let positions = self.position_embedding.val().narrow(0, 0, tokens);
-                    Partial::tokens(Entry::Block(0), stream + positions.unsqueeze::<3>(), ends)
+                    Partial::tokens(Entry::Block(0), stream + positions.unsqueeze::<3>(), ends.clone())
                 }
                 Entry::Block(block) if block < self.blocks.len() => {
                     let at = BlockSite { tower, block };
@@ -91,9 +92,9 @@ impl TextTower {
                     };
                     let stream = self.blocks[block].forward(stream, false, context);
                     let next = if block + 1 == self.blocks.len() { Entry::Head } else { Entry::Block(block + 1) };
-                    Partial::tokens(next, stream, ends)
+                    Partial::tokens(next, stream, ends.clone())
                 }
-                Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_tokens(), ends),
+                Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_tokens(), ends.clone()),
                 Entry::Head => {
                     let end = pool(partial.into_tokens(), ends.as_deref().unwrap_or_default());
                     let end = norm(&self.final_norm, NormSite::Output(tower), end, sites, pass);

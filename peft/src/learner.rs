@@ -1,0 +1,153 @@
+//! How an adapter takes part in its training, beside its sites.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Tensor, TensorData};
+use inarch_core::backbone::{Sites, normalise};
+
+/// An adapter in training. The defaults are those of plain cross entropy under one learning rate.
+pub trait Learner: Sites {
+    /// The loss of a step.
+    fn loss(&self, step: &Step<'_>) -> Loss {
+        Loss::plain(step.cross_entropy())
+    }
+
+    /// Whether [`Step::frozen_image`] is needed although the adapter changes the image side.
+    fn needs_frozen_image(&self) -> bool {
+        false
+    }
+
+    /// Factor on the learning rate of one parameter, by its path.
+    fn rate(&self, parameter: &str) -> f64 {
+        let _ = parameter;
+        1.0
+    }
+
+    /// How the parameters of the epochs are averaged; `None` keeps the last ones.
+    fn averaging(&self) -> Option<Averaging> {
+        None
+    }
+
+    /// The fractions of the run at which stages 1, 2, .. begin.
+    fn stages(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// Begins a stage. `text` are the class features through this adapter as it is now, `[classes, dim]`, not normalised.
+    fn enter_stage(&mut self, stage: usize, text: Tensor<2>) {
+        let _ = (stage, text);
+    }
+}
+
+/// Weights of the epochs' parameters in the final average.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Averaging {
+    /// Normal density of the epoch's number, counted from 1 (Gaussian prompt aggregation of PromptSRC: Khattak et al.,
+    /// 2023, arXiv 2307.06948), made to sum to 1.
+    Gaussian {
+        /// The epoch with the greatest weight.
+        mean: f64,
+        /// Standard deviation in epochs.
+        deviation: f64,
+    },
+}
+
+impl Averaging {
+    /// One weight for each of `epochs` epochs; they sum to 1.
+    pub fn weights(self, epochs: usize) -> Vec<f64> {
+        let Self::Gaussian { mean, deviation } = self;
+        // The greatest exponent is taken out, so that a mean far outside of the run leaves no row of zeros.
+        let exponents: Vec<f64> =
+            (1..=epochs).map(|epoch| -0.5 * ((epoch as f64 - mean) / deviation.max(1e-9)).powi(2)).collect();
+        let greatest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = exponents.iter().map(|exponent| (exponent - greatest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        weights.iter().map(|weight| weight / sum).collect()
+    }
+}
+
+/// What is known in one training step.
+pub struct Step<'a> {
+    /// Image features through the adapter, `[images, dim]`, not normalised.
+    pub image: Tensor<2>,
+    /// Class features through the adapter, `[classes, dim]`, not normalised; image-major `[images * classes, dim]` when
+    /// prompts depend on the image.
+    pub text: Tensor<2>,
+    /// With several prompts a class: their features before they are averaged, `[classes, prompts, dim]`, normalised.
+    pub prompts: Option<Tensor<3>>,
+    /// Scores, `[images, classes]`.
+    pub logits: Tensor<2>,
+    /// The class of each image.
+    pub labels: &'a [usize],
+    /// The logit scale.
+    pub scale: f32,
+    /// Image features of the frozen backbone, `[images, dim]`, where they are known: always for an adapter that leaves
+    /// the image tower alone, and when [`Learner::needs_frozen_image`].
+    pub frozen_image: Option<Tensor<2>>,
+    /// Frozen text features, `[classes, dim]`, when [`Method::prior`](crate::Method::prior) asks for them.
+    pub prior: Option<&'a Tensor<2>>,
+}
+
+impl Step<'_> {
+    /// Cross entropy of the scores.
+    pub fn cross_entropy(&self) -> Tensor<1> {
+        cross_entropy(self.logits.clone(), self.labels)
+    }
+
+    /// Zero-shot scores `[images, classes]` of the frozen features, when both sides are there.
+    pub fn frozen_logits(&self) -> Option<Tensor<2>> {
+        let image = normalise(self.frozen_image.clone()?);
+        let text = normalise(self.prior?.clone());
+        Some(image.matmul(text.transpose()) * self.scale)
+    }
+}
+
+/// What a step minimises.
+pub struct Loss {
+    /// The loss, `[1]`.
+    pub task: Tensor<1>,
+    /// A second loss that the first must not work against.
+    pub guide: Option<Guide>,
+}
+
+impl Loss {
+    /// One loss and nothing else.
+    pub fn plain(task: Tensor<1>) -> Self {
+        Self { task, guide: None }
+    }
+}
+
+/// A loss `[1]` whose gradient `g` corrects the task's gradient `t` of each parameter tensor: where `t . g < 0`, the part
+/// `strength * (t . g / |g|^2) g` is taken out of `t`.
+pub struct Guide {
+    /// The guiding loss.
+    pub loss: Tensor<1>,
+    /// How much of the conflicting part is taken out.
+    pub strength: f64,
+}
+
+/// Mean cross entropy `[1]` of scores `[rows, classes]`.
+pub fn cross_entropy(logits: Tensor<2>, labels: &[usize]) -> Tensor<1> {
+    let [rows, classes] = logits.dims();
+    let mut targets = vec![0.0f32; rows * classes];
+    for (row, label) in labels.iter().enumerate() {
+        targets[row * classes + label] = 1.0;
+    }
+    let device = logits.device().without_autodiff();
+    let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows, classes]), &device);
+    (log_softmax(logits, 1) * targets).sum() / -(rows as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Averaging;
+
+    #[test]
+    fn the_weights_of_the_epochs_sum_to_one_and_peak_at_the_mean() {
+        for (mean, deviation, epochs) in [(15.0, 1.0, 20), (30.0, 30.0, 50), (45.0, 5.0, 50), (1e6, 1.0, 3)] {
+            let weights = Averaging::Gaussian { mean, deviation }.weights(epochs);
+            assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            let peak = (0..epochs).max_by(|a, b| weights[*a].total_cmp(&weights[*b])).expect("an epoch") + 1;
+            assert_eq!(peak, (mean as usize).min(epochs));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What every method states about itself: its settings, what it needs to begin, and what it begins as.
+
+use std::fmt::Debug;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use inarch_core::Seed;
+use inarch_core::backbone::Backbone;
+use inarch_core::text::Template;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Result;
+use crate::learner::Learner;
+use crate::parameters::Parameters;
+
+/// The settings of a method, which is all that a recipe and an artifact say about it.
+///
+/// `Default` gives the paper's settings. An implementation is one file; one line in `adapter.rs` makes it known.
+pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeOwned {
+    /// What it trains.
+    type Adapter: Learner + Module;
+
+    /// A fresh adapter.
+    ///
+    /// # Errors
+    /// A setting outside its domain, named.
+    fn init(&self, start: &Start<'_>) -> Result<Self::Adapter>;
+
+    /// Number of trained values by the documented formula.
+    fn trainable(&self, backbone: &Backbone, classes: usize) -> usize;
+
+    /// Whether a fresh adapter scores as zero-shot with the method's templates.
+    fn starts_as_zero_shot(&self) -> bool {
+        true
+    }
+
+    /// Whether the adapter has a row for each class, so that it answers for its own classes only.
+    fn bound_to_classes(&self) -> bool {
+        false
+    }
+
+    /// The prompts that this method brings along, in place of the run's templates; empty for none.
+    ///
+    /// # Errors
+    /// A setting that gives no valid prompt.
+    fn templates(&self) -> Result<Vec<Template>> {
+        Ok(Vec::new())
+    }
+
+    /// Whether it needs [`Pass::prior`](inarch_core::backbone::Pass::prior), and from which templates.
+    fn prior(&self) -> Prior {
+        Prior::None
+    }
+
+    /// Whether [`init`](Self::init) learns from the training images ([`Start::support`]).
+    fn needs_support(&self) -> bool {
+        false
+    }
+}
+
+/// Which frozen text features a method holds on to: for each class the mean over templates of features that are not
+/// normalised, `[classes, dim]`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prior {
+    /// None.
+    None,
+    /// Those of the run's templates.
+    Run,
+    /// Those of its own templates.
+    Own(Vec<Template>),
+}
+
+/// What a fresh adapter is made from.
+#[derive(Clone, Copy)]
+pub struct Start<'a> {
+    /// The frozen backbone.
+    pub backbone: &'a Backbone,
+    /// Zero-shot text features of the classes, `[classes, dim]`.
+    pub class_features: &'a Tensor<2>,
+    /// Decides every draw.
+    pub seed: Seed,
+    /// Where the adapter lives; an autodiff device when it is going to be trained.
+    pub device: &'a Device,
+    /// The training images; given in a fit to methods that ask for them, never when an artifact is read.
+    pub support: Option<&'a Support<'a>>,
+    /// The tensors that are going to replace the fresh ones, when an artifact is read: their shapes tell what the
+    /// settings do not, such as the number of stored keys.
+    pub saved: Option<&'a Parameters>,
+}
+
+impl<'a> Start<'a> {
+    /// A start without data.
+    pub fn new(backbone: &'a Backbone, class_features: &'a Tensor<2>, seed: Seed, device: &'a Device) -> Self {
+        Self { backbone, class_features, seed, device, support: None, saved: None }
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.class_features.dims()[0]
+    }
+
+    /// The shape of a saved tensor, when an artifact is read.
+    pub fn saved_shape(&self, name: &str) -> Option<&'a [usize]> {
+        Some(self.saved?.get(name)?.shape.as_slice())
+    }
+}
+
+/// Visits the pixels `[images, 3, size, size]` of the training images in batches.
+pub type VisitPixels<'a> = dyn Fn(&mut dyn FnMut(Tensor<4>)) -> inarch_core::Result<()> + 'a;
+
+/// The training images as a method's initialisation sees them.
+pub struct Support<'a> {
+    /// Frozen image features `[images * views, dim]`, image-major, not normalised.
+    pub features: Tensor<2>,
+    /// Augmented views of each image.
+    pub views: usize,
+    /// The class of each image.
+    pub labels: &'a [usize],
+    /// The images themselves; absent for a data set of features.
+    pub pixels: Option<&'a VisitPixels<'a>>,
+}
+
+impl Support<'_> {
+    /// Number of images.
+    pub fn images(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The class of each row of [`features`](Self::features).
+    pub fn row_labels(&self) -> Vec<usize> {
+        self.labels.iter().flat_map(|label| std::iter::repeat_n(*label, self.views)).collect()
+    }
+}
