@@ -9,12 +9,12 @@ use inarch_core::backbone::{
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
-use crate::coop::{Coop, CoopConfig};
 use crate::error::Result;
+use crate::feature::*;
 use crate::learner::Learner;
-use crate::linear_probe::{LinearProbe, LinearProbeConfig};
-use crate::lora::{Lora, LoraConfig};
+use crate::linear::*;
 use crate::method::{Method, Prior, Start};
+use crate::tokens::*;
 
 /// Writes the two enums and every exhaustive match over them.
 macro_rules! methods {

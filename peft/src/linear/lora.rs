@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::linear_sites::{LinearSites, selected};
+use crate::linear::{LinearSites, selected};
 use crate::method::{Method, Start};
 
 /// Settings of LoRA; the defaults are CLIP-LoRA's.

@@ -1,0 +1,8 @@
+//! Methods that change linear layers.
+
+mod lora;
+mod sites;
+
+pub use lora::{Lora, LoraConfig};
+pub use sites::{LinearSites, all_sites};
+pub(crate) use sites::selected;
