@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Pass, Sites, values};
+use inarch_core::backbone::{Backbone, Entry, Partial, Pass, Sites, values};
 use inarch_core::data::{Dataset, Example, Source};
 use inarch_core::image::{Augment, BadImage, ImageBatch, ImageJob, Loader, OnBadImage, View};
 
@@ -14,14 +14,18 @@ use crate::error::{Error, Result};
 /// Images in an encoding batch: large enough for the matrix products, small enough for the caches.
 const BATCH: usize = 32;
 
-/// Features of some examples, one row for each example and view.
+/// What is stored of some examples' images, one row for each example and view.
 #[derive(Debug, Clone)]
 pub struct ImageFeatures {
-    /// Width of a row.
+    /// How far the image tower has come: [`Entry::Feature`] for pooled features.
+    pub entry: Entry,
+    /// Tokens of a row; 1 for features.
+    pub tokens: usize,
+    /// Width of a token or of a feature.
     pub dim: usize,
     /// Rows of one example.
     pub views: usize,
-    /// Row-major, `[examples * views, dim]`, example-major, not normalised.
+    /// Row-major, `[examples * views, tokens, dim]`, example-major, not normalised.
     pub values: Vec<f32>,
     /// The examples that are in, as positions in the list that was given.
     pub kept: Vec<usize>,
@@ -30,18 +34,34 @@ pub struct ImageFeatures {
 }
 
 impl ImageFeatures {
-    /// The rows of some `(kept example, view)` pairs on the backbone's device, `[pairs, dim]`.
+    /// The features of some `(kept example, view)` pairs on the backbone's device, `[pairs, dim]`.
     pub fn gather(&self, pairs: impl Iterator<Item = (usize, usize)>, backbone: &Backbone) -> Tensor<2> {
-        let mut data = Vec::new();
-        for (example, view) in pairs {
-            let at = (example * self.views + view % self.views) * self.dim;
-            data.extend_from_slice(&self.values[at..at + self.dim]);
-        }
-        let rows = data.len() / self.dim.max(1);
-        Tensor::from_data(TensorData::new(data, [rows, self.dim]), backbone.device())
+        let (data, rows) = self.rows(pairs);
+        Tensor::from_data(TensorData::new(data, [rows, self.tokens * self.dim]), backbone.device())
     }
 
-    /// All rows of view 0, `[kept, dim]`.
+    /// The image tower of some `(kept example, view)` pairs, as far as it has come.
+    pub fn partial(&self, pairs: impl Iterator<Item = (usize, usize)>, backbone: &Backbone) -> Partial {
+        if self.entry == Entry::Feature {
+            return Partial::feature(self.gather(pairs, backbone));
+        }
+        let (data, rows) = self.rows(pairs);
+        let stream = Tensor::from_data(TensorData::new(data, [rows, self.tokens, self.dim]), backbone.device());
+        Partial::image_stream(self.entry, stream)
+    }
+
+    fn rows(&self, pairs: impl Iterator<Item = (usize, usize)>) -> (Vec<f32>, usize) {
+        let row = self.tokens * self.dim;
+        let mut data = Vec::new();
+        for (example, view) in pairs {
+            let at = (example * self.views + view % self.views) * row;
+            data.extend_from_slice(&self.values[at..at + row]);
+        }
+        let rows = data.len() / row.max(1);
+        (data, rows)
+    }
+
+    /// All features of view 0, `[kept, dim]`.
     pub fn all(&self, backbone: &Backbone) -> Tensor<2> {
         self.gather((0..self.kept.len()).map(|example| (example, 0)), backbone)
     }
@@ -76,6 +96,37 @@ pub fn encode_images(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
+    let encode = |pixels| Partial::feature(backbone.encode_image(pixels, sites, &Pass::evaluate()));
+    encode_with(&encode, backbone, dataset, examples, views, policy, control)
+}
+
+/// Runs examples through the frozen image tower up to `until`, to be gone on from there by
+/// [`ImageFeatures::partial`].
+///
+/// # Errors
+/// As [`encode_images`].
+pub fn encode_frozen(
+    backbone: &Backbone,
+    until: Entry,
+    dataset: &Dataset,
+    examples: &[Example],
+    views: &Views,
+    policy: OnBadImage,
+    control: Control<'_>,
+) -> Result<ImageFeatures> {
+    let encode = |pixels| backbone.start_image(pixels, until.min(Entry::Feature));
+    encode_with(&encode, backbone, dataset, examples, views, policy, control)
+}
+
+fn encode_with(
+    encode: &dyn Fn(Tensor<4>) -> Partial,
+    backbone: &Backbone,
+    dataset: &Dataset,
+    examples: &[Example],
+    views: &Views,
+    policy: OnBadImage,
+    control: Control<'_>,
+) -> Result<ImageFeatures> {
     let dim = backbone.spec().dim;
     if let Some(file) = &dataset.features {
         // Features from elsewhere may name their maker by any text; a digest that is not this one is a mistake.
@@ -101,7 +152,8 @@ pub fn encode_images(
             Source::Image(_) => None,
         });
         let values: Vec<f32> = rows.flatten().copied().collect();
-        return Ok(ImageFeatures { dim, views: 1, values, kept: (0..examples.len()).collect(), bad: Vec::new() });
+        let kept = (0..examples.len()).collect();
+        return Ok(ImageFeatures { entry: Entry::Feature, tokens: 1, dim, views: 1, values, kept, bad: Vec::new() });
     }
 
     let count = match views {
@@ -118,7 +170,8 @@ pub fn encode_images(
         .with_batch_size(BATCH)
         .with_on_bad_image(policy)
         .with_cache_bytes(if count > 1 { 256 << 20 } else { 0 });
-    let mut values_found = Vec::with_capacity(jobs.len() * dim);
+    let mut values_found = Vec::new();
+    let (mut entry, mut row) = (Entry::Feature, [1, dim]);
     let mut found = Vec::with_capacity(jobs.len());
     control.progress.start("encode", jobs.len() as u64);
     let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
@@ -127,7 +180,16 @@ pub fn encode_images(
         }
         let images = batch.indices.len();
         let pixels = backbone.pixels(batch.pixels, batch.shape)?;
-        values_found.extend(values(backbone.encode_image(pixels, sites, &Pass::evaluate())));
+        let partial = encode(pixels);
+        entry = partial.entry;
+        match partial.stream() {
+            Some(stream) => {
+                let [_, tokens, width] = stream.dims();
+                row = [tokens, width];
+                values_found.extend(values(stream.clone()));
+            }
+            None => values_found.extend(partial.into_feature().map(values).unwrap_or_default()),
+        }
         found.extend(batch.indices);
         control.progress.advance(images as u64, "");
         Ok(())
@@ -140,7 +202,8 @@ pub fn encode_images(
     if kept.len() * count != found.len() {
         return Err(inarch_core::Error::invalid("images", "an image could be read in some views only").into());
     }
-    Ok(ImageFeatures { dim, views: count, values: values_found, kept, bad })
+    let [tokens, dim] = row;
+    Ok(ImageFeatures { entry, tokens, dim, views: count, values: values_found, kept, bad })
 }
 
 fn image_jobs(examples: &[Example], count: usize, view: impl Fn(&Example, usize) -> View) -> Vec<ImageJob> {

@@ -5,17 +5,20 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::Frozen;
-use inarch_core::data::{Example, few_shot};
+use inarch_core::backbone::{Backbone, Entry, Frozen};
+use inarch_core::data::{Example, Source, few_shot};
+use inarch_core::image::{ImageJob, Loader, View};
 use inarch_core::text::Template;
 use inarch_core::{Digest, DigestBuilder, Seed, file};
-use inarch_peft::{Adapter, Artifact, Classifier, Provenance, Start, identified};
+use inarch_peft::{Adapter, Artifact, Classifier, Provenance, Start, Support, identified};
 
+use crate::encode::encode_frozen;
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
 use crate::fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
-use crate::fitting::{Fitting, Objective};
+use crate::fitting::{Fitting, training_views};
+use crate::objective::Objective;
 use crate::pretrain::PairSet;
 use crate::recipe::Recipe;
 use crate::report::render;
@@ -44,7 +47,7 @@ impl<'a> Session<'a> {
         }
         let templates = recipe.templates.resolve()?;
         let class_features = Classifier::zero_shot(self.backbone, classes, &templates)?.features(&Frozen);
-        let adapter = self.fresh(recipe, &class_features)?;
+        let (adapter, train) = self.begin(recipe, train, &class_features)?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
         let text = classifier.start(adapter.sites());
         self.train(recipe, train, Objective::Classify { classifier, text }, adapter, &templates, folder)
@@ -63,18 +66,51 @@ impl<'a> Session<'a> {
                     .into(),
             });
         }
+        if recipe.method.needs_support() {
+            let reason = "it starts from images of known classes, and pairs have none".to_string();
+            return Err(Error::Recipe { origin: format!("method {}", recipe.method.name()), reason });
+        }
         let class_features = Tensor::zeros([1, self.backbone.spec().dim], self.backbone.device());
-        let adapter = self.fresh(recipe, &class_features)?;
+        let adapter = self.fresh(recipe, &class_features, None)?;
         let templates = recipe.templates.resolve()?;
         let train = self.dataset.train.clone();
         self.train(recipe, train, Objective::Match(pairs), adapter, &templates, folder)
     }
 
+    /// A fresh adapter and the training examples that can be read. A method that starts from the training images sees
+    /// their frozen features in the views that training will use.
+    fn begin(
+        &self,
+        recipe: &Recipe,
+        train: Vec<Example>,
+        class_features: &Tensor<2>,
+    ) -> Result<(Adapter, Vec<Example>)> {
+        if !recipe.method.needs_support() {
+            return Ok((self.fresh(recipe, class_features, None)?, train));
+        }
+        let Self { backbone, dataset, policy, control, .. } = self;
+        let views = training_views(recipe, recipe.views.max(1));
+        let stored = encode_frozen(backbone, Entry::Feature, dataset, &train, &views, *policy, *control)?;
+        let train: Vec<Example> = stored.kept.iter().map(|position| train[*position].clone()).collect();
+        let labels: Vec<usize> = train.iter().map(|example| example.label).collect();
+        let every = (0..train.len()).flat_map(|image| (0..stored.views).map(move |view| (image, view)));
+        let visit = |take: &mut dyn FnMut(Tensor<4>)| visit_pixels(backbone, &train, take);
+        let support = Support {
+            features: stored.gather(every, backbone),
+            views: stored.views,
+            labels: &labels,
+            pixels: dataset.features.is_none().then_some(&visit),
+        };
+        let adapter = self.fresh(recipe, class_features, Some(&support))?;
+        Ok((adapter, train))
+    }
+
     /// A fresh adapter on the autodiff device.
-    fn fresh(&self, recipe: &Recipe, class_features: &Tensor<2>) -> Result<Adapter> {
+    fn fresh(&self, recipe: &Recipe, class_features: &Tensor<2>, support: Option<&Support<'_>>) -> Result<Adapter> {
         let device = self.backbone.device().clone().autodiff();
         let seed = Seed::new(recipe.seed).split("init");
-        Ok(identified(recipe.method.init(&Start::new(self.backbone, class_features, seed, &device))?))
+        let start = Start { support, ..Start::new(self.backbone, class_features, seed, &device) };
+        Ok(identified(recipe.method.init(&start)?))
     }
 
     fn train(
@@ -87,8 +123,7 @@ impl<'a> Session<'a> {
         folder: &Path,
     ) -> Result<(Artifact, FitReport)> {
         let started = Instant::now();
-        let on_features = shares_image_features(adapter.sites());
-        if !on_features && self.dataset.features.is_some() {
+        if !shares_image_features(adapter.sites()) && self.dataset.features.is_some() {
             return Err(Error::Recipe {
                 origin: format!("method {}", recipe.method.name()),
                 reason: format!("it changes the image tower and needs images; `{}` holds features", self.dataset.name),
@@ -101,14 +136,15 @@ impl<'a> Session<'a> {
             self.control.progress.say(&format!("going on from step {step} of {}", fitting.steps));
         }
         file::create_folder(folder)?;
-        let encode = if on_features { fitting.fit_features(&run)? } else { fitting.fit_images(&run)? };
+        let encode = fitting.run(&run)?;
         // An evaluation that is stopped must not cost the training.
         fitting.keep(&run)?;
         let trained = started.elapsed().as_secs_f64();
 
-        let Fitting { train, adapter, losses, steps, skipped, .. } = fitting;
+        let steps = fitting.steps;
+        let (adapter, train, losses, skipped) = fitting.finish()?;
         let mut artifact = Artifact::new(
-            adapter.without_autodiff(),
+            adapter,
             recipe.method.clone(),
             self.backbone,
             Provenance {
@@ -170,6 +206,24 @@ impl<'a> Session<'a> {
         }
         builder.finish()
     }
+}
+
+/// Hands the centre views of the examples to `take`, in batches.
+fn visit_pixels(backbone: &Backbone, examples: &[Example], take: &mut dyn FnMut(Tensor<4>)) -> inarch_core::Result<()> {
+    let jobs: Vec<ImageJob> = examples
+        .iter()
+        .enumerate()
+        .filter_map(|(index, example)| {
+            let Source::Image(path) = &example.source else { return None };
+            Some(ImageJob { index, path: path.clone(), view: View::Centre })
+        })
+        .collect();
+    let loader = Loader::new(backbone.preprocess().clone())?;
+    loader.run(&jobs, |batch| -> inarch_core::Result<()> {
+        take(backbone.pixels(batch.pixels, batch.shape)?);
+        Ok(())
+    })?;
+    Ok(())
 }
 
 /// At most [`CURVE_POINTS`] means of equal stretches.

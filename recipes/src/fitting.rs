@@ -5,24 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Frozen, Partial, Pass, Tower, normalise};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+use inarch_core::backbone::{Entry, Frozen, Partial, Pass, Sites as _, Tower};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
 use inarch_core::data::{Example, Source};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use inarch_core::{Seed, file};
-use inarch_peft::{Adapter, Classifier};
+use inarch_peft::{Adapter, Loss, Parameters};
 
-use crate::contrastive::Pairs;
-use crate::encode::{ImageFeatures, Views, encode_images};
+use crate::encode::{ImageFeatures, Views, encode_frozen};
 use crate::error::{Error, Result};
+use crate::gradient::{accumulate, by_rate, guided};
+use crate::objective::{Images, Objective, Texts};
 use crate::parallel::{Shards, sharded_gradients, threads};
-use crate::pretrain::PairSet;
-use crate::recipe::{Budget, OptimizerConfig, Recipe};
+use crate::recipe::Recipe;
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
 use crate::schedule::learning_rate;
 use crate::session::Session;
@@ -33,20 +30,8 @@ const SHARD: usize = 16;
 const FRESH_VIEWS: usize = 32;
 /// Bytes of decoded training images that are kept in memory.
 const CACHE_BYTES: usize = 512 << 20;
-
-/// What an adapter is trained to do.
-#[expect(clippy::large_enum_variant, reason = "there is one for each run")]
-pub(crate) enum Objective<'a> {
-    /// Cross entropy over classes.
-    Classify {
-        /// The classes.
-        classifier: Classifier<'a>,
-        /// The frozen part of their texts.
-        text: Partial,
-    },
-    /// The contrastive loss over pairs; position `i` of the training examples is pair `i`.
-    Match(&'a PairSet),
-}
+/// Bytes of activations that are stored instead of computed again in every step.
+const STORE_BYTES: usize = 1 << 30;
 
 /// A run on its way.
 pub(crate) struct Fitting<'a> {
@@ -54,7 +39,7 @@ pub(crate) struct Fitting<'a> {
     recipe: &'a Recipe,
     pub(crate) train: Vec<Example>,
     objective: Objective<'a>,
-    pub(crate) adapter: Adapter,
+    adapter: Adapter,
     optimizer: ModuleOptimizer,
     seed: Seed,
     step: usize,
@@ -62,7 +47,26 @@ pub(crate) struct Fitting<'a> {
     steps_per_epoch: usize,
     pub(crate) losses: Vec<f32>,
     pub(crate) skipped: Vec<String>,
+    /// The running average of the epochs, where the method asks for one.
+    average: Parameters,
     saved: Instant,
+}
+
+/// Which of a step's losses a gradient is taken of.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Task,
+    Guide,
+}
+
+impl Part {
+    /// That loss, and the strength of the guide if there is one.
+    fn of(self, loss: Loss) -> (Tensor<1>, Option<f64>) {
+        match (self, loss.guide) {
+            (Self::Guide, Some(guide)) => (guide.loss, None),
+            (_, guide) => (loss.task, guide.map(|guide| guide.strength)),
+        }
+    }
 }
 
 impl<'a> Fitting<'a> {
@@ -74,44 +78,62 @@ impl<'a> Fitting<'a> {
         adapter: Adapter,
     ) -> Self {
         let steps_per_epoch = (train.len() / recipe.train.batch).max(1);
-        let shots = recipe.shots.unwrap_or(16);
-        let steps = match recipe.train.budget {
-            Budget::Epochs(epochs) => epochs * steps_per_epoch,
-            Budget::Iterations(steps) => steps,
-            Budget::IterationsPerShot(steps) => steps * shots,
-            Budget::CoopEpochs => {
-                let epochs = match shots {
-                    0..=1 => 50,
-                    2..=4 => 100,
-                    _ => 200,
-                };
-                epochs * steps_per_epoch
-            }
-        };
-        let optimizer = match recipe.train.optimizer {
-            OptimizerConfig::Sgd { momentum, weight_decay, .. } => SgdConfig::new()
-                .with_momentum(Some(MomentumConfig { momentum, dampening: 0.0, nesterov: false }))
-                .with_weight_decay((weight_decay > 0.0).then(|| WeightDecayConfig::new(weight_decay)))
-                .init(),
-            OptimizerConfig::Adamw { weight_decay, .. } => {
-                AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(weight_decay).init()
-            }
-        };
+        let steps = recipe.train.budget.steps(recipe.shots.unwrap_or(16), steps_per_epoch);
         Self {
             session,
             recipe,
             train,
             objective,
             adapter,
-            optimizer,
+            optimizer: recipe.train.optimizer.build(),
             seed: Seed::new(recipe.seed),
             step: 0,
             steps,
             steps_per_epoch,
             losses: Vec::new(),
             skipped: Vec::new(),
+            average: Parameters::new(),
             saved: Instant::now(),
         }
+    }
+
+    /// Trains to the end; returns the seconds that went into work that is done once.
+    pub(crate) fn run(&mut self, run: &SavedRun) -> Result<f64> {
+        if self.step == self.steps {
+            return Ok(0.0);
+        }
+        match self.stored_entry() {
+            Some(entry) => self.run_stored(entry, run),
+            None => self.run_images(run),
+        }
+    }
+
+    /// The trained adapter, as plain values.
+    pub(crate) fn finish(self) -> Result<(Adapter, Vec<Example>, Vec<f32>, Vec<String>)> {
+        let adapter = self.adapter.without_autodiff();
+        let adapter = if self.average.is_empty() {
+            adapter
+        } else {
+            let device = self.session.backbone.device();
+            let average = self.average;
+            adapter
+                .with_parameters(average, device)
+                .map_err(|reason| inarch_core::Error::invalid("average over epochs", reason))?
+        };
+        Ok((adapter, self.train, self.losses, self.skipped))
+    }
+
+    /// How far images are run once and stored, or `None` when every step starts from pixels.
+    fn stored_entry(&self) -> Option<Entry> {
+        let backbone = self.session.backbone;
+        let entry = self.adapter.entry(Tower::Image).min(Entry::Feature);
+        if entry == Entry::Feature {
+            return Some(entry);
+        }
+        let spec = &backbone.spec().image;
+        let tokens = if entry == Entry::Head { 1 } else { spec.tokens() };
+        let bytes = self.train.len() * self.recipe.views * tokens * spec.transformer.width * size_of::<f32>();
+        (self.recipe.views > 0 && bytes <= STORE_BYTES).then_some(entry)
     }
 
     /// The examples of each step of an epoch, from the current step on.
@@ -127,47 +149,42 @@ impl<'a> Fitting<'a> {
             .collect()
     }
 
-    /// Trains on image features that are computed once; returns the seconds that took.
-    pub(crate) fn fit_features(&mut self, run: &SavedRun) -> Result<f64> {
+    /// Trains on what the image tower gives short of the adapter, computed once; returns the seconds that took.
+    fn run_stored(&mut self, entry: Entry, run: &SavedRun) -> Result<f64> {
         let started = Instant::now();
         let session = self.session;
-        let views = match self.recipe.views {
-            0 if self.session.dataset.features.is_none() => Views::Augmented {
-                count: self.steps.div_ceil(self.steps_per_epoch).clamp(1, FRESH_VIEWS),
-                augment: Arc::new(self.recipe.augment.clone()),
-                seed: self.seed.split("augment"),
-            },
-            count => Views::Augmented {
-                count: count.max(1),
-                augment: Arc::new(self.recipe.augment.clone()),
-                seed: self.seed.split("augment"),
-            },
+        let count = match self.recipe.views {
+            0 if session.dataset.features.is_none() => self.steps.div_ceil(self.steps_per_epoch).clamp(1, FRESH_VIEWS),
+            count => count.max(1),
         };
-        let features = encode_images(
-            session.backbone,
-            &Frozen,
-            &session.dataset,
-            &self.train,
-            &views,
-            session.policy,
-            session.control,
-        )?;
-        self.leave_out(&features);
+        let views = training_views(self.recipe, count);
+        let store = |entry: Entry| {
+            let Session { backbone, dataset, policy, control, .. } = session;
+            encode_frozen(backbone, entry, dataset, &self.train, &views, *policy, *control)
+        };
+        let stored = store(entry)?;
+        // The same pooled features serve as frozen ones when the tower is left alone.
+        let frozen = (entry < Entry::Feature && self.adapter.learner().needs_frozen_image())
+            .then(|| store(Entry::Feature))
+            .transpose()?;
+        self.leave_out(&stored);
         let seconds = started.elapsed().as_secs_f64();
         session.control.progress.start("train", self.steps as u64);
         session.control.progress.advance(self.step as u64, "");
         while self.step < self.steps {
             let epoch = self.step / self.steps_per_epoch;
             for batch in self.batches(epoch) {
-                let image = features.gather(batch.iter().map(|example| (*example, epoch)), session.backbone);
-                let pass = self.pass();
-                let sites = self.adapter.sites();
-                let image = sites.feature(Tower::Image, image, &pass);
-                let texts = self.texts(&batch)?;
-                let loss = self.loss_with(image, &batch, texts.as_ref(), &pass);
-                let value = loss.clone().into_scalar::<f32>();
-                let gradients = GradientsParams::from_grads(loss.backward(), &self.adapter);
-                self.apply(gradients, value, run)?;
+                let rows = |from: usize, to: usize| batch[from..to].iter().map(move |example| (*example, epoch));
+                if entry == Entry::Feature {
+                    self.feature_step(&stored.gather(rows(0, batch.len()), session.backbone), &batch, run)?;
+                    continue;
+                }
+                let frozen = frozen.as_ref().map(|frozen| frozen.gather(rows(0, batch.len()), session.backbone));
+                let part = |shard: usize| {
+                    let from = shard * SHARD;
+                    stored.partial(rows(from, (from + SHARD).min(batch.len())), session.backbone)
+                };
+                self.tower_step(&part, batch.len().div_ceil(SHARD), frozen, &batch, run)?;
             }
         }
         session.control.progress.finish();
@@ -175,7 +192,7 @@ impl<'a> Fitting<'a> {
     }
 
     /// Trains through the image tower; images are decoded, varied and encoded in each step.
-    pub(crate) fn fit_images(&mut self, run: &SavedRun) -> Result<f64> {
+    fn run_images(&mut self, run: &SavedRun) -> Result<f64> {
         let session = self.session;
         let loader = Loader::new(session.backbone.preprocess().clone())?
             .with_batch_size(self.recipe.train.batch.min(self.train.len()))
@@ -203,7 +220,7 @@ impl<'a> Fitting<'a> {
                 })
                 .collect();
             let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
-                if self.step < self.steps { self.image_step(batch, run) } else { Ok(()) }
+                if self.step < self.steps { self.image_step(&batch, run) } else { Ok(()) }
             })?;
             for bad in bad {
                 let name = bad.path.display().to_string();
@@ -219,20 +236,87 @@ impl<'a> Fitting<'a> {
         Ok(0.0)
     }
 
-    fn image_step(&mut self, batch: ImageBatch, run: &SavedRun) -> Result<()> {
+    /// A step of an adapter that leaves the image tower alone, on frozen features `[images, dim]`.
+    fn feature_step(&mut self, frozen: &Tensor<2>, examples: &[usize], run: &SavedRun) -> Result<()> {
+        let pass = self.pass();
+        let texts = self.texts(examples)?;
+        let gradients = |part: Part| {
+            let adapted = self.adapter.feature(Tower::Image, frozen.clone(), &pass);
+            let images = Images { adapted, frozen: Some(frozen.clone()), examples };
+            let (loss, guide) = part.of(self.loss(images, &texts, &pass));
+            let value = loss.clone().into_scalar::<f32>();
+            (GradientsParams::from_grads(loss.backward(), &self.adapter), value, guide)
+        };
+        let (gradients, value) = self.guided(gradients);
+        self.apply(gradients, value, run)
+    }
+
+    fn image_step(&mut self, batch: &ImageBatch, run: &SavedRun) -> Result<()> {
         let backbone = self.session.backbone;
-        let shards = Shards::new(&batch, SHARD, backbone.device());
+        let entry = self.adapter.entry(Tower::Image);
+        let shards = Shards::new(batch, SHARD, backbone.device());
+        let part = |shard: usize| backbone.start_image(shards.pixels(shard), entry);
+        self.tower_step(&part, shards.count(), None, &batch.indices, run)
+    }
+
+    /// A step through the image tower, from where `part` leaves each shard. `frozen` features are computed here when
+    /// they are needed and not given.
+    fn tower_step(
+        &mut self,
+        part: &(dyn Fn(usize) -> Partial + Sync),
+        shards: usize,
+        frozen: Option<Tensor<2>>,
+        examples: &[usize],
+        run: &SavedRun,
+    ) -> Result<()> {
+        let backbone = self.session.backbone;
         let pass = self.pass();
         let step_seed = self.step_seed();
+        let texts = self.texts(examples)?;
+        let beside = frozen.is_none() && self.adapter.learner().needs_frozen_image();
         let forward = |adapter: &Adapter, shard: usize| {
-            let sites = adapter.sites();
-            let partial = backbone.start_image(shards.pixels(shard), sites.entry(Tower::Image));
-            backbone.finish(Tower::Image, partial, sites, &Pass::train(step_seed.split(shard)))
+            let partial = part(shard);
+            let frozen = beside.then(|| backbone.finish(Tower::Image, partial.clone(), &Frozen, &Pass::evaluate()));
+            let pass = Pass::train(step_seed.split(shard));
+            let adapted = backbone.finish(Tower::Image, partial, adapter.sites(), &pass);
+            // Side by side through the one channel that a shard has; nothing flows back into the frozen half.
+            match frozen {
+                Some(frozen) => Tensor::cat(vec![adapted, frozen], 1),
+                None => adapted,
+            }
         };
-        let texts = self.texts(&batch.indices)?;
-        let loss = |image: Tensor<2>| (self.loss_with(image, &batch.indices, texts.as_ref(), &pass), ());
-        let (gradients, loss, ()) = sharded_gradients(&self.adapter, shards.count(), threads(), forward, loss);
-        self.apply(gradients, loss, run)
+        let gradients = |which: Part| {
+            let frozen = frozen.clone();
+            let loss = |image: Tensor<2>| {
+                let [_, width] = image.dims();
+                let images = if beside {
+                    let frozen = image.clone().narrow(1, width / 2, width / 2).without_autodiff();
+                    Images { adapted: image.narrow(1, 0, width / 2), frozen: Some(frozen), examples }
+                } else {
+                    Images { adapted: image, frozen, examples }
+                };
+                which.of(self.loss(images, &texts, &pass))
+            };
+            sharded_gradients(&self.adapter, shards, threads(), forward, loss)
+        };
+        let (gradients, value) = self.guided(gradients);
+        self.apply(gradients, value, run)
+    }
+
+    /// The gradients of the task's loss, corrected by the guide's where there is one.
+    fn guided(&self, take: impl Fn(Part) -> (GradientsParams, f32, Option<f64>)) -> (GradientsParams, f32) {
+        let (task, value, strength) = take(Part::Task);
+        let Some(strength) = strength else { return (task, value) };
+        let (guide, _, _) = take(Part::Guide);
+        (guided(&self.adapter, task, guide, strength), value)
+    }
+
+    fn loss(&self, images: Images<'_>, texts: &Texts, pass: &Pass<'_>) -> Loss {
+        self.objective.loss(self.session.backbone, &self.adapter, images, texts, &self.train, pass)
+    }
+
+    fn texts(&self, examples: &[usize]) -> Result<Texts> {
+        self.objective.texts(self.session.backbone, examples, self.seed.split("caption").split(self.step))
     }
 
     fn step_seed(&self) -> Seed {
@@ -243,44 +327,6 @@ impl<'a> Fitting<'a> {
         Pass::train(self.step_seed().split("text"))
     }
 
-    /// The texts of a step of the contrastive objective: pairs and token rows.
-    fn texts(&self, indices: &[usize]) -> Result<Option<(Pairs, Vec<Vec<u32>>)>> {
-        let Objective::Match(set) = &self.objective else { return Ok(None) };
-        let draw = self.seed.split("caption").split(self.step);
-        let pairs = Pairs::new(indices.iter().map(|index| set.caption(*index, draw)));
-        let rows = self.session.backbone.tokenize(&pairs.texts)?;
-        Ok(Some((pairs, rows)))
-    }
-
-    /// The loss, `[1]`, of image features `[images, dim]` of the training examples `indices`.
-    fn loss_with(
-        &self,
-        image: Tensor<2>,
-        indices: &[usize],
-        texts: Option<&(Pairs, Vec<Vec<u32>>)>,
-        pass: &Pass<'_>,
-    ) -> Tensor<1> {
-        let sites = self.adapter.sites();
-        let backbone = self.session.backbone;
-        match (&self.objective, texts) {
-            (Objective::Classify { classifier, text }, _) => {
-                let condition = sites.conditions_text().then(|| normalise(image.clone()));
-                let pass = Pass { condition: condition.as_ref(), ..*pass };
-                let text = classifier.text(text.clone(), sites, &pass);
-                let logits = classifier.logits(&image, &text, sites, &pass);
-                let labels: Vec<usize> = indices.iter().map(|index| self.train[*index].label).collect();
-                cross_entropy(logits, &labels, backbone)
-            }
-            (Objective::Match(_), Some((pairs, rows))) => {
-                let partial = backbone.start_text(rows, sites.entry(Tower::Text));
-                let text = normalise(backbone.finish(Tower::Text, partial, sites, pass));
-                let scale = Tensor::from_data([backbone.logit_scale()], backbone.device());
-                pairs.loss(normalise(image), text, scale, 0.0)
-            }
-            (Objective::Match(_), None) => unreachable!("the contrastive objective always has texts"),
-        }
-    }
-
     /// Takes the optimizer's step, reports, and saves when it is time.
     fn apply(&mut self, gradients: GradientsParams, loss: f32, run: &SavedRun) -> Result<()> {
         if !loss.is_finite() {
@@ -289,9 +335,13 @@ impl<'a> Fitting<'a> {
         let train = &self.recipe.train;
         let lr = learning_rate(train.schedule, train.optimizer.lr(), self.step, self.steps, self.steps_per_epoch);
         let lr = lr * train.optimizer.scale_factor(self.session.backbone.logit_scale());
-        self.adapter = self.optimizer.step(lr, self.adapter.clone(), gradients);
+        for (factor, gradients) in by_rate(&self.adapter, gradients) {
+            self.adapter = self.optimizer.step(lr * factor, self.adapter.clone(), gradients);
+        }
         self.losses.push(loss);
         self.step += 1;
+        self.average_epoch();
+        self.enter_stage();
         let control = self.session.control;
         control.progress.advance(1, &format!("loss {loss:.3}"));
         let stop = control.stopped();
@@ -300,6 +350,28 @@ impl<'a> Fitting<'a> {
             self.saved = Instant::now();
         }
         if stop { Err(Error::Interrupted { step: self.step, steps: self.steps }) } else { Ok(()) }
+    }
+
+    /// At the end of an epoch, adds it to the average.
+    fn average_epoch(&mut self) {
+        let Some(averaging) = self.adapter.learner().averaging() else { return };
+        if !self.step.is_multiple_of(self.steps_per_epoch) && self.step != self.steps {
+            return;
+        }
+        let weights = averaging.weights(self.steps.div_ceil(self.steps_per_epoch));
+        let epoch = (self.step - 1) / self.steps_per_epoch;
+        accumulate(&mut self.average, &self.adapter.parameters(), weights[epoch]);
+    }
+
+    /// Begins the stage that starts at this step, if one does.
+    fn enter_stage(&mut self) {
+        let Objective::Classify { classifier, text } = &self.objective else { return };
+        let begins = |fraction: &f64| (fraction * self.steps as f64).round() as usize == self.step;
+        let Some(stage) = self.adapter.learner().stages().iter().position(begins) else { return };
+        let features = classifier.text(text.clone(), self.adapter.sites(), &Pass::evaluate()).without_autodiff();
+        self.adapter.learner_mut().enter_stage(stage + 1, features);
+        // A stage may replace parameters; they must be found again by the optimizer of a process that goes on.
+        self.adapter = inarch_peft::identified(self.adapter.clone());
     }
 
     /// Saves the state of the current step.
@@ -317,33 +389,38 @@ impl<'a> Fitting<'a> {
     }
 
     fn save(&self, into: &Path) -> Result<()> {
-        let bytes = encode_safetensors(&self.adapter.parameters(), BTreeMap::new(), Precision::F32)?;
-        file::write(&into.join("adapter.safetensors"), &bytes)?;
-        save_optimizer(&self.optimizer, &into.join("optimizer.bin"))?;
-        Ok(file::write_json(&into.join("losses.json"), &self.losses)?)
+        for (name, parameters) in [(ADAPTER, &self.adapter.parameters()), (AVERAGE, &self.average)] {
+            let bytes = encode_safetensors(parameters, BTreeMap::new(), Precision::F32)?;
+            file::write(&into.join(name), &bytes)?;
+        }
+        save_optimizer(&self.optimizer, &into.join(OPTIMIZER))?;
+        Ok(file::write_json(&into.join(LOSSES), &self.losses)?)
     }
 
     pub(crate) fn load(&mut self, step: usize, from: &Path) -> Result<()> {
-        let (tensors, _) = read_safetensors(&from.join("adapter.safetensors"))?;
+        let (tensors, _) = read_safetensors(&from.join(ADAPTER))?;
         let device = self.session.backbone.device().clone().autodiff();
         self.adapter = self
             .adapter
             .clone()
             .with_parameters(tensors, &device)
             .map_err(|reason| inarch_core::Error::malformed("saved adapter", from, reason))?;
-        self.optimizer = load_optimizer(self.optimizer.clone(), &from.join("optimizer.bin"))?;
-        self.losses = file::read_json(&from.join("losses.json"), "loss history")?;
+        (self.average, _) = read_safetensors(&from.join(AVERAGE))?;
+        self.optimizer = load_optimizer(self.optimizer.clone(), &from.join(OPTIMIZER))?;
+        self.losses = file::read_json(&from.join(LOSSES), "loss history")?;
         self.step = step;
         Ok(())
     }
 }
 
-fn cross_entropy(logits: Tensor<2>, labels: &[usize], backbone: &Backbone) -> Tensor<1> {
-    let [rows, classes] = logits.dims();
-    let mut targets = vec![0.0f32; rows * classes];
-    for (row, label) in labels.iter().enumerate() {
-        targets[row * classes + label] = 1.0;
-    }
-    let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows, classes]), backbone.device());
-    (log_softmax(logits, 1) * targets).sum() / -(rows as f32)
+/// Files of a saved state.
+const ADAPTER: &str = "adapter.safetensors";
+const AVERAGE: &str = "average.safetensors";
+const OPTIMIZER: &str = "optimizer.bin";
+const LOSSES: &str = "losses.json";
+
+/// The views in which training images are seen when `count` of them are fixed.
+pub(crate) fn training_views(recipe: &Recipe, count: usize) -> Views {
+    let seed = Seed::new(recipe.seed).split("augment");
+    Views::Augmented { count, augment: Arc::new(recipe.augment.clone()), seed }
 }

@@ -14,6 +14,9 @@ mod fit;
 mod fit_page;
 mod fit_report;
 mod fitting;
+mod gradient;
+mod objective;
+mod optimizer;
 mod parallel;
 pub mod pocket;
 mod pretrain;
@@ -25,14 +28,14 @@ mod session;
 
 pub use contrastive::Pairs;
 pub use control::{Control, Progress, Silent};
-pub use encode::{ImageFeatures, Views, encode_images};
+pub use encode::{ImageFeatures, Views, encode_frozen, encode_images};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, evaluate_features, score};
 pub use fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
+pub use optimizer::OptimizerConfig;
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
-pub use recipe::{
-    BadImagePolicy, Budget, OptimizerConfig, Recipe, RecipeLayers, Schedule, Subset, Templates, TrainConfig,
-};
+pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig};
+pub use schedule::{Budget, Schedule};
 pub use session::Session;

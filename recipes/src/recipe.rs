@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
+use crate::optimizer::OptimizerConfig;
+use crate::schedule::{Budget, Schedule};
 
 /// One recipe for each method.
 static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
@@ -110,75 +112,6 @@ impl Templates {
         match self {
             Self::Named(name) => Ok(TemplateSet::resolve(name)?.templates().to_vec()),
             Self::List(templates) => Ok(templates.clone()),
-        }
-    }
-}
-
-/// How long to train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Budget {
-    /// Passes over the training images.
-    Epochs(usize),
-    /// Steps.
-    Iterations(usize),
-    /// Steps for each shot; 16 shots are assumed when all images are used.
-    IterationsPerShot(usize),
-    /// 50 epochs for 1 shot, 100 for 2 to 4, 200 for more (CoOp).
-    #[serde(rename = "coop-epochs")]
-    CoopEpochs,
-}
-
-/// How the learning rate changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    /// The trunk of CoOp's descendants: by epoch; the first at 1e-5, then cosine.
-    Coop,
-    /// By step, cosine to 1e-6.
-    Cosine,
-    /// No change.
-    Constant,
-}
-
-/// The optimizer.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum OptimizerConfig {
-    /// Stochastic gradient descent with momentum; weight decay is added to the gradient.
-    Sgd {
-        /// Learning rate for a logit scale of 100; scaled up for milder ones.
-        lr: f64,
-        /// Momentum, without dampening.
-        momentum: f64,
-        /// Weight decay.
-        weight_decay: f32,
-    },
-    /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv 1711.05101).
-    Adamw {
-        /// Learning rate.
-        lr: f64,
-        /// Weight decay.
-        weight_decay: f32,
-    },
-}
-
-impl OptimizerConfig {
-    /// What the learning rate is multiplied with for a backbone of this logit scale.
-    ///
-    /// The field's rates for SGD were found at CLIP's scale of 100, and the gradient is proportional to the scale, so
-    /// that a backbone with a milder temperature would hardly move. Adam does not see the size of a gradient.
-    pub(crate) fn scale_factor(&self, logit_scale: f32) -> f64 {
-        match self {
-            Self::Sgd { .. } => 100.0 / f64::from(logit_scale.clamp(1.0, 100.0)),
-            Self::Adamw { .. } => 1.0,
-        }
-    }
-
-    /// The learning rate at the top of the schedule.
-    pub fn lr(&self) -> f64 {
-        match self {
-            Self::Sgd { lr, .. } | Self::Adamw { lr, .. } => *lr,
         }
     }
 }
@@ -353,7 +286,8 @@ fn merge(into: &mut Table, from: Table) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, METHODS, RecipeLayers};
+    use super::{METHODS, RecipeLayers};
+    use crate::schedule::Budget;
 
     #[test]
     fn every_method_has_a_preset_that_reads() {

@@ -1,6 +1,52 @@
-//! Learning rates over a run.
+//! The length of a run and its learning rates.
 
-use crate::recipe::Schedule;
+use serde::{Deserialize, Serialize};
+
+/// How long to train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Passes over the training images.
+    Epochs(usize),
+    /// Steps.
+    Iterations(usize),
+    /// Steps for each shot; 16 shots are assumed when all images are used.
+    IterationsPerShot(usize),
+    /// 50 epochs for 1 shot, 100 for 2 to 4, 200 for more (CoOp).
+    #[serde(rename = "coop-epochs")]
+    CoopEpochs,
+}
+
+impl Budget {
+    /// The number of steps for a run of `shots` with `steps_per_epoch` steps in an epoch.
+    pub(crate) fn steps(self, shots: usize, steps_per_epoch: usize) -> usize {
+        match self {
+            Self::Epochs(epochs) => epochs * steps_per_epoch,
+            Self::Iterations(steps) => steps,
+            Self::IterationsPerShot(steps) => steps * shots,
+            Self::CoopEpochs => {
+                let epochs = match shots {
+                    0..=1 => 50,
+                    2..=4 => 100,
+                    _ => 200,
+                };
+                epochs * steps_per_epoch
+            }
+        }
+    }
+}
+
+/// How the learning rate changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The trunk of CoOp's descendants: by epoch; the first at 1e-5, then cosine.
+    Coop,
+    /// By step, cosine to 1e-6.
+    Cosine,
+    /// No change.
+    Constant,
+}
 
 /// The rate of the warm-up epoch and the end of the per-step cosine.
 const WARMUP_LR: f64 = 1e-5;

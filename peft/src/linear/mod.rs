@@ -4,5 +4,5 @@ mod lora;
 mod sites;
 
 pub use lora::{Lora, LoraConfig};
-pub use sites::{LinearSites, all_sites};
 pub(crate) use sites::selected;
+pub use sites::{LinearSites, all_sites};

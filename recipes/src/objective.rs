@@ -1,0 +1,88 @@
+//! What an adapter is trained to do, and the loss of one step.
+
+use burn::tensor::Tensor;
+use inarch_core::Seed;
+use inarch_core::backbone::{Backbone, Partial, Pass, Tower, normalise};
+use inarch_core::data::Example;
+use inarch_peft::{Adapter, Classifier, Loss, Step};
+
+use crate::contrastive::Pairs;
+use crate::error::Result;
+use crate::pretrain::PairSet;
+
+/// What an adapter is trained to do.
+#[expect(clippy::large_enum_variant, reason = "there is one for each run")]
+pub(crate) enum Objective<'a> {
+    /// The method's loss over classes.
+    Classify {
+        /// The classes.
+        classifier: Classifier<'a>,
+        /// The frozen part of their texts.
+        text: Partial,
+    },
+    /// The contrastive loss over pairs; position `i` of the training examples is pair `i`.
+    Match(&'a PairSet),
+}
+
+/// The images of one step as a loss sees them.
+pub(crate) struct Images<'a> {
+    /// Features through the adapter, `[images, dim]`.
+    pub(crate) adapted: Tensor<2>,
+    /// Features of the frozen backbone, where they are known.
+    pub(crate) frozen: Option<Tensor<2>>,
+    /// Which training examples they are.
+    pub(crate) examples: &'a [usize],
+}
+
+/// The texts of a contrastive step.
+pub(crate) type Texts = Option<(Pairs, Vec<Vec<u32>>)>;
+
+impl Objective<'_> {
+    /// The texts of a step of the contrastive objective: pairs and token rows.
+    pub(crate) fn texts(&self, backbone: &Backbone, examples: &[usize], draw: Seed) -> Result<Texts> {
+        let Self::Match(set) = self else { return Ok(None) };
+        let pairs = Pairs::new(examples.iter().map(|index| set.caption(*index, draw)));
+        let rows = backbone.tokenize(&pairs.texts)?;
+        Ok(Some((pairs, rows)))
+    }
+
+    /// The loss of a step.
+    pub(crate) fn loss(
+        &self,
+        backbone: &Backbone,
+        adapter: &Adapter,
+        images: Images<'_>,
+        texts: &Texts,
+        train: &[Example],
+        pass: &Pass<'_>,
+    ) -> Loss {
+        let sites = adapter.sites();
+        let Images { adapted: image, frozen, examples } = images;
+        match (self, texts) {
+            (Self::Classify { classifier, text }, _) => {
+                let condition = sites.conditions_text().then(|| normalise(image.clone()));
+                let pass = Pass { condition: condition.as_ref(), ..*pass };
+                let text = classifier.encode(text.clone(), sites, &pass);
+                let logits = classifier.logits(&image, &text.features, sites, &pass);
+                let labels: Vec<usize> = examples.iter().map(|index| train[*index].label).collect();
+                adapter.learner().loss(&Step {
+                    image,
+                    text: text.features,
+                    prompts: text.prompts,
+                    logits,
+                    labels: &labels,
+                    scale: backbone.logit_scale(),
+                    frozen_image: frozen,
+                    prior: classifier.prior(),
+                })
+            }
+            (Self::Match(_), Some((pairs, rows))) => {
+                let partial = backbone.start_text(rows, sites.entry(Tower::Text));
+                let text = normalise(backbone.finish(Tower::Text, partial, sites, pass));
+                let scale = Tensor::from_data([backbone.logit_scale()], backbone.device());
+                Loss::plain(pairs.loss(normalise(image), text, scale, 0.0))
+            }
+            (Self::Match(_), None) => unreachable!("the contrastive objective always has texts"),
+        }
+    }
+}
