@@ -9,6 +9,7 @@ use inarch_core::backbone::{
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
+use crate::compose::*;
 use crate::error::Result;
 use crate::feature::*;
 use crate::learner::Learner;
@@ -126,6 +127,8 @@ methods! {
     Coop(CoopConfig): "coop",
     /// Low-rank updates of linear layers.
     Lora(LoraConfig): "lora",
+    /// Several adapters at once.
+    Stack(StackConfig): "stack",
 }
 
 impl Adapter {

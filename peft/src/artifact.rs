@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, MethodConfig};
 use crate::classifier::Classifier;
+use crate::compose::{Stack, StackConfig};
 use crate::error::{Error, Result};
-use crate::method::Start;
+use crate::method::{Method as _, Start};
 
 /// The version of the format that this code writes.
 pub const SCHEMA: u32 = 1;
@@ -128,6 +129,56 @@ impl Artifact {
             self_test: SelfTest { classes: scored, logits, tolerance: 1e-2 },
         };
         Ok(Self { manifest, adapter })
+    }
+
+    /// Several artifacts of one backbone as one, the one closest to the frozen layers first
+    /// ([`Stack`](crate::Stack)). Its parents are the parts.
+    ///
+    /// # Errors
+    /// Parts of different backbones, class-bound parts with different classes, or parts that cannot be stacked.
+    pub fn stack(parts: &[Self], backbone: &Backbone) -> Result<Self> {
+        let mismatch = |what: &str, expected: &str, found: &str| {
+            inarch_core::Error::mismatch(format!("{what} of the adapters to be stacked"), expected, found)
+        };
+        let mut bound: Option<&Self> = None;
+        let mut members = Vec::new();
+        for part in parts {
+            if &part.manifest.backbone.digest != backbone.digest() {
+                return Err(
+                    mismatch("backbone", backbone.digest().short(), part.manifest.backbone.digest.short()).into()
+                );
+            }
+            if part.manifest.method.bound_to_classes() {
+                let known = bound.get_or_insert(part);
+                if known.manifest.classes != part.manifest.classes {
+                    let [expected, found] = [known, part].map(|part| part.manifest.classes.join(", "));
+                    return Err(mismatch("classes", &expected, &found).into());
+                }
+            }
+            // A stack among the parts is opened, so that stacks never nest.
+            match (&part.manifest.method, &part.adapter) {
+                (MethodConfig::Stack(config), Adapter::Stack(stack)) => {
+                    members.extend(config.members.iter().cloned().zip(stack.members().iter().cloned()));
+                }
+                (config, adapter) => members.push((config.clone(), adapter.clone())),
+            }
+        }
+        let (configs, adapters): (Vec<_>, Vec<_>) = members.into_iter().unzip();
+        let method = StackConfig { members: configs };
+        method.check()?;
+        method.templates()?;
+        // The last part speaks for the stack, unless another one is bound to its classes.
+        let spokesman = bound.or(parts.last()).ok_or_else(|| inarch_core::Error::invalid("stack", "no part"))?;
+        let provenance = Provenance {
+            classes: spokesman.manifest.classes.clone(),
+            templates: spokesman.templates()?,
+            data: None,
+            metrics: BTreeMap::new(),
+        };
+        let mut stack =
+            Self::new(Adapter::Stack(Stack::of(adapters)), MethodConfig::Stack(method), backbone, provenance)?;
+        stack.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
+        Ok(stack)
     }
 
     /// Writes the two files; the manifest last, so that a folder with a manifest is complete.

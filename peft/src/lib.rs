@@ -8,6 +8,7 @@
 mod adapter;
 mod artifact;
 mod classifier;
+mod compose;
 mod error;
 mod feature;
 mod fixed;
@@ -20,6 +21,7 @@ mod tokens;
 pub use adapter::{Adapter, METHODS, MethodConfig};
 pub use artifact::{Artifact, BackboneRef, MANIFEST_FILE, Manifest, Provenance, SCHEMA, SelfTest, TENSORS_FILE};
 pub use classifier::{ClassText, Classifier};
+pub use compose::*;
 pub use error::{Error, Result};
 pub use feature::*;
 pub use fixed::Fixed;

@@ -9,4 +9,5 @@ mod gradient;
 mod init;
 mod names;
 mod pass;
+mod stack;
 mod tamper;

@@ -138,9 +138,9 @@ fn over_another_weight_update_it_must_be_folded() {
     // folded copy takes the lengths of the whole sum. This is why the two are equal only with DoRA innermost.
     let dora = Dora::random(&plain());
     let other = super::fold::lora(&["*.v_proj"], &plain());
-    let inner = inarch_core::backbone::Stack(vec![&other, &dora]);
+    let inner = inarch_core::backbone::Stack(vec![&dora, &other]);
     same_features("innermost", features(&tiny().fold(&inner).expect("folds"), &Frozen), features(tiny(), &inner), 1e-5);
-    let outer = inarch_core::backbone::Stack(vec![&dora, &other]);
+    let outer = inarch_core::backbone::Stack(vec![&other, &dora]);
     let [folded, _] = features(&tiny().fold(&outer).expect("folds"), &Frozen);
     let [unfolded, _] = features(tiny(), &outer);
     differs("outermost", folded, unfolded);

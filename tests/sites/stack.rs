@@ -31,7 +31,7 @@ fn lora_coop_and_ia3_equal_what_is_composed_by_hand() {
     let coop = begin(&config, &device).expect("room for three tokens");
     let coop = randomised(coop, 0.5, &device);
 
-    // The first member is the outermost: the gains are on the frozen weight, the update beside them.
+    // The first member is the innermost: the gains are on the frozen weight, the update beside them.
     let mut tensors = tiny().state_dict();
     ia3.compose(&mut tensors);
     let parameters = Adapter::Lora(lora.clone()).parameters();
@@ -64,12 +64,12 @@ fn lora_coop_and_ia3_equal_what_is_composed_by_hand() {
     let expected = Reference::new(tiny().spec(), tensors).features(pixels(3), &rows(), &context);
 
     // CoOp touches no linear layer: its place does not matter.
-    for stack in [Stack(vec![&lora, &coop, &ia3]), Stack(vec![&coop, &lora, &ia3])] {
+    for stack in [Stack(vec![&ia3, &coop, &lora]), Stack(vec![&coop, &ia3, &lora])] {
         assert_eq!((stack.entry(Tower::Image), stack.entry(Tower::Text)), (Entry::Block(0), Entry::Tokens));
         like_reference("stack", features(tiny(), &stack), expected.clone());
     }
-    let [right_order, _] = features(tiny(), &Stack(vec![&lora, &coop, &ia3]));
-    let [other_order, _] = features(tiny(), &Stack(vec![&ia3, &coop, &lora]));
+    let [right_order, _] = features(tiny(), &Stack(vec![&ia3, &coop, &lora]));
+    let [other_order, _] = features(tiny(), &Stack(vec![&lora, &coop, &ia3]));
     differs("order", right_order, other_order);
 }
 

@@ -187,7 +187,7 @@ pub struct Base<'a, At, Layer> {
     /// Where this is.
     pub at: At,
     /// The frozen layer itself, also inside a stack: an adapter that reads weights (DoRA) sees those of the backbone and
-    /// belongs innermost.
+    /// belongs first.
     pub layer: &'a Layer,
     next: &'a dyn Fn(Tensor<3>) -> Tensor<3>,
 }
@@ -353,8 +353,8 @@ impl Sites for Frozen {
     }
 }
 
-/// Several adapters at once. At linear and norm sites the first wraps the second and so on down to the frozen layer;
-/// elsewhere they act in order.
+/// Several adapters at once. Each sees the frozen backbone as those before it have changed it: at linear and norm sites
+/// the last wraps the others, and the first is closest to the frozen layer; elsewhere they act in order.
 pub struct Stack<'a>(pub Vec<&'a dyn Sites>);
 
 /// How one member of a stack runs a layer.
@@ -367,10 +367,10 @@ impl Stack<'_> {
         input: Tensor<3>,
         call: &Call<'_, At, Layer>,
     ) -> Tensor<3> {
-        let Some((first, rest)) = members.split_first() else { return base.forward(input) };
+        let Some((last, rest)) = members.split_last() else { return base.forward(input) };
         let (at, layer) = (base.at, base.layer);
         let next = |input| Self::wrap(rest, Base::new(at, layer, base.next), input, call);
-        call(*first, Base::new(at, layer, &next), input)
+        call(*last, Base::new(at, layer, &next), input)
     }
 }
 
@@ -417,15 +417,14 @@ impl Sites for Stack<'_> {
     }
 
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
-        // The innermost member is folded first, as `linear` runs it closest to the layer.
-        self.0.iter().rev().fold(None, |folded: Option<Linear>, member| {
+        self.0.iter().fold(None, |folded: Option<Linear>, member| {
             let next = member.fold(at, folded.as_ref().unwrap_or(layer));
             next.or(folded)
         })
     }
 
     fn fold_norm(&self, at: NormSite, layer: &LayerNorm) -> Option<LayerNorm> {
-        self.0.iter().rev().fold(None, |folded: Option<LayerNorm>, member| {
+        self.0.iter().fold(None, |folded: Option<LayerNorm>, member| {
             let next = member.fold_norm(at, folded.as_ref().unwrap_or(layer));
             next.or(folded)
         })

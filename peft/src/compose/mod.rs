@@ -1,0 +1,5 @@
+//! Several adapters as one.
+
+mod stack;
+
+pub use stack::{Stack, StackConfig};
