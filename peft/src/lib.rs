@@ -14,6 +14,7 @@ mod feature;
 mod fixed;
 mod learner;
 mod linear;
+mod matrix;
 mod method;
 mod parameters;
 mod tokens;
