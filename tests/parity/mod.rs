@@ -1,6 +1,7 @@
 //! Equality with reference implementations. Each case keeps its fixture and the program that made it side by side.
 
 mod clip_tiny;
+mod combine;
 mod openclip_tiny;
 mod preprocess;
 mod tokenizer;
