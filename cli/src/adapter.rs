@@ -1,6 +1,7 @@
 //! The model that a command works with: a backbone, perhaps with an adapter, and the classes it answers for.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use inarch_core::backbone::{Backbone, Frozen, Sites};
 use inarch_core::text::{Template, TemplateSet};
@@ -21,7 +22,8 @@ impl Model {
     pub(crate) fn open(args: &ModelArgs) -> Result<Self, CommandError> {
         let device = inarch_core::device(&args.device.device)?;
         let backbone = backbones::open(&args.backbone, &device)?;
-        let adapter = args.adapter.as_deref().map(|folder| Artifact::load(folder, &backbone)).transpose()?;
+        let mut parts = load(&args.adapter, &backbone)?;
+        let adapter = if parts.len() > 1 { Some(Artifact::stack(&parts, &backbone)?) } else { parts.pop() };
         Ok(Self { backbone, adapter })
     }
 
@@ -60,6 +62,11 @@ impl Model {
             None => self.backbone.name().to_string(),
         }
     }
+}
+
+/// Reads adapters that were trained beside this backbone.
+pub(crate) fn load(folders: &[PathBuf], backbone: &Backbone) -> Result<Vec<Artifact>, CommandError> {
+    Ok(folders.iter().map(|folder| Artifact::load(folder, backbone)).collect::<Result<_, _>>()?)
 }
 
 /// Class names from the command line, where a comma too many or a name given twice is easily overlooked.

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
 /// Adapt a frozen vision-language backbone to your own domain.
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Predict(PredictArgs),
     /// Write features of images or texts
     Encode(EncodeArgs),
+    /// Merge trained adapters into one, by weights
+    Combine(CombineArgs),
     /// Train a backbone from image-text pairs, or adapt one to them
     Pretrain(PretrainArgs),
     /// What can be adapted
@@ -115,7 +118,7 @@ pub(crate) struct FitArgs {
     pub(crate) backbone: Option<String>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Method: linear-probe, coop, lora
+    /// Method, e.g. linear-probe, coop, lora; a wrong name lists them all
     #[arg(short = 'm', long, value_name = "METHOD", conflicts_with = "recipe")]
     pub(crate) method: Option<String>,
     /// Training images of each class; all when absent
@@ -142,9 +145,10 @@ pub(crate) struct ModelArgs {
     /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
-    /// Adapter: a folder that `inarch fit` wrote; zero-shot when absent
+    /// Adapter: a folder that `inarch fit` wrote; given several times, a stack of them, the one closest to the frozen
+    /// layers first; zero-shot when absent
     #[arg(short = 'a', long, value_name = "ADAPTER")]
-    pub(crate) adapter: Option<PathBuf>,
+    pub(crate) adapter: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
@@ -201,6 +205,62 @@ pub(crate) struct EncodeArgs {
     /// The features file to write
     #[arg(short = 'o', long, value_name = "FEATURES.safetensors")]
     pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CombineArgs {
+    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    #[arg(short = 'b', long, value_name = "BACKBONE")]
+    pub(crate) backbone: String,
+    /// Adapters: folders that `inarch fit` wrote
+    #[arg(required = true, value_name = "ADAPTER")]
+    pub(crate) adapters: Vec<PathBuf>,
+    /// One weight for each adapter; equal shares when absent
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "W[,W..]")]
+    pub(crate) weights: Vec<f64>,
+    /// How their changes are merged
+    #[arg(long, value_enum, default_value = "linear", value_name = "MERGE")]
+    pub(crate) merge: MergeArg,
+    /// Rank of the result; the smallest exact one when absent
+    #[arg(long, value_name = "RANK")]
+    pub(crate) rank: Option<usize>,
+    /// Share of the entries that is kept, where some are dropped
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    pub(crate) density: f64,
+    /// Decides which entries are kept at random
+    #[arg(long, default_value_t = 1, value_name = "S")]
+    pub(crate) seed: u64,
+    /// Folder for the adapter
+    #[arg(short = 'o', long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum MergeArg {
+    /// The weighted sum (the weighted mean of the parameters, for methods that are no change of weights)
+    Linear,
+    /// The weighted sum of the greatest entries of each
+    MagnitudePrune,
+    /// The greatest entries, with an elected sign
+    Ties,
+    /// The weighted sum of random entries of each, enlarged
+    DareLinear,
+    /// Random entries, enlarged, with an elected sign
+    DareTies,
+}
+
+impl From<MergeArg> for Merge {
+    fn from(arg: MergeArg) -> Self {
+        match arg {
+            MergeArg::Linear => Self::Linear,
+            MergeArg::MagnitudePrune => Self::MagnitudePrune,
+            MergeArg::Ties => Self::Ties,
+            MergeArg::DareLinear => Self::DareLinear,
+            MergeArg::DareTies => Self::DareTies,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

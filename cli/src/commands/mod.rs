@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod backbone;
+pub(crate) mod combine;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod encode;

@@ -1,0 +1,47 @@
+//! `inarch combine`: merge trained adapters into one, by weights.
+
+use std::path::PathBuf;
+
+use inarch_peft::Combination;
+use serde::Serialize;
+
+use crate::adapter::load;
+use crate::args::CombineArgs;
+use crate::backbones;
+use crate::error::CommandError;
+use crate::output::Output;
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct CombineResult {
+    output: PathBuf,
+    method: &'static str,
+    parts: usize,
+    parameters: usize,
+}
+
+pub(crate) fn run(args: &CombineArgs, output: &Output) -> Result<(), CommandError> {
+    let device = inarch_core::device(&args.device.device)?;
+    let backbone = backbones::open(&args.backbone, &device)?;
+    let parts = load(&args.adapters, &backbone)?;
+    let combination = Combination {
+        merge: args.merge.into(),
+        weights: args.weights.clone(),
+        rank: args.rank,
+        density: args.density,
+        seed: args.seed,
+    };
+    let combined = combination.combine(&parts, &backbone)?;
+    combined.save(&args.output)?;
+    let result = CombineResult {
+        output: args.output.clone(),
+        method: combined.manifest.method.name(),
+        parts: parts.len(),
+        parameters: combined.manifest.parameters,
+    };
+    output.result(&result, || {
+        let CombineResult { output, method, parts, parameters } = &result;
+        format!("{parts} adapters as one `{method}` of {parameters} parameters in {}", output.display())
+    });
+    Ok(())
+}
