@@ -14,7 +14,9 @@ use crate::error::Result;
 use crate::feature::*;
 use crate::learner::Learner;
 use crate::linear::*;
+use crate::logits::*;
 use crate::method::{Method, Prior, Start};
+use crate::norm::*;
 use crate::tokens::*;
 
 /// Writes the two enums and every exhaustive match over them.
@@ -73,8 +75,8 @@ macro_rules! methods {
             }
 
             /// See [`Method::trainable`].
-            pub fn trainable(&self, backbone: &Backbone, classes: usize) -> usize {
-                match self { $(Self::$variant(config) => config.trainable(backbone, classes),)* }
+            pub fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
+                match self { $(Self::$variant(config) => config.trainable(backbone, classes, images),)* }
             }
 
             /// A fresh adapter.
@@ -127,6 +129,36 @@ methods! {
     Coop(CoopConfig): "coop",
     /// Low-rank updates of linear layers.
     Lora(LoraConfig): "lora",
+    /// Low-rank updates of direction, and trained lengths.
+    Dora(DoraConfig): "dora",
+    /// Trained vectors around shared random matrices.
+    Vera(VeraConfig): "vera",
+    /// Gains of keys, values and hidden units.
+    Ia3(Ia3Config): "ia3",
+    /// Offsets of linear layers and normalisations.
+    BitFit(BitFitConfig): "bitfit",
+    /// Gains and offsets of normalisations.
+    LnTuning(LnTuningConfig): "ln-tuning",
+    /// A scale and shift behind every layer.
+    Ssf(SsfConfig): "ssf",
+    /// Class prototypes held to the text features.
+    Clap(ClapConfig): "clap",
+    /// A bottleneck on pooled features.
+    ClipAdapter(ClipAdapterConfig): "clip-adapter",
+    /// A linear head trained on images and texts.
+    CrossModal(CrossModalConfig): "cross-modal",
+    /// A linear probe blended with the text features.
+    LpPlusPlus(LpPlusPlusConfig): "lp-plus-plus",
+    /// A tuned image projection.
+    ProLip(ProLipConfig): "prolip",
+    /// A residual on each class's text feature.
+    TaskRes(TaskResConfig): "taskres",
+    /// One factor on all scores.
+    Temperature(TemperatureConfig): "temperature",
+    /// A cache of training images.
+    TipAdapter(TipAdapterConfig): "tip-adapter",
+    /// A cache of training images with trained keys.
+    TipAdapterF(TipAdapterFConfig): "tip-adapter-f",
     /// Several adapters at once.
     Stack(StackConfig): "stack",
 }

@@ -27,8 +27,8 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
     /// A setting outside its domain, named.
     fn init(&self, start: &Start<'_>) -> Result<Self::Adapter>;
 
-    /// Number of trained values by the documented formula.
-    fn trainable(&self, backbone: &Backbone, classes: usize) -> usize;
+    /// Number of trained values by the documented formula, for so many classes and training images.
+    fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize;
 
     /// Whether a fresh adapter scores as zero-shot with the method's templates.
     fn starts_as_zero_shot(&self) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Entry, Partial, Pass, Sites, values};
+use inarch_core::backbone::{Backbone, Entry, Partial, Pass, Sites, Tower, values};
 use inarch_core::data::{Dataset, Example, Source};
 use inarch_core::image::{Augment, BadImage, ImageBatch, ImageJob, Loader, OnBadImage, View};
 
@@ -59,6 +59,14 @@ impl ImageFeatures {
         }
         let rows = data.len() / row.max(1);
         (data, rows)
+    }
+
+    /// Frozen features through the feature site of an adapter.
+    #[must_use]
+    pub fn through(&self, sites: &dyn Sites, backbone: &Backbone) -> Self {
+        let rows = (0..self.kept.len()).flat_map(|example| (0..self.views).map(move |view| (example, view)));
+        let adapted = sites.feature(Tower::Image, self.gather(rows, backbone), &Pass::evaluate());
+        Self { values: values(adapted), ..self.clone() }
     }
 
     /// All features of view 0, `[kept, dim]`.

@@ -17,11 +17,15 @@ pub(crate) fn fit_page(report: &FitReport) -> Page {
         ),
         _ => format!("{method} was trained on {} images of `{}`.", report.data.train, report.data.name),
     };
-    let mut sections = vec![Section {
-        title: "Training loss".into(),
-        text: "Means of equal stretches of the run.".into(),
-        body: Body::Curves(loss_curve(report)),
-    }];
+    let mut sections = Vec::new();
+    // A method that is solved without steps has no curve.
+    if !report.losses.is_empty() {
+        sections.push(Section {
+            title: "Training loss".into(),
+            text: "Means of equal stretches of the run.".into(),
+            body: Body::Curves(loss_curve(report)),
+        });
+    }
     if let (Some(zero_shot), Some(test)) = (&report.zero_shot, &report.test) {
         let cell = |accuracy: Option<f64>| accuracy.map_or("no images".into(), percent);
         let classes = test.classes.iter().zip(&zero_shot.metrics.per_class).zip(&test.metrics.per_class);

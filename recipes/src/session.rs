@@ -86,7 +86,8 @@ impl<'a> Session<'a> {
         let classifier = artifact.classifier(self.backbone, Some(&self.dataset.classes))?;
         let sites = artifact.adapter.sites();
         if shares_image_features(sites) {
-            return evaluate_features(self.backbone, &classifier, sites, self.frozen_test()?, &self.dataset.test);
+            let features = self.frozen_test()?.through(sites, self.backbone);
+            return evaluate_features(self.backbone, &classifier, sites, &features, &self.dataset.test);
         }
         if self.dataset.features.is_some() {
             let what = format!("adapter of method `{}`", artifact.manifest.method.name());

@@ -14,6 +14,10 @@ use crate::support::{classes, draws, plain, randomised, templates, tiny};
 const TINY_SETTINGS: &[(&str, &str)] = &[
     // Sixteen tokens would leave no room for a class name in a context of twenty.
     ("coop", "context = 4"),
+    ("vera", "rank = 16"),
+    // The scores of a random backbone are large beside a vote of weight 1.
+    ("tip-adapter", "alpha = 20.0"),
+    ("tip-adapter-f", "alpha = 20.0"),
 ];
 
 /// Settings that start as zero-shot, for methods whose preset does not.
@@ -51,9 +55,12 @@ pub(super) fn class_features() -> Tensor<2> {
     Classifier::zero_shot(tiny(), &classes(), &templates()).expect("plain names").features(&Frozen)
 }
 
+/// Training images that methods start from.
+pub(super) const IMAGES: usize = 8;
+
 /// Initialises a method with two training images of each class, in two views.
 pub(super) fn init(config: &MethodConfig, backbone: &Backbone, seed: u64, device: &Device) -> Result<Adapter> {
-    let labels: Vec<usize> = (0..8).map(|image| image / 2).collect();
+    let labels: Vec<usize> = (0..IMAGES).map(|image| image / 2).collect();
     let size = backbone.spec().image.size;
     let pixels = draws("support", [16, 3, size, size], 1.0, &plain());
     let features = backbone.encode_image(pixels.clone(), &Frozen, &Pass::evaluate());

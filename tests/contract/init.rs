@@ -8,7 +8,21 @@ use super::case::{fresh, methods, scores, zero_shot_methods};
 use crate::support::{classes, differs, pixels, plain, same, templates, tiny};
 
 /// Methods that start from given values alone.
-const START_WITHOUT_DRAWS: &[&str] = &["linear-probe"];
+const START_WITHOUT_DRAWS: &[&str] = &[
+    "linear-probe",
+    "ia3",
+    "bitfit",
+    "ln-tuning",
+    "ssf",
+    "clap",
+    "cross-modal",
+    "lp-plus-plus",
+    "prolip",
+    "taskres",
+    "temperature",
+    "tip-adapter",
+    "tip-adapter-f",
+];
 
 /// Scores without any adapter.
 fn zero_shot(templates: &[Template]) -> burn::tensor::Tensor<2> {
@@ -51,7 +65,7 @@ fn the_number_of_trained_values_is_the_documented_one() {
     for config in methods() {
         let name = config.name();
         let adapter = fresh(&config, 1, &plain());
-        assert_eq!(adapter.trainable(), config.trainable(tiny(), classes().len()), "{name}");
+        assert_eq!(adapter.trainable(), config.trainable(tiny(), classes().len(), super::case::IMAGES), "{name}");
         let stored: usize = adapter.parameters().values().map(|tensor| tensor.data.len()).sum();
         assert_eq!(burn::module::Module::num_params(&adapter), stored, "{name}");
     }

@@ -5,6 +5,7 @@ mod artifact;
 mod case;
 mod classes;
 mod config;
+mod fold;
 mod gradient;
 mod init;
 mod names;

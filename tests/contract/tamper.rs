@@ -84,9 +84,9 @@ fn tensors_that_do_not_fit_the_method_are_named() {
         });
         refused(&config, folder.path(), &[TENSORS_FILE, &name, "expected shape"]);
         let folder = with_tensors(&config, |tensors| {
-            tensors.get_mut(&name).expect("the tensor").data[3] = f32::NAN;
+            *tensors.get_mut(&name).expect("the tensor").data.last_mut().expect("a value") = f32::NAN;
         });
-        refused(&config, folder.path(), &[TENSORS_FILE, &name, "NaN at element 3"]);
+        refused(&config, folder.path(), &[TENSORS_FILE, &name, "NaN at element"]);
     }
 }
 

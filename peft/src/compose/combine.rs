@@ -167,6 +167,7 @@ impl Combination {
             rank_stabilised: false,
             dropout: 0.0,
             targets: factors.iter().map(|(site, _)| site.to_string()).collect(),
+            ..LoraConfig::default()
         };
         let mut parameters = Parameters::new();
         for (site, svd) in &factors {

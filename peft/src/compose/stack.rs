@@ -85,8 +85,8 @@ impl Method for StackConfig {
         Ok(Stack { members: self.members.iter().enumerate().map(member).collect::<Result<_>>()? })
     }
 
-    fn trainable(&self, backbone: &Backbone, classes: usize) -> usize {
-        self.members.iter().map(|member| member.trainable(backbone, classes)).sum()
+    fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
+        self.members.iter().map(|member| member.trainable(backbone, classes, images)).sum()
     }
 
     fn starts_as_zero_shot(&self) -> bool {

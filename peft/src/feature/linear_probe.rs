@@ -6,10 +6,11 @@
 //! `classes * dim`. Site: the text feature; neither tower is touched, so every feature is computed once.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Tower, normalise};
 use serde::{Deserialize, Serialize};
 
+use super::class_rows::class_rows;
 use crate::error::Result;
 use crate::learner::Learner;
 use crate::method::{Method, Start};
@@ -34,17 +35,22 @@ impl Method for LinearProbeConfig {
 
     /// Prototypes in the direction of the class text features.
     fn init(&self, start: &Start<'_>) -> Result<LinearProbe> {
-        let features = normalise(start.class_features.clone()) * LENGTH;
-        Ok(LinearProbe { prototypes: Param::from_tensor(Tensor::from_data(features.into_data(), start.device)) })
+        let values = prototypes(start).into_data();
+        Ok(LinearProbe { prototypes: Param::from_tensor(Tensor::from_data(values, start.device)) })
     }
 
-    fn trainable(&self, backbone: &Backbone, classes: usize) -> usize {
+    fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
         classes * backbone.spec().dim
     }
 
     fn bound_to_classes(&self) -> bool {
         true
     }
+}
+
+/// One prototype `[classes, dim]` in the direction of each text feature.
+pub(super) fn prototypes(start: &Start<'_>) -> Tensor<2> {
+    normalise(start.class_features.clone()) * LENGTH
 }
 
 impl Learner for LinearProbe {}
@@ -58,15 +64,9 @@ impl Sites for LinearProbe {
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        match (tower, pass.classes) {
-            (Tower::Image, _) => feature,
-            (Tower::Text, None) => self.prototypes.val(),
-            (Tower::Text, Some(classes)) => {
-                let rows: Vec<i32> = classes.iter().map(|class| *class as i32).collect();
-                let count = rows.len();
-                let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &feature.device());
-                self.prototypes.val().select(0, rows)
-            }
+        match tower {
+            Tower::Image => feature,
+            Tower::Text => class_rows(self.prototypes.val(), feature.dims()[0], pass),
         }
     }
 }

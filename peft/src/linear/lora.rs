@@ -4,24 +4,58 @@
 //! `y = x W + b + s (drop(x) A) B`, computed in activation space: no dense gradient, no second copy of `W`.
 //!
 //! - `x` `[batch, tokens, d_input]`, `A` `[d_input, rank]`, `B` `[rank, d_output]` (the transposes of PyTorch's).
-//! - Trained: `A` (uniform within `1/sqrt(d_input)`, Kaiming with a = sqrt 5) and `B` (zero), so the adapter starts as
-//!   the identity. Count: `rank * (d_input + d_output)` for each target.
-//! - Sites: linear, in both towers.
+//! - Trained: `A` and `B`. Count: `rank * (d_input + d_output)` for each target.
+//! - Sites: linear, in both towers. Folds.
 //! - `s = alpha / sqrt(rank)` with `rank_stabilised` (CLIP-LoRA, rsLoRA: Kalajdzievski, 2023, arXiv 2312.03732), else
 //!   `alpha / rank`.
+//! - The start is the identity in every form of [`LoraInit`]: `B` is zero, or the first product `s A_0 B_0`, which is then
+//!   stored, is taken off.
+//! - `b_rate` multiplies the learning rate of `B` (LoRA+: Hayou et al., 2024, arXiv 2402.12354; about 16 there).
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, TensorData};
-use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, Pass, Sites, Tower};
-use rand::Rng as _;
+use burn::tensor::{Tensor, TensorData};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Tower};
+use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
+use super::eva::Directions;
+use super::factors::{Factors, check_dropout, check_finite, check_rank, check_targets, dropped, low_rank};
+use super::sites::{LinearSites, matches, selected_sites};
 use crate::error::{Error, Result};
+use crate::fixed::Fixed;
 use crate::learner::Learner;
-use crate::linear::{LinearSites, selected};
+use crate::matrix::{Svd, to_host};
 use crate::method::{Method, Start};
+
+/// How the factors start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraInit {
+    /// `A` uniform within `1 / sqrt(d_input)`, `B` zero.
+    #[default]
+    Kaiming,
+    /// `A` normal with deviation `1 / rank`, `B` zero.
+    Gaussian,
+    /// The greatest singular directions of the frozen weight (PiSSA: Meng et al., 2024, arXiv 2404.02948).
+    Pissa,
+    /// The leading part of the frozen weight's QR decomposition (OLoRA: Büyükakyüz, 2024, arXiv 2406.01775).
+    Olora,
+    /// `A` from the greatest directions of the layer's inputs on the training images, `B` zero (EVA: Paischer et al.,
+    /// 2024, arXiv 2410.07170; without its redistribution of ranks). Sites of the text tower, which the images do not
+    /// reach, start as `kaiming`.
+    Eva,
+}
+
+/// Another value at the sites that a pattern selects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SitePattern<T> {
+    /// Which sites; `*` stands for anything.
+    pub sites: String,
+    /// The value there.
+    pub value: T,
+}
 
 /// Settings of LoRA; the defaults are CLIP-LoRA's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +71,14 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// Which linear sites, by name; `*` stands for anything.
     pub targets: Vec<String>,
+    /// How the factors start.
+    pub init: LoraInit,
+    /// Factor on the learning rate of `B`.
+    pub b_rate: f64,
+    /// Other ranks at some sites; the first pattern that fits counts.
+    pub rank_pattern: Vec<SitePattern<usize>>,
+    /// Other alphas at some sites; the first pattern that fits counts.
+    pub alpha_pattern: Vec<SitePattern<f64>>,
 }
 
 impl Default for LoraConfig {
@@ -47,31 +89,87 @@ impl Default for LoraConfig {
             rank_stabilised: true,
             dropout: 0.25,
             targets: ["*.q_proj", "*.k_proj", "*.v_proj"].map(String::from).to_vec(),
+            init: LoraInit::Kaiming,
+            b_rate: 1.0,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
         }
     }
 }
 
 impl LoraConfig {
-    /// The factor of the update.
+    /// The factor of the update where no pattern says otherwise.
     pub fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
+        self.scale_of(self.alpha, self.rank)
+    }
+
+    /// The rank at a site.
+    pub fn rank_at(&self, site: LinearSite) -> usize {
+        at(&self.rank_pattern, site).unwrap_or(self.rank)
+    }
+
+    /// The factor of the update at a site.
+    pub fn scale_at(&self, site: LinearSite) -> f64 {
+        self.scale_of(at(&self.alpha_pattern, site).unwrap_or(self.alpha), self.rank_at(site))
+    }
+
+    fn scale_of(&self, alpha: f64, rank: usize) -> f64 {
+        let rank = rank as f64;
+        alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
     }
 }
 
-/// The two factors at one site.
+fn at<T: Copy>(patterns: &[SitePattern<T>], site: LinearSite) -> Option<T> {
+    let name = site.to_string();
+    patterns.iter().find(|pattern| matches(&pattern.sites, &name)).map(|pattern| pattern.value)
+}
+
+/// The update at one site.
 #[derive(Module, Debug)]
-struct Factors {
+struct Update {
     a: Param<Tensor<2>>,
     b: Param<Tensor<2>>,
+    /// The product at the start, where it is not zero.
+    origin: Option<Origin>,
+    scale: f64,
+}
+
+#[derive(Module, Debug)]
+struct Origin {
+    a: Fixed<2>,
+    b: Fixed<2>,
+}
+
+impl Update {
+    fn new(Factors { a, b }: Factors, scale: f64) -> Self {
+        Self { a, b, origin: None, scale }
+    }
+
+    fn apply(&self, input: Tensor<3>) -> Tensor<3> {
+        let update = low_rank(input.clone(), self.a.val(), self.b.val(), self.scale);
+        match &self.origin {
+            Some(origin) => update - low_rank(input, origin.a.val(), origin.b.val(), self.scale),
+            None => update,
+        }
+    }
+
+    /// What it adds to the weight, `[d_input, d_output]`.
+    fn change(&self) -> Tensor<2> {
+        let product = self.a.val().without_autodiff().matmul(self.b.val().without_autodiff());
+        let product = match &self.origin {
+            Some(origin) => product - origin.a.val().matmul(origin.b.val()),
+            None => product,
+        };
+        product * self.scale
+    }
 }
 
 /// A low-rank update of the linear layers of both towers.
 #[derive(Module, Debug)]
 pub struct Lora {
-    sites: LinearSites<Factors>,
-    scale: f64,
+    sites: LinearSites<Update>,
     dropout: f64,
+    b_rate: f64,
 }
 
 impl Method for LoraConfig {
@@ -79,64 +177,104 @@ impl Method for LoraConfig {
 
     /// [`Error::Setting`] or [`Error::NoTarget`].
     fn init(&self, start: &Start<'_>) -> Result<Lora> {
-        let Start { backbone, device, seed, .. } = *start;
-        if self.rank == 0 {
-            return Err(Error::Setting { setting: "rank", reason: "must be at least 1".into() });
+        check_dropout(self.dropout)?;
+        check_targets(&self.targets)?;
+        check_finite("alpha", self.alpha)?;
+        if !(self.b_rate.is_finite() && self.b_rate > 0.0) {
+            let reason = format!("must be above 0, found {}", self.b_rate);
+            return Err(Error::Setting { setting: "b_rate", reason });
         }
-        if !(0.0..1.0).contains(&self.dropout) {
-            let reason = format!("must be in [0, 1), found {}", self.dropout);
-            return Err(Error::Setting { setting: "dropout", reason });
+        for pattern in &self.alpha_pattern {
+            check_finite("alpha_pattern", pattern.value)?;
         }
-        if self.targets.is_empty() {
-            let reason = "name at least one site, e.g. `*.q_proj`".into();
-            return Err(Error::Setting { setting: "targets", reason });
-        }
-        let rank = self.rank;
-        let sites = LinearSites::select(backbone, &self.targets, |site, [inputs, outputs]| {
-            // Beyond it a factor is larger than the weight itself; a manifest could ask for all memory.
-            let limit = inputs.max(outputs);
-            if rank > limit {
-                let reason = format!("must be at most {limit} at `{site}`, found {rank}");
-                return Err(Error::Setting { setting: "rank", reason });
+        let named = self.rank_pattern.iter().map(|pattern| &pattern.sites);
+        for pattern in named.chain(self.alpha_pattern.iter().map(|pattern| &pattern.sites)) {
+            if !selected_sites(start.backbone, &self.targets).any(|(site, _)| matches(pattern, &site.to_string())) {
+                let reason = format!("`{pattern}` fits none of the sites that `targets` selects");
+                return Err(Error::Setting { setting: "rank_pattern and alpha_pattern", reason });
             }
-            let a = seed.split(site).uniforms(inputs * rank, 1.0 / (inputs as f32).sqrt());
-            Ok(Factors {
-                a: Param::from_tensor(Tensor::from_data(TensorData::new(a, [inputs, rank]), device)),
-                b: Param::from_tensor(Tensor::zeros([rank, outputs], device)),
-            })
+        }
+        let directions = match (self.init, start.support) {
+            (LoraInit::Eva, Some(support)) => Some(Directions::of(start.backbone, support, &self.targets)?),
+            _ => None,
+        };
+        let sites = LinearSites::select(start.backbone, &self.targets, |site, dims| {
+            check_rank(self.rank_at(site), site, dims)?;
+            Ok(self.update(start, site, dims, directions.as_ref()))
         })?;
-        Ok(Lora { sites, scale: self.scale(), dropout: self.dropout })
+        Ok(Lora { sites, dropout: self.dropout, b_rate: self.b_rate })
     }
 
-    fn trainable(&self, backbone: &Backbone, _classes: usize) -> usize {
-        selected(backbone, &self.targets).map(|[inputs, outputs]| self.rank * (inputs + outputs)).sum()
+    fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
+        let count = |(site, [inputs, outputs]): (LinearSite, [usize; 2])| self.rank_at(site) * (inputs + outputs);
+        selected_sites(backbone, &self.targets).map(count).sum()
+    }
+
+    fn needs_support(&self) -> bool {
+        self.init == LoraInit::Eva
     }
 }
 
-impl Learner for Lora {}
-
-impl Lora {
-    fn dropped(&self, site: LinearSite, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        match pass.mode {
-            Mode::Train(step) if self.dropout > 0.0 => {
-                let mask =
-                    dropout_mask(input.dims(), self.dropout, step.split(site), &input.device().without_autodiff());
-                input * mask
+impl LoraConfig {
+    fn update(&self, start: &Start<'_>, site: LinearSite, dims: [usize; 2], eva: Option<&Directions>) -> Update {
+        let Start { backbone, device, seed, .. } = *start;
+        let [inputs, outputs] = dims;
+        let (rank, scale, seed) = (self.rank_at(site), self.scale_at(site), seed.split(site));
+        let kaiming = || Update::new(Factors::kaiming(dims, rank, seed, device), scale);
+        let from_a = |a: Vec<f32>| Update::new(Factors::from_a(a, dims, rank, device), scale);
+        let weight = || backbone.linear(site).map(|layer| to_host(layer.weight.val())).unwrap_or_default();
+        match self.init {
+            LoraInit::Kaiming => kaiming(),
+            LoraInit::Gaussian => from_a(seed.normals(inputs * rank, 1.0 / rank as f32)),
+            LoraInit::Eva => match eva.and_then(|directions| directions.leading(site, rank)) {
+                Some(a) => from_a(row_major(&a)),
+                None => kaiming(),
+            },
+            LoraInit::Pissa => {
+                let svd = Svd::leading(&weight(), rank);
+                let root = |at: usize| svd.s.get(at).map_or(0.0, |s| (s / scale.abs()).sqrt());
+                // A rank beyond the number of directions is filled with zeros.
+                let part = |matrix: &DMatrix<f64>, row: usize, at: usize| {
+                    if at < svd.s.len() { matrix[(row, at)] * root(at) } else { 0.0 }
+                };
+                let a = DMatrix::from_fn(inputs, rank, |row, at| part(&svd.u, row, at));
+                let b = DMatrix::from_fn(rank, outputs, |at, column| part(&svd.v, column, at) * scale.signum());
+                self.with_origin(a, b, scale, start)
             }
-            _ => input,
+            LoraInit::Olora => {
+                let qr = weight().transpose().qr();
+                let (q, r) = (qr.q(), qr.r());
+                let a = DMatrix::from_fn(inputs, rank, |row, at| if at < r.nrows() { r[(at, row)] } else { 0.0 });
+                let b =
+                    DMatrix::from_fn(rank, outputs, |at, column| if at < q.ncols() { q[(column, at)] } else { 0.0 });
+                self.with_origin(a, b, scale, start)
+            }
+        }
+    }
+
+    fn with_origin(&self, a: DMatrix<f64>, b: DMatrix<f64>, scale: f64, start: &Start<'_>) -> Update {
+        let plain = start.device.clone().without_autodiff();
+        let tensor = |matrix: &DMatrix<f64>, device: &burn::tensor::Device| {
+            let shape = [matrix.nrows(), matrix.ncols()];
+            Tensor::<2>::from_data(TensorData::new(row_major(matrix), shape), device)
+        };
+        Update {
+            origin: Some(Origin { a: Fixed::new(tensor(&a, &plain)), b: Fixed::new(tensor(&b, &plain)) }),
+            a: Param::from_tensor(tensor(&a, start.device)),
+            b: Param::from_tensor(tensor(&b, start.device)),
+            scale,
         }
     }
 }
 
-/// A mask of `0` and `1 / (1 - probability)`, drawn on the host so that every device sees the same. The probability is
-/// rounded to a 256th.
-fn dropout_mask(shape: [usize; 3], probability: f64, seed: Seed, device: &Device) -> Tensor<3> {
-    let threshold = (probability * 256.0).round() as u16;
-    let keep = 256.0 / (256.0 - f32::from(threshold));
-    let mut bytes = vec![0u8; shape.iter().product()];
-    seed.rng().fill_bytes(&mut bytes);
-    let mask: Vec<f32> = bytes.into_iter().map(|byte| if u16::from(byte) < threshold { 0.0 } else { keep }).collect();
-    Tensor::from_data(TensorData::new(mask, shape), device)
+fn row_major(matrix: &DMatrix<f64>) -> Vec<f32> {
+    matrix.transpose().iter().map(|value| *value as f32).collect()
+}
+
+impl Learner for Lora {
+    fn rate(&self, parameter: &str) -> f64 {
+        if parameter.ends_with(".b") { self.b_rate } else { 1.0 }
+    }
 }
 
 impl Sites for Lora {
@@ -145,15 +283,8 @@ impl Sites for Lora {
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        let Some(factors) = self.sites.get(base.at) else { return base.forward(input) };
-        let frozen = base.forward(input.clone());
-        let input = self.dropped(base.at, input, pass);
-        // As two-dimensional products: the rank is far too small for a batched kernel.
-        let [batch, tokens, width] = input.dims();
-        let [_, _, outputs] = frozen.dims();
-        let low = input.reshape([batch * tokens, width]).matmul(factors.a.val());
-        let update = (low * self.scale).matmul(factors.b.val());
-        frozen + update.reshape([batch, tokens, outputs])
+        let Some(update) = self.sites.get(base.at) else { return base.forward(input) };
+        base.forward(input.clone()) + update.apply(dropped(base.at, input, self.dropout, pass))
     }
 
     fn folds(&self) -> bool {
@@ -161,9 +292,7 @@ impl Sites for Lora {
     }
 
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
-        let factors = self.sites.get(at)?;
-        let update = factors.a.val().without_autodiff().matmul(factors.b.val().without_autodiff()) * self.scale;
-        let weight = Param::from_tensor(layer.weight.val() + update);
+        let weight = Param::from_tensor(layer.weight.val() + self.sites.get(at)?.change());
         Some(Linear { weight, bias: layer.bias.clone() })
     }
 }

@@ -119,12 +119,15 @@ pub fn all_sites(backbone: &Backbone) -> impl Iterator<Item = LinearSite> {
     })
 }
 
-/// The `[d_input, d_output]` of every site that one of `patterns` selects.
-pub(crate) fn selected(backbone: &Backbone, patterns: &[String]) -> impl Iterator<Item = [usize; 2]> {
+/// Every site that one of `patterns` selects, with its `[d_input, d_output]`.
+pub(crate) fn selected_sites(
+    backbone: &Backbone,
+    patterns: &[String],
+) -> impl Iterator<Item = (LinearSite, [usize; 2])> {
     all_sites(backbone).filter_map(move |site| {
         let name = site.to_string();
         let chosen = patterns.iter().any(|pattern| matches(pattern, &name));
-        Some(backbone.linear(site).filter(|_| chosen)?.weight.val().dims())
+        Some((site, backbone.linear(site).filter(|_| chosen)?.weight.val().dims()))
     })
 }
 

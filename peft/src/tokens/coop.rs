@@ -72,7 +72,7 @@ impl Method for CoopConfig {
         Ok(Coop { context: Param::from_tensor(context) })
     }
 
-    fn trainable(&self, backbone: &Backbone, _classes: usize) -> usize {
+    fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let words = backbone.tokenize(&[self.words.trim()]).map_or(0, |rows| rows[0].len() - 2);
         if words > 0 { words * backbone.width(Tower::Text) } else { self.context * backbone.width(Tower::Text) }
     }

@@ -1,0 +1,7 @@
+//! Methods that change the scores; they need no towers.
+
+mod temperature;
+mod tip_adapter;
+
+pub use temperature::{Temperature, TemperatureConfig};
+pub use tip_adapter::{TipAdapter, TipAdapterConfig, TipAdapterF, TipAdapterFConfig};

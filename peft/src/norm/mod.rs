@@ -1,0 +1,11 @@
+//! Methods that change normalisations, alone or beside offsets and scales of linear layers.
+
+mod bitfit;
+mod ln_tuning;
+mod sites;
+mod ssf;
+
+pub use bitfit::{BitFit, BitFitConfig};
+pub use ln_tuning::{LnTuning, LnTuningConfig};
+pub use sites::NormSites;
+pub use ssf::{Ssf, SsfConfig};

@@ -1,0 +1,61 @@
+//! What is written into the weights is what runs beside them.
+
+use burn::tensor::Tensor;
+use inarch_core::backbone::{Frozen, Pass, Sites as _};
+use inarch_peft::Adapter;
+
+use super::case::{configured, methods, trained};
+use crate::support::{differs, features, pixels, plain, randomised, same, same_features, tiny};
+
+#[test]
+fn folded_is_unfolded() {
+    let mut folding = 0;
+    let variants = [
+        "init = \"pissa\"",
+        "init = \"olora\"",
+        "init = \"eva\"",
+        "rank_pattern = [{ sites = \"*.q_proj\", value = 3 }]",
+    ];
+    let variants = variants.map(|settings| configured("lora", settings));
+    for config in methods().into_iter().chain(variants) {
+        let name = config.name();
+        let adapter = trained(&config, &plain());
+        if !adapter.folds() {
+            let message = tiny().fold(&adapter).expect_err("an adapter that is more than weights").to_string();
+            assert!(message.contains("fold"), "{name}: {message}");
+            continue;
+        }
+        folding += 1;
+        let found = features(tiny(), &adapter);
+        let folded = tiny().fold(&adapter).expect("it says that it folds");
+        assert_ne!(folded.digest(), tiny().digest(), "{name}: another backbone has another identity");
+        same_features(name, features(&folded, &Frozen), found.clone(), 1e-5);
+        let moved = found.into_iter().zip(features(tiny(), &Frozen)).any(|(found, frozen)| {
+            let distance = (found.clone() - frozen.clone()).abs().max().into_scalar::<f32>();
+            distance > 1e-2
+        });
+        assert!(moved, "{name}: nothing was folded");
+        assert!(tiny().verify(), "{name}: the backbone changed");
+    }
+    assert!(folding > 5, "{folding} methods fold");
+}
+
+#[test]
+fn a_second_adapter_never_alters_the_first() {
+    let all: Vec<_> = methods().iter().map(|config| trained(config, &plain())).collect();
+    let before: Vec<_> = all.iter().map(|adapter| (adapter.parameters(), image(adapter))).collect();
+    // Every one of them is attached, run and dropped while the first ones live on.
+    for adapter in &all {
+        drop(image(&randomised(adapter.clone(), 0.1, &plain())));
+    }
+    for (adapter, (parameters, features)) in all.iter().zip(before) {
+        assert_eq!(adapter.parameters(), parameters);
+        same("features", image(adapter), features, 0.0);
+    }
+    let [frozen, _] = features(tiny(), &Frozen);
+    differs("an adapter of the image tower", image(&trained(&configured("lora", ""), &plain())), frozen);
+}
+
+fn image(adapter: &Adapter) -> Tensor<2> {
+    tiny().encode_image(pixels(3), adapter, &Pass::evaluate())
+}
