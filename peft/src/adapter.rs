@@ -9,6 +9,7 @@ use inarch_core::backbone::{
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
+use crate::branch::*;
 use crate::compose::*;
 use crate::error::Result;
 use crate::feature::*;
@@ -21,7 +22,7 @@ use crate::tokens::*;
 
 /// Writes the two enums and every exhaustive match over them.
 macro_rules! methods {
-    ($($(#[$doc:meta])* $variant:ident($config:ident): $name:literal,)*) => {
+    ($($(#[$doc:meta])* $variant:ident($config:ident => $adapter:ident): $name:literal,)*) => {
         /// A method and its settings, as written in recipes and artifacts.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "name")]
@@ -95,7 +96,7 @@ macro_rules! methods {
             reason = "an adapter is moved a few times in a run, and a burn module cannot be boxed"
         )]
         pub enum Adapter {
-            $($(#[$doc])* $variant($variant),)*
+            $($(#[$doc])* $variant($adapter),)*
         }
 
         impl Adapter {
@@ -124,43 +125,61 @@ macro_rules! methods {
 }
 methods! {
     /// One prototype for each class.
-    LinearProbe(LinearProbeConfig): "linear-probe",
+    LinearProbe(LinearProbeConfig => LinearProbe): "linear-probe",
     /// Learned context tokens.
-    Coop(CoopConfig): "coop",
+    Coop(CoopConfig => Coop): "coop",
     /// Low-rank updates of linear layers.
-    Lora(LoraConfig): "lora",
+    Lora(LoraConfig => Lora): "lora",
     /// Low-rank updates of direction, and trained lengths.
-    Dora(DoraConfig): "dora",
+    Dora(DoraConfig => Dora): "dora",
     /// Trained vectors around shared random matrices.
-    Vera(VeraConfig): "vera",
+    Vera(VeraConfig => Vera): "vera",
     /// Gains of keys, values and hidden units.
-    Ia3(Ia3Config): "ia3",
+    Ia3(Ia3Config => Ia3): "ia3",
     /// Offsets of linear layers and normalisations.
-    BitFit(BitFitConfig): "bitfit",
+    BitFit(BitFitConfig => BitFit): "bitfit",
     /// Gains and offsets of normalisations.
-    LnTuning(LnTuningConfig): "ln-tuning",
+    LnTuning(LnTuningConfig => LnTuning): "ln-tuning",
     /// A scale and shift behind every layer.
-    Ssf(SsfConfig): "ssf",
+    Ssf(SsfConfig => Ssf): "ssf",
+    /// Elementwise products of low-rank matrices.
+    LoHa(LoHaConfig => LoHa): "loha",
+    /// Kronecker products.
+    LoKr(LoKrConfig => LoKr): "lokr",
+    /// Rotations of the inputs of linear layers.
+    Oft(OftConfig => Oft): "oft",
+    /// Updates by few Fourier coefficients.
+    FourierFt(FourierFtConfig => FourierFt): "fourierft",
+    /// Bottlenecks behind attention and MLP.
+    Houlsby(HoulsbyConfig => Behind): "houlsby",
+    /// Bottlenecks behind the MLP.
+    Pfeiffer(PfeifferConfig => Behind): "pfeiffer",
+    /// Bottlenecks beside the MLP.
+    AdaptFormer(AdaptFormerConfig => Beside): "adaptformer",
+    /// Bottlenecks of Kronecker products.
+    Compacter(CompacterConfig => Compacter): "compacter",
+    /// Bottlenecks that couple the towers.
+    Mma(MmaConfig => Mma): "mma",
     /// Class prototypes held to the text features.
-    Clap(ClapConfig): "clap",
+    Clap(ClapConfig => Clap): "clap",
     /// A bottleneck on pooled features.
-    ClipAdapter(ClipAdapterConfig): "clip-adapter",
+    ClipAdapter(ClipAdapterConfig => ClipAdapter): "clip-adapter",
     /// A linear head trained on images and texts.
-    CrossModal(CrossModalConfig): "cross-modal",
+    CrossModal(CrossModalConfig => CrossModal): "cross-modal",
     /// A linear probe blended with the text features.
-    LpPlusPlus(LpPlusPlusConfig): "lp-plus-plus",
+    LpPlusPlus(LpPlusPlusConfig => LpPlusPlus): "lp-plus-plus",
     /// A tuned image projection.
-    ProLip(ProLipConfig): "prolip",
+    ProLip(ProLipConfig => ProLip): "prolip",
     /// A residual on each class's text feature.
-    TaskRes(TaskResConfig): "taskres",
+    TaskRes(TaskResConfig => TaskRes): "taskres",
     /// One factor on all scores.
-    Temperature(TemperatureConfig): "temperature",
+    Temperature(TemperatureConfig => Temperature): "temperature",
     /// A cache of training images.
-    TipAdapter(TipAdapterConfig): "tip-adapter",
+    TipAdapter(TipAdapterConfig => TipAdapter): "tip-adapter",
     /// A cache of training images with trained keys.
-    TipAdapterF(TipAdapterFConfig): "tip-adapter-f",
+    TipAdapterF(TipAdapterFConfig => TipAdapterF): "tip-adapter-f",
     /// Several adapters at once.
-    Stack(StackConfig): "stack",
+    Stack(StackConfig => Stack): "stack",
 }
 
 impl Adapter {

@@ -7,6 +7,7 @@
 
 mod adapter;
 mod artifact;
+mod branch;
 mod classifier;
 mod compose;
 mod error;
@@ -23,6 +24,7 @@ mod tokens;
 
 pub use adapter::{Adapter, METHODS, MethodConfig};
 pub use artifact::{Artifact, BackboneRef, MANIFEST_FILE, Manifest, Provenance, SCHEMA, SelfTest, TENSORS_FILE};
+pub use branch::*;
 pub use classifier::{ClassText, Classifier};
 pub use compose::*;
 pub use error::{Error, Result};

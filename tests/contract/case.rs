@@ -15,6 +15,10 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     // Sixteen tokens would leave no room for a class name in a context of twenty.
     ("coop", "context = 4"),
     ("vera", "rank = 16"),
+    ("oft", "block = 8"),
+    ("fourierft", "coefficients = 20"),
+    ("mma", "hidden = 8\nscale = 1.0"),
+    ("adaptformer", "scale = 2.0"),
     // The scores of a random backbone are large beside a vote of weight 1.
     ("tip-adapter", "alpha = 20.0"),
     ("tip-adapter-f", "alpha = 20.0"),

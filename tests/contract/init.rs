@@ -10,6 +10,8 @@ use crate::support::{classes, differs, pixels, plain, same, templates, tiny};
 /// Methods that start from given values alone.
 const START_WITHOUT_DRAWS: &[&str] = &[
     "linear-probe",
+    "oft",
+    "fourierft",
     "ia3",
     "bitfit",
     "ln-tuning",

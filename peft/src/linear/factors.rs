@@ -50,6 +50,13 @@ pub(crate) fn low_rank(input: Tensor<3>, a: Tensor<2>, b: Tensor<2>, scale: f64)
     (low * scale).matmul(b).reshape([batch, tokens, outputs])
 }
 
+/// `x D` with `x` `[batch, tokens, d_input]` and a dense `D` `[d_input, d_output]`.
+pub(crate) fn dense(input: Tensor<3>, change: Tensor<2>) -> Tensor<3> {
+    let [batch, tokens, width] = input.dims();
+    let [_, outputs] = change.dims();
+    input.reshape([batch * tokens, width]).matmul(change).reshape([batch, tokens, outputs])
+}
+
 /// Checks a rank before anything of its size is made: beyond the width of the weight a factor is larger than the weight
 /// itself, and a manifest could ask for all memory.
 pub(crate) fn check_rank(rank: usize, site: LinearSite, dims: [usize; 2]) -> Result<()> {

@@ -3,14 +3,23 @@
 mod dora;
 mod eva;
 mod factors;
+mod fourier_ft;
 mod ia3;
+mod loha;
+mod lokr;
 mod lora;
+mod oft;
 mod sites;
 mod vera;
 
 pub use dora::{Dora, DoraConfig};
+pub(crate) use factors::check_finite;
+pub use fourier_ft::{FourierFt, FourierFtConfig};
 pub use ia3::{Ia3, Ia3Config};
+pub use loha::{LoHa, LoHaConfig};
+pub use lokr::{LoKr, LoKrConfig};
 pub use lora::{Lora, LoraConfig, LoraInit, SitePattern};
+pub use oft::{Oft, OftConfig};
 pub use sites::{LinearSites, all_sites};
 pub(crate) use sites::{matches, selected_sites};
 pub use vera::{Vera, VeraConfig};

@@ -1,0 +1,154 @@
+//! OFT: the inputs of a layer are rotated, block by block (Qiu et al., 2023, arXiv 2306.07280).
+//!
+//! `y = (x R) W + b` with `R` block-diagonal, each block `R_i = (I - Q_i)(I + Q_i)^-1` `[block, block]` a rotation by the
+//! Cayley transform of a skew-symmetric `Q_i`, whose upper triangle is trained and starts at zero, so that the start is
+//! the identity. Angles and lengths between weights stay. Count: `d_input / block * block (block - 1) / 2` for each target.
+//! Sites: linear, in both towers. Folds: `R W`.
+//!
+//! The inverse is exact: it is found on the host and refined by one Newton step `X (2 I - (I + Q) X)`, which changes no
+//! value and carries the gradient of the inverse.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Int, Tensor, TensorData};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Tower, values};
+use nalgebra::DMatrix;
+use serde::{Deserialize, Serialize};
+
+use super::factors::check_targets;
+use super::sites::{LinearSites, selected_sites};
+use crate::error::{Error, Result};
+use crate::learner::Learner;
+use crate::method::{Method, Start};
+
+/// Settings of OFT; the default is that of HF PEFT.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OftConfig {
+    /// Width of a block; must divide the inputs of every target.
+    pub block: usize,
+    /// Which linear sites, by name; `*` stands for anything.
+    pub targets: Vec<String>,
+}
+
+impl Default for OftConfig {
+    fn default() -> Self {
+        Self { block: 32, targets: ["*.q_proj", "*.k_proj", "*.v_proj"].map(String::from).to_vec() }
+    }
+}
+
+#[derive(Module, Debug)]
+struct Rotation {
+    /// The upper triangle of each block, row by row: `[blocks, block (block - 1) / 2]`.
+    skew: Param<Tensor<2>>,
+}
+
+impl Rotation {
+    /// `[blocks, block, block]`.
+    fn blocks(&self, width: usize) -> Tensor<3> {
+        let skew = self.skew.val();
+        let [blocks, entries] = skew.dims();
+        let device = skew.device();
+        // A column of zeros stands for the diagonal; entry (j, i) below it is minus entry (i, j).
+        let zeros = Tensor::<2>::zeros([blocks, 1], &device);
+        let both = Tensor::cat(vec![skew.clone(), -skew, zeros], 1);
+        let mut places = vec![2 * entries as i32; width * width];
+        let mut entry = 0;
+        for row in 0..width {
+            for column in row + 1..width {
+                places[row * width + column] = entry;
+                places[column * width + row] = entries as i32 + entry;
+                entry += 1;
+            }
+        }
+        let places = Tensor::<1, Int>::from_data(TensorData::new(places, [width * width]), &device);
+        let q = both.select(1, places).reshape([blocks, width, width]);
+        let eye = Tensor::<2>::eye(width, &device).unsqueeze::<3>();
+        let plus = q.clone() + eye.clone();
+        let inverse = inverse(plus.clone().without_autodiff()).to_device(&device);
+        let inverse = inverse.clone().matmul(eye.clone() * 2.0 - plus.matmul(inverse));
+        (eye - q).matmul(inverse)
+    }
+
+    /// `x R`.
+    fn apply(&self, input: Tensor<3>, width: usize) -> Tensor<3> {
+        let [batch, tokens, inputs] = input.dims();
+        let rotation = self.blocks(width);
+        let [blocks, _, _] = rotation.dims();
+        let rows = input.reshape([batch * tokens, blocks, width]).swap_dims(0, 1);
+        rows.matmul(rotation).swap_dims(0, 1).reshape([batch, tokens, inputs])
+    }
+}
+
+/// Inverses of matrices `[count, width, width]` of the form `I + Q` with skew `Q`, which always exist.
+fn inverse(matrices: Tensor<3>) -> Tensor<3> {
+    let [count, width, _] = matrices.dims();
+    let device = matrices.device();
+    let data = values(matrices);
+    let mut found = Vec::with_capacity(data.len());
+    for block in data.chunks(width * width) {
+        let matrix = DMatrix::from_row_iterator(width, width, block.iter().map(|value| f64::from(*value)));
+        let inverse = matrix.try_inverse().unwrap_or_else(|| DMatrix::identity(width, width));
+        found.extend(inverse.transpose().iter().map(|value| *value as f32));
+    }
+    Tensor::from_data(TensorData::new(found, [count, width, width]), &device)
+}
+
+/// Rotations in front of frozen weights.
+#[derive(Module, Debug)]
+pub struct Oft {
+    sites: LinearSites<Rotation>,
+    block: usize,
+}
+
+impl Method for OftConfig {
+    type Adapter = Oft;
+
+    /// [`Error::Setting`] for a block that does not divide the inputs, or [`Error::NoTarget`].
+    fn init(&self, start: &Start<'_>) -> Result<Oft> {
+        check_targets(&self.targets)?;
+        let block = self.block;
+        let sites = LinearSites::select(start.backbone, &self.targets, |site, [inputs, _]| {
+            if block < 2 || block > inputs || !inputs.is_multiple_of(block) {
+                let reason = format!("must be at least 2 and divide the {inputs} inputs of `{site}`, found {block}");
+                return Err(Error::Setting { setting: "block", reason });
+            }
+            let skew = Tensor::zeros([inputs / block, block * (block - 1) / 2], start.device);
+            Ok(Rotation { skew: Param::from_tensor(skew) })
+        })?;
+        Ok(Oft { sites, block })
+    }
+
+    fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
+        let block = self.block.max(2);
+        selected_sites(backbone, &self.targets).map(|(_, [inputs, _])| inputs / block * (block * (block - 1) / 2)).sum()
+    }
+}
+
+impl Learner for Oft {}
+
+impl Sites for Oft {
+    fn entry(&self, tower: Tower) -> Entry {
+        self.sites.entry(tower)
+    }
+
+    fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
+        match self.sites.get(base.at) {
+            Some(rotation) => base.forward(rotation.apply(input, self.block)),
+            None => base.forward(input),
+        }
+    }
+
+    fn folds(&self) -> bool {
+        true
+    }
+
+    fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
+        let rotation = self.sites.get(at)?.blocks(self.block).without_autodiff();
+        let weight = layer.weight.val();
+        let [inputs, outputs] = weight.dims();
+        let weight = weight.reshape([inputs / self.block, self.block, outputs]);
+        let weight = rotation.matmul(weight).reshape([inputs, outputs]);
+        Some(Linear { weight: Param::from_tensor(weight), bias: layer.bias.clone() })
+    }
+}
