@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
 use crate::fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
-use crate::fitting::{Fitting, training_views};
+use crate::fitting::{Fitted, Fitting, training_views};
 use crate::objective::Objective;
 use crate::pretrain::PairSet;
 use crate::recipe::Recipe;
@@ -142,7 +142,7 @@ impl<'a> Session<'a> {
         let trained = started.elapsed().as_secs_f64();
 
         let steps = fitting.steps;
-        let (adapter, train, losses, skipped) = fitting.finish()?;
+        let Fitted { adapter, train, losses, skipped } = fitting.finish()?;
         let mut artifact = Artifact::new(
             adapter,
             recipe.method.clone(),

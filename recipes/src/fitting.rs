@@ -52,6 +52,17 @@ pub(crate) struct Fitting<'a> {
     saved: Instant,
 }
 
+/// What a finished run leaves.
+pub(crate) struct Fitted {
+    pub(crate) adapter: Adapter,
+    /// The examples that it was trained on.
+    pub(crate) train: Vec<Example>,
+    /// The loss of each step.
+    pub(crate) losses: Vec<f32>,
+    /// Images that could not be read.
+    pub(crate) skipped: Vec<String>,
+}
+
 /// Which of a step's losses a gradient is taken of.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
@@ -109,7 +120,7 @@ impl<'a> Fitting<'a> {
     }
 
     /// The trained adapter, as plain values.
-    pub(crate) fn finish(self) -> Result<(Adapter, Vec<Example>, Vec<f32>, Vec<String>)> {
+    pub(crate) fn finish(self) -> Result<Fitted> {
         let adapter = self.adapter.without_autodiff();
         let adapter = if self.average.is_empty() {
             adapter
@@ -120,7 +131,7 @@ impl<'a> Fitting<'a> {
                 .with_parameters(average, device)
                 .map_err(|reason| inarch_core::Error::invalid("average over epochs", reason))?
         };
-        Ok((adapter, self.train, self.losses, self.skipped))
+        Ok(Fitted { adapter, train: self.train, losses: self.losses, skipped: self.skipped })
     }
 
     /// How far images are run once and stored, or `None` when every step starts from pixels.
