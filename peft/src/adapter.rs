@@ -16,7 +16,7 @@ use crate::feature::*;
 use crate::learner::Learner;
 use crate::linear::*;
 use crate::logits::*;
-use crate::method::{Method, Prior, Start};
+use crate::method::{Method, Prior, Stacking, Start};
 use crate::norm::*;
 use crate::tokens::*;
 
@@ -68,6 +68,11 @@ macro_rules! methods {
             /// See [`Method::prior`].
             pub fn prior(&self) -> Prior {
                 match self { $(Self::$variant(config) => config.prior(),)* }
+            }
+
+            /// See [`Method::stacking`].
+            pub fn stacking(&self) -> Stacking {
+                match self { $(Self::$variant(config) => config.stacking(),)* }
             }
 
             /// See [`Method::needs_support`].
@@ -128,6 +133,28 @@ methods! {
     LinearProbe(LinearProbeConfig => LinearProbe): "linear-probe",
     /// Learned context tokens.
     Coop(CoopConfig => Coop): "coop",
+    /// Learned context tokens that depend on the image.
+    CoCoop(CoCoopConfig => CoCoop): "cocoop",
+    /// Learned context tokens, held to the frozen class features.
+    KgCoop(KgCoopConfig => KgCoop): "kgcoop",
+    /// Learned context tokens, with gradients that agree with zero-shot.
+    ProGrad(ProGradConfig => ProGrad): "prograd",
+    /// A distribution of learned contexts.
+    ProDa(ProDaConfig => ProDa): "proda",
+    /// Prompts made of the class's text feature.
+    Tcp(TcpConfig => Tcp): "tcp",
+    /// Learned tokens before the first block of the image tower.
+    VptShallow(VptShallowConfig => Vpt): "vpt-shallow",
+    /// Learned tokens in the blocks of the image tower.
+    VptDeep(VptDeepConfig => Vpt): "vpt-deep",
+    /// Independent prompts in both towers.
+    Ivlp(IvlpConfig => Ivlp): "ivlp",
+    /// Coupled prompts in both towers.
+    Maple(MapleConfig => Maple): "maple",
+    /// Prompts in both towers that regulate themselves.
+    PromptSrc(PromptSrcConfig => PromptSrc): "promptsrc",
+    /// Learned keys and values.
+    PrefixTuning(PrefixTuningConfig => PrefixTuning): "prefix-tuning",
     /// Low-rank updates of linear layers.
     Lora(LoraConfig => Lora): "lora",
     /// Low-rank updates of direction, and trained lengths.
@@ -170,6 +197,8 @@ methods! {
     LpPlusPlus(LpPlusPlusConfig => LpPlusPlus): "lp-plus-plus",
     /// A tuned image projection.
     ProLip(ProLipConfig => ProLip): "prolip",
+    /// Normalisations, then a head.
+    TwoStage(TwoStageConfig => TwoStage): "2sfs",
     /// A residual on each class's text feature.
     TaskRes(TaskResConfig => TaskRes): "taskres",
     /// One factor on all scores.

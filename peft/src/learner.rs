@@ -16,7 +16,7 @@ pub trait Learner: Sites {
         false
     }
 
-    /// Factor on the learning rate of one parameter, by its path.
+    /// Factor on the learning rate of one parameter, by its path; with 0 it stands still.
     fn rate(&self, parameter: &str) -> f64 {
         let _ = parameter;
         1.0
@@ -32,9 +32,9 @@ pub trait Learner: Sites {
         Vec::new()
     }
 
-    /// Begins a stage. `text` are the class features through this adapter as it is now, `[classes, dim]`, not normalised.
-    fn enter_stage(&mut self, stage: usize, text: Tensor<2>) {
-        let _ = (stage, text);
+    /// Begins a stage, in a run or in one that goes on in it. It must not change a value.
+    fn enter_stage(&mut self, stage: usize) {
+        let _ = stage;
     }
 }
 
@@ -91,6 +91,13 @@ impl Step<'_> {
     /// Cross entropy of the scores.
     pub fn cross_entropy(&self) -> Tensor<1> {
         cross_entropy(self.logits.clone(), self.labels)
+    }
+
+    /// `1 - mean_c cos(t_c, t0_c)` of the class features and the frozen ones, `[1]`; 0 when those are not there.
+    pub fn text_drift(&self) -> Tensor<1> {
+        let own = normalise(self.text.clone());
+        let Some(prior) = self.prior else { return Tensor::zeros([1], &own.device()) };
+        (own * normalise(prior.clone())).sum_dim(1).mean() * -1.0 + 1.0
     }
 
     /// Zero-shot scores `[images, classes]` of the frozen features, when both sides are there.

@@ -33,7 +33,7 @@ pub use fixed::Fixed;
 pub use learner::{Averaging, Guide, Learner, Loss, Step, cross_entropy};
 pub use linear::*;
 pub use logits::*;
-pub use method::{Method, Prior, Start, Support, VisitPixels};
+pub use method::{Method, Prior, Stacking, Start, Support, VisitPixels};
 pub use norm::*;
 pub use parameters::{Parameters, identified};
 pub use tokens::*;

@@ -53,10 +53,26 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
         Prior::None
     }
 
+    /// Where it can stand among other adapters.
+    fn stacking(&self) -> Stacking {
+        Stacking::Anywhere
+    }
+
     /// Whether [`init`](Self::init) learns from the training images ([`Start::support`]).
     fn needs_support(&self) -> bool {
         false
     }
+}
+
+/// Where a method can stand in a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stacking {
+    /// Beside any other.
+    Anywhere,
+    /// It adds tokens at the end of the image tower's stream and replaces the last ones later: one of a stack at most.
+    AddsImageTokens,
+    /// It returns more keys and values than tokens: those that change keys and values must come before it.
+    AddsKeys,
 }
 
 /// Which frozen text features a method holds on to: for each class the mean over templates of features that are not

@@ -352,7 +352,7 @@ impl<'a> Fitting<'a> {
         self.losses.push(loss);
         self.step += 1;
         self.average_epoch();
-        self.enter_stage();
+        self.enter_stages(self.step - 1);
         let control = self.session.control;
         control.progress.advance(1, &format!("loss {loss:.3}"));
         let stop = control.stopped();
@@ -374,15 +374,14 @@ impl<'a> Fitting<'a> {
         accumulate(&mut self.average, &self.adapter.parameters(), weights[epoch]);
     }
 
-    /// Begins the stage that starts at this step, if one does.
-    fn enter_stage(&mut self) {
-        let Objective::Classify { classifier, text } = &self.objective else { return };
-        let begins = |fraction: &f64| (fraction * self.steps as f64).round() as usize == self.step;
-        let Some(stage) = self.adapter.learner().stages().iter().position(begins) else { return };
-        let features = classifier.text(text.clone(), self.adapter.sites(), &Pass::evaluate()).without_autodiff();
-        self.adapter.learner_mut().enter_stage(stage + 1, features);
-        // A stage may replace parameters; they must be found again by the optimizer of a process that goes on.
-        self.adapter = inarch_peft::identified(self.adapter.clone());
+    /// Begins the stages that the run has come to since step `since`.
+    fn enter_stages(&mut self, since: usize) {
+        let begins = |fraction: &f64| (fraction * self.steps as f64).round() as usize;
+        for (stage, fraction) in self.adapter.learner().stages().iter().enumerate() {
+            if (since + 1..=self.step).contains(&begins(fraction)) {
+                self.adapter.learner_mut().enter_stage(stage + 1);
+            }
+        }
     }
 
     /// Saves the state of the current step.
@@ -420,6 +419,7 @@ impl<'a> Fitting<'a> {
         self.optimizer = load_optimizer(self.optimizer.clone(), &from.join(OPTIMIZER))?;
         self.losses = file::read_json(&from.join(LOSSES), "loss history")?;
         self.step = step;
+        self.enter_stages(0);
         Ok(())
     }
 }

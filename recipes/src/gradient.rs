@@ -63,6 +63,9 @@ impl ModuleVisitor for Group<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.rest.remove::<D>(param.id) else { return };
         let rate = self.learner.rate(&self.path.join("."));
+        if rate == 0.0 {
+            return;
+        }
         let at = match self.groups.iter().position(|(known, _)| *known == rate) {
             Some(at) => at,
             None => {

@@ -14,6 +14,10 @@ use crate::support::{classes, draws, plain, randomised, templates, tiny};
 const TINY_SETTINGS: &[(&str, &str)] = &[
     // Sixteen tokens would leave no room for a class name in a context of twenty.
     ("coop", "context = 4"),
+    ("proda", "prompts = 4\ncontext = 4"),
+    ("cocoop", "reduction = 4"),
+    // Longer templates would not fit either.
+    ("promptsrc", "templates = 4"),
     ("vera", "rank = 16"),
     ("oft", "block = 8"),
     ("fourierft", "coefficients = 20"),
@@ -22,6 +26,15 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     // The scores of a random backbone are large beside a vote of weight 1.
     ("tip-adapter", "alpha = 20.0"),
     ("tip-adapter-f", "alpha = 20.0"),
+];
+
+/// Forms of a method beside its preset that take another way through the code.
+const FORMS: &[(&str, &str)] = &[
+    ("coop", "context = 4\nclass_specific = true"),
+    ("coop", "context = 5\nclass_position = \"middle\""),
+    ("coop", "words = \"a photo of a\"\nclass_position = \"front\"\nclass_specific = true"),
+    ("clip-adapter", "image = false\ntext = true"),
+    ("prefix-tuning", "text = false"),
 ];
 
 /// Settings that start as zero-shot, for methods whose preset does not.
@@ -38,10 +51,11 @@ fn listed(list: &[(&str, &str)], name: &str) -> Option<MethodConfig> {
     list.iter().find(|(listed, _)| *listed == name).map(|(name, settings)| configured(name, settings))
 }
 
-/// Every method with its preset, where that fits the tiny backbone.
+/// Every method with its preset, where that fits the tiny backbone, and in its other forms.
 pub(super) fn methods() -> Vec<MethodConfig> {
     let method = |name: &&str| listed(TINY_SETTINGS, name).unwrap_or_else(|| configured(name, ""));
-    METHODS.iter().map(method).collect()
+    let forms = FORMS.iter().map(|(name, settings)| configured(name, settings));
+    METHODS.iter().map(method).chain(forms).collect()
 }
 
 /// Every method in a form that starts as zero-shot, with the templates that it starts as.

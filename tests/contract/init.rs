@@ -4,12 +4,15 @@ use inarch_core::backbone::{Frozen, Pass};
 use inarch_core::text::Template;
 use inarch_peft::{Adapter, Classifier, CoopConfig, Error, LoraConfig, MethodConfig};
 
-use super::case::{fresh, methods, scores, zero_shot_methods};
+use super::case::{configured, fresh, methods, scores, zero_shot_methods};
 use crate::support::{classes, differs, pixels, plain, same, templates, tiny};
 
 /// Methods that start from given values alone.
 const START_WITHOUT_DRAWS: &[&str] = &[
     "linear-probe",
+    "kgcoop",
+    "prograd",
+    "2sfs",
     "oft",
     "fourierft",
     "ia3",
@@ -57,7 +60,8 @@ fn one_seed_gives_one_adapter_and_another_seed_another() {
         let parameters = |seed: u64| fresh(&config, seed, &plain()).parameters();
         assert_eq!(parameters(1), parameters(1), "{}", config.name());
         // A method whose start is drawn says so in its settings or documentation; none may draw from anything else.
-        let drawn = !START_WITHOUT_DRAWS.contains(&config.name());
+        let words = matches!(&config, MethodConfig::Coop(coop) if !coop.words.is_empty());
+        let drawn = !START_WITHOUT_DRAWS.contains(&config.name()) && !words;
         assert_eq!(parameters(1) != parameters(2), drawn, "{}", config.name());
     }
 }
@@ -80,7 +84,7 @@ fn a_setting_outside_its_domain_is_refused_by_name() {
         change(&mut config);
         MethodConfig::Lora(config)
     };
-    let coop = |context: usize| MethodConfig::Coop(CoopConfig { context, words: String::new() });
+    let coop = |context: usize| MethodConfig::Coop(CoopConfig { context, ..CoopConfig::default() });
     for (config, setting) in [
         (lora(|config| config.rank = 0), "rank"),
         (lora(|config| config.rank = 1_000_000_000_000), "rank"),
@@ -90,6 +94,31 @@ fn a_setting_outside_its_domain_is_refused_by_name() {
         (coop(0), "context"),
         (coop(17), "context"),
         (coop(1_000_000_000_000), "context"),
+        (configured("cocoop", "reduction = 0"), "reduction"),
+        (configured("kgcoop", "weight = inf"), "weight"),
+        (configured("prograd", "strength = 1.5"), "strength"),
+        (configured("proda", "prompts = 1"), "prompts"),
+        (configured("proda", "prompts = 1000000000000"), "prompts"),
+        (configured("tcp", "depth_share = 1.0"), "depth_share"),
+        (configured("vpt-shallow", "tokens = 0"), "tokens"),
+        (configured("vpt-deep", "tokens = 1000000000000"), "tokens"),
+        (configured("ivlp", "depth = 0"), "depth"),
+        (configured("ivlp", "text_tokens = 50"), "tokens"),
+        (configured("maple", "tokens = 50"), "tokens"),
+        (configured("promptsrc", "deviation = 0.0"), "deviation"),
+        (configured("prefix-tuning", "tokens = 0"), "tokens"),
+        (configured("prefix-tuning", "image = false\ntext = false"), "image"),
+        (configured("2sfs", "first_stage = 1.0"), "first_stage"),
+        (configured("dora", "rank = 0"), "rank"),
+        (configured("vera", "rank = 0"), "rank"),
+        (configured("loha", "rank = 0"), "rank"),
+        (configured("lokr", "rank = 0"), "rank"),
+        (configured("oft", "block = 7"), "block"),
+        (configured("fourierft", "coefficients = 0"), "coefficients"),
+        (configured("houlsby", "reduction = 0"), "reduction"),
+        (configured("mma", "hidden = 0"), "hidden"),
+        (configured("clip-adapter", "ratio = 2.0"), "ratio"),
+        (configured("taskres", "alpha = 0.0"), "alpha"),
     ] {
         let result = super::case::init(&config, tiny(), 1, &plain());
         match result.map(|adapter: Adapter| adapter.trainable()) {

@@ -124,7 +124,7 @@ fn settings_that_do_not_fit_the_tensors_are_refused() {
                 });
                 refused(&config, folder.path(), &["prototypes", "[3, 24]", "[4, 24]"]);
             }
-            MethodConfig::Coop(_) => {
+            MethodConfig::Coop(coop) if coop.context == 4 && !coop.class_specific => {
                 let folder = with_manifest(&config, |manifest| manifest["method"]["context"] = json!(5));
                 refused(&config, folder.path(), &["context", "[5, 32]", "[4, 32]"]);
                 let folder = with_manifest(&config, |manifest| manifest["method"]["context"] = json!(1e12 as u64));

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::feature::LinearProbeConfig;
 use crate::learner::{Averaging, Learner, Loss, Step};
 use crate::linear::LoraConfig;
-use crate::method::{Method, Prior, Start};
+use crate::method::{Method, Prior, Stacking, Start};
 
 /// More members than anyone stacks; a manifest must not nest without end.
 const MOST_MEMBERS: usize = 16;
@@ -51,12 +51,25 @@ pub struct Stack {
 }
 
 impl StackConfig {
+    /// The places of the members of a kind.
+    fn places(&self, kind: Stacking) -> impl Iterator<Item = usize> {
+        let of_kind = move |(place, member): (usize, &MethodConfig)| (member.stacking() == kind).then_some(place);
+        self.members.iter().enumerate().filter_map(of_kind)
+    }
+
     /// Whether these members can be stacked, without looking at a backbone.
     pub(crate) fn check(&self) -> Result<()> {
         let reason = if self.members.is_empty() || self.members.len() > MOST_MEMBERS {
             format!("1 to {MOST_MEMBERS} members are needed, found {}", self.members.len())
         } else if self.members.iter().any(|member| matches!(member, MethodConfig::Stack(_))) {
             "a stack cannot be a member of a stack; list its members".into()
+        } else if self.places(Stacking::AddsImageTokens).count() > 1 {
+            "two members add tokens to the image tower and would overwrite each other's".into()
+        } else if self
+            .places(Stacking::AddsKeys)
+            .any(|place| self.members[place..].iter().any(|member| member.stacking() != Stacking::AddsKeys))
+        {
+            "a member that adds keys and values must be behind all others".into()
         } else {
             return Ok(());
         };
@@ -188,9 +201,9 @@ impl Learner for Stack {
         self.schedule().into_iter().map(|(begins, _, _)| begins).collect()
     }
 
-    fn enter_stage(&mut self, stage: usize, text: Tensor<2>) {
+    fn enter_stage(&mut self, stage: usize) {
         if let Some((_, member, own)) = self.schedule().get(stage - 1) {
-            self.members[*member].learner_mut().enter_stage(*own, text);
+            self.members[*member].learner_mut().enter_stage(*own);
         }
     }
 }

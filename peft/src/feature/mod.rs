@@ -8,6 +8,7 @@ mod linear_probe;
 mod lp_plus_plus;
 mod prolip;
 mod taskres;
+mod two_stage;
 
 pub use clap::{Clap, ClapConfig};
 pub use clip_adapter::{ClipAdapter, ClipAdapterConfig};
@@ -16,3 +17,4 @@ pub use linear_probe::{LinearProbe, LinearProbeConfig};
 pub use lp_plus_plus::{LpPlusPlus, LpPlusPlusConfig};
 pub use prolip::{ProLip, ProLipConfig};
 pub use taskres::{TaskRes, TaskResConfig};
+pub use two_stage::{TwoStage, TwoStageConfig};

@@ -1,5 +1,30 @@
-//! Methods that change a tower's tokens: learned prompts.
+//! Methods that change a tower's tokens: learned prompts, and learned keys and values beside them.
 
+mod affine;
+mod cocoop;
+mod context;
 mod coop;
+mod deep;
+mod ivlp;
+mod kgcoop;
+mod maple;
+mod place;
+mod prefix_tuning;
+mod proda;
+mod prograd;
+mod promptsrc;
+mod tcp;
+mod vpt;
 
+pub use cocoop::{CoCoop, CoCoopConfig};
+pub use context::ClassPosition;
 pub use coop::{Coop, CoopConfig};
+pub use ivlp::{Ivlp, IvlpConfig};
+pub use kgcoop::{KgCoop, KgCoopConfig};
+pub use maple::{Maple, MapleConfig};
+pub use prefix_tuning::{PrefixTuning, PrefixTuningConfig};
+pub use proda::{ProDa, ProDaConfig};
+pub use prograd::{ProGrad, ProGradConfig};
+pub use promptsrc::{PromptSrc, PromptSrcConfig};
+pub use tcp::{Tcp, TcpConfig};
+pub use vpt::{Vpt, VptDeepConfig, VptShallowConfig};

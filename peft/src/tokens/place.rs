@@ -1,0 +1,27 @@
+//! Where prompts go in a tower's token stream.
+
+use burn::tensor::Tensor;
+
+/// Puts `prompt` `[n, width]` into positions 1 to `n` of every row of a text stream `[rows, tokens, width]`, after the
+/// start token.
+pub(super) fn into_text(tokens: Tensor<3>, prompt: Tensor<2>) -> Tensor<3> {
+    let [count, width] = prompt.dims();
+    let [rows, _, _] = tokens.dims();
+    each_into_text(tokens, prompt.unsqueeze::<3>().expand([rows, count, width]))
+}
+
+/// As [`into_text`], with a prompt for each row, `[rows, n, width]`.
+pub(super) fn each_into_text(tokens: Tensor<3>, prompts: Tensor<3>) -> Tensor<3> {
+    let ([_, length, _], [_, count, _]) = (tokens.dims(), prompts.dims());
+    let start = tokens.clone().narrow(1, 0, 1);
+    let rest = tokens.narrow(1, 1 + count, length - 1 - count);
+    Tensor::cat(vec![start, prompts, rest], 1)
+}
+
+/// Puts `prompt` `[n, width]` behind the patches of an image stream `[rows, tokens, width]`; in a later block than the
+/// first, in place of the prompt there.
+pub(super) fn behind_patches(block: usize, tokens: Tensor<3>, prompt: Tensor<2>) -> Tensor<3> {
+    let ([rows, length, width], [count, _]) = (tokens.dims(), prompt.dims());
+    let kept = if block == 0 { length } else { length - count };
+    Tensor::cat(vec![tokens.narrow(1, 0, kept), prompt.unsqueeze::<3>().expand([rows, count, width])], 1)
+}
