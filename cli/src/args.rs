@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Fit(FitArgs),
     /// Measure zero-shot or an adapter on a data set
     Eval(EvalArgs),
+    /// Train many methods on one data set and put them into one table
+    Compare(CompareArgs),
     /// Classify images
     Predict(PredictArgs),
     /// Write features of images or texts
@@ -134,6 +136,41 @@ pub(crate) struct FitArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Folder for the adapter and the report
+    #[arg(short = 'o', long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    #[arg(short = 'b', long, value_name = "BACKBONE")]
+    pub(crate) backbone: String,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Methods, separated by commas, or `all`
+    #[arg(short = 'm', long, value_delimiter = ',', required = true, value_name = "METHOD[,METHOD..]")]
+    pub(crate) method: Vec<String>,
+    /// Training images of each class
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16", value_name = "K[,K..]")]
+    pub(crate) shots: Vec<usize>,
+    /// Seeds
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3", value_name = "S[,S..]")]
+    pub(crate) seeds: Vec<u64>,
+    /// The authors' own schedules where the presets are shorter
+    #[arg(long)]
+    pub(crate) official: bool,
+    /// Override one setting of all methods, e.g. `views=4`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Choose a setting on validation images, e.g. `train.optimizer.lr=0.001,0.01`
+    #[arg(long, value_name = "KEY=VALUE,VALUE..")]
+    pub(crate) tune: Vec<String>,
+    /// Train on the first half of the classes and test on both halves
+    #[arg(long, conflicts_with = "subset")]
+    pub(crate) base_to_new: bool,
+    /// Folder for the report and all runs; what it holds already is not done again
     #[arg(short = 'o', long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]

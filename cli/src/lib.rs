@@ -46,6 +46,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Demo(args) => commands::demo::run(&args, bars, output),
         Command::Fit(args) => commands::fit::run(&args, bars, output),
         Command::Eval(args) => commands::eval::run(&args, bars, output),
+        Command::Compare(args) => commands::compare::run(&args, bars, output),
         Command::Predict(args) => commands::predict::run(&args, bars, output),
         Command::Encode(args) => commands::encode::run(&args, bars, output),
         Command::Combine(args) => commands::combine::run(&args, output),

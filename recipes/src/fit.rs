@@ -12,7 +12,6 @@ use inarch_core::text::Template;
 use inarch_core::{Digest, DigestBuilder, Seed, file};
 use inarch_peft::{Adapter, Artifact, Classifier, Provenance, Start, Support, identified};
 
-use crate::encode::encode_frozen;
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
@@ -88,9 +87,9 @@ impl<'a> Session<'a> {
         if !recipe.method.needs_support() {
             return Ok((self.fresh(recipe, class_features, None)?, train));
         }
-        let Self { backbone, dataset, policy, control, .. } = self;
+        let Self { backbone, dataset, .. } = self;
         let views = training_views(recipe, recipe.views.max(1));
-        let stored = encode_frozen(backbone, Entry::Feature, dataset, &train, &views, *policy, *control)?;
+        let stored = self.frozen(Entry::Feature, &train, &views)?;
         let train: Vec<Example> = stored.kept.iter().map(|position| train[*position].clone()).collect();
         let labels: Vec<usize> = train.iter().map(|example| example.label).collect();
         let every = (0..train.len()).flat_map(|image| (0..stored.views).map(move |view| (image, view)));

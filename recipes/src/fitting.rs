@@ -14,7 +14,7 @@ use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use inarch_core::{Seed, file};
 use inarch_peft::{Adapter, Loss, Parameters};
 
-use crate::encode::{ImageFeatures, Views, encode_frozen};
+use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
 use crate::gradient::{accumulate, by_rate, guided};
 use crate::objective::{Images, Objective, Texts};
@@ -169,10 +169,7 @@ impl<'a> Fitting<'a> {
             count => count.max(1),
         };
         let views = training_views(self.recipe, count);
-        let store = |entry: Entry| {
-            let Session { backbone, dataset, policy, control, .. } = session;
-            encode_frozen(backbone, entry, dataset, &self.train, &views, *policy, *control)
-        };
+        let store = |entry: Entry| session.frozen(entry, &self.train, &views);
         let stored = store(entry)?;
         // The same pooled features serve as frozen ones when the tower is left alone.
         let frozen = (entry < Entry::Feature && self.adapter.learner().needs_frozen_image())

@@ -5,6 +5,7 @@
 //! runs over one backbone and one data set. [`pretrain`] makes backbones.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod contrastive;
 mod control;
 mod encode;
@@ -25,7 +26,9 @@ pub mod report;
 mod saved_run;
 mod schedule;
 mod session;
+mod shared;
 
+pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::Pairs;
 pub use control::{Control, Progress, Silent};
 pub use encode::{ImageFeatures, Views, encode_frozen, encode_images};

@@ -1,9 +1,9 @@
 //! One backbone, one data set, and the frozen work that all runs over them share.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 
 use inarch_core::backbone::{Backbone, Frozen};
-use inarch_core::data::{Dataset, base_new};
+use inarch_core::data::{Dataset, Example, base_new};
 use inarch_core::image::OnBadImage;
 use inarch_core::text::Template;
 use inarch_peft::{Artifact, Classifier};
@@ -11,8 +11,9 @@ use inarch_peft::{Artifact, Classifier};
 use crate::control::Control;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, evaluate_features, shares_image_features};
+use crate::evaluate::{Evaluation, evaluate, evaluate_features, shares_image_features};
 use crate::recipe::Subset;
+use crate::shared::SharedFeatures;
 
 /// A backbone beside a data set. Features of the test images are computed once, by whoever needs them first.
 pub struct Session<'a> {
@@ -20,6 +21,7 @@ pub struct Session<'a> {
     pub(crate) dataset: Dataset,
     pub(crate) policy: OnBadImage,
     pub(crate) control: Control<'a>,
+    pub(crate) shared: RefCell<SharedFeatures>,
     test: OnceCell<ImageFeatures>,
 }
 
@@ -40,7 +42,7 @@ impl<'a> Session<'a> {
             Subset::Base => base_new(dataset)?.0,
             Subset::New => base_new(dataset)?.1,
         };
-        Ok(Self { backbone, dataset, policy, control, test: OnceCell::new() })
+        Ok(Self { backbone, dataset, policy, control, shared: RefCell::default(), test: OnceCell::new() })
     }
 
     /// The data set, restricted to the subset.
@@ -96,6 +98,13 @@ impl<'a> Session<'a> {
         }
         let features = self.encode_test(sites)?;
         evaluate_features(self.backbone, &classifier, sites, &features, &self.dataset.test)
+    }
+
+    /// An adapter over some images that settings are chosen on.
+    pub(crate) fn validate(&self, artifact: &Artifact, examples: &[Example]) -> Result<Evaluation> {
+        let Self { backbone, dataset, policy, control, .. } = self;
+        let classifier = artifact.classifier(backbone, Some(&dataset.classes))?;
+        evaluate(backbone, &classifier, artifact.adapter.sites(), dataset, examples, *policy, *control)
     }
 
     fn need_test(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod backbone;
 pub(crate) mod combine;
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod encode;

@@ -1,0 +1,75 @@
+//! Frozen image features that several runs over one data set share.
+
+use std::collections::HashMap;
+
+use inarch_core::backbone::Entry;
+use inarch_core::data::Example;
+
+use crate::encode::{ImageFeatures, Views, encode_frozen};
+use crate::error::Result;
+use crate::session::Session;
+
+/// Bytes of features that are kept for later runs.
+const MOST_BYTES: usize = 256 << 20;
+
+/// Features of single images, by the kind of their views and their id.
+#[derive(Default)]
+pub(crate) struct SharedFeatures {
+    /// Rows of the first views of an image, one after the other.
+    rows: HashMap<(String, String), Vec<f32>>,
+    bytes: usize,
+}
+
+impl SharedFeatures {
+    fn get(&self, kind: &str, id: &str, values: usize) -> Option<&[f32]> {
+        self.rows.get(&(kind.to_string(), id.to_string()))?.get(..values)
+    }
+
+    fn insert(&mut self, kind: &str, id: &str, rows: &[f32]) {
+        if self.bytes + size_of_val(rows) <= MOST_BYTES {
+            self.bytes += size_of_val(rows);
+            self.rows.insert((kind.to_string(), id.to_string()), rows.to_vec());
+        }
+    }
+}
+
+impl Session<'_> {
+    /// The frozen image tower over some examples up to `until`; pooled features are computed once for all runs of this
+    /// session.
+    pub(crate) fn frozen(&self, until: Entry, examples: &[Example], views: &Views) -> Result<ImageFeatures> {
+        let Self { backbone, dataset, policy, control, .. } = self;
+        let encode = |examples: &[Example]| encode_frozen(backbone, until, dataset, examples, views, *policy, *control);
+        if until < Entry::Feature || dataset.features.is_some() {
+            return encode(examples);
+        }
+        let (kind, count) = match views {
+            Views::Centre => ("centre".to_string(), 1),
+            // A view depends on the seed, the image and its own number, so more views only add to fewer.
+            Views::Augmented { count, augment, seed } => (format!("{seed:?} {augment:?}"), *count),
+        };
+        let dim = backbone.spec().dim;
+        let mut shared = self.shared.borrow_mut();
+        let missing: Vec<Example> =
+            examples.iter().filter(|example| shared.get(&kind, &example.id, count * dim).is_none()).cloned().collect();
+        let fresh = if missing.is_empty() { None } else { Some(encode(&missing)?) };
+        let mut own = SharedFeatures::default();
+        for (row, position) in fresh.iter().flat_map(|fresh| fresh.kept.iter().enumerate()) {
+            let values =
+                fresh.as_ref().map_or(&[][..], |fresh| &fresh.values[row * count * dim..(row + 1) * count * dim]);
+            // What does not fit into the shared store is still needed here.
+            own.rows.insert((kind.clone(), missing[*position].id.clone()), values.to_vec());
+            shared.insert(&kind, &missing[*position].id, values);
+        }
+        let (mut kept, mut values) = (Vec::new(), Vec::new());
+        for (position, example) in examples.iter().enumerate() {
+            let size = count * dim;
+            let Some(rows) = own.get(&kind, &example.id, size).or_else(|| shared.get(&kind, &example.id, size)) else {
+                continue;
+            };
+            kept.push(position);
+            values.extend_from_slice(rows);
+        }
+        let bad = fresh.map(|fresh| fresh.bad).unwrap_or_default();
+        Ok(ImageFeatures { entry: Entry::Feature, tokens: 1, dim, views: count, values, kept, bad })
+    }
+}
