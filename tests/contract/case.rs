@@ -41,7 +41,7 @@ const FORMS: &[(&str, &str)] = &[
 const ZERO_SHOT_SETTINGS: &[(&str, &str)] = &[("coop", "words = \"a photo of a\"")];
 
 /// A method with its preset and the given settings over it.
-pub(super) fn configured(name: &str, settings: &str) -> MethodConfig {
+pub(crate) fn configured(name: &str, settings: &str) -> MethodConfig {
     let mut table = toml::Table::try_from(MethodConfig::preset(name).expect("a known method")).expect("plain data");
     table.extend(toml::from_str::<toml::Table>(settings).expect("TOML"));
     table.try_into().unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -92,7 +92,7 @@ pub(super) fn init(config: &MethodConfig, backbone: &Backbone, seed: u64, device
     config.init(&Start { support: config.needs_support().then_some(&support), ..start })
 }
 
-pub(super) fn fresh(config: &MethodConfig, seed: u64, device: &Device) -> Adapter {
+pub(crate) fn fresh(config: &MethodConfig, seed: u64, device: &Device) -> Adapter {
     init(config, tiny(), seed, device).unwrap_or_else(|error| panic!("{}: {error}", config.name()))
 }
 
@@ -109,7 +109,7 @@ pub(super) fn artifact(config: &MethodConfig) -> Artifact {
 }
 
 /// Scores of images for some classes, as the adapter gives them.
-pub(super) fn scores(
+pub(crate) fn scores(
     config: &MethodConfig,
     adapter: &Adapter,
     classes: &[String],

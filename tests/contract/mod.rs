@@ -2,7 +2,7 @@
 //! [`inarch_peft::METHODS`]; [`names`] asks for its written list of parameters.
 
 mod artifact;
-mod case;
+pub(crate) mod case;
 mod classes;
 mod config;
 mod fold;

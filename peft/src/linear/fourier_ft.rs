@@ -46,6 +46,18 @@ impl Default for FourierFtConfig {
     }
 }
 
+impl FourierFtConfig {
+    /// Where in the spectrum of a layer `[d_input, d_output]` the coefficients are, in their order: `u * d_output + v`.
+    pub fn places(&self, site: LinearSite, [inputs, outputs]: [usize; 2]) -> BTreeSet<usize> {
+        let mut rng = Seed::new(self.place_seed).split(site).rng();
+        let mut places = BTreeSet::new();
+        while places.len() < self.coefficients.min(inputs * outputs) {
+            places.insert(rng.random_range(0..inputs * outputs));
+        }
+        places
+    }
+}
+
 #[derive(Module, Debug)]
 struct Spectrum {
     coefficients: Param<Tensor<1>>,
@@ -56,12 +68,8 @@ struct Spectrum {
 }
 
 impl Spectrum {
-    fn new(count: usize, [inputs, outputs]: [usize; 2], seed: Seed, device: &Device) -> Self {
-        let mut rng = seed.rng();
-        let mut places = BTreeSet::new();
-        while places.len() < count {
-            places.insert(rng.random_range(0..inputs * outputs));
-        }
+    fn new(places: &BTreeSet<usize>, [inputs, outputs]: [usize; 2], device: &Device) -> Self {
+        let count = places.len();
         let plain = device.clone().without_autodiff();
         let table = |width: usize, frequency: &dyn Fn(usize) -> usize, wave: fn(f64) -> f64| {
             let data: Vec<f32> = (0..width)
@@ -106,14 +114,13 @@ impl Method for FourierFtConfig {
     fn init(&self, start: &Start<'_>) -> Result<FourierFt> {
         check_targets(&self.targets)?;
         check_finite("scale", self.scale)?;
-        let seed = Seed::new(self.place_seed);
         let sites = LinearSites::select(start.backbone, &self.targets, |site, dims| {
             let limit = dims[0] * dims[1] / 2;
             if self.coefficients == 0 || self.coefficients > limit {
                 let reason = format!("must be 1 to {limit} at `{site}`, found {}", self.coefficients);
                 return Err(Error::Setting { setting: "coefficients", reason });
             }
-            Ok(Spectrum::new(self.coefficients, dims, seed.split(site), start.device))
+            Ok(Spectrum::new(&self.places(site, dims), dims, start.device))
         })?;
         Ok(FourierFt { sites, scale: self.scale })
     }

@@ -1,0 +1,627 @@
+"""Scores and gradients of every method on the tiny CLIP, by an implementation in PyTorch that shares nothing with ours.
+
+    python generate.py        (writes expected.json beside this file; needs torch, transformers, peft, safetensors)
+
+Made with torch 2.9.1, transformers 5.24.0, peft 0.21.2. The towers are written out below with a hook at every place at
+which a method may enter, and are checked against `transformers.CLIPModel` without a hook. Updates of weights are checked
+against HF PEFT's own layers where it has the method. Parameters are not stored: value `i` of tensor `t` (in the order of
+their names) is a formula that both sides know, `value()`; their names and shapes are read from `contract/names.txt`. Of a
+gradient its length, its sum, and its product with a pattern are stored.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from transformers import CLIPModel
+
+HERE = Path(__file__).resolve().parent
+TINY = HERE.parent / "clip_tiny" / "quick"
+CLASSES = ["cat", "dog", "red hat", "x ray"]
+TEMPLATES = ["a photo of a {}.", "a {}"]
+MODEL = CLIPModel.from_pretrained(TINY).eval().double()
+TOKENIZER = Tokenizer.from_file(str(TINY / "tokenizer.json"))
+for parameter in MODEL.parameters():
+    parameter.requires_grad_(False)
+SCALE = MODEL.logit_scale.exp()
+WIDTH = {"image": 48, "text": 32}
+DEPTH = {"image": 3, "text": 2}
+HEADS = 4
+NAMES = {"q_proj": "self_attn.q_proj", "k_proj": "self_attn.k_proj", "v_proj": "self_attn.v_proj",
+         "out_proj": "self_attn.out_proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+
+
+def values(tensor, shape, scale=0.3):
+    i = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
+    return (scale * torch.sin(12.9898 * i + 78.233 * (tensor + 1))).float().double().reshape(shape)
+
+
+def quick(x):
+    return x * torch.sigmoid(1.702 * x)
+
+
+class Sites:
+    """The frozen model; a method overrides what it changes. `p` are its parameters by name."""
+
+    templates = TEMPLATES
+    conditional = False
+
+    def __init__(self, p=None):
+        self.p = p or {}
+
+    def tokens(self, tower, block, x, ends):
+        return x
+
+    def linear(self, name, layer, x):
+        return layer(x)
+
+    def norm(self, name, layer, x):
+        return layer(x)
+
+    def branch(self, name, x, y):
+        return y
+
+    def feature(self, tower, f):
+        return f
+
+    def logits(self, image, text, scores):
+        return scores
+
+
+def block(sites, tower, index, layer, x, causal):
+    name = f"{tower}.blocks.{index}"
+    lin = lambda part, z: sites.linear(f"{name}.{part}", layer.get_submodule(NAMES[part]), z)
+    z = sites.norm(f"{name}.norm1", layer.layer_norm1, x)
+    split = lambda y: y.reshape(y.shape[0], y.shape[1], HEADS, -1).transpose(1, 2)
+    q, k, v = (split(lin(part, z)) for part in ["q_proj", "k_proj", "v_proj"])
+    scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
+    if causal:
+        rows, columns = scores.shape[-2:]
+        mask = torch.ones(rows, columns).tril(columns - rows).bool()
+        scores = scores.masked_fill(~mask, -math.inf)
+    y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(z.shape)
+    x = x + sites.branch(f"{name}.attention", x, lin("out_proj", y))
+    z = sites.norm(f"{name}.norm2", layer.layer_norm2, x)
+    y = lin("fc2", quick(lin("fc1", z)))
+    return x + sites.branch(f"{name}.mlp", x, y)
+
+
+def image_features(sites, pixels):
+    vision = MODEL.vision_model
+    x = vision.embeddings(pixels)
+    x = sites.tokens("image", 0, x, None)
+    x = sites.norm("image.pre_norm", vision.pre_layrnorm, x)
+    for index, layer in enumerate(vision.encoder.layers):
+        if index > 0:
+            x = sites.tokens("image", index, x, None)
+        x = block(sites, "image", index, layer, x, False)
+    x = sites.norm("image.post_norm", vision.post_layernorm, x[:, :1])
+    return sites.feature("image", sites.linear("image.projection", MODEL.visual_projection, x)[:, 0])
+
+
+def text_rows(sites, texts, repeat=1):
+    rows = [TOKENIZER.encode(text).ids for text in texts]
+    ends = [len(row) - 1 for row in rows]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    text = MODEL.text_model
+    x = text.embeddings.token_embedding(ids)
+    x = sites.tokens("text", 0, x, ends)
+    x = x + text.embeddings.position_embedding.weight[: x.shape[1]]
+    for index, layer in enumerate(text.encoder.layers):
+        if index > 0:
+            x = sites.tokens("text", index, x, ends)
+        x = block(sites, "text", index, layer, x, True)
+    ends = torch.tensor(ends * (len(x) // len(ends)))
+    x = x[torch.arange(len(x)), ends][:, None]
+    x = sites.norm("text.post_norm", text.final_layer_norm, x)
+    return sites.linear("text.projection", MODEL.text_projection, x)[:, 0]
+
+
+def class_features(sites, templates):
+    rows = text_rows(sites, [template.format(name) for name in CLASSES for template in templates])
+    if len(templates) > 1:
+        rows = F.normalize(rows, dim=-1).reshape(len(CLASSES), len(templates), -1).mean(1)
+    return rows
+
+
+def scores(sites, pixels):
+    image = image_features(sites, pixels)
+    sites.condition = F.normalize(image, dim=-1)
+    text = sites.feature("text", class_features(sites, sites.templates))
+    image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+    if sites.conditional:
+        logits = SCALE * (image[:, None] * text.reshape(len(image), len(CLASSES), -1)).sum(-1)
+    else:
+        logits = SCALE * image @ text.T
+    return sites.logits(image, text, logits)
+
+
+# The methods.
+
+
+class Words(Sites):
+    """A context of `n` tokens that replaces the words before the class name."""
+
+    templates = ["a photo of a {}."]
+    key = "context"
+
+    def tokens(self, tower, block, x, ends):
+        if tower == "text" and block == 0:
+            c = self.p[self.key]
+            x = torch.cat([x[:, :1], c.expand(len(x), *c.shape), x[:, 1 + len(c):]], 1)
+        return x
+
+
+class Coop(Words):
+    templates = ["X X X X {}."]
+
+
+class CoopSpecific(Coop):
+    def tokens(self, tower, block, x, ends):
+        if tower == "text" and block == 0:
+            c = self.p["context"].reshape(len(CLASSES), 4, -1)
+            x = torch.cat([x[:, :1], c, x[:, 5:]], 1)
+        return x
+
+
+class CoopMiddle(Sites):
+    templates = ["X X {} X X X."]
+
+    def tokens(self, tower, block, x, ends):
+        if tower != "text" or block != 0:
+            return x
+        c, rows = self.p["context"], []
+        for row, end in zip(x, ends):
+            # start, 2 tokens, name, 3 tokens, full stop, end
+            name = row[3:end - 1 - 3]
+            rows.append(torch.cat([row[:1], c[:2], name, c[2:], row[end - 1:]]))
+        return torch.stack(rows)
+
+
+class KgCoop(Words):
+    key = "prompt.context"
+
+
+class CoCoop(Words):
+    conditional = True
+
+    def tokens(self, tower, block, x, ends):
+        if tower != "text" or block != 0:
+            return x
+        p = self.p
+        shift = torch.relu(self.condition @ p["down.weight"] + p["down.bias"]) @ p["up.weight"] + p["up.bias"]
+        out = []
+        for bias in shift:
+            c = p["context"] + bias
+            out.append(torch.cat([x[:, :1], c.expand(len(x), *c.shape), x[:, 1 + len(c):]], 1))
+        return torch.cat(out)
+
+
+class ProDa(Sites):
+    templates = ["X X X X {}.", "X X X X {}.", "X X {} X X.", "{} X X X X."]
+
+    def tokens(self, tower, block, x, ends):
+        if tower != "text" or block != 0:
+            return x
+        contexts, rows = self.p["contexts"].reshape(4, 4, -1), []
+        for index, (row, end) in enumerate(zip(x, ends)):
+            c, before = contexts[index % 4], [4, 4, 2, 0][index % 4]
+            name = row[1 + before:end - 1 - (4 - before)]
+            rows.append(torch.cat([row[:1], c[:before], name, c[before:], row[end - 1:]]))
+        return torch.stack(rows)
+
+
+class Tcp(Words):
+    def tokens(self, tower, block, x, ends):
+        x = super().tokens(tower, block, x, ends)
+        if tower == "text" and block == 1:
+            p = self.p
+            prior = text_rows(Sites(), [t.format(name) for name in CLASSES for t in TEMPLATES])
+            prior = F.normalize(prior.reshape(len(CLASSES), len(TEMPLATES), -1).mean(1), dim=-1)
+            prompts = quick(prior @ p["down.weight"] + p["down.bias"]) @ p["up.weight"] + p["up.bias"]
+            n = len(p["context"])
+            x = torch.cat([x[:, :1], prompts.reshape(len(CLASSES), n, -1), x[:, 1 + n:]], 1)
+        return x
+
+
+class Vpt(Sites):
+    prefix = "image.blocks"
+
+    def tokens(self, tower, block, x, ends):
+        prompt = self.p.get(f"{self.prefix}.{block}") if tower == "image" else None
+        if prompt is None:
+            return x
+        kept = x if block == 0 else x[:, : x.shape[1] - len(prompt)]
+        return torch.cat([kept, prompt.expand(len(x), *prompt.shape)], 1)
+
+
+class Ivlp(Vpt):
+    templates = Words.templates
+    text = "text.blocks"
+
+    def tokens(self, tower, block, x, ends):
+        if tower == "image":
+            return super().tokens(tower, block, x, ends)
+        prompt = self.p.get(f"{self.text}.{block}")
+        if prompt is None:
+            return x
+        return torch.cat([x[:, :1], prompt.expand(len(x), *prompt.shape), x[:, 1 + len(prompt):]], 1)
+
+
+class PromptSrc(Ivlp):
+    prefix, text = "prompts.image.blocks", "prompts.text.blocks"
+
+
+class Maple(Ivlp):
+    def __init__(self, p=None):
+        super().__init__(dict(p or {}))
+        for block in range(2):
+            prompt = self.p[f"text.blocks.{block}"]
+            self.p[f"image.blocks.{block}"] = prompt @ self.p[f"maps.{block}.weight"] + self.p[f"maps.{block}.bias"]
+
+
+class PrefixTuning(Sites):
+    def linear(self, name, layer, x):
+        y = layer(x)
+        tower, _, *rest = name.split(".")
+        if len(rest) == 2 and rest[1] in ["k_proj", "v_proj"]:
+            prefix = self.p[f"{tower}.{rest[0]}.{'key' if rest[1] == 'k_proj' else 'value'}"]
+            y = torch.cat([prefix.expand(len(x), *prefix.shape), y], 1)
+        return y
+
+
+class Weights(Sites):
+    """Methods that are a change of weights `[d_input, d_output]`."""
+
+    def linear(self, name, layer, x):
+        own = {key[len(f"sites.{name}."):]: v for key, v in self.p.items() if key.startswith(f"sites.{name}.")}
+        if not own:
+            return layer(x)
+        return x @ self.weight(layer.weight.T, own) + layer.bias
+
+
+class Lora(Weights):
+    def weight(self, w, p):
+        return w + p["a"] @ p["b"] / math.sqrt(2)
+
+
+class Dora(Weights):
+    def weight(self, w, p):
+        moved = w + p["factors.a"] @ p["factors.b"] / math.sqrt(2)
+        return p["magnitude"] * moved / moved.norm(dim=0).detach()
+
+
+class Vera(Weights):
+    def weight(self, w, p):
+        a, b = self.p["a.fixed"][: len(w)], self.p["b.fixed"][:, : w.shape[1]]
+        return w + (a * p["d"]) @ b * p["e"]
+
+
+class LoHa(Weights):
+    def weight(self, w, p):
+        return w + (p["a1"] @ p["b1"]) * (p["a2"] @ p["b2"])
+
+
+class LoKr(Weights):
+    def weight(self, w, p):
+        return w + torch.kron(p["c"], p["d"])
+
+
+class Oft(Weights):
+    def weight(self, w, p):
+        blocks = []
+        for skew in p["skew"]:
+            q = torch.zeros(8, 8, dtype=skew.dtype)
+            q[tuple(torch.triu_indices(8, 8, 1))] = skew
+            q = q - q.T
+            blocks.append((torch.eye(8) - q) @ torch.linalg.inv(torch.eye(8) + q))
+        return torch.block_diag(*blocks) @ w
+
+
+class FourierFt(Weights):
+    """The places are drawn by our generator; the test writes them beside this file and holds to them."""
+
+    def weight(self, w, p):
+        places = torch.tensor(json.loads((HERE / "places.json").read_text()))
+        spectrum = torch.zeros(w.numel(), dtype=w.dtype).index_add(0, places, p["coefficients"]).reshape(w.shape)
+        return w + torch.fft.ifft2(spectrum.to(torch.complex128)).real * 150
+
+
+class Ia3(Sites):
+    def linear(self, name, layer, x):
+        gain = self.p.get(f"sites.{name}.gain")
+        if gain is None:
+            return layer(x)
+        return layer(x * gain) if name.endswith("fc2") else layer(x) * gain
+
+
+class BitFit(Sites):
+    def linear(self, name, layer, x):
+        return layer(x) + self.p.get(f"linear.{name}.offset", 0)
+
+    def norm(self, name, layer, x):
+        return layer(x) + self.p[f"norms.{name}.offset"]
+
+
+class LnTuning(Sites):
+    def norm(self, name, layer, x):
+        p = self.p
+        normed = F.layer_norm(x, x.shape[-1:], eps=layer.eps)
+        return normed * (layer.weight + p[f"norms.{name}.gain"]) + layer.bias + p[f"norms.{name}.offset"]
+
+
+class TwoStage(LnTuning):
+    def feature(self, tower, f):
+        return f if tower == "image" else F.normalize(f, dim=-1) + self.p["residuals"]
+
+
+class Ssf(Sites):
+    def linear(self, name, layer, x):
+        scale = self.p.get(f"linear.{name}.scale")
+        return layer(x) if scale is None else layer(x) * scale + self.p[f"linear.{name}.shift"]
+
+    def norm(self, name, layer, x):
+        return layer(x) * self.p[f"norms.{name}.scale"] + self.p[f"norms.{name}.shift"]
+
+
+class Bottleneck(Sites):
+    act, beside, scale = staticmethod(torch.relu), False, 1.0
+
+    def branch(self, name, x, y):
+        p = {key.rsplit(".", 1)[1]: v for key, v in self.p.items() if key.startswith(f"sites.{name}.")}
+        if not p:
+            return y
+        z = x if self.beside else y
+        return y + self.scale * (self.act(z @ p["down"] + p["down_offset"]) @ p["up"] + p["up_offset"])
+
+
+class Houlsby(Bottleneck):
+    act = staticmethod(F.gelu)
+
+
+class AdaptFormer(Bottleneck):
+    beside, scale = True, 2.0
+
+
+class Compacter(Sites):
+    def product(self, name, shared):
+        p = self.p
+        small = p[f"{name}.left"] @ p[f"{name}.right"]
+        return sum(torch.kron(s, b) for s, b in zip(shared, small))
+
+    def branch(self, name, x, y):
+        p, at = self.p, f"sites.{name}"
+        hidden = F.gelu(y @ self.product(f"{at}.down", p["shared_down"]) + p[f"{at}.down.offset"])
+        return y + hidden @ self.product(f"{at}.up", p["shared_up"]) + p[f"{at}.up.offset"]
+
+
+class Mma(Sites):
+    def branch(self, name, x, y):
+        tower, _, index, part = name.split(".")
+        p, at = self.p, f"{tower}.{name}"
+        if part != "mlp" or f"{at}.down" not in p:
+            return y
+        shared = p[f"shared.{DEPTH[tower] - 1 - int(index)}"]
+        return y + torch.relu(torch.relu(x @ p[f"{at}.down"]) @ shared) @ p[f"{at}.up"]
+
+
+class Prototypes(Sites):
+    def feature(self, tower, f):
+        return f if tower == "image" else self.p["prototypes"]
+
+
+class ClipAdapter(Sites):
+    def feature(self, tower, f):
+        if f"{tower}.down" not in self.p:
+            return f
+        return 0.2 * torch.relu(torch.relu(f @ self.p[f"{tower}.down"]) @ self.p[f"{tower}.up"]) + 0.8 * f
+
+
+class CrossModal(Sites):
+    def logits(self, image, text, scores):
+        return SCALE * image @ self.p["head"].T
+
+
+class LpPlusPlus(Sites):
+    def logits(self, image, text, scores):
+        return image @ (self.p["prototypes"] + self.p["alpha"].reshape(-1, 1) * text).T
+
+
+class ProLip(Sites):
+    def linear(self, name, layer, x):
+        return layer(x) + x @ self.p["change"] if name == "image.projection" else layer(x)
+
+
+class TaskRes(Sites):
+    def feature(self, tower, f):
+        return f if tower == "image" else F.normalize(f, dim=-1) + 0.5 * self.p["residuals"]
+
+
+class Temperature(Sites):
+    def logits(self, image, text, scores):
+        return scores * self.p["log_factor"].exp()
+
+
+class TipAdapter(Sites):
+    def logits(self, image, text, scores):
+        keys = self.p.get("keys", self.p.get("keys.fixed"))
+        votes = F.one_hot(torch.arange(8) // 2, len(CLASSES)).double()
+        return scores + 20.0 * torch.exp(-5.5 * (1 - image @ keys.T)) @ votes
+
+
+class Stack(Lora):
+    def __init__(self, p=None):
+        super().__init__({key.split(".", 3)[-1]: value for key, value in (p or {}).items()})
+
+    feature = Prototypes.feature
+
+
+# Method: reference, settings in TOML as in `contract/case.rs`, and shapes where `names.txt` has others.
+CASES = [
+    ("linear-probe", Prototypes, "", None),
+    ("coop", Coop, "context = 4", None),
+    ("coop", CoopSpecific, "context = 4\nclass_specific = true", {"context": [16, 32]}),
+    ("coop", CoopMiddle, 'context = 5\nclass_position = "middle"', {"context": [5, 32]}),
+    ("cocoop", CoCoop, "reduction = 4", None),
+    ("kgcoop", KgCoop, "", None),
+    ("prograd", KgCoop, "", None),
+    ("proda", ProDa, "prompts = 4\ncontext = 4", None),
+    ("tcp", Tcp, "", None),
+    ("vpt-shallow", Vpt, "", None),
+    ("vpt-deep", Vpt, "", None),
+    ("ivlp", Ivlp, "", None),
+    ("maple", Maple, "", None),
+    ("promptsrc", PromptSrc, "templates = 4", None),
+    ("prefix-tuning", PrefixTuning, "", None),
+    ("lora", Lora, "", None),
+    ("dora", Dora, "", None),
+    ("vera", Vera, "rank = 16", None),
+    ("ia3", Ia3, "", None),
+    ("bitfit", BitFit, "", None),
+    ("ln-tuning", LnTuning, "", None),
+    ("ssf", Ssf, "", None),
+    ("loha", LoHa, "", None),
+    ("lokr", LoKr, "", None),
+    ("oft", Oft, "block = 8", None),
+    ("fourierft", FourierFt, 'coefficients = 20\ntargets = ["image.blocks.1.q_proj"]',
+     {"sites.image.blocks.1.q_proj.coefficients": [20]}),
+    ("houlsby", Houlsby, "", None),
+    ("pfeiffer", Bottleneck, "", None),
+    ("adaptformer", AdaptFormer, "scale = 2.0", None),
+    ("compacter", Compacter, "", None),
+    ("mma", Mma, "hidden = 8\nscale = 1.0", None),
+    ("clap", Prototypes, "", None),
+    ("clip-adapter", ClipAdapter, "", None),
+    ("cross-modal", CrossModal, "", None),
+    ("lp-plus-plus", LpPlusPlus, "", None),
+    ("prolip", ProLip, "", None),
+    ("2sfs", TwoStage, "", None),
+    ("taskres", TaskRes, "", None),
+    ("temperature", Temperature, "", None),
+    ("tip-adapter", TipAdapter, "alpha = 20.0", None),
+    ("tip-adapter-f", TipAdapter, "alpha = 20.0", None),
+    ("stack", Stack, "", None),
+]
+
+
+def shapes(method):
+    """Of the method's first form in `names.txt`."""
+    found, started = {}, False
+    for line in (HERE.parent.parent / "contract" / "names.txt").read_text().splitlines():
+        name, tensor, shape = line.split(" ", 2)
+        if name == method:
+            started = True
+            if tensor in found:
+                break
+            found[tensor] = json.loads(shape)
+        elif started:
+            break
+    return found
+
+
+def parameters(method, shapes):
+    out = {}
+    for index, name in enumerate(sorted(shapes)):
+        if name == "cache.labels.fixed":
+            continue
+        value = values(index, shapes[name])
+        out[name] = value.requires_grad_(not name.endswith(".fixed"))
+    return out
+
+
+def check_towers(pixels):
+    """The towers above are those of transformers."""
+    ids = torch.tensor([TOKENIZER.encode("a photo of a cat.").ids])
+    with torch.no_grad():
+        expected = MODEL(input_ids=ids, pixel_values=pixels)
+        own = F.normalize(image_features(Sites(), pixels), dim=-1)
+        torch.testing.assert_close(own, expected.image_embeds)
+        own = F.normalize(text_rows(Sites(), ["a photo of a cat."]), dim=-1)
+        torch.testing.assert_close(own, expected.text_embeds)
+
+
+def check_peft():
+    """The updates above are those of HF PEFT's layers; what differs is the layout, `[d_output, d_input]` there."""
+    import peft
+
+    torch.manual_seed(0)
+    base = torch.nn.Sequential(torch.nn.Linear(48, 48)).double()
+    w, x = base[0].weight.detach().clone().T, torch.randn(5, 48, dtype=torch.float64)
+    bias = base[0].bias.detach().clone()
+
+    def expected(config):
+        model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(48, 48)).double(), config)
+        layer = next(m for m in model.modules() if isinstance(m, peft.tuners.tuners_utils.BaseTunerLayer))
+        layer.base_layer.weight.data.copy_(w.T)
+        layer.base_layer.bias.data.copy_(bias)
+        for name, parameter in layer.named_parameters():
+            if "base_layer" not in name:
+                parameter.data = torch.randn_like(parameter.double()) * 0.2
+        if config.peft_type == "VERA":
+            for key in layer.vera_A:
+                layer.vera_A[key].data, layer.vera_B[key].data = layer.vera_A[key].double(), layer.vera_B[key].double()
+        model.eval()
+        return layer, model(x).detach()
+
+    def same(method, own, y):
+        torch.testing.assert_close(x @ method.weight(w, own) + bias, y, rtol=1e-5, atol=1e-6)
+
+    one = lambda d: d["default"].weight.detach() if hasattr(d["default"], "weight") else d["default"].detach()
+    t = ["0"]
+    layer, y = expected(peft.LoraConfig(r=2, lora_alpha=1, use_rslora=True, target_modules=t))
+    same(Lora(), {"a": one(layer.lora_A).T, "b": one(layer.lora_B).T}, y)
+    layer, y = expected(peft.LoraConfig(r=2, lora_alpha=1, use_rslora=True, use_dora=True, target_modules=t))
+    own = {"factors.a": one(layer.lora_A).T, "factors.b": one(layer.lora_B).T,
+           "magnitude": one(layer.lora_magnitude_vector)}
+    same(Dora(), own, y)
+    layer, y = expected(peft.VeraConfig(r=16, target_modules=t))
+    shared = {"a.fixed": one(layer.vera_A).T, "b.fixed": one(layer.vera_B).T}
+    same(Vera(shared), {"d": one(layer.vera_lambda_d), "e": one(layer.vera_lambda_b)}, y)
+    layer, y = expected(peft.LoHaConfig(r=8, alpha=8, target_modules=t))
+    own = {"a1": one(layer.hada_w1_b).T, "b1": one(layer.hada_w1_a).T,
+           "a2": one(layer.hada_w2_b).T, "b2": one(layer.hada_w2_a).T}
+    same(LoHa(), own, y)
+    layer, y = expected(peft.LoKrConfig(r=8, alpha=8, target_modules=t))
+    same(LoKr(), {"c": one(layer.lokr_w1).T, "d": one(layer.lokr_w2).T}, y)
+    layer, y = expected(peft.IA3Config(target_modules=t, feedforward_modules=[]))
+    gain = one(layer.ia3_l).reshape(-1)
+    torch.testing.assert_close((x @ w + bias) * gain, y)
+    print("equal to HF PEFT: lora, dora, vera, loha, lokr, ia3")
+
+
+def main():
+    size = MODEL.config.vision_config.image_size
+    i = torch.arange(1, 3 * 3 * size * size + 1, dtype=torch.float64)
+    pixels = torch.sin(0.37 * i).float().double().reshape(3, 3, size, size)
+    check_towers(pixels)
+    check_peft()
+    cases = []
+    for method, reference, settings, own in CASES:
+        p = parameters(method, own or shapes(method))
+        logits = scores(reference(p), pixels)
+        pattern = torch.sin(0.7 * torch.arange(1, logits.numel() + 1, dtype=torch.float64)).reshape(logits.shape)
+        loss = (logits * pattern).sum()
+        gradients = {}
+        if loss.requires_grad:
+            loss.backward()
+        for name, value in p.items():
+            if not value.requires_grad:
+                continue
+            g = value.grad.reshape(-1)
+            weights = torch.cos(0.3 * torch.arange(1, len(g) + 1, dtype=torch.float64))
+            gradients[name] = [g.norm().item(), g.sum().item(), (g * weights).sum().item()]
+        case = {"method": method, "settings": settings, "logits": logits.detach().reshape(-1).tolist()}
+        cases.append(case | {"gradients": gradients})
+    round_all = lambda v: (
+        float(f"{v:.9g}") if isinstance(v, float) else [round_all(x) for x in v] if isinstance(v, list)
+        else {k: round_all(x) for k, x in v.items()} if isinstance(v, dict) else v)
+    lines = ",\n".join(json.dumps(round_all(case)) for case in cases)
+    (HERE / "expected.json").write_text(f"[\n{lines}\n]\n")
+
+
+if __name__ == "__main__":
+    main()
