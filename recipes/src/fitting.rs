@@ -89,7 +89,11 @@ impl<'a> Fitting<'a> {
         adapter: Adapter,
     ) -> Self {
         let steps_per_epoch = (train.len() / recipe.train.batch).max(1);
-        let steps = recipe.train.budget.steps(recipe.shots.unwrap_or(16), steps_per_epoch);
+        // A method without trained values is done when it is made, whatever the recipe allows it.
+        let steps = match adapter.trainable() {
+            0 => 0,
+            _ => recipe.train.budget.steps(recipe.shots.unwrap_or(16), steps_per_epoch),
+        };
         Self {
             session,
             recipe,

@@ -1,6 +1,7 @@
 //! The binary as a user meets it: from an empty folder, through arguments, files, stdout, stderr and exit codes.
 
 mod adapters;
+mod compare;
 mod errors;
 mod features;
 mod pairs;

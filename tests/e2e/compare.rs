@@ -1,0 +1,122 @@
+//! Many methods on one data set, and adapters put together.
+
+use inarch_peft::METHODS;
+use serde_json::Value;
+
+use super::Program;
+use super::program::{adapter_bytes, sample, short_fit};
+
+/// A comparison of a few short runs.
+fn compare<'a>(methods: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    let fixed = ["compare", "-b", "pocket", "-d", sample(), "-m", methods, "--set", "train.budget={ iterations = 2 }"];
+    fixed.iter().chain(rest).copied().collect()
+}
+
+fn runs(report: &Value) -> Vec<(String, Value)> {
+    let list = report["runs"].as_array().expect("a list");
+    list.iter().map(|run| (run["method"].as_str().expect("a name").to_string(), run["accuracy"].clone())).collect()
+}
+
+#[test]
+fn every_method_runs_and_gives_the_same_adapter_twice() {
+    let program = Program::new();
+    let [first, second] = ["first", "second"].map(|folder| {
+        let report = program.json(&compare("all", &["--shots", "1", "--seeds", "1", "-o", folder]));
+        assert_eq!(report["lines"].as_array().map(Vec::len), Some(METHODS.len()));
+        report
+    });
+    assert_eq!(runs(&first), runs(&second));
+    for method in METHODS {
+        let run = format!("runs/{method}-1-shot-seed-1");
+        let [a, b] = ["first", "second"].map(|folder| adapter_bytes(&program.path(folder).join(&run)));
+        assert!(a == b, "{method}");
+    }
+}
+
+#[test]
+fn a_comparison_goes_on_where_it_was() {
+    let program = Program::new();
+    let arguments = compare("taskres,linear-probe", &["--shots", "1,2", "--seeds", "1,2", "-o", "out"]);
+    let whole = program.json(&arguments);
+    assert_eq!(whole["settings"], "fixed");
+    assert_eq!(whole["lines"][0]["accuracy"]["n"], 2);
+    for file in ["report.json", "report.html", "table.md"] {
+        assert!(program.path("out").join(file).is_file(), "{file}");
+    }
+    // Nothing is left to do.
+    let ledger = program.path("out/runs.json");
+    let before = std::fs::read(&ledger).expect("the list of runs");
+    program.succeed(&arguments);
+    assert!(std::fs::read(&ledger).expect("the list of runs") == before);
+    // One run is lost; the others are not done again.
+    let mut list: Vec<Value> = serde_json::from_slice(&before).expect("a list");
+    let lost = list.pop().expect("a run");
+    inarch_core::file::write_json(&ledger, &list).expect("a writable folder");
+    let again = program.json(&arguments);
+    let found = again["runs"].as_array().and_then(|runs| runs.last()).expect("a run");
+    assert_eq!(found["accuracy"], lost["accuracy"]);
+    assert_eq!(again["runs"][0], whole["runs"][0]);
+    // A damaged list is named, not overwritten.
+    std::fs::write(&ledger, &before[..before.len() / 2]).expect("a writable folder");
+    program.fail(&arguments, 1, &["runs.json"]);
+}
+
+#[test]
+fn settings_are_chosen_on_validation_images_only() {
+    let program = Program::new();
+    let tune = "train.optimizer.lr=0.000001,0.1";
+    let report = program.json(&compare("taskres", &["--shots", "4", "--seeds", "1", "--tune", tune, "-o", "out"]));
+    assert_eq!(report["settings"], "tuned on validation images");
+    let chosen = report["runs"][0]["chosen"].as_str().expect("a choice");
+    assert!(chosen.starts_with("train.optimizer.lr="), "{chosen}");
+    program.fail(&compare("taskres", &["--tune", "train.optimizer.lr="]), 2, &["--tune", "no values"]);
+}
+
+#[test]
+fn base_to_new_measures_both_halves() {
+    let program = Program::new();
+    let report =
+        program.json(&compare("lora,taskres", &["--shots", "1", "--seeds", "1,2", "--base-to-new", "-o", "out"]));
+    assert_eq!(report["classes"], 5);
+    let line = |method: &str| {
+        let lines = report["lines"].as_array().expect("lines");
+        lines.iter().find(|line| line["method"] == method).expect("a line").clone()
+    };
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let lora = line("lora");
+    let (base, new) = (number(&lora["accuracy"]["mean"]), number(&lora["base_to_new"]["new"]["mean"]));
+    let of_means = number(&lora["base_to_new"]["harmonic_mean_of_means"]);
+    assert!((of_means - 2.0 * base * new / (base + new)).abs() < 1e-12);
+    assert!(number(&lora["base_to_new"]["mean_of_harmonic_means"]) <= of_means + 1e-12);
+    // A method with a row for each class cannot name new ones.
+    assert!(line("taskres")["base_to_new"].is_null());
+    assert!(report["zero_shot"]["new_accuracy"].is_f64());
+}
+
+#[test]
+fn a_wrong_comparison_is_refused_before_it_starts() {
+    let program = Program::new();
+    program.fail(&compare("lora,loro", &["-o", "out"]), 2, &["loro", "lora"]);
+    program.fail(&compare("lora", &["--shots", "0", "-o", "out"]), 2, &["shots"]);
+    program.fail(&compare("taskres", &["--set", "method.rank=3", "-o", "out"]), 2, &["rank"]);
+    assert!(!program.path("out").exists());
+}
+
+#[test]
+fn adapters_are_stacked_and_combined() {
+    let program = Program::new();
+    for (method, seed, output) in [("lora", "1", "a"), ("lora", "2", "b"), ("linear-probe", "1", "probe")] {
+        program.succeed(&short_fit(method, seed, output));
+    }
+    let eval = |adapters: &[&str]| {
+        let mut arguments = vec!["eval", "-b", "pocket", "-d", sample()];
+        adapters.iter().for_each(|adapter| arguments.extend(["-a", adapter]));
+        program.json(&arguments)["confusion"].clone()
+    };
+    assert_ne!(eval(&["a", "probe"]), eval(&["probe"]));
+    let combined = program.json(&["combine", "-b", "pocket", "a", "b", "--weights", "1,0", "-o", "first"]);
+    assert_eq!((&combined["method"], &combined["parts"]), (&"lora".into(), &2.into()));
+    assert_eq!(eval(&["first"]), eval(&["a"]));
+    program.fail(&["combine", "-b", "pocket", "a", "b", "--weights", "1", "-o", "none"], 2, &["one for each adapter"]);
+    assert!(!program.path("none").exists());
+}
