@@ -6,3 +6,4 @@ mod methods;
 mod openclip_tiny;
 mod preprocess;
 mod tokenizer;
+mod training;
