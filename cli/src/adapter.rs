@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use inarch_core::backbone::{Backbone, Frozen, Sites};
 use inarch_core::text::{Template, TemplateSet};
-use inarch_peft::{Artifact, Classifier};
+use inarch_peft::{Artifact, Classifier, PEFT_CONFIG_FILE, read_peft};
 
 use crate::args::ModelArgs;
 use crate::backbones;
@@ -64,9 +64,13 @@ impl Model {
     }
 }
 
-/// Reads adapters that were trained beside this backbone.
+/// Reads adapters that were trained beside this backbone: our folders, or those of Hugging Face PEFT.
 pub(crate) fn load(folders: &[PathBuf], backbone: &Backbone) -> Result<Vec<Artifact>, CommandError> {
-    Ok(folders.iter().map(|folder| Artifact::load(folder, backbone)).collect::<Result<_, _>>()?)
+    let one = |folder: &PathBuf| match folder.join(PEFT_CONFIG_FILE).is_file() {
+        true => read_peft(folder, backbone),
+        false => Artifact::load(folder, backbone),
+    };
+    Ok(folders.iter().map(one).collect::<Result<_, _>>()?)
 }
 
 /// Class names from the command line, where a comma too many or a name given twice is easily overlooked.

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Encode(EncodeArgs),
     /// Merge trained adapters into one, by weights
     Combine(CombineArgs),
+    /// Read an adapter of another program, or write one for it
+    Convert(ConvertArgs),
     /// Train a backbone from image-text pairs, or adapt one to them
     Pretrain(PretrainArgs),
     /// What can be adapted
@@ -182,7 +184,7 @@ pub(crate) struct ModelArgs {
     /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
-    /// Adapter: a folder that `inarch fit` wrote; given several times, a stack of them, the one closest to the frozen
+    /// Adapter: a folder that `inarch fit` or Hugging Face PEFT wrote; given several times, a stack of them, the one closest to the frozen
     /// layers first; zero-shot when absent
     #[arg(short = 'a', long, value_name = "ADAPTER")]
     pub(crate) adapter: Vec<PathBuf>,
@@ -298,6 +300,35 @@ impl From<MergeArg> for Merge {
             MergeArg::DareTies => Self::DareTies,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// Folder of the adapter
+    #[arg(value_name = "FROM")]
+    pub(crate) source: PathBuf,
+    /// Folder to write
+    #[arg(value_name = "TO")]
+    pub(crate) target: PathBuf,
+    /// What it is
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) from: AdapterFormat,
+    /// What it shall be
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) to: AdapterFormat,
+    /// The backbone it belongs to
+    #[arg(short = 'b', long, value_name = "BACKBONE")]
+    pub(crate) backbone: String,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum AdapterFormat {
+    /// A folder that `inarch fit` wrote
+    Inarch,
+    /// A folder of Hugging Face PEFT: LoRA, rsLoRA or DoRA on `transformers.CLIPModel`
+    Peft,
 }
 
 #[derive(Debug, Args)]

@@ -102,7 +102,7 @@ pub(super) fn trained(config: &MethodConfig, device: &Device) -> Adapter {
 }
 
 /// A trained adapter as an artifact.
-pub(super) fn artifact(config: &MethodConfig) -> Artifact {
+pub(crate) fn artifact(config: &MethodConfig) -> Artifact {
     let metrics = BTreeMap::from([("accuracy".to_string(), 1.0 / 3.0)]);
     let provenance = Provenance { classes: classes(), templates: templates(), data: None, metrics };
     Artifact::new(trained(config, &plain()), config.clone(), tiny(), provenance).expect("plain names")

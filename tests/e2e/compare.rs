@@ -120,3 +120,24 @@ fn adapters_are_stacked_and_combined() {
     program.fail(&["combine", "-b", "pocket", "a", "b", "--weights", "1", "-o", "none"], 2, &["one for each adapter"]);
     assert!(!program.path("none").exists());
 }
+
+#[test]
+fn an_adapter_goes_to_peft_and_back() {
+    let program = Program::new();
+    program.succeed(&short_fit("lora", "1", "lora"));
+    let written = program.json(&["convert", "lora", "out", "--from", "inarch", "--to", "peft", "-b", "pocket"]);
+    assert_eq!(written["method"], "lora");
+    program.succeed(&["convert", "out", "back", "--from", "peft", "--to", "inarch", "-b", "pocket"]);
+    let [before, after] = ["lora", "back"].map(|run| adapter_bytes(&program.path(run)));
+    assert!(before[0] == after[0], "the tensors changed on the way");
+    let confusion =
+        |adapter| program.json(&["eval", "-b", "pocket", "-d", sample(), "-a", adapter])["confusion"].clone();
+    assert_eq!(confusion("out"), confusion("lora"));
+    program.succeed(&short_fit("coop", "1", "coop"));
+    program.fail(
+        &["convert", "coop", "none", "--from", "inarch", "--to", "peft", "-b", "pocket"],
+        3,
+        &["coop", "lora"],
+    );
+    assert!(!program.path("none").exists());
+}

@@ -2,6 +2,7 @@
 
 mod clip_tiny;
 mod combine;
+mod hf_peft;
 mod methods;
 mod openclip_tiny;
 mod preprocess;

@@ -3,6 +3,7 @@
 pub(crate) mod backbone;
 pub(crate) mod combine;
 pub(crate) mod compare;
+pub(crate) mod convert;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod encode;

@@ -108,9 +108,14 @@ impl LoraConfig {
         at(&self.rank_pattern, site).unwrap_or(self.rank)
     }
 
+    /// The numerator of the scale at a site.
+    pub fn alpha_at(&self, site: LinearSite) -> f64 {
+        at(&self.alpha_pattern, site).unwrap_or(self.alpha)
+    }
+
     /// The factor of the update at a site.
     pub fn scale_at(&self, site: LinearSite) -> f64 {
-        self.scale_of(at(&self.alpha_pattern, site).unwrap_or(self.alpha), self.rank_at(site))
+        self.scale_of(self.alpha_at(site), self.rank_at(site))
     }
 
     fn scale_of(&self, alpha: f64, rank: usize) -> f64 {

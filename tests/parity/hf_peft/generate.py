@@ -1,0 +1,70 @@
+"""PEFT folders and the features that they give, and a check of the folders that we write.
+
+    python generate.py        (writes lora/, dora/ and expected.safetensors beside this file)
+
+Made with torch 2.9.1, transformers 5.24.0, peft 0.21.2. `lora` has rank and alpha patterns, rsLoRA and the projections;
+`dora` is plain. With `written/` there, folders of the same adapters as `inarch convert --to peft` wrote them
+(INARCH_WRITE_FIXTURES=1), they are loaded by PEFT and must give the same features.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
+from transformers import CLIPModel
+
+HERE = Path(__file__).resolve().parent
+TINY = HERE.parent / "clip_tiny" / "quick"
+Q = "vision_model.encoder.layers.1.self_attn.q_proj"
+CONFIGS = {
+    "lora": LoraConfig(
+        r=3, lora_alpha=4, use_rslora=True, target_modules=["q_proj", "v_proj", "fc1", "visual_projection"],
+        rank_pattern={"fc1": 2, f"^{Q}": 5}, alpha_pattern={"text_model.encoder.layers.0.mlp.fc1": 7}, lora_dropout=0.1,
+    ),
+    "dora": LoraConfig(r=2, lora_alpha=3, use_dora=True, target_modules=["k_proj", "fc2"]),
+}
+
+
+def inputs():
+    i = torch.arange(1, 2 * 3 * 32 * 32 + 1, dtype=torch.float64)
+    pixels = torch.sin(0.37 * i).float().reshape(2, 3, 32, 32)
+    ids = torch.tensor([[598, 10, 200, 301, 599], [598, 44, 91, 77, 599]])
+    return pixels, ids
+
+
+def features(model):
+    pixels, ids = inputs()
+    with torch.no_grad():
+        out = model(input_ids=ids, pixel_values=pixels)
+    return {"image": out.image_embeds, "text": out.text_embeds}
+
+
+def main():
+    out = {}
+    for name, config in CONFIGS.items():
+        torch.manual_seed(5)
+        model = get_peft_model(CLIPModel.from_pretrained(TINY), config).eval()
+        for key, parameter in model.named_parameters():
+            if "lora_A" in key or "lora_B" in key:
+                parameter.data = torch.randn_like(parameter) * 0.3
+            if "magnitude" in key:
+                parameter.data = parameter.data * (1 + 0.3 * torch.rand_like(parameter))
+        shutil.rmtree(HERE / name, ignore_errors=True)
+        model.peft_config["default"].base_model_name_or_path = "tiny"
+        model.save_pretrained(HERE / name)
+        (HERE / name / "README.md").unlink(missing_ok=True)
+        expected = features(model)
+        out.update({f"{name}.{tower}": value.contiguous() for tower, value in expected.items()})
+        written = HERE / "written" / name
+        if written.is_dir():
+            found = features(PeftModel.from_pretrained(CLIPModel.from_pretrained(TINY), written).eval())
+            for tower in expected:
+                torch.testing.assert_close(found[tower], expected[tower], rtol=1e-5, atol=1e-6)
+            print(f"PEFT reads what we wrote: {name}")
+    save_file(out, HERE / "expected.safetensors")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+//! Adapters of HF PEFT give here the features that they give there, and ours are read there; `generate.py` beside this
+//! file made the folders and checked those that we wrote.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Tensor, TensorData};
+use inarch_core::backbone::{Pass, normalise, values};
+use inarch_core::checkpoint::read_safetensors;
+use inarch_peft::{PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, read_peft, write_peft};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::contract::case::{artifact, configured};
+use crate::support::{close, edit_json, edit_tensors, fixture, plain, tiny};
+
+const FOLDERS: [&str; 2] = ["lora", "dora"];
+
+fn folder(name: &str) -> PathBuf {
+    fixture(&format!("parity/hf_peft/{name}"))
+}
+
+#[test]
+fn adapters_of_peft_give_the_same_features_here() {
+    let size = tiny().spec().image.size;
+    let pixels: Vec<f32> = (1..=2 * 3 * size * size).map(|i| (0.37 * i as f64).sin() as f32).collect();
+    let pixels = Tensor::<4>::from_data(TensorData::new(pixels, [2, 3, size, size]), &plain());
+    let rows = [vec![598, 10, 200, 301, 599], vec![598, 44, 91, 77, 599]];
+    let (expected, _) = read_safetensors(&folder("expected.safetensors")).expect("a fixture");
+    for name in FOLDERS {
+        let adapter = read_peft(&folder(name), tiny()).expect("a folder of PEFT");
+        let pass = Pass::evaluate();
+        let image = normalise(tiny().encode_image(pixels.clone(), &adapter.adapter, &pass));
+        let text = normalise(tiny().encode_text(&rows, &adapter.adapter, &pass));
+        for (tower, found) in [("image", image), ("text", text)] {
+            close(&format!("{name} {tower}"), &values(found), &expected[&format!("{name}.{tower}")].data, 1e-5);
+        }
+        adapter.self_test(tiny()).expect("an adapter that was just read");
+    }
+}
+
+#[test]
+fn what_we_write_is_what_peft_has_read() {
+    for name in FOLDERS {
+        let adapter = read_peft(&folder(name), tiny()).expect("a folder of PEFT");
+        let target = tempfile::tempdir().expect("a folder");
+        write_peft(&adapter, tiny(), target.path()).expect("a writable folder");
+        let tensors = |folder: &Path| read_safetensors(&folder.join(PEFT_TENSORS_FILE)).expect("tensors").0;
+        // Not a value is changed on the way through.
+        assert!(tensors(target.path()) == tensors(&folder(name)), "{name}");
+        for file in [PEFT_CONFIG_FILE, PEFT_TENSORS_FILE] {
+            let found = std::fs::read(target.path().join(file)).expect("a file");
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/hf_peft/written").join(name).join(file);
+            if std::env::var_os("INARCH_WRITE_FIXTURES").is_some() {
+                inarch_core::file::write(&path, &found).expect("a writable repository");
+            }
+            assert!(std::fs::read(&path).expect("a fixture") == found, "{name}: `{file}` is not what PEFT was shown");
+        }
+    }
+}
+
+#[test]
+fn what_peft_has_no_such_adapter_for_is_refused() {
+    let target = tempfile::tempdir().expect("a folder");
+    for method in [configured("linear-probe", ""), configured("lora", "init = \"pissa\"")] {
+        let error = write_peft(&artifact(&method), tiny(), target.path()).expect_err("no such adapter").to_string();
+        assert!(error.contains("refused") && error.contains("inarch combine"), "{error}");
+    }
+    assert!(inarch_core::file::list(target.path()).expect("a folder").is_empty());
+}
+
+/// A copy of a folder.
+fn copy(name: &str) -> TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    for file in [PEFT_CONFIG_FILE, PEFT_TENSORS_FILE] {
+        std::fs::copy(folder(name).join(file), copy.path().join(file)).expect("a writable folder");
+    }
+    copy
+}
+
+#[track_caller]
+fn refused(folder: &Path, words: &[&str]) {
+    let message = read_peft(folder, tiny()).expect_err("a changed folder").to_string();
+    for word in words {
+        assert!(message.contains(word), "`{word}` is missing in: {message}");
+    }
+}
+
+#[test]
+fn a_setting_that_changes_the_meaning_is_refused_by_name() {
+    let cases: [(&str, Value, &[&str]); 12] = [
+        ("peft_type", json!("VERA"), &["VERA", "LORA"]),
+        ("bias", json!("all"), &["`bias`", "offsets"]),
+        ("modules_to_save", json!(["visual_projection"]), &["`modules_to_save`", "whole layers"]),
+        ("fan_in_fan_out", json!(true), &["`fan_in_fan_out`"]),
+        ("layer_replication", json!([[0, 2]]), &["`layer_replication`"]),
+        ("alora_invocation_tokens", json!([1]), &["`alora_invocation_tokens`"]),
+        ("init_lora_weights", json!("pissa"), &["`init_lora_weights`", "pissa"]),
+        ("surprise", json!(1), &["`surprise`", "known here"]),
+        ("r", json!("three"), &["`r`", "number"]),
+        ("use_dora", json!(1), &["`use_dora`", "true or false"]),
+        ("rank_pattern", json!({ "fc[12]": 2 }), &["`rank_pattern`", "fc[12]"]),
+        ("rank_pattern", json!({}), &["expected rank 3", "fc1"]),
+    ];
+    for (key, value, words) in cases {
+        let folder = copy("lora");
+        edit_json(&folder.path().join(PEFT_CONFIG_FILE), |config| config[key] = value);
+        refused(folder.path(), words);
+    }
+    let folder = copy("dora");
+    edit_json(&folder.path().join(PEFT_CONFIG_FILE), |config| config["alpha_pattern"] = json!({ "fc2": 9 }));
+    refused(folder.path(), &["DoRA", "several"]);
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_named() {
+    let key = "base_model.model.vision_model.encoder.layers.0.self_attn.q_proj";
+    let changed = |edit: &dyn Fn(&mut inarch_core::backbone::StateDict)| {
+        let folder = copy("lora");
+        edit_tensors(&folder.path().join(PEFT_TENSORS_FILE), |tensors| edit(tensors));
+        folder
+    };
+    let (a, b) = (format!("{key}.lora_A.weight"), format!("{key}.lora_B.weight"));
+    let folder = changed(&|tensors| {
+        tensors.remove(&b);
+    });
+    refused(folder.path(), &["q_proj.lora_B.weight", "missing"]);
+    let folder = changed(&|tensors| {
+        let tensor = tensors[&a].clone();
+        tensors.insert("base_model.model.surprise.lora_A.weight".into(), tensor);
+    });
+    refused(folder.path(), &["surprise", "fits no linear layer"]);
+    let folder = changed(&|tensors| tensors.get_mut(&b).expect("the tensor").data[0] = f32::NAN);
+    refused(folder.path(), &["NaN"]);
+    let folder = changed(&|tensors| tensors.get_mut(&b).expect("the tensor").shape = vec![3, 48]);
+    refused(folder.path(), &["expected shape"]);
+
+    let folder = copy("lora");
+    let path = folder.path().join(PEFT_TENSORS_FILE);
+    let whole = std::fs::read(&path).expect("tensors");
+    std::fs::write(&path, &whole[..whole.len() / 2]).expect("a writable folder");
+    refused(folder.path(), &[PEFT_TENSORS_FILE]);
+    std::fs::rename(&path, folder.path().join("adapter_model.bin")).expect("a writable folder");
+    refused(folder.path(), &["pickle", "safe_serialization"]);
+    std::fs::remove_file(folder.path().join(PEFT_CONFIG_FILE)).expect("a writable folder");
+    refused(folder.path(), &["adapter_model.bin"]);
+}
