@@ -8,6 +8,7 @@ mod config;
 mod fold;
 mod gradient;
 mod init;
+mod mixed;
 mod names;
 mod pass;
 mod stack;

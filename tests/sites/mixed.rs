@@ -16,9 +16,9 @@ use super::vpt::Vpt;
 use crate::support::{differs, pixels, plain, rows, same, tiny};
 
 /// Adapters with their rows of the batch, which they cover without gaps and in order.
-struct Mixed<'a> {
-    image: Vec<(Range<usize>, &'a dyn Sites)>,
-    text: Vec<(Range<usize>, &'a dyn Sites)>,
+pub(crate) struct Mixed<'a> {
+    pub(crate) image: Vec<(Range<usize>, &'a dyn Sites)>,
+    pub(crate) text: Vec<(Range<usize>, &'a dyn Sites)>,
 }
 
 impl Mixed<'_> {

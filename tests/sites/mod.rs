@@ -9,7 +9,7 @@ mod frozen;
 mod gradient;
 mod ia3;
 mod maple;
-mod mixed;
+pub(crate) mod mixed;
 mod prefix_cache;
 mod prefix_tuning;
 mod ssf;
