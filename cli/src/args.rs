@@ -327,7 +327,7 @@ pub(crate) struct ConvertArgs {
 pub(crate) enum AdapterFormat {
     /// A folder that `inarch fit` wrote
     Inarch,
-    /// A folder of Hugging Face PEFT: LoRA, rsLoRA or DoRA on `transformers.CLIPModel`
+    /// A folder of Hugging Face PEFT: LoRA, rsLoRA, DoRA, VeRA, IA3, LoHa or LoKr on `transformers.CLIPModel`
     Peft,
 }
 

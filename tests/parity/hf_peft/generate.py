@@ -1,9 +1,9 @@
 """PEFT folders and the features that they give, and a check of the folders that we write.
 
-    python generate.py        (writes lora/, dora/ and expected.safetensors beside this file)
+    python generate.py        (writes a folder for each kind and expected.safetensors beside this file)
 
 Made with torch 2.9.1, transformers 5.24.0, peft 0.21.2. `lora` has rank and alpha patterns, rsLoRA and the projections;
-`dora` is plain. With `written/` there, folders of the same adapters as `inarch convert --to peft` wrote them
+the others are plain. With `written/` there, folders of the same adapters as `inarch convert --to peft` wrote them
 (INARCH_WRITE_FIXTURES=1), they are loaded by PEFT and must give the same features.
 """
 
@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import CLIPModel
 
@@ -24,6 +24,10 @@ CONFIGS = {
         rank_pattern={"fc1": 2, f"^{Q}": 5}, alpha_pattern={"text_model.encoder.layers.0.mlp.fc1": 7}, lora_dropout=0.1,
     ),
     "dora": LoraConfig(r=2, lora_alpha=3, use_dora=True, target_modules=["k_proj", "fc2"]),
+    "vera": VeraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+    "ia3": IA3Config(target_modules=["k_proj", "v_proj", "fc2"], feedforward_modules=["fc2"]),
+    "loha": LoHaConfig(r=2, alpha=3, target_modules=["q_proj", "fc1"]),
+    "lokr": LoKrConfig(r=2, alpha=3, target_modules=["v_proj", "fc2"]),
 }
 
 
@@ -47,9 +51,9 @@ def main():
         torch.manual_seed(5)
         model = get_peft_model(CLIPModel.from_pretrained(TINY), config).eval()
         for key, parameter in model.named_parameters():
-            if "lora_A" in key or "lora_B" in key:
+            if any(part in key for part in ["lora_A", "lora_B", "hada_", "lokr_", "vera_lambda"]):
                 parameter.data = torch.randn_like(parameter) * 0.3
-            if "magnitude" in key:
+            if "magnitude" in key or "ia3_l" in key:
                 parameter.data = parameter.data * (1 + 0.3 * torch.rand_like(parameter))
         shutil.rmtree(HERE / name, ignore_errors=True)
         model.peft_config["default"].base_model_name_or_path = "tiny"

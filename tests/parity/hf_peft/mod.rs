@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::contract::case::{artifact, configured};
 use crate::support::{close, edit_json, edit_tensors, fixture, plain, tiny};
 
-const FOLDERS: [&str; 2] = ["lora", "dora"];
+const FOLDERS: [&str; 6] = ["lora", "dora", "vera", "ia3", "loha", "lokr"];
 
 fn folder(name: &str) -> PathBuf {
     fixture(&format!("parity/hf_peft/{name}"))
@@ -88,7 +88,7 @@ fn refused(folder: &Path, words: &[&str]) {
 #[test]
 fn a_setting_that_changes_the_meaning_is_refused_by_name() {
     let cases: [(&str, Value, &[&str]); 12] = [
-        ("peft_type", json!("VERA"), &["VERA", "LORA"]),
+        ("peft_type", json!("BOFT"), &["BOFT", "LORA"]),
         ("bias", json!("all"), &["`bias`", "offsets"]),
         ("modules_to_save", json!(["visual_projection"]), &["`modules_to_save`", "whole layers"]),
         ("fan_in_fan_out", json!(true), &["`fan_in_fan_out`"]),
@@ -108,7 +108,7 @@ fn a_setting_that_changes_the_meaning_is_refused_by_name() {
     }
     let folder = copy("dora");
     edit_json(&folder.path().join(PEFT_CONFIG_FILE), |config| config["alpha_pattern"] = json!({ "fc2": 9 }));
-    refused(folder.path(), &["DoRA", "several"]);
+    refused(folder.path(), &["alpha_pattern", "only for LoRA"]);
 }
 
 #[test]
