@@ -70,6 +70,9 @@ fn settings_are_chosen_on_validation_images_only() {
     let chosen = report["runs"][0]["chosen"].as_str().expect("a choice");
     assert!(chosen.starts_with("train.optimizer.lr="), "{chosen}");
     program.fail(&compare("taskres", &["--tune", "train.optimizer.lr="]), 2, &["--tune", "no values"]);
+    // With every image in training there is none to choose on.
+    let all = ["--shots", "1000", "--seeds", "1", "--tune", tune, "-o", "all"];
+    program.fail(&compare("taskres", &all), 1, &["choose settings", "val"]);
 }
 
 #[test]

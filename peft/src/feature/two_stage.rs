@@ -89,10 +89,7 @@ impl Sites for TwoStage {
     }
 
     fn norm(&self, base: NormBase<'_>, input: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
-        match self.norms.get(base.at) {
-            Some(change) => change.forward(&base, input),
-            None => base.forward(input),
-        }
+        self.norms.forward(&base, input)
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

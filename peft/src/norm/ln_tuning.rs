@@ -63,6 +63,16 @@ impl NormChange {
     }
 }
 
+impl NormSites<NormChange> {
+    /// Runs a normalisation with its change, if it has one.
+    pub(crate) fn forward(&self, base: &NormBase<'_>, input: Tensor<3>) -> Tensor<3> {
+        match self.get(base.at) {
+            Some(change) => change.forward(base, input),
+            None => base.forward(input),
+        }
+    }
+}
+
 /// Changed normalisations.
 #[derive(Module, Debug)]
 pub struct LnTuning {
@@ -95,10 +105,7 @@ impl Sites for LnTuning {
     }
 
     fn norm(&self, base: NormBase<'_>, input: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
-        match self.norms.get(base.at) {
-            Some(change) => change.forward(&base, input),
-            None => base.forward(input),
-        }
+        self.norms.forward(&base, input)
     }
 
     fn folds(&self) -> bool {

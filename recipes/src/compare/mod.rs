@@ -185,6 +185,11 @@ impl Job {
             1 => Vec::new(),
             _ => validation_shots(session.dataset(), self.shots, Seed::new(self.seed).split("few-shot"))?,
         };
+        if self.recipes.len() > 1 && validation.is_empty() {
+            let reason =
+                "it has no image to choose settings on that training leaves; add a `val` folder or take fewer shots";
+            return Err(inarch_core::Error::invalid(format!("data set `{}`", session.dataset().name), reason).into());
+        }
         let mut best: Option<(f64, String, FitReport, Option<f64>)> = None;
         for (index, (choice, recipe)) in self.recipes.iter().enumerate() {
             let name = format!("{}-{}-shot-seed-{}", self.method, self.shots, self.seed);
