@@ -7,6 +7,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+use crate::commands::corrupt::CorruptArgs;
+use crate::test_time::TestTimeArgs;
+
 /// Adapt a frozen vision-language backbone to your own domain.
 #[derive(Debug, Parser)]
 #[command(name = "inarch", bin_name = "inarch", version, propagate_version = true, arg_required_else_help = true)]
@@ -32,6 +35,8 @@ pub(crate) enum Command {
     Predict(PredictArgs),
     /// Write features of images or texts
     Encode(EncodeArgs),
+    /// Make a damaged copy of a data set, to test robustness
+    Corrupt(CorruptArgs),
     /// Merge trained adapters into one, by weights
     Combine(CombineArgs),
     /// Read an adapter of another program, or write one for it
@@ -201,6 +206,8 @@ pub(crate) struct EvalArgs {
     /// Template set or one template, for zero-shot; an adapter brings its own
     #[arg(long, default_value = "single", value_name = "TEMPLATES", conflicts_with = "adapter")]
     pub(crate) templates: String,
+    #[command(flatten)]
+    pub(crate) test_time: TestTimeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -222,6 +229,8 @@ pub(crate) struct PredictArgs {
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
+    #[command(flatten)]
+    pub(crate) test_time: TestTimeArgs,
 }
 
 #[derive(Debug, Args)]

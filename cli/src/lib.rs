@@ -9,6 +9,7 @@ mod error;
 mod home;
 mod output;
 mod progress;
+mod test_time;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Compare(args) => commands::compare::run(&args, bars, output),
         Command::Predict(args) => commands::predict::run(&args, bars, output),
         Command::Encode(args) => commands::encode::run(&args, bars, output),
+        Command::Corrupt(args) => commands::corrupt::run(&args, bars, output),
         Command::Combine(args) => commands::combine::run(&args, output),
         Command::Convert(args) => commands::convert::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
