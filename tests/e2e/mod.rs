@@ -8,5 +8,6 @@ mod pairs;
 mod program;
 mod real_images;
 mod resume;
+mod test_time;
 
 use program::Program;
