@@ -4,7 +4,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearSite, NormBase, NormSite, Pass, Scores, Sites, Tower,
+    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass, Scores,
+    Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -229,6 +230,14 @@ impl Sites for Adapter {
 
     fn needs_all_tokens(&self, tower: Tower) -> bool {
         self.sites().needs_all_tokens(tower)
+    }
+
+    fn touched(&self) -> Touched {
+        self.sites().touched()
+    }
+
+    fn linear_change(&self, at: LinearSite) -> LinearChange {
+        self.sites().linear_change(at)
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

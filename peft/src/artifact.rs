@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use inarch_core::backbone::{Backbone, Pass, values};
+use inarch_core::backbone::{Backbone, BackboneHandle, Pass, values};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
 use inarch_core::image::Preprocess;
 use inarch_core::text::Template;
@@ -247,7 +247,11 @@ impl Artifact {
     ///
     /// # Errors
     /// [`Error::UnknownClass`] for a class-bound method.
-    pub fn classifier<'a>(&self, backbone: &'a Backbone, classes: Option<&[String]>) -> Result<Classifier<'a>> {
+    pub fn classifier<'a>(
+        &self,
+        backbone: impl Into<BackboneHandle<'a>>,
+        classes: Option<&[String]>,
+    ) -> Result<Classifier<'a>> {
         let Manifest { method, classes: trained, .. } = &self.manifest;
         Classifier::adapted(backbone, method, trained, classes.unwrap_or(trained), &self.templates()?)
     }

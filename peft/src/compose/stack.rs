@@ -11,8 +11,8 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearSite, NormBase, NormSite, Pass, Scores, Sites,
-    Tower,
+    self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass,
+    Scores, Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -215,6 +215,14 @@ impl Sites for Stack {
 
     fn conditions_text(&self) -> bool {
         self.sites().conditions_text()
+    }
+
+    fn touched(&self) -> Touched {
+        self.sites().touched()
+    }
+
+    fn linear_change(&self, at: LinearSite) -> LinearChange {
+        self.sites().linear_change(at)
     }
 
     fn needs_all_tokens(&self, tower: Tower) -> bool {

@@ -8,7 +8,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Touched, Tower, normalise};
 use serde::{Deserialize, Serialize};
 
 use super::class_rows::class_rows;
@@ -61,6 +61,10 @@ impl Learner for CrossModal {
 impl Sites for CrossModal {
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Never
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {

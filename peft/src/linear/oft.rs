@@ -11,7 +11,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Tower, values};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower, values};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +130,10 @@ impl Learner for Oft {}
 impl Sites for Oft {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::LINEAR
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {

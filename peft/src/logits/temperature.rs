@@ -6,7 +6,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Tower};
+use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -41,6 +41,10 @@ impl Learner for Temperature {}
 impl Sites for Temperature {
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Never
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn logits(&self, scores: Scores<'_>, _pass: &Pass<'_>) -> Tensor<2> {
