@@ -7,6 +7,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+pub(crate) use crate::serve_args::ServeArgs;
+
 /// Adapt a frozen vision-language backbone to your own domain.
 #[derive(Debug, Parser)]
 #[command(name = "inarch", bin_name = "inarch", version, propagate_version = true, arg_required_else_help = true)]
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Train a backbone from image-text pairs, or adapt one to them
     Pretrain(PretrainArgs),
+    /// Serve a backbone and many adapters over HTTP, with a web page
+    Serve(ServeArgs),
     /// What can be adapted
     Backbone(BackboneArgs),
     /// Devices, features, versions, and what is missing

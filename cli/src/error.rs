@@ -5,6 +5,7 @@ use std::path::Path;
 use inarch_core::Error as CoreError;
 use inarch_peft::{Error as PeftError, MANIFEST_FILE};
 use inarch_recipes::Error as RecipeError;
+use inarch_serve::Error as ServeError;
 
 /// What kind of fault it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,23 @@ impl From<RecipeError> for CommandError {
             RecipeError::Core(error) => error.into(),
             RecipeError::Peft(error) => error.into(),
             RecipeError::Recipe { .. } => Self { kind: Kind::Usage, message, hints: Vec::new() },
+            _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
+        }
+    }
+}
+
+impl From<ServeError> for CommandError {
+    fn from(error: ServeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ServeError::Core(error) => error.into(),
+            ServeError::Peft(error) => error.into(),
+            ServeError::UnknownModel { reference, candidates } => {
+                Self { kind: Kind::Usage, message, hints: suggestions(&reference, &candidates) }
+            }
+            ServeError::Listen { .. } => {
+                Self { kind: Kind::Failed, message, hints: vec!["`--port 0` takes a free port".into()] }
+            }
             _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
         }
     }

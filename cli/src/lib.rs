@@ -9,6 +9,7 @@ mod error;
 mod home;
 mod output;
 mod progress;
+mod serve_args;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Combine(args) => commands::combine::run(&args, output),
         Command::Convert(args) => commands::convert::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
+        Command::Serve(args) => commands::serve::run(&args, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),
         Command::Doctor => commands::doctor::run(output),
     }

@@ -52,7 +52,7 @@ fn listed(list: &[(&str, &str)], name: &str) -> Option<MethodConfig> {
 }
 
 /// Every method with its preset, where that fits the tiny backbone, and in its other forms.
-pub(super) fn methods() -> Vec<MethodConfig> {
+pub(crate) fn methods() -> Vec<MethodConfig> {
     let method = |name: &&str| listed(TINY_SETTINGS, name).unwrap_or_else(|| configured(name, ""));
     let forms = FORMS.iter().map(|(name, settings)| configured(name, settings));
     METHODS.iter().map(method).chain(forms).collect()

@@ -13,7 +13,7 @@ pub mod resize;
 pub use self::augment::{Augment, AugmentCrop, PadFill};
 pub use self::cache::ImageCache;
 pub use self::colour::ColourJitter;
-pub use self::decode::{MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes};
+pub use self::decode::{MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes, decode_image_bytes_within};
 pub use self::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
 pub use self::loader::Loader;
 pub use self::preprocess::{CLIP_MEAN, CLIP_STD, HALF_MEAN_STD, Preprocess, Resize, Size};

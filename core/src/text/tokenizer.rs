@@ -137,6 +137,11 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// The symbol of an id, as the vocabulary writes it, or `None` for an id without one.
+    pub fn symbol(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// The most ids that [`Tokenizer::encode`] gives for a text.
     pub fn context_length(&self) -> usize {
         self.context_length
