@@ -24,7 +24,8 @@ pub(crate) fn nearest_words(parameters: &Parameters, backbone: &Backbone, count:
     if contexts.is_empty() {
         return Vec::new();
     }
-    let ids: Vec<u32> = (0..vocabulary as u32).collect();
+    let special = [backbone.tokenizer().bos(), backbone.tokenizer().eot()];
+    let ids: Vec<u32> = (0..vocabulary as u32).filter(|id| !special.contains(id)).collect();
     let table = inarch_core::backbone::values(backbone.token_embeddings(&ids));
     let mut found = Vec::new();
     for (name, tensor) in contexts {

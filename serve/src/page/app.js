@@ -121,6 +121,11 @@ function draw(grid) {
   const [left, top, cell] = [(canvas.width - side) / 2, (canvas.height - side) / 2, side / grid.length];
   const most = Math.max(1e-6, ...grid.flat());
   context.fillStyle = "rgba(0, 0, 0, 0.62)";
+  // What lies outside the square is never seen.
+  context.fillRect(0, 0, left, canvas.height);
+  context.fillRect(left + side, 0, left, canvas.height);
+  context.fillRect(left, 0, side, top);
+  context.fillRect(left, top + side, side, top);
   grid.forEach((row, y) => row.forEach((loss, x) => {
     context.globalAlpha = 1 - Math.max(0, loss) / most;
     context.fillRect(left + x * cell, top + y * cell, cell + 0.5, cell + 0.5);
