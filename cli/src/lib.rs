@@ -9,6 +9,7 @@ mod error;
 mod home;
 mod output;
 mod progress;
+mod published;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Convert(args) => commands::convert::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),
+        Command::Registry(args) => commands::registry::run(&args, output),
         Command::Doctor => commands::doctor::run(output),
     }
 }
