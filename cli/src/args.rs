@@ -1,5 +1,8 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+mod registry;
+mod serve;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -7,7 +10,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
-pub(crate) use crate::serve_args::ServeArgs;
+pub(crate) use registry::*;
+pub(crate) use serve::{LogFormat, ServeArgs};
 
 /// Adapt a frozen vision-language backbone to your own domain.
 #[derive(Debug, Parser)]
@@ -44,6 +48,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// What can be adapted
     Backbone(BackboneArgs),
+    /// Adapters as named versions that never change
+    Registry(RegistryArgs),
     /// Devices, features, versions, and what is missing
     Doctor,
 }
@@ -144,6 +150,9 @@ pub(crate) struct FitArgs {
     /// Folder for the adapter and the report
     #[arg(short = 'o', long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
+    /// Publish the adapter under this name in the registry, perhaps with a semantic version
+    #[arg(long, value_name = "NAME[@RELEASE]")]
+    pub(crate) publish: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
@@ -188,8 +197,8 @@ pub(crate) struct ModelArgs {
     /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
-    /// Adapter: a folder that `inarch fit` or Hugging Face PEFT wrote; given several times, a stack of them, the one closest to the frozen
-    /// layers first; zero-shot when absent
+    /// Adapter: a folder that `inarch fit` or Hugging Face PEFT wrote, or NAME, NAME@ALIAS, NAME@VERSION of the registry;
+    /// given several times, a stack of them, the one closest to the frozen layers first; zero-shot when absent
     #[arg(short = 'a', long, value_name = "ADAPTER")]
     pub(crate) adapter: Vec<PathBuf>,
     #[command(flatten)]
@@ -255,7 +264,7 @@ pub(crate) struct CombineArgs {
     /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
-    /// Adapters: folders that `inarch fit` wrote
+    /// Adapters: folders that `inarch fit` wrote, or names in the registry
     #[arg(required = true, value_name = "ADAPTER")]
     pub(crate) adapters: Vec<PathBuf>,
     /// One weight for each adapter; equal shares when absent

@@ -5,6 +5,7 @@ use std::path::Path;
 use inarch_core::Error as CoreError;
 use inarch_peft::{Error as PeftError, MANIFEST_FILE};
 use inarch_recipes::Error as RecipeError;
+use inarch_registry::Error as RegistryError;
 use inarch_serve::Error as ServeError;
 
 /// What kind of fault it is; decides the exit code.
@@ -27,6 +28,17 @@ impl CommandError {
     /// Wrong usage.
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: Kind::Usage, message: message.into(), hints: vec![hint.into()] }
+    }
+
+    /// Something that was tried and went wrong.
+    pub(crate) fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::Failed, message: message.into(), hints: vec![hint.into()] }
+    }
+
+    /// With another hint.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -128,6 +140,32 @@ impl From<ServeError> for CommandError {
             }
             _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
         }
+    }
+}
+
+impl From<RegistryError> for CommandError {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        let (kind, hints) = match &error {
+            RegistryError::Reference { kind: "name" | "reference", .. } => {
+                (Kind::Usage, vec!["write NAME, NAME@ALIAS, NAME@VERSION or a digest `sha256:..`".into()])
+            }
+            RegistryError::Reference { .. } => (Kind::Usage, Vec::new()),
+            RegistryError::Unknown { kind: "file", .. } => {
+                (Kind::Failed, vec!["give a folder that `inarch fit` wrote".into()])
+            }
+            RegistryError::Unknown { kind: "blob", .. } | RegistryError::Damaged { .. } => (
+                Kind::Failed,
+                vec!["`inarch registry verify` names all that is damaged; publish, pull or import it again".into()],
+            ),
+            RegistryError::Unknown { name, candidates, .. } => (Kind::Usage, suggestions(name, candidates)),
+            RegistryError::Conflict { .. } => {
+                (Kind::Refused, vec!["somebody else was first: look at `inarch registry log NAME`, then decide".into()])
+            }
+            RegistryError::Refused { .. } | RegistryError::Untrusted { .. } => (Kind::Refused, Vec::new()),
+            _ => (Kind::Failed, Vec::new()),
+        };
+        Self { kind, message, hints }
     }
 }
 

@@ -9,7 +9,7 @@ mod error;
 mod home;
 mod output;
 mod progress;
-mod serve_args;
+mod published;
 
 use std::process::ExitCode;
 
@@ -55,6 +55,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
         Command::Serve(args) => commands::serve::run(&args, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),
+        Command::Registry(args) => commands::registry::run(&args, output),
         Command::Doctor => commands::doctor::run(output),
     }
 }

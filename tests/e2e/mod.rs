@@ -7,6 +7,7 @@ mod features;
 mod pairs;
 mod program;
 mod real_images;
+mod registry;
 mod resume;
 
 use program::Program;

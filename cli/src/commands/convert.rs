@@ -9,6 +9,7 @@ use crate::args::{AdapterFormat, ConvertArgs};
 use crate::backbones;
 use crate::error::CommandError;
 use crate::output::Output;
+use crate::published::Place;
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -22,7 +23,7 @@ pub(crate) fn run(args: &ConvertArgs, output: &Output) -> Result<(), CommandErro
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&args.backbone, &device)?;
     let artifact = match args.from {
-        AdapterFormat::Inarch => Artifact::load(&args.source, &backbone)?,
+        AdapterFormat::Inarch => Artifact::load(Place::find(&args.source)?.folder(), &backbone)?,
         AdapterFormat::Peft => read_peft(&args.source, &backbone)?,
     };
     match args.to {

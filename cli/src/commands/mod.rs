@@ -11,4 +11,5 @@ pub(crate) mod eval;
 pub(crate) mod fit;
 pub(crate) mod predict;
 pub(crate) mod pretrain;
+pub(crate) mod registry;
 pub(crate) mod serve;

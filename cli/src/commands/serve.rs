@@ -8,12 +8,12 @@ use std::time::Duration;
 use inarch_serve::{Preload, Server, Settings, Tls};
 use serde::Serialize;
 
+use crate::args::LogFormat;
 use crate::args::ServeArgs;
 use crate::backbones;
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::stop_signal;
-use crate::serve_args::LogFormat;
 
 /// How often the server looks whether it shall stop.
 const GLANCE: Duration = Duration::from_millis(50);
