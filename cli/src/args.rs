@@ -10,6 +10,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+use crate::commands::corrupt::CorruptArgs;
+use crate::test_time::TestTimeArgs;
 pub(crate) use registry::*;
 pub(crate) use serve::{LogFormat, ServeArgs};
 
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Predict(PredictArgs),
     /// Write features of images or texts
     Encode(EncodeArgs),
+    /// Make a damaged copy of a data set, to test robustness
+    Corrupt(CorruptArgs),
     /// Merge trained adapters into one, by weights
     Combine(CombineArgs),
     /// Read an adapter of another program, or write one for it
@@ -214,6 +218,8 @@ pub(crate) struct EvalArgs {
     /// Template set or one template, for zero-shot; an adapter brings its own
     #[arg(long, default_value = "single", value_name = "TEMPLATES", conflicts_with = "adapter")]
     pub(crate) templates: String,
+    #[command(flatten)]
+    pub(crate) test_time: TestTimeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -235,6 +241,8 @@ pub(crate) struct PredictArgs {
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
+    #[command(flatten)]
+    pub(crate) test_time: TestTimeArgs,
 }
 
 #[derive(Debug, Args)]

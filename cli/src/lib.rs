@@ -10,6 +10,7 @@ mod home;
 mod output;
 mod progress;
 mod published;
+mod test_time;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Compare(args) => commands::compare::run(&args, bars, output),
         Command::Predict(args) => commands::predict::run(&args, bars, output),
         Command::Encode(args) => commands::encode::run(&args, bars, output),
+        Command::Corrupt(args) => commands::corrupt::run(&args, bars, output),
         Command::Combine(args) => commands::combine::run(&args, output),
         Command::Convert(args) => commands::convert::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),

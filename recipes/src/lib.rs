@@ -2,7 +2,7 @@
 //!
 //! In flow a [`Backbone`](inarch_core::backbone::Backbone), a [`Dataset`](inarch_core::data::Dataset) and a [`Recipe`];
 //! out flow an [`Artifact`](inarch_peft::Artifact), evaluations and reports. A [`Session`] shares the frozen work of all
-//! runs over one backbone and one data set. [`pretrain`] makes backbones.
+//! runs over one backbone and one data set. [`test_time`] adapts to images without labels; [`pretrain`] makes backbones.
 #![forbid(unsafe_code)]
 
 mod compare;
@@ -27,6 +27,7 @@ mod saved_run;
 mod schedule;
 mod session;
 mod shared;
+pub mod test_time;
 
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::Pairs;

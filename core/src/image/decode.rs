@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits, RgbImage};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::file;
@@ -31,6 +32,11 @@ pub fn decode_image(path: &Path) -> Result<RgbImage> {
         return Err(bad(path, format!("the file has {bytes} bytes, at most {MAX_DECODE_BYTES} are read")));
     }
     decode_image_bytes(&file::read(path)?, path)
+}
+
+/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`].
+pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
+    paths.par_iter().map(|path| decode_image(path)).collect()
 }
 
 /// Decodes an image held in memory, by the rules of [`decode_image`]; `origin` is what an error names.
