@@ -1,11 +1,15 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+mod continual;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
+
+pub(crate) use continual::*;
 
 /// Adapt a frozen vision-language backbone to your own domain.
 #[derive(Debug, Parser)]
@@ -34,6 +38,8 @@ pub(crate) enum Command {
     Encode(EncodeArgs),
     /// Merge trained adapters into one, by weights
     Combine(CombineArgs),
+    /// Measure continual-learning strategies over a stream of experiences
+    Stream(StreamArgs),
     /// Read an adapter of another program, or write one for it
     Convert(ConvertArgs),
     /// Train a backbone from image-text pairs, or adapt one to them

@@ -5,6 +5,7 @@
 //! runs over one backbone and one data set. [`pretrain`] makes backbones.
 #![forbid(unsafe_code)]
 
+mod companion;
 mod compare;
 mod contrastive;
 mod control;
@@ -27,7 +28,9 @@ mod saved_run;
 mod schedule;
 mod session;
 mod shared;
+mod task;
 
+pub use companion::{Alone, Change, Companion, Moment};
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::Pairs;
 pub use control::{Control, Progress, Silent};
@@ -39,6 +42,7 @@ pub use optimizer::OptimizerConfig;
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
-pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig};
+pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, set_in};
 pub use schedule::{Budget, Schedule};
 pub use session::Session;
+pub use task::{Learned, Task};

@@ -11,3 +11,4 @@ pub(crate) mod eval;
 pub(crate) mod fit;
 pub(crate) mod predict;
 pub(crate) mod pretrain;
+pub(crate) mod stream;
