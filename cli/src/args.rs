@@ -1,5 +1,6 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+mod continual;
 mod registry;
 mod serve;
 
@@ -12,6 +13,7 @@ use inarch_recipes::{BadImagePolicy, Subset};
 
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
+pub(crate) use continual::*;
 pub(crate) use registry::*;
 pub(crate) use serve::{LogFormat, ServeArgs};
 
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Corrupt(CorruptArgs),
     /// Merge trained adapters into one, by weights
     Combine(CombineArgs),
+    /// Measure continual-learning strategies over a stream of experiences
+    Stream(StreamArgs),
     /// Read an adapter of another program, or write one for it
     Convert(ConvertArgs),
     /// Train a backbone from image-text pairs, or adapt one to them

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use inarch_continual::Error as ContinualError;
 use inarch_core::Error as CoreError;
 use inarch_peft::{Error as PeftError, MANIFEST_FILE};
 use inarch_recipes::Error as RecipeError;
@@ -108,6 +109,31 @@ impl From<PeftError> for CommandError {
                 hints: vec![
                     "the adapter or the device gives other numbers than when it was saved; do not use it".into(),
                 ],
+            },
+            _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
+        }
+    }
+}
+
+impl From<ContinualError> for CommandError {
+    fn from(error: ContinualError) -> Self {
+        let message = error.to_string();
+        match error {
+            ContinualError::Core(error) => error.into(),
+            ContinualError::Peft(error) => error.into(),
+            ContinualError::Recipe(error) => error.into(),
+            ContinualError::Stale { .. } => Self {
+                kind: Kind::Refused,
+                message,
+                hints: vec!["use the backbone that the memory was made with, or start a new memory".into()],
+            },
+            ContinualError::CannotForget { .. } | ContinualError::Gate(_) => {
+                Self { kind: Kind::Refused, message, hints: Vec::new() }
+            }
+            ContinualError::Sealed { .. } => Self {
+                kind: Kind::Usage,
+                message,
+                hints: vec!["`--key FILE` names the file that `inarch memory key FILE` made".into()],
             },
             _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
         }

@@ -53,6 +53,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Encode(args) => commands::encode::run(&args, bars, output),
         Command::Corrupt(args) => commands::corrupt::run(&args, bars, output),
         Command::Combine(args) => commands::combine::run(&args, output),
+        Command::Stream(args) => commands::stream::run(&args, bars, output),
         Command::Convert(args) => commands::convert::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
         Command::Serve(args) => commands::serve::run(&args, output),

@@ -10,6 +10,7 @@ use inarch_core::backbone::{
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
+use crate::analytic::*;
 use crate::branch::*;
 use crate::compose::*;
 use crate::error::Result;
@@ -51,6 +52,16 @@ macro_rules! methods {
             /// See [`Method::bound_to_classes`].
             pub fn bound_to_classes(&self) -> bool {
                 match self { $(Self::$variant(config) => config.bound_to_classes(),)* }
+            }
+
+            /// See [`Method::open_to_classes`].
+            pub fn open_to_classes(&self) -> bool {
+                match self { $(Self::$variant(config) => config.open_to_classes(),)* }
+            }
+
+            /// See [`Method::analytic`].
+            pub fn analytic(&self) -> Option<&dyn Analytic> {
+                match self { $(Self::$variant(config) => config.analytic(),)* }
             }
 
             /// See [`Method::starts_as_zero_shot`].
@@ -208,6 +219,18 @@ methods! {
     TipAdapter(TipAdapterConfig => TipAdapter): "tip-adapter",
     /// A cache of training images with trained keys.
     TipAdapterF(TipAdapterFConfig => TipAdapterF): "tip-adapter-f",
+    /// Class means.
+    SimpleCil(SimpleCilConfig => LinearProbe): "simple-cil",
+    /// A ridge over random features.
+    RanPac(RanPacConfig => Ridge): "ranpac",
+    /// A ridge over random features, of given weight.
+    Acil(AcilConfig => Ridge): "acil",
+    /// A ridge that holds on to zero-shot and leaves other classes to it.
+    Rail(RailConfig => Ridge): "rail",
+    /// A kernel ridge over stored features.
+    RailDual(RailDualConfig => KernelRidge): "rail-dual",
+    /// Distances under class covariances.
+    Fecam(FecamConfig => Fecam): "fecam",
     /// Several adapters at once.
     Stack(StackConfig => Stack): "stack",
 }

@@ -148,7 +148,7 @@ impl Artifact {
                     mismatch("backbone", backbone.digest().short(), part.manifest.backbone.digest.short()).into()
                 );
             }
-            if part.manifest.method.bound_to_classes() {
+            if part.manifest.method.bound_to_classes() || part.manifest.method.open_to_classes() {
                 let known = bound.get_or_insert(part);
                 if known.manifest.classes != part.manifest.classes {
                     let [expected, found] = [known, part].map(|part| part.manifest.classes.join(", "));

@@ -91,6 +91,9 @@ impl<'a> Classifier<'a> {
                 })
             };
             classifier.known = Some(classes.iter().map(row).collect::<Result<_>>()?);
+        } else if config.open_to_classes() {
+            let row = |class: &String| trained.iter().position(|known| known == class).unwrap_or(Pass::OTHER);
+            classifier.known = Some(classes.iter().map(row).collect());
         }
         Ok(classifier)
     }

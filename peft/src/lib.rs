@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod analytic;
 mod artifact;
 mod branch;
 mod classifier;
@@ -24,6 +25,7 @@ mod parameters;
 mod tokens;
 
 pub use adapter::{Adapter, METHODS, MethodConfig};
+pub use analytic::*;
 pub use artifact::{Artifact, BackboneRef, MANIFEST_FILE, Manifest, Provenance, SCHEMA, SelfTest, TENSORS_FILE};
 pub use branch::*;
 pub use classifier::{ClassText, Classifier};

@@ -10,6 +10,7 @@ use inarch_core::text::Template;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::analytic::Analytic;
 use crate::error::Result;
 use crate::learner::Learner;
 use crate::parameters::Parameters;
@@ -38,6 +39,17 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
     /// Whether the adapter has a row for each class, so that it answers for its own classes only.
     fn bound_to_classes(&self) -> bool {
         false
+    }
+
+    /// Whether the adapter has a row for each of its classes and answers for any other one too; those are marked by
+    /// [`Pass::OTHER`](inarch_core::backbone::Pass::OTHER).
+    fn open_to_classes(&self) -> bool {
+        false
+    }
+
+    /// The method as a function of sums over samples, if it is one.
+    fn analytic(&self) -> Option<&dyn Analytic> {
+        None
     }
 
     /// The prompts that this method brings along, in place of the run's templates; empty for none.

@@ -14,3 +14,4 @@ pub(crate) mod predict;
 pub(crate) mod pretrain;
 pub(crate) mod registry;
 pub(crate) mod serve;
+pub(crate) mod stream;

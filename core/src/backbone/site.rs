@@ -238,6 +238,10 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Stands in [`classes`](Self::classes) for a class that the adapter has no row for. Only adapters that say they are
+    /// open to other classes meet it.
+    pub const OTHER: usize = usize::MAX;
+
     /// A plain evaluation pass.
     pub fn evaluate() -> Self {
         Self::default()

@@ -110,6 +110,10 @@ impl Method for StackConfig {
         self.members.iter().any(MethodConfig::bound_to_classes)
     }
 
+    fn open_to_classes(&self) -> bool {
+        !self.bound_to_classes() && self.members.iter().any(MethodConfig::open_to_classes)
+    }
+
     /// Those of the one member that has its own.
     fn templates(&self) -> Result<Vec<Template>> {
         let mut own = Vec::new();

@@ -6,7 +6,7 @@
 //! `classes * dim`. Site: the text feature; neither tower is touched, so every feature is computed once.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Touched, Tower, normalise};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,14 @@ pub struct LinearProbeConfig {}
 #[derive(Module, Debug)]
 pub struct LinearProbe {
     prototypes: Param<Tensor<2>>,
+}
+
+impl LinearProbe {
+    /// Given prototypes `[classes, dim]`, row-major.
+    pub(crate) fn of(rows: Vec<f32>, dim: usize, device: &Device) -> Self {
+        let classes = rows.len() / dim.max(1);
+        Self { prototypes: Param::from_tensor(Tensor::from_data(TensorData::new(rows, [classes, dim]), device)) }
+    }
 }
 
 impl Method for LinearProbeConfig {
