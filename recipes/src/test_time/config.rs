@@ -127,7 +127,7 @@ impl TestTimeConfig {
             into.insert(key, value);
         }
         let config = Self {
-            method: read_table(&method, &format!("{SECTION} {name}")).map_err(|error| with_shared(error))?,
+            method: read_table(&method, &format!("{SECTION} {name}")).map_err(with_shared)?,
             stream: read_table(&shared, SECTION)?,
         };
         config.check()?;
