@@ -77,6 +77,14 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
+    /// The gate of the registry said no.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// The place that adapters come from cannot answer.
     #[error("the registry cannot be read: {reason}")]
     Source {

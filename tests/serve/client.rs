@@ -81,6 +81,11 @@ impl Client {
         Self::read(self.agent.delete(self.url(path)).call())
     }
 
+    pub(super) fn put(&self, path: &str, body: &Value) -> Reply {
+        let request = self.agent.put(self.url(path)).header("content-type", "application/json");
+        Self::read(request.send(body.to_string()))
+    }
+
     pub(super) fn send(&self, path: &str, kind: &str, body: &[u8]) -> Reply {
         self.send_with(path, &[("content-type", kind)], body)
     }

@@ -6,6 +6,7 @@ mod client;
 mod embeddings;
 mod limits;
 mod page;
+mod registry;
 mod soak;
 mod tokens;
 mod world;

@@ -1,4 +1,5 @@
-//! Many adapters under constant change: no wrong answer, none missing, bounded memory.
+//! Many adapters under constant change, in folders and in a registry that is being collected: no wrong answer, none missing,
+//! bounded memory.
 //!
 //! `INARCH_SOAK_SECONDS` and `INARCH_SOAK_ADAPTERS` make it longer and larger.
 
@@ -7,16 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use inarch_core::Seed;
-use inarch_serve::Settings;
+use inarch_registry::{Expect, GcPolicy, PublishRequest, Registry, Version};
+use inarch_serve::{Server, Settings};
 use rand::RngExt as _;
 use serde_json::json;
 
 use super::client::Client;
-use super::world::{agree, alone, picture, serve, settings, variant};
+use super::world::{agree, alone, backbone, picture, settings, variant};
 use crate::contract::case::methods;
 
 const PICTURES: u32 = 6;
 const CLIENTS: usize = 4;
+/// Versions in the registry.
+const REGISTERED: usize = 6;
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -48,6 +52,21 @@ fn nothing_is_lost_or_wrong_under_change() {
         expected.insert(version, pictures.iter().map(|picture| alone(Some(&artifact), picture, &[])).collect());
         folders.push(folder);
     }
+    let registry = Registry::open(root.path().join("registry")).expect("a registry");
+    let versions: Vec<_> = (0..REGISTERED)
+        .map(|at| {
+            let name = format!("v{at}");
+            let (folder, artifact) = variant(root.path(), &name, &methods[3 * at], 0.7);
+            let request = PublishRequest::folder("chest".parse().expect("a name"), &folder).expect("an adapter");
+            let version = registry.publish(request).expect("a writable folder").version;
+            let answers = pictures.iter().map(|picture| alone(Some(&artifact), picture, &[])).collect();
+            expected.insert(version.number.to_string(), answers);
+            version
+        })
+        .collect();
+    let prod = "prod".parse().expect("an alias");
+    let point = |version: &Version| registry.tag(&version.name, &prod, Some(version.number), Expect::Any, "soak");
+    point(&versions[0]).expect("a known version");
     // Room for about a third of them, so that they are read and dropped all the time.
     let settings = Settings {
         adapter_root: Some(root.path().to_path_buf()),
@@ -55,7 +74,9 @@ fn nothing_is_lost_or_wrong_under_change() {
         class_bytes: 2 << 20,
         ..settings()
     };
-    let (_running, client) = serve(&[], settings);
+    let source = std::sync::Arc::new(registry.clone());
+    let running = Server::bind(backbone(), Some(source), &[], settings).expect("a server").spawn();
+    let client = Client::new(running.address());
     for name in 0..count {
         let made = client.post("/v1/adapters", &json!({ "name": format!("n{name}"), "path": format!("a{name}") }));
         assert_eq!(made.status, 201, "{}", made.text);
@@ -70,19 +91,27 @@ fn nothing_is_lost_or_wrong_under_change() {
                 let mut rng = Seed::new(thread as u64).rng();
                 while !stop.load(Ordering::Relaxed) {
                     let (name, at) = (rng.random_range(0..count), rng.random_range(0..pictures.len()));
-                    let reply = client.classify(&format!("n{name}"), &pictures[at]);
+                    let name = if rng.random_bool(0.2) { "chest@prod".into() } else { format!("n{name}") };
+                    let reply = client.classify(&name, &pictures[at]);
                     if reply.status == 404 {
                         refused.fetch_add(1, Ordering::Relaxed);
                         continue;
                     }
                     let answer = reply.ok();
                     let version = answer["version"].as_str().expect("a version");
-                    agree(&format!("n{name} at {version}"), &answer["predictions"], &expected[version][at]);
+                    agree(&format!("{name} at {version}"), &answer["predictions"], &expected[version][at]);
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         scope.spawn(|| disturb(&client, count, &stop));
+        scope.spawn(|| {
+            let mut rng = Seed::new(98).rng();
+            while !stop.load(Ordering::Relaxed) {
+                point(&versions[rng.random_range(0..versions.len())]).expect("a known version");
+                registry.gc(&GcPolicy::default()).expect("a registry");
+            }
+        });
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(seconds as u64) {
             std::thread::sleep(Duration::from_millis(100));

@@ -14,6 +14,7 @@ use crate::backbones;
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::stop_signal;
+use crate::published;
 
 /// How often the server looks whether it shall stop.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &ServeArgs, output: &Output) -> Result<(), CommandError>
     let backbone = Arc::new(backbones::open(&args.backbone, &device)?);
     let name = backbone.name().to_string();
     let preload: Vec<Preload> = args.adapter.iter().map(|adapter| preload(adapter)).collect();
-    let server = Server::bind(backbone, None, &preload, settings(args))?;
+    let server = Server::bind(backbone, Some(Arc::new(published::open()?)), &preload, settings(args))?;
     let scheme = if args.tls_certificate.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", server.address());
     let adapters = preload.iter().map(|one| match one {

@@ -2,6 +2,7 @@
 
 mod head;
 mod loaded;
+mod registry;
 mod shelf;
 mod source;
 mod words;

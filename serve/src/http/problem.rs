@@ -122,6 +122,7 @@ impl Problem {
             }
             Error::Conflict { .. } => new(StatusCode::CONFLICT, "conflict"),
             Error::Changed { .. } => new(StatusCode::CONFLICT, "changed"),
+            Error::Refused { .. } => new(StatusCode::CONFLICT, "refused"),
             Error::TooLarge { .. } => new(StatusCode::INSUFFICIENT_STORAGE, "adapter_too_large"),
             Error::Source { .. } => new(StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
             Error::Core(core) | Error::Peft(PeftError::Core(core)) => match core {
