@@ -16,9 +16,10 @@ const NONE: &str = "none";
 
 #[derive(Debug, Args)]
 pub(crate) struct TestTimeArgs {
-    /// Adapt to the images at hand, without labels: tpt, zero, tda, ..; a wrong name lists them all
-    #[arg(long = "test-time", default_value = NONE, value_name = "METHOD")]
-    method: String,
+    /// Adapt to the images at hand, without labels: tpt, zero, tda, ..; a wrong name lists them all. `eval` takes several,
+    /// separated by commas, over the same views
+    #[arg(long = "test-time", default_value = NONE, value_delimiter = ',', value_name = "METHOD[,METHOD..]")]
+    methods: Vec<String>,
     /// Override one setting of the adaptation, e.g. `test-time.views=32`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -39,24 +40,36 @@ pub(crate) struct Adaptation<'a> {
 }
 
 impl TestTimeArgs {
-    /// What to do; `None` without adaptation.
-    pub(crate) fn open(&self, device: &Device) -> Result<Option<Adaptation<'_>>, CommandError> {
-        if self.method == NONE {
-            if !self.set.is_empty() || self.state.is_some() || self.audit.is_some() {
+    /// What to do, method by method; nothing without adaptation.
+    pub(crate) fn open(&self, device: &Device) -> Result<Vec<Adaptation<'_>>, CommandError> {
+        let given = !self.set.is_empty() || self.state.is_some() || self.audit.is_some();
+        if self.methods == [NONE] {
+            if given {
                 return Err(CommandError::usage(
                     "settings of test-time adaptation are given, but no method",
                     "name one, e.g. `--test-time tpt`",
                 ));
             }
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let config = TestTimeConfig::new(&self.method, &self.set)?;
-        let judge = config.stream.judge.as_ref().map(|judge| backbones::open(judge, device)).transpose()?;
+        if self.methods.len() > 1 && (self.state.is_some() || self.audit.is_some()) {
+            return Err(CommandError::usage(
+                "a state or an audit is that of one method",
+                "name one with `--test-time`",
+            ));
+        }
+        self.methods.iter().map(|method| self.open_one(method, device)).collect()
+    }
+
+    fn open_one(&self, method: &str, device: &Device) -> Result<Adaptation<'_>, CommandError> {
+        let config = TestTimeConfig::new(method, &self.set)?;
+        let judge = config.stream.judge.as_ref().filter(|_| config.method.needs(None).judge.is_some());
+        let judge = judge.map(|judge| backbones::open(judge, device)).transpose()?;
         let state = match &self.state {
             Some(path) if path.exists() => Some(Snapshot::read(path)?),
             _ => None,
         };
-        Ok(Some(Adaptation { args: self, config, judge, state }))
+        Ok(Adaptation { args: self, config, judge, state })
     }
 }
 

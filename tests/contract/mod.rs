@@ -13,3 +13,4 @@ mod names;
 mod pass;
 mod stack;
 mod tamper;
+mod test_time;

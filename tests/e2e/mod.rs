@@ -9,5 +9,6 @@ mod program;
 mod real_images;
 mod registry;
 mod resume;
+mod test_time;
 
 use program::Program;

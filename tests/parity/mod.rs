@@ -6,5 +6,7 @@ mod hf_peft;
 mod methods;
 mod openclip_tiny;
 mod preprocess;
+mod test_time;
+mod test_views;
 mod tokenizer;
 mod training;

@@ -110,7 +110,7 @@ pub(crate) fn run(args: &CorruptArgs, bars: &Bars, output: &Output) -> Result<()
             }
         }
     }
-    let control = bars.control();
+    let (control, copies) = (bars.control(), plan.len());
     let progress = control.progress;
     let mut result = CorruptResult { copies: Vec::new(), skipped: Vec::new() };
     progress.start("corrupt", (plan.len() * examples.len()) as u64);
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &CorruptArgs, bars: &Bars, output: &Output) -> Result<()
         for examples in examples.chunks(BATCH) {
             if control.stopped() {
                 file::remove_folder(&partial)?;
-                return Err(Stopped { what: "copies", done: result.copies.len(), total: args.severity.len() }.into());
+                return Err(Stopped { what: "copies", done: result.copies.len(), total: copies }.into());
             }
             let paths: Vec<&Path> = examples.iter().filter_map(image_of).collect();
             for (example, image) in examples.iter().zip(decode_images(&paths)) {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use inarch_core::data::open_dataset;
-use inarch_recipes::test_time::TestTimeReport;
+use inarch_recipes::test_time::{EpisodeStore, TestTimeReport};
 use inarch_recipes::{Evaluation, Session};
 use serde::Serialize;
 
@@ -12,6 +12,7 @@ use crate::args::EvalArgs;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
+use crate::test_time::Adaptation;
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -24,6 +25,14 @@ struct EvalResult {
     test_time: Option<TestTimeReport>,
 }
 
+/// What is printed with `--json` for several methods of adaptation.
+#[derive(Serialize)]
+struct Several {
+    model: String,
+    methods: Vec<EvalResult>,
+    seconds: f64,
+}
+
 pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let started = Instant::now();
     let Some(data) = &args.data.data else {
@@ -34,20 +43,34 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     let subset = args.data.subset.map_or_else(Default::default, Into::into);
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);
     let session = Session::new(&model.backbone, &dataset, subset, policy.into(), bars.control())?;
-    let adaptation = args.test_time.open(model.backbone.device())?;
-    let (evaluation, test_time) = match (&adaptation, &model.adapter) {
-        (None, Some(artifact)) => (session.evaluate(artifact)?, None),
-        (None, None) => (session.zero_shot(&resolve(&args.templates)?)?, None),
-        (Some(adaptation), adapter) => {
-            let (config, judge) = (&adaptation.config, adaptation.judge.as_ref());
-            let (templates, state) = (resolve(&args.templates)?, adaptation.state.as_ref());
-            let found = session.evaluate_test_time(adapter.as_ref(), &templates, config, judge, state)?;
-            adaptation.write(&found.snapshot, &found.audit)?;
-            (found.evaluation, Some(found.report))
-        }
+    let adaptations = args.test_time.open(model.backbone.device())?;
+    let plain = adaptations.is_empty().then(|| match &model.adapter {
+        Some(artifact) => Ok::<_, CommandError>(session.evaluate(artifact)?),
+        None => Ok(session.zero_shot(&resolve(&args.templates)?)?),
+    });
+    let mut found = match plain {
+        Some(evaluation) => vec![(evaluation?, None)],
+        None => Vec::with_capacity(adaptations.len()),
     };
+    let mut store = EpisodeStore::default();
+    for Adaptation { config, judge, state, .. } in &adaptations {
+        let (adapter, templates) = (model.adapter.as_ref(), resolve(&args.templates)?);
+        let (judge, state) = (judge.as_ref(), state.as_ref());
+        let one = session.evaluate_test_time(adapter, &templates, config, judge, state, &mut store)?;
+        if let [adaptation] = &adaptations[..] {
+            adaptation.write(&one.snapshot, &one.audit)?;
+        }
+        found.push((one.evaluation, Some(one.report)));
+    }
     let seconds = started.elapsed().as_secs_f64();
-    let result = EvalResult { model: model.name(), evaluation, seconds, test_time };
+    let result = |(evaluation, test_time)| EvalResult { model: model.name(), evaluation, seconds, test_time };
+    let mut results: Vec<EvalResult> = found.into_iter().map(result).collect();
+    if adaptations.len() > 1 {
+        let result = Several { model: model.name(), seconds, methods: results };
+        output.result(&result, || several_text(&result));
+        return Ok(());
+    }
+    let Some(result) = results.pop() else { return Ok(()) };
     output.result(&result, || text(&result));
     Ok(())
 }
@@ -77,6 +100,30 @@ fn text(result: &EvalResult) -> String {
         ));
     }
     text
+}
+
+/// One line for each method, after the one without.
+fn several_text(result: &Several) -> String {
+    let head = ["method", "accuracy", "ECE", "ms an image", "views", "fell back", "memory"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    for EvalResult { evaluation, test_time, .. } in &result.methods {
+        let Some(report) = test_time else { continue };
+        if rows.len() == 1 {
+            let before = &report.unadapted;
+            rows.push(vec!["none".into(), percent(before.accuracy), format!("{:.3}", before.ece)]);
+        }
+        rows.push(vec![
+            report.method.clone(),
+            percent(evaluation.metrics.accuracy),
+            format!("{:.3}", evaluation.metrics.ece),
+            format!("{:.1}", 1000.0 * report.seconds_per_image),
+            percent(report.views_share),
+            report.fell_back.to_string(),
+            format!("{} B", report.memory_bytes),
+        ]);
+    }
+    let images = result.methods.first().map_or(0, |result| result.evaluation.metrics.n);
+    format!("{}{}: {images} images, {:.1} s\n", table(&rows), result.model, result.seconds)
 }
 
 fn adaptation_text(report: &TestTimeReport) -> String {

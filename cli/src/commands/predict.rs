@@ -58,9 +58,13 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     let model = Model::open(&args.model)?;
     let classifier = model.classifier(&args.classes, &args.templates)?;
     let sites = model.sites();
-    if let Some(adaptation) = args.test_time.open(model.backbone.device())? {
+    let adaptations = args.test_time.open(model.backbone.device())?;
+    if adaptations.len() > 1 {
+        return Err(CommandError::usage("one method can answer", "`inarch eval` compares several"));
+    }
+    if let Some(adaptation) = adaptations.first() {
         let world = AdaptedModel { backbone: &model.backbone, classifier: &classifier, sites };
-        let result = adapted(args, &adaptation, world, model.name(), bars)?;
+        let result = adapted(args, adaptation, world, model.name(), bars)?;
         output.result(&result, || text(&result));
         return Ok(());
     }

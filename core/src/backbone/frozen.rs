@@ -152,6 +152,11 @@ impl Backbone {
         self.model.text.token_embedding.val().select(0, ids)
     }
 
+    /// The learned positions of the text tower, `[context, width]`.
+    pub fn text_positions(&self) -> Tensor<2> {
+        self.model.text.position_embedding.val()
+    }
+
     /// Pixels `[images, 3, size, size]`, row-major, on this backbone's device.
     ///
     /// # Errors

@@ -193,6 +193,9 @@ mod tests {
             assert_eq!(serde_json::from_str::<TestTimeConfig>(&text).expect("reads"), config);
             let error = TestTimeConfig::new(name, &["test-time.alhpa=1".into()]).expect_err("unknown").to_string();
             assert!(error.contains("alhpa") && error.contains("memory_mib"), "{error}");
+            let own = serde_json::to_value(&config.method).expect("serialises");
+            let twice = own.as_object().expect("a struct").keys().find(|key| SHARED.contains(&key.as_str()));
+            assert_eq!(twice, None, "`{name}` has a setting that all methods have");
         }
         let value = serde_json::to_value(StreamSettings::default()).expect("serialises");
         let fields: Vec<&str> = value.as_object().expect("a struct").keys().map(String::as_str).collect();

@@ -74,15 +74,14 @@ impl MethodSettings for DmnConfig {
 
     fn begin(&self, world: &World<'_>, _length: Option<usize>) -> Result<Box<dyn Adapt>> {
         let (classes, dim) = (world.classes, world.dim);
-        Ok(Box::new(Dmn { config: self.clone(), memory: Queues::default(), classes, dim }))
+        Ok(Box::new(Dmn { config: self.clone(), centre: false, memory: Queues::default(), classes, dim }))
     }
 }
 
 impl DmnWeakConfig {
-    /// With one view, the surest view is the centre view.
     fn whole(&self) -> DmnConfig {
         let Self { alpha, beta, capacity } = *self;
-        DmnConfig { alpha, beta, capacity, keep: 0.0 }
+        DmnConfig { alpha, beta, capacity, ..DmnConfig::default() }
     }
 }
 
@@ -99,13 +98,16 @@ impl MethodSettings for DmnWeakConfig {
         self.whole().most_bytes(classes, dim)
     }
 
-    fn begin(&self, world: &World<'_>, length: Option<usize>) -> Result<Box<dyn Adapt>> {
-        self.whole().begin(world, length)
+    fn begin(&self, world: &World<'_>, _length: Option<usize>) -> Result<Box<dyn Adapt>> {
+        let (classes, dim) = (world.classes, world.dim);
+        Ok(Box::new(Dmn { config: self.whole(), centre: true, memory: Queues::default(), classes, dim }))
     }
 }
 
 struct Dmn {
     config: DmnConfig,
+    /// Whether the centre view alone predicts the class.
+    centre: bool,
     memory: Queues,
     classes: usize,
     dim: usize,
@@ -114,7 +116,8 @@ struct Dmn {
 impl Dmn {
     fn answer(&mut self, world: &World<'_>, episode: &Episode) -> Answer {
         let feature = episode.features.row(0);
-        let mean = episode.logits.select(&confident(&episode.logits, self.config.keep)).mean();
+        let views = if self.centre { vec![0] } else { confident(&episode.logits, self.config.keep) };
+        let mean = episode.logits.select(&views).mean();
         let (class, entropy) = (greatest(&mean), floored_entropy(&softmax(&mean)));
         let admission = self.admit(class, Entry::new(&episode.id, entropy, feature));
         let read = Rows::new(self.dim, self.read(feature, &episode.text));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Entry, NormSite, Partial, Pass, Stack, Tower, normalise, values};
+use inarch_core::backbone::{Backbone, Entry, HostTensor, NormSite, Partial, Pass, Stack, Tower, normalise, values};
 use inarch_peft::{Adapter, LnTuningConfig, MethodConfig, Parameters, Start};
 
 use super::episode::{Episode, Stream};
@@ -107,11 +107,14 @@ impl NormTuning {
 
     pub(super) fn state(&self) -> MethodState {
         let mut state = MethodState::default();
+        let mut keep = |name: String, shape: &[usize], data: &[f32]| {
+            let tensor = HostTensor { shape: shape.to_vec(), data: data.to_vec(), origin: name.clone() };
+            state.tensors.insert(name, tensor);
+        };
         for (name, tensor) in &self.values {
-            state.tensors.insert(format!("values.{name}"), tensor.clone());
+            keep(format!("values.{name}"), &tensor.shape, &tensor.data);
             if let Some(velocity) = self.velocity.get(name) {
-                let velocity = inarch_core::backbone::HostTensor { data: velocity.clone(), ..tensor.clone() };
-                state.tensors.insert(format!("velocity.{name}"), velocity);
+                keep(format!("velocity.{name}"), &tensor.shape, velocity);
             }
         }
         state
@@ -144,8 +147,12 @@ impl NormTuning {
     }
 }
 
-/// The gradient of each parameter of an adapter.
-pub(super) fn gradient(adapter: &Adapter, gradients: &Gradients) -> Gradient {
+/// The gradient of a loss for each parameter of an adapter; empty where it depends on none.
+pub(super) fn gradient(adapter: &Adapter, loss: &Tensor<1>) -> Gradient {
+    if !loss.is_tracked() {
+        return Gradient::new();
+    }
+    let gradients = &loss.backward();
     let mut collect = Collect { path: Vec::new(), gradients, found: Gradient::new() };
     adapter.visit_parameters(&mut collect);
     collect.found

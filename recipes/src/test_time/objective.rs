@@ -27,6 +27,12 @@ pub(super) fn dispersion(text: Tensor<2>) -> Tensor<1> {
     (distance.clone() * distance).sum_dim(1).sqrt().mean()
 }
 
+/// The gradient of a leaf; `None` where the loss does not depend on it, such as that of a prompt beneath an adapter that
+/// replaces the text features.
+pub(super) fn gradient_of<const D: usize>(leaf: &Tensor<D>, loss: &Tensor<1>) -> Option<Tensor<D>> {
+    if loss.is_tracked() { leaf.grad(&loss.backward()) } else { None }
+}
+
 /// Features of some views of an image, `[rows, dim]`, as a constant.
 pub(super) fn views_of(episode: &Episode, rows: &[usize], device: &burn::tensor::Device) -> Tensor<2> {
     episode.features.select(rows).tensor(device)

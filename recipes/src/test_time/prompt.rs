@@ -8,6 +8,7 @@ use inarch_core::backbone::{
 };
 use inarch_peft::Classifier;
 
+use super::shared_prefix::SharedPrefix;
 use super::world::Model;
 use crate::error::Result;
 
@@ -21,6 +22,8 @@ pub(super) struct Prompt {
     start: Partial,
     /// The context as the template, or the adapter, has it: `[tokens, width]`.
     pub(super) context: Tensor<2>,
+    /// The short way, where there is one.
+    pub(super) short: Option<SharedPrefix>,
 }
 
 impl Prompt {
@@ -59,13 +62,17 @@ impl Prompt {
                  use an adapter with one context for all, in front of the class name"
             ));
         }
-        Ok(Self { start, context: contexts.narrow(0, 0, 1).reshape([count, width]) })
+        let context = contexts.narrow(0, 0, 1).reshape([count, width]);
+        Ok(Self { start, context, short: SharedPrefix::new(model, count)? })
     }
 
     /// Class features `[images * classes, dim]`, image-major, not normalised, of one context for each image,
     /// `[images, tokens, width]`.
     pub(super) fn text(&self, model: &Model<'_>, contexts: Tensor<3>, condition: Option<&Tensor<2>>) -> Tensor<2> {
-        let Model { classifier, sites, .. } = *model;
+        let Model { backbone, classifier, sites } = *model;
+        if let Some(short) = &self.short {
+            return short.text(backbone, &contexts);
+        }
         let prompted = Prompted { inner: sites, contexts, classes: classifier.classes().len() };
         let pass = Pass { condition: condition.filter(|_| sites.conditions_text()), ..Pass::evaluate() };
         classifier.text(self.start.clone(), &prompted, &pass)

@@ -26,7 +26,7 @@ pub struct SarConfig {
     /// Learning rate.
     pub lr: f64,
     /// Entropy of a reliable image, as a part of `ln C`.
-    pub margin: f64,
+    pub reliable: f64,
     /// Length of the move towards the sharpest rise.
     pub rho: f64,
     /// Running mean of the entropy below which everything starts anew.
@@ -35,7 +35,7 @@ pub struct SarConfig {
 
 impl Default for SarConfig {
     fn default() -> Self {
-        Self { lr: 1e-3, margin: 0.4, rho: 0.05, recover: 0.2 }
+        Self { lr: 1e-3, reliable: 0.4, rho: 0.05, recover: 0.2 }
     }
 }
 
@@ -46,7 +46,7 @@ impl MethodSettings for SarConfig {
 
     fn check(&self) -> std::result::Result<(), String> {
         within("lr", self.lr, 0.0..=10.0)?;
-        within("margin", self.margin, 0.0..=1.0)?;
+        within("reliable", self.reliable, 0.0..=1.0)?;
         within("rho", self.rho, 0.0..=10.0)?;
         within("recover", self.recover, 0.0..=10.0)
     }
@@ -84,7 +84,7 @@ impl Sar {
         let weights: Tensor<1> = vector(weights, world.device);
         let gradient = match count {
             0 => Gradient::new(),
-            _ => gradient(&adapter, &(row_entropies(scores) * weights).sum().backward()),
+            _ => gradient(&adapter, &(row_entropies(scores) * weights).sum()),
         };
         Ok(Pull { rows, counted, mean, gradient })
     }
@@ -103,7 +103,7 @@ impl Adapt for Sar {
         if episodes.is_empty() {
             return Ok(Vec::new());
         }
-        let bound = (self.config.margin * (world.classes as f64).ln()) as f32;
+        let bound = (self.config.reliable * (world.classes as f64).ln()) as f32;
         let first = self.gradient(world, episodes, None, |_, entropy| entropy < bound)?;
         let answers = first.rows.into_iter().map(Answer::scores).collect();
         let length = first.gradient.values().flatten().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();

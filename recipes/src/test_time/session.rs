@@ -13,8 +13,9 @@ use serde::Serialize;
 
 use super::config::TestTimeConfig;
 use super::episode::Episode;
+use super::outcome::{AuditLine, Outcome, TestTimeTiming};
 use super::snapshot::Snapshot;
-use super::stream::{AuditLine, Outcome, TestTime, TestTimeTiming};
+use super::stream::TestTime;
 use super::world::Model;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::{Error, Result};
@@ -22,10 +23,26 @@ use crate::evaluate::Evaluation;
 use crate::fit_report::{peak_memory_bytes, reset_peak_memory};
 use crate::session::Session;
 
-/// Bytes of episodes that are kept for another order of the stream.
+/// Bytes of episodes that are kept for another order of the stream or another method.
 const HELD_BYTES: usize = 1 << 30;
 /// How often the stream of a method with a state is shuffled, unless the user says otherwise.
 const ORDERS: usize = 3;
+
+/// Views, features and scores of images that several evaluations share: another order of the stream, another method.
+#[derive(Default)]
+pub struct EpisodeStore {
+    kinds: HashMap<String, Held>,
+    bytes: usize,
+}
+
+/// Episodes of one kind of views.
+#[derive(Default)]
+struct Held {
+    /// By the image's place among the examples.
+    episodes: HashMap<usize, Episode>,
+    /// Seconds that making them took: views and image tower.
+    seconds: (f64, f64),
+}
 
 /// What an evaluation with adaptation at test time found. Accuracy and its kin are those of the first order.
 #[derive(Debug, Clone)]
@@ -88,7 +105,7 @@ pub struct Unadapted {
 
 impl Session<'_> {
     /// An adapter, or zero-shot with `templates`, over the test images, adapted at test time. `state` is where the stream
-    /// goes on from; it is then gone through once.
+    /// goes on from; it is then gone through once. `store` keeps what another call over the same model can use.
     ///
     /// # Errors
     /// No test image, one that cannot be read, or a model that the method cannot work with.
@@ -99,6 +116,7 @@ impl Session<'_> {
         config: &TestTimeConfig,
         judge: Option<&Backbone>,
         state: Option<&Snapshot>,
+        store: &mut EpisodeStore,
     ) -> Result<TestTimeEvaluation> {
         if self.dataset.test.is_empty() {
             let reason = "it has no test images; add a `test` folder or a `test` split";
@@ -111,14 +129,9 @@ impl Session<'_> {
         };
         let model = Model { backbone: self.backbone, classifier: &classifier, sites };
         let examples = &self.dataset.test;
-        let mut run = Run {
-            session: self,
-            features: self.features_at_hand()?,
-            tester: TestTime::new(model, config, judge, Some(examples.len()))?,
-            held: HashMap::new(),
-            held_bytes: 0,
-            bad: Vec::new(),
-        };
+        let tester = TestTime::new(model, config, judge, Some(examples.len()))?;
+        let kind = kind_of(config, &tester);
+        let mut run = Run { session: self, features: self.features_at_hand()?, tester, store, kind, bad: Vec::new() };
         let online = run.tester.needs().online;
         let orders = match (state, config.stream.orders) {
             (Some(_), _) => 1,
@@ -145,9 +158,10 @@ impl Session<'_> {
             let rows: Vec<f32> = outcomes.iter().flat_map(|(_, outcome)| outcome.scores.iter().copied()).collect();
             accuracies.push(accuracy(&predictions(&rows, classes.len(), &labels)?, &labels));
             if first.is_none() {
+                let (views, encode) = run.store.kinds.get(&run.kind).map_or((0.0, 0.0), |held| held.seconds);
                 first = Some(Pass {
                     outcomes,
-                    timing: run.tester.timing(),
+                    timing: TestTimeTiming { views, encode, ..run.tester.timing() },
                     bytes: run.tester.bytes(),
                     snapshot: run.tester.snapshot(),
                 });
@@ -240,10 +254,17 @@ struct Run<'s, 'a> {
     session: &'s Session<'s>,
     features: Option<ImageFeatures>,
     tester: TestTime<'a>,
-    /// Episodes by the image's place among the examples, for another order.
-    held: HashMap<usize, Episode>,
-    held_bytes: usize,
+    store: &'s mut EpisodeStore,
+    /// Which episodes of the store are this method's.
+    kind: String,
     bad: Vec<BadImage>,
+}
+
+/// Everything that decides an episode beside the model and the image.
+fn kind_of(config: &TestTimeConfig, tester: &TestTime<'_>) -> String {
+    let (needs, stream) = (tester.needs(), &config.stream);
+    let judge = needs.judge.map(|share| (share, &stream.judge));
+    format!("{:?} {} {:?} {:?} {judge:?}", tester.views(), stream.seed, stream.views_from, needs.entry)
 }
 
 impl Run<'_, '_> {
@@ -265,21 +286,27 @@ impl Run<'_, '_> {
 
     /// The episodes of some examples, in their order, without images that cannot be read.
     fn episodes(&mut self, places: &[usize]) -> Result<Vec<(usize, Episode)>> {
-        let missing: Vec<usize> = places.iter().copied().filter(|place| !self.held.contains_key(place)).collect();
+        let held = self.store.kinds.entry(self.kind.clone()).or_default();
+        let missing: Vec<usize> = places.iter().copied().filter(|place| !held.episodes.contains_key(place)).collect();
+        let before = self.tester.timing();
         let mut fresh: HashMap<usize, Episode> = self.fresh(&missing)?.into_iter().collect();
-        let found = |place: &usize| {
-            let episode = fresh.remove(place).or_else(|| self.held.get(place).cloned())?;
-            Some((*place, episode))
-        };
-        let found: Vec<(usize, Episode)> = places.iter().filter_map(found).collect();
-        for place in missing {
-            let Some((_, episode)) = found.iter().find(|(known, _)| *known == place) else { continue };
-            let bytes = bytes_of(episode);
-            if self.held_bytes + bytes <= HELD_BYTES {
-                self.held_bytes += bytes;
-                self.held.insert(place, episode.clone());
+        let after = self.tester.timing();
+        let EpisodeStore { kinds, bytes } = &mut *self.store;
+        let held = kinds.entry(self.kind.clone()).or_default();
+        let mut found = Vec::with_capacity(places.len());
+        for place in places {
+            if let Some(episode) = fresh.remove(place) {
+                if *bytes + bytes_of(&episode) <= HELD_BYTES {
+                    *bytes += bytes_of(&episode);
+                    held.episodes.insert(*place, episode.clone());
+                }
+                found.push((*place, episode));
+            } else if let Some(episode) = held.episodes.get(place) {
+                found.push((*place, episode.clone()));
             }
         }
+        held.seconds.0 += after.views - before.views;
+        held.seconds.1 += after.encode - before.encode;
         Ok(found)
     }
 

@@ -16,7 +16,7 @@ use super::adamw::AdamW;
 use super::confidence::greatest;
 use super::episode::{Answer, Episode};
 use super::method::{Adapt, MethodSettings, MethodState, Needs, within};
-use super::objective::views_of;
+use super::objective::{gradient_of, views_of};
 use super::prompt::Prompt;
 use super::tuner::needed;
 use super::world::World;
@@ -110,7 +110,7 @@ impl Adapt for SwapPrompt {
         let own = [log_softmax(scores(&text, 0), 1), log_softmax(scores(&text, 1), 1)];
         let swapped = |at: usize| (own[at].clone() * targets[1 - at].clone()).sum() * -0.5;
         let loss = (swapped(0) + swapped(1) - (own[0].clone() * labels).sum()) / episodes.len() as f64;
-        if let Some(gradient) = leaf.grad(&loss.backward()) {
+        if let Some(gradient) = gradient_of(&leaf, &loss) {
             contexts.step(&AdamW::new(self.config.lr), &values(gradient));
             let momentum = self.config.momentum as f32;
             for (average, own) in contexts.average.iter_mut().zip(&contexts.own) {

@@ -54,8 +54,8 @@ impl Adapt for Tent {
             return Ok(Vec::new());
         }
         let (scores, adapter) = self.norms.scores(world, episodes, None)?;
-        let gradients = row_entropies(scores.clone()).mean().backward();
-        self.norms.step(self.lr, &gradient(&adapter, &gradients));
+        let loss = row_entropies(scores.clone()).mean();
+        self.norms.step(self.lr, &gradient(&adapter, &loss));
         let rows = values(scores);
         Ok(rows.chunks(world.classes).map(|row| Answer::scores(row.to_vec())).collect())
     }

@@ -12,7 +12,7 @@ use super::adamw::{AdamW, Moments};
 use super::confidence::confident;
 use super::episode::{Answer, Episode};
 use super::method::{Adapt, MethodSettings, Needs, within};
-use super::objective::{marginal_entropy, views_of};
+use super::objective::{gradient_of, marginal_entropy, views_of};
 use super::world::World;
 use crate::error::Result;
 
@@ -62,7 +62,7 @@ impl Tps {
         for _ in 0..self.0.steps {
             let leaf = shift.clone().autodiff().require_grad();
             let loss = marginal_entropy(world.score.logits(&views, &normalise(text.clone() + leaf.clone())));
-            let Some(gradient) = leaf.grad(&loss.backward()) else { break };
+            let Some(gradient) = gradient_of(&leaf, &loss) else { break };
             shift = moments.step(&optimizer, shift, gradient);
         }
         let centre = views_of(episode, &[0], world.device);

@@ -1,12 +1,13 @@
 //! Adapts the prompts of many images at once: one forward and one backward pass for all.
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::values;
+use inarch_core::backbone::{normalise, values};
 
 use super::adamw::{AdamW, Moments};
 use super::episode::{Answer, Episode};
-use super::objective::views_of;
+use super::objective::{gradient_of, views_of};
 use super::prompt::{Prompt, shares_passes};
+use super::shared_prefix::{PART, SharedPrefix};
 use super::world::{Model, World};
 use crate::error::{Error, Result};
 use crate::parallel;
@@ -42,10 +43,57 @@ impl Tuner<'_> {
             *prompt = Some(Prompt::new(&model, None)?);
         }
         let prompt = prompt.as_ref();
+        if let Some((prompt, short)) = prompt.and_then(|prompt| Some((prompt, prompt.short.as_ref()?)))
+            && short.parts() > 1
+        {
+            return Ok(episodes.iter().map(|episode| self.wide(world, &model, prompt, short, episode)).collect());
+        }
         let size = if shares { (ROWS / world.classes).max(1) } else { 1 };
         let shards: Vec<&[Episode]> = episodes.chunks(size).collect();
         let found = parallel::map(&shards, |shard| self.shard(world, &model, prompt, shard));
         Ok(found.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// One image with many classes: the cores share its classes. The gradient of the class features is taken first; the
+    /// towers' part is linear in it, so part after part goes forward and backward on its own, and memory is that of a part
+    /// for each core (GradCache: Gao et al., 2021, arXiv 2101.06983).
+    fn wide(
+        &self,
+        world: &World<'_>,
+        model: &Model<'_>,
+        prompt: &Prompt,
+        short: &SharedPrefix,
+        episode: &Episode,
+    ) -> Answer {
+        let device = world.device;
+        let parts: Vec<usize> = (0..short.parts()).collect();
+        let chosen = (self.select)(episode);
+        let views = views_of(episode, &chosen, device);
+        let mut context = prompt.context.clone().unsqueeze::<3>();
+        let mut moments = Moments::new();
+        let forward = |context: &Tensor<3>| {
+            let part = |part: &usize| normalise(short.part(model.backbone, context.clone(), *part));
+            Tensor::cat(parallel::map(&parts, part), 0)
+        };
+        for step in 0..self.steps {
+            // Before the first step the class features are those of every image.
+            let text = if step == 0 { episode.text.tensor(device) } else { forward(&context) };
+            let leaf = text.autodiff().require_grad();
+            let loss = (self.loss)(episode, &chosen, world.score.logits(&views, &leaf), leaf.clone());
+            let Some(upstream) = gradient_of(&leaf, &loss) else { break };
+            let gradients = parallel::map(&parts, |part| {
+                let leaf = context.clone().autodiff().require_grad();
+                let features = normalise(short.part(model.backbone, leaf.clone(), *part));
+                let [rows, _] = features.dims();
+                let upstream = upstream.clone().narrow(0, part * PART, rows);
+                gradient_of(&leaf, &(features * upstream).sum())
+            });
+            let Some(gradient) = gradients.into_iter().flatten().reduce(|sum, gradient| sum + gradient) else { break };
+            context = moments.step(&self.optimizer, context, gradient);
+        }
+        let centre = views_of(episode, &[0], device);
+        let scores = values(world.score.logits(&centre, &forward(&context)));
+        Answer { adapted: Some(values(context)), ..Answer::scores(scores) }
     }
 
     fn shard(
@@ -83,7 +131,7 @@ impl Tuner<'_> {
             });
             // Each loss depends on its own context alone, so the gradient of the sum holds that of each.
             let loss = Tensor::cat(losses.collect(), 0).sum();
-            let Some(gradient) = leaf.grad(&loss.backward()) else { break };
+            let Some(gradient) = gradient_of(&leaf, &loss) else { break };
             contexts = moments.step(&self.optimizer, contexts, gradient);
         }
         let text = prompt.text(model, contexts.clone(), Some(&condition));
