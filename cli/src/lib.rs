@@ -51,6 +51,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Encode(args) => commands::encode::run(&args, bars, output),
         Command::Combine(args) => commands::combine::run(&args, output),
         Command::Convert(args) => commands::convert::run(&args, output),
+        Command::Data(args) => commands::data_sets::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),
         Command::Doctor => commands::doctor::run(output),

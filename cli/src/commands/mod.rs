@@ -4,6 +4,7 @@ pub(crate) mod backbone;
 pub(crate) mod combine;
 pub(crate) mod compare;
 pub(crate) mod convert;
+pub(crate) mod data_sets;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod encode;

@@ -2,6 +2,7 @@
 
 mod block;
 mod dual_encoder;
+mod embeddings;
 mod frozen;
 mod image_tower;
 mod parameter;
@@ -13,6 +14,7 @@ mod text_tower;
 
 pub use block::Block;
 pub use dual_encoder::DualEncoder;
+pub use embeddings::TextFeatures;
 pub use frozen::{Backbone, normalise};
 pub use image_tower::ImageTower;
 pub use partial::Partial;
