@@ -1,6 +1,8 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
 mod continual;
+mod convert;
+mod data_sets;
 mod registry;
 mod serve;
 
@@ -11,6 +13,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+pub(crate) use self::convert::{ConvertArgs, TargetFormat};
+pub(crate) use self::data_sets::{CropArgs, DataSetsArgs, DataSetsCommand};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
@@ -54,6 +58,8 @@ pub(crate) enum Command {
     Pretrain(PretrainArgs),
     /// Serve a backbone and many adapters over HTTP, with a web page
     Serve(ServeArgs),
+    /// Make data sets
+    Data(DataSetsArgs),
     /// What can be adapted
     Backbone(BackboneArgs),
     /// Adapters as named versions that never change
@@ -135,7 +141,7 @@ pub(crate) struct DemoArgs {
 pub(crate) struct FitArgs {
     /// A recipe file; options override what it says
     pub(crate) recipe: Option<PathBuf>,
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: Option<String>,
     #[command(flatten)]
@@ -167,7 +173,7 @@ pub(crate) struct FitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     #[command(flatten)]
@@ -202,7 +208,7 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     /// Adapter: a folder that `inarch fit` or Hugging Face PEFT wrote, or NAME, NAME@ALIAS, NAME@VERSION of the registry;
@@ -230,7 +236,7 @@ pub(crate) struct EvalArgs {
 pub(crate) struct PredictArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images
+    /// Images, or features files of images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes, separated by commas; those of the adapter when absent
@@ -273,7 +279,7 @@ pub(crate) struct EncodeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CombineArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     /// Adapters: folders that `inarch fit` wrote, or names in the registry
@@ -325,35 +331,6 @@ impl From<MergeArg> for Merge {
             MergeArg::DareTies => Self::DareTies,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ConvertArgs {
-    /// Folder of the adapter
-    #[arg(value_name = "FROM")]
-    pub(crate) source: PathBuf,
-    /// Folder to write
-    #[arg(value_name = "TO")]
-    pub(crate) target: PathBuf,
-    /// What it is
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub(crate) from: AdapterFormat,
-    /// What it shall be
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub(crate) to: AdapterFormat,
-    /// The backbone it belongs to
-    #[arg(short = 'b', long, value_name = "BACKBONE")]
-    pub(crate) backbone: String,
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum AdapterFormat {
-    /// A folder that `inarch fit` wrote
-    Inarch,
-    /// A folder of Hugging Face PEFT: LoRA, rsLoRA, DoRA, VeRA, IA3, LoHa or LoKr on `transformers.CLIPModel`
-    Peft,
 }
 
 #[derive(Debug, Args)]

@@ -55,6 +55,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Combine(args) => commands::combine::run(&args, output),
         Command::Stream(args) => commands::stream::run(&args, bars, output),
         Command::Convert(args) => commands::convert::run(&args, output),
+        Command::Data(args) => commands::data_sets::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
         Command::Serve(args) => commands::serve::run(&args, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),

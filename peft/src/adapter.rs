@@ -92,6 +92,19 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.needs_support(),)* }
             }
 
+            /// See [`Method::resolved`].
+            ///
+            /// # Errors
+            /// Something outside of the settings that cannot be read.
+            pub fn resolved(&self, backbone: &Backbone) -> Result<Self> {
+                Ok(match self { $(Self::$variant(config) => Self::$variant(config.resolved(backbone)?),)* })
+            }
+
+            /// See [`Method::black_box`].
+            pub fn black_box(&self) -> bool {
+                match self { $(Self::$variant(config) => config.black_box(),)* }
+            }
+
             /// See [`Method::trainable`].
             pub fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
                 match self { $(Self::$variant(config) => config.trainable(backbone, classes, images),)* }
@@ -100,8 +113,11 @@ macro_rules! methods {
             /// A fresh adapter.
             ///
             /// # Errors
-            /// A setting outside its domain.
+            /// A setting outside its domain, or a method that enters a tower for a backbone without towers.
             pub fn init(&self, start: &Start<'_>) -> Result<Adapter> {
+                if !self.black_box() {
+                    start.backbone.need_towers(&format!("method `{}`", self.name()))?;
+                }
                 Ok(match self { $(Self::$variant(config) => Adapter::$variant(config.init(start)?),)* })
             }
         }
@@ -233,6 +249,8 @@ methods! {
     Fecam(FecamConfig => Fecam): "fecam",
     /// Several adapters at once.
     Stack(StackConfig => Stack): "stack",
+    /// A learned mixture of several adapters.
+    Fusion(FusionConfig => Fusion): "fusion",
 }
 
 impl Adapter {

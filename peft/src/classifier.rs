@@ -47,18 +47,7 @@ impl<'a> Classifier<'a> {
         if classes.is_empty() || templates.is_empty() {
             return Err(inarch_core::Error::invalid("classes and templates", "at least one of each is needed").into());
         }
-        let texts: Vec<String> =
-            classes.iter().flat_map(|class| templates.iter().map(move |template| template.fill(class))).collect();
-        let tokens = backbone.tokenizer().encode(&texts)?;
-        if let Some(at) = tokens.iter().position(|tokens| tokens.truncated) {
-            // A class name that is cut could read like another one.
-            let reason = format!(
-                "longer than the {} tokens of this backbone: shorten the class name or the template",
-                backbone.spec().text.context
-            );
-            return Err(inarch_core::Error::invalid(format!("prompt `{}`", texts[at]), reason).into());
-        }
-        let rows = tokens.into_iter().map(|tokens| tokens.ids).collect();
+        let rows = backbone.prompts(classes, templates)?;
         Ok(Self { backbone, classes: classes.to_vec(), templates: templates.to_vec(), rows, known: None, prior: None })
     }
 

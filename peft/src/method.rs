@@ -70,6 +70,20 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
         Stacking::Anywhere
     }
 
+    /// The same settings with everything that they refer to and that is not in them, before a run: what is recorded.
+    ///
+    /// # Errors
+    /// Something that cannot be read.
+    fn resolved(&self, backbone: &Backbone) -> Result<Self> {
+        let _ = backbone;
+        Ok(self.clone())
+    }
+
+    /// Whether features alone suffice: it enters at pooled features or at scores, so that a closed model will do.
+    fn black_box(&self) -> bool {
+        false
+    }
+
     /// Whether [`init`](Self::init) learns from the training images ([`Start::support`]).
     fn needs_support(&self) -> bool {
         false

@@ -69,6 +69,7 @@ impl Server {
         preload: &[Preload],
         settings: Settings,
     ) -> Result<Self> {
+        backbone.need_towers("a server")?;
         let address = settings.address;
         let listen = |source| Error::Listen { address, source };
         let runtime = Builder::new_multi_thread().enable_all().build().map_err(listen)?;

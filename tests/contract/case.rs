@@ -35,6 +35,7 @@ const FORMS: &[(&str, &str)] = &[
     ("coop", "words = \"a photo of a\"\nclass_position = \"front\"\nclass_specific = true"),
     ("clip-adapter", "image = false\ntext = true"),
     ("prefix-tuning", "text = false"),
+    ("oft", "block = 8\nneumann_terms = 5"),
 ];
 
 /// Settings that start as zero-shot, for methods whose preset does not.

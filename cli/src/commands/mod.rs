@@ -5,6 +5,7 @@ pub(crate) mod combine;
 pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod corrupt;
+pub(crate) mod data_sets;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod encode;

@@ -2,6 +2,7 @@
 
 mod block;
 mod dual_encoder;
+mod embeddings;
 mod frozen;
 mod handle;
 mod image_tower;
@@ -16,6 +17,7 @@ mod text_tower;
 
 pub use block::Block;
 pub use dual_encoder::DualEncoder;
+pub use embeddings::TextFeatures;
 pub use frozen::{Backbone, normalise};
 pub use handle::BackboneHandle;
 pub use image_tower::ImageTower;

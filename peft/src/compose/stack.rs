@@ -92,10 +92,14 @@ impl Method for StackConfig {
             return Err(Error::Setting { setting: "members", reason });
         }
         let member = |(index, config): (usize, &MethodConfig)| {
-            let saved = start.saved.map(|saved| member_parameters(saved, index));
+            let saved = start.saved.map(|saved| member_parameters(saved, "members", index));
             config.init(&Start { seed: start.seed.split(index), saved: saved.as_ref(), ..*start })
         };
         Ok(Stack { members: self.members.iter().enumerate().map(member).collect::<Result<_>>()? })
+    }
+
+    fn black_box(&self) -> bool {
+        self.members.iter().all(MethodConfig::black_box)
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
@@ -137,9 +141,9 @@ impl Method for StackConfig {
     }
 }
 
-/// The saved tensors of one member under its own paths.
-fn member_parameters(saved: &crate::Parameters, index: usize) -> crate::Parameters {
-    let prefix = format!("members.{index}.");
+/// The saved tensors of one member of a list, under its own paths.
+pub(super) fn member_parameters(saved: &crate::Parameters, list: &str, index: usize) -> crate::Parameters {
+    let prefix = format!("{list}.{index}.");
     let own = |name: &str| Some(name.strip_prefix(&prefix)?.split_once('.')?.1.to_string());
     saved.iter().filter_map(|(name, tensor)| Some((own(name)?, tensor.clone()))).collect()
 }

@@ -49,6 +49,10 @@ impl Method for ClapConfig {
         })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
         classes * backbone.spec().dim
     }

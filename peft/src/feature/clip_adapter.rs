@@ -82,6 +82,10 @@ impl Method for ClipAdapterConfig {
         Ok(ClipAdapter { image: side(self.image, Tower::Image), text: side(self.text, Tower::Text), ratio: self.ratio })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let dim = backbone.spec().dim;
         (usize::from(self.image) + usize::from(self.text)) * 2 * dim * (dim / self.reduction.max(1))

@@ -35,6 +35,10 @@ impl Method for CrossModalConfig {
         Ok(CrossModal { head: Param::from_tensor(Tensor::from_data(head.into_data(), start.device)) })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
         classes * backbone.spec().dim
     }

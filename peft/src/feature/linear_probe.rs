@@ -47,6 +47,10 @@ impl Method for LinearProbeConfig {
         Ok(LinearProbe { prototypes: Param::from_tensor(Tensor::from_data(values, start.device)) })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
         classes * backbone.spec().dim
     }

@@ -73,6 +73,10 @@ impl Method for LpPlusPlusConfig {
         })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
         classes * (backbone.spec().dim + 1)
     }

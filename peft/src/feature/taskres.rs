@@ -47,6 +47,10 @@ impl Method for TaskResConfig {
         Ok(TaskRes { residuals: Param::from_tensor(residuals), alpha: self.alpha })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
         classes * backbone.spec().dim
     }

@@ -31,6 +31,10 @@ impl Method for TemperatureConfig {
         Ok(Temperature { log_factor: Param::from_tensor(Tensor::zeros([1], start.device)) })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, _backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         1
     }

@@ -130,6 +130,10 @@ macro_rules! tip_adapter {
                 Ok($adapter { keys: $make(keys, start), cache })
             }
 
+            fn black_box(&self) -> bool {
+                true
+            }
+
             fn trainable(&self, backbone: &Backbone, _classes: usize, images: usize) -> usize {
                 $trained * images * backbone.spec().dim
             }
