@@ -3,6 +3,7 @@
 mod contract;
 mod e2e;
 mod parity;
+mod serve;
 mod sites;
 mod support;
 

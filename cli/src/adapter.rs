@@ -10,6 +10,7 @@ use inarch_peft::{Artifact, Classifier, PEFT_CONFIG_FILE, read_peft};
 use crate::args::ModelArgs;
 use crate::backbones;
 use crate::error::CommandError;
+use crate::published::Place;
 
 /// A backbone and the adapter beside it.
 pub(crate) struct Model {
@@ -64,17 +65,21 @@ impl Model {
     }
 }
 
-/// Reads adapters that were trained beside this backbone: our folders, or those of Hugging Face PEFT.
-pub(crate) fn load(folders: &[PathBuf], backbone: &Backbone) -> Result<Vec<Artifact>, CommandError> {
-    let one = |folder: &PathBuf| match folder.join(PEFT_CONFIG_FILE).is_file() {
-        true => read_peft(folder, backbone),
-        false => Artifact::load(folder, backbone),
+/// Reads adapters that were trained beside this backbone: our folders, those of Hugging Face PEFT, or versions of the
+/// registry.
+pub(crate) fn load(adapters: &[PathBuf], backbone: &Backbone) -> Result<Vec<Artifact>, CommandError> {
+    let one = |given: &PathBuf| -> Result<Artifact, CommandError> {
+        let place = Place::find(given)?;
+        match place.folder().join(PEFT_CONFIG_FILE).is_file() {
+            true => Ok(read_peft(place.folder(), backbone)?),
+            false => Ok(Artifact::load(place.folder(), backbone)?),
+        }
     };
-    Ok(folders.iter().map(one).collect::<Result<_, _>>()?)
+    adapters.iter().map(one).collect()
 }
 
 /// Class names from the command line, where a comma too many or a name given twice is easily overlooked.
-fn check_names(classes: &[String]) -> Result<(), CommandError> {
+pub(crate) fn check_names(classes: &[String]) -> Result<(), CommandError> {
     let mut seen = HashSet::new();
     for class in classes {
         if class.trim().is_empty() {

@@ -1,5 +1,11 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+mod continual;
+mod convert;
+mod data_sets;
+mod registry;
+mod serve;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -7,8 +13,13 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+pub(crate) use self::convert::{ConvertArgs, TargetFormat};
+pub(crate) use self::data_sets::{CropArgs, DataSetsArgs, DataSetsCommand};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
+pub(crate) use continual::*;
+pub(crate) use registry::*;
+pub(crate) use serve::{LogFormat, ServeArgs};
 
 /// Adapt a frozen vision-language backbone to your own domain.
 #[derive(Debug, Parser)]
@@ -39,12 +50,20 @@ pub(crate) enum Command {
     Corrupt(CorruptArgs),
     /// Merge trained adapters into one, by weights
     Combine(CombineArgs),
+    /// Measure continual-learning strategies over a stream of experiences
+    Stream(StreamArgs),
     /// Read an adapter of another program, or write one for it
     Convert(ConvertArgs),
     /// Train a backbone from image-text pairs, or adapt one to them
     Pretrain(PretrainArgs),
+    /// Serve a backbone and many adapters over HTTP, with a web page
+    Serve(ServeArgs),
+    /// Make data sets
+    Data(DataSetsArgs),
     /// What can be adapted
     Backbone(BackboneArgs),
+    /// Adapters as named versions that never change
+    Registry(RegistryArgs),
     /// Devices, features, versions, and what is missing
     Doctor,
 }
@@ -122,7 +141,7 @@ pub(crate) struct DemoArgs {
 pub(crate) struct FitArgs {
     /// A recipe file; options override what it says
     pub(crate) recipe: Option<PathBuf>,
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: Option<String>,
     #[command(flatten)]
@@ -145,13 +164,16 @@ pub(crate) struct FitArgs {
     /// Folder for the adapter and the report
     #[arg(short = 'o', long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
+    /// Publish the adapter under this name in the registry, perhaps with a semantic version
+    #[arg(long, value_name = "NAME[@RELEASE]")]
+    pub(crate) publish: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     #[command(flatten)]
@@ -186,11 +208,11 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
-    /// Adapter: a folder that `inarch fit` or Hugging Face PEFT wrote; given several times, a stack of them, the one closest to the frozen
-    /// layers first; zero-shot when absent
+    /// Adapter: a folder that `inarch fit` or Hugging Face PEFT wrote, or NAME, NAME@ALIAS, NAME@VERSION of the registry;
+    /// given several times, a stack of them, the one closest to the frozen layers first; zero-shot when absent
     #[arg(short = 'a', long, value_name = "ADAPTER")]
     pub(crate) adapter: Vec<PathBuf>,
     #[command(flatten)]
@@ -214,7 +236,7 @@ pub(crate) struct EvalArgs {
 pub(crate) struct PredictArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images
+    /// Images, or features files of images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes, separated by commas; those of the adapter when absent
@@ -257,10 +279,10 @@ pub(crate) struct EncodeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CombineArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
-    /// Adapters: folders that `inarch fit` wrote
+    /// Adapters: folders that `inarch fit` wrote, or names in the registry
     #[arg(required = true, value_name = "ADAPTER")]
     pub(crate) adapters: Vec<PathBuf>,
     /// One weight for each adapter; equal shares when absent
@@ -309,35 +331,6 @@ impl From<MergeArg> for Merge {
             MergeArg::DareTies => Self::DareTies,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ConvertArgs {
-    /// Folder of the adapter
-    #[arg(value_name = "FROM")]
-    pub(crate) source: PathBuf,
-    /// Folder to write
-    #[arg(value_name = "TO")]
-    pub(crate) target: PathBuf,
-    /// What it is
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub(crate) from: AdapterFormat,
-    /// What it shall be
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub(crate) to: AdapterFormat,
-    /// The backbone it belongs to
-    #[arg(short = 'b', long, value_name = "BACKBONE")]
-    pub(crate) backbone: String,
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum AdapterFormat {
-    /// A folder that `inarch fit` wrote
-    Inarch,
-    /// A folder of Hugging Face PEFT: LoRA, rsLoRA, DoRA, VeRA, IA3, LoHa or LoKr on `transformers.CLIPModel`
-    Peft,
 }
 
 #[derive(Debug, Args)]

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use inarch_continual::Error as ContinualError;
 use inarch_core::Error as CoreError;
 use inarch_peft::{Error as PeftError, MANIFEST_FILE};
 use inarch_recipes::Error as RecipeError;
+use inarch_registry::Error as RegistryError;
+use inarch_serve::Error as ServeError;
 
 /// What kind of fault it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,17 @@ impl CommandError {
     /// Wrong usage.
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: Kind::Usage, message: message.into(), hints: vec![hint.into()] }
+    }
+
+    /// Something that was tried and went wrong.
+    pub(crate) fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::Failed, message: message.into(), hints: vec![hint.into()] }
+    }
+
+    /// With another hint.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -101,6 +115,31 @@ impl From<PeftError> for CommandError {
     }
 }
 
+impl From<ContinualError> for CommandError {
+    fn from(error: ContinualError) -> Self {
+        let message = error.to_string();
+        match error {
+            ContinualError::Core(error) => error.into(),
+            ContinualError::Peft(error) => error.into(),
+            ContinualError::Recipe(error) => error.into(),
+            ContinualError::Stale { .. } => Self {
+                kind: Kind::Refused,
+                message,
+                hints: vec!["use the backbone that the memory was made with, or start a new memory".into()],
+            },
+            ContinualError::CannotForget { .. } | ContinualError::Gate(_) => {
+                Self { kind: Kind::Refused, message, hints: Vec::new() }
+            }
+            ContinualError::Sealed { .. } => Self {
+                kind: Kind::Usage,
+                message,
+                hints: vec!["`--key FILE` names the file that `inarch memory key FILE` made".into()],
+            },
+            _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
+        }
+    }
+}
+
 impl From<RecipeError> for CommandError {
     fn from(error: RecipeError) -> Self {
         let message = error.to_string();
@@ -110,6 +149,49 @@ impl From<RecipeError> for CommandError {
             RecipeError::Recipe { .. } => Self { kind: Kind::Usage, message, hints: Vec::new() },
             _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
         }
+    }
+}
+
+impl From<ServeError> for CommandError {
+    fn from(error: ServeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ServeError::Core(error) => error.into(),
+            ServeError::Peft(error) => error.into(),
+            ServeError::UnknownModel { reference, candidates } => {
+                Self { kind: Kind::Usage, message, hints: suggestions(&reference, &candidates) }
+            }
+            ServeError::Listen { .. } => {
+                Self { kind: Kind::Failed, message, hints: vec!["`--port 0` takes a free port".into()] }
+            }
+            _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
+        }
+    }
+}
+
+impl From<RegistryError> for CommandError {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        let (kind, hints) = match &error {
+            RegistryError::Reference { kind: "name" | "reference", .. } => {
+                (Kind::Usage, vec!["write NAME, NAME@ALIAS, NAME@VERSION or a digest `sha256:..`".into()])
+            }
+            RegistryError::Reference { .. } => (Kind::Usage, Vec::new()),
+            RegistryError::Unknown { kind: "file", .. } => {
+                (Kind::Failed, vec!["give a folder that `inarch fit` wrote".into()])
+            }
+            RegistryError::Unknown { kind: "blob", .. } | RegistryError::Damaged { .. } => (
+                Kind::Failed,
+                vec!["`inarch registry verify` names all that is damaged; publish, pull or import it again".into()],
+            ),
+            RegistryError::Unknown { name, candidates, .. } => (Kind::Usage, suggestions(name, candidates)),
+            RegistryError::Conflict { .. } => {
+                (Kind::Refused, vec!["somebody else was first: look at `inarch registry log NAME`, then decide".into()])
+            }
+            RegistryError::Refused { .. } | RegistryError::Untrusted { .. } => (Kind::Refused, Vec::new()),
+            _ => (Kind::Failed, Vec::new()),
+        };
+        Self { kind, message, hints }
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod home;
 mod output;
 mod progress;
+mod published;
 mod test_time;
 
 use std::process::ExitCode;
@@ -52,9 +53,13 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Encode(args) => commands::encode::run(&args, bars, output),
         Command::Corrupt(args) => commands::corrupt::run(&args, bars, output),
         Command::Combine(args) => commands::combine::run(&args, output),
+        Command::Stream(args) => commands::stream::run(&args, bars, output),
         Command::Convert(args) => commands::convert::run(&args, output),
+        Command::Data(args) => commands::data_sets::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
+        Command::Serve(args) => commands::serve::run(&args, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),
+        Command::Registry(args) => commands::registry::run(&args, output),
         Command::Doctor => commands::doctor::run(output),
     }
 }

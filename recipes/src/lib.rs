@@ -5,6 +5,7 @@
 //! runs over one backbone and one data set. [`test_time`] adapts to images without labels; [`pretrain`] makes backbones.
 #![forbid(unsafe_code)]
 
+mod companion;
 mod compare;
 mod contrastive;
 mod control;
@@ -27,8 +28,10 @@ mod saved_run;
 mod schedule;
 mod session;
 mod shared;
+mod task;
 pub mod test_time;
 
+pub use companion::{Alone, Change, Companion, Moment};
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::Pairs;
 pub use control::{Control, Progress, Silent};
@@ -40,6 +43,7 @@ pub use optimizer::OptimizerConfig;
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
-pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig};
+pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, set_in};
 pub use schedule::{Budget, Schedule};
 pub use session::Session;
+pub use task::{Learned, Task};

@@ -103,7 +103,7 @@ impl<'a> Session<'a> {
     /// An adapter over some images that settings are chosen on.
     pub(crate) fn validate(&self, artifact: &Artifact, examples: &[Example]) -> Result<Evaluation> {
         let Self { backbone, dataset, policy, control, .. } = self;
-        let classifier = artifact.classifier(backbone, Some(&dataset.classes))?;
+        let classifier = artifact.classifier(*backbone, Some(&dataset.classes))?;
         evaluate(backbone, &classifier, artifact.adapter.sites(), dataset, examples, *policy, *control)
     }
 

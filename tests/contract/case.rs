@@ -35,6 +35,7 @@ const FORMS: &[(&str, &str)] = &[
     ("coop", "words = \"a photo of a\"\nclass_position = \"front\"\nclass_specific = true"),
     ("clip-adapter", "image = false\ntext = true"),
     ("prefix-tuning", "text = false"),
+    ("oft", "block = 8\nneumann_terms = 5"),
 ];
 
 /// Settings that start as zero-shot, for methods whose preset does not.
@@ -52,7 +53,7 @@ fn listed(list: &[(&str, &str)], name: &str) -> Option<MethodConfig> {
 }
 
 /// Every method with its preset, where that fits the tiny backbone, and in its other forms.
-pub(super) fn methods() -> Vec<MethodConfig> {
+pub(crate) fn methods() -> Vec<MethodConfig> {
     let method = |name: &&str| listed(TINY_SETTINGS, name).unwrap_or_else(|| configured(name, ""));
     let forms = FORMS.iter().map(|(name, settings)| configured(name, settings));
     METHODS.iter().map(method).chain(forms).collect()

@@ -75,9 +75,10 @@ fn predictions_are_probabilities_best_first() {
 #[test]
 fn every_command_explains_itself() {
     let program = Program::new();
-    for command in
-        ["demo", "fit", "eval", "predict", "encode", "compare", "combine", "convert", "pretrain", "backbone", "doctor"]
-    {
+    for command in [
+        "demo", "fit", "eval", "predict", "encode", "compare", "combine", "convert", "pretrain", "backbone",
+        "registry", "doctor",
+    ] {
         assert!(program.succeed(&[command, "--help"]).contains("Usage"), "{command}");
     }
     assert!(program.succeed(&["--version"]).starts_with("inarch "));

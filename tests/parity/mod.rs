@@ -2,6 +2,7 @@
 
 mod clip_tiny;
 mod combine;
+mod foreign;
 mod hf_peft;
 mod methods;
 mod openclip_tiny;

@@ -1,18 +1,22 @@
 //! `inarch fit`: train an adapter.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use inarch_core::data::open_dataset;
 use inarch_core::file;
 use inarch_core::metrics::MeanStd;
 use inarch_recipes::{FitReport, Recipe, RecipeLayers, Session};
+use inarch_registry::Version;
 use serde::Serialize;
 
 use crate::args::FitArgs;
 use crate::backbones;
+use crate::commands::registry::publish_folder;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
+use crate::published;
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -22,6 +26,8 @@ struct FitResult {
     /// Mean and spread over the seeds; absent without test images.
     accuracy: Option<MeanStd>,
     zero_shot_accuracy: Option<f64>,
+    /// The version in the registry; absent without `--publish`.
+    published: Option<Version>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +47,14 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     let layers = layers(args)?;
     let seeds = if args.seed.is_empty() { vec![layers.clone().finish()?.seed] } else { args.seed.clone() };
     let recipe = layers.finish()?;
+    if args.publish.is_some() && seeds.len() > 1 {
+        let hint = "give one seed, or publish one of the folders with `inarch registry publish FOLDER NAME`";
+        return Err(CommandError::usage("`--publish` publishes one adapter, and there are several seeds", hint));
+    }
+    if let Some(name) = &args.publish {
+        // A name that cannot be is said before the training, not after it.
+        published::name_and_release(name)?;
+    }
     let named = |what: &str, flag: &str| {
         CommandError::usage(format!("no {what} is given"), format!("give one with `{flag}` or in the recipe"))
     };
@@ -62,7 +76,10 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
         artifact.self_test(&backbone)?;
         reports.push((*seed, folder, report));
     }
-    let result = summarise(&reports);
+    let mut result = summarise(&reports);
+    if let (Some(name), [(_, folder, _)]) = (&args.publish, &reports[..]) {
+        result.published = Some(publish_folder(folder, name, Vec::new(), BTreeMap::new())?.version);
+    }
     output.result(&result, || text(&result, &reports));
     Ok(())
 }
@@ -134,6 +151,7 @@ fn summarise(reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
         accuracy: MeanStd::of(&accuracies),
         zero_shot_accuracy: reports.iter().find_map(|(_, _, report)| Some(report.zero_shot.as_ref()?.metrics.accuracy)),
         runs,
+        published: None,
     }
 }
 
@@ -162,8 +180,12 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
     }
     if let Some((_, folder, report)) = reports.last() {
         text.push_str(&format!("adapter: {}\n", folder.display()));
+        let adapter = result.published.as_ref().map_or(folder.display().to_string(), ToString::to_string);
+        if result.published.is_some() {
+            text.push_str(&format!("published: {adapter}\n"));
+        }
         if let (Some(backbone), Some(data)) = (&report.recipe.backbone, &report.recipe.data) {
-            text.push_str(&format!("next: inarch eval -b {backbone} -d {} -a {}\n", data.display(), folder.display()));
+            text.push_str(&format!("next: inarch eval -b {backbone} -d {} -a {}\n", data.display(), adapter));
         }
     }
     text

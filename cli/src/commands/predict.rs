@@ -1,11 +1,15 @@
 //! `inarch predict`: classify images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use inarch_core::backbone::{Pass, normalise, values};
+use inarch_core::backbone::{Entry, Frozen, Pass, Tower, normalise, values};
+use inarch_core::data::{Dataset, Example, FeatureFile, Source};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View, decode_images};
+use inarch_peft::Classifier;
 use inarch_recipes::Error::Stopped;
 use inarch_recipes::test_time::{FallBack, Model as AdaptedModel, Outcome, TestTime};
+use inarch_recipes::{Views, encode_images};
 use serde::Serialize;
 
 use crate::adapter::Model;
@@ -71,6 +75,10 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     let start = classifier.start(sites);
     let shared = (!sites.conditions_text()).then(|| classifier.text(start.clone(), sites, &Pass::evaluate()));
 
+    if let Some(result) = of_features(args, &model, &classifier, bars)? {
+        output.result(&result, || text(&result));
+        return Ok(());
+    }
     let jobs: Vec<ImageJob> = args
         .images
         .iter()
@@ -178,6 +186,53 @@ fn adapted(
         abstained: outcomes.iter().filter(|outcome| outcome.abstained).count(),
     });
     Ok(result)
+}
+
+/// Predictions for the rows of features files, where such files are given in place of images.
+fn of_features(
+    args: &PredictArgs,
+    model: &Model,
+    classifier: &Classifier<'_>,
+    bars: &Bars,
+) -> Result<Option<PredictResult>, CommandError> {
+    let is_features = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
+    match args.images.iter().filter(|path| is_features(path)).count() {
+        0 => return Ok(None),
+        count if count < args.images.len() => {
+            return Err(CommandError::usage("images and features files are mixed", "give the one or the other"));
+        }
+        _ => {}
+    }
+    let sites = model.sites();
+    if sites.entry(Tower::Image) < Entry::Feature {
+        let hint = "give the images themselves, or an adapter that enters at features or scores";
+        return Err(CommandError::usage("this adapter changes the image tower and needs images", hint));
+    }
+    let mut images = Vec::new();
+    for path in &args.images {
+        let features = FeatureFile::read(path)?;
+        let rows = 0..features.rows();
+        let example = |row: usize| Example { id: features.ids[row].clone(), source: Source::Row(row), label: 0 };
+        let mut dataset = Dataset::unlabelled(path.display().to_string(), rows.map(example).collect());
+        let examples: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
+        dataset.features = Some(Arc::new(features));
+        let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image).into();
+        let stored =
+            encode_images(&model.backbone, &Frozen, &dataset, &examples, &Views::Centre, policy, bars.control())?;
+        let image = stored.through(sites, &model.backbone).all(&model.backbone);
+        let condition = normalise(image.clone());
+        let pass = Pass { condition: sites.conditions_text().then_some(&condition), ..Pass::evaluate() };
+        let text = classifier.text(classifier.start(sites), sites, &pass);
+        let logits = values(classifier.logits(&image, &text, sites, &pass));
+        let classes = classifier.classes();
+        images.extend(examples.iter().zip(logits.chunks(classes.len())).map(|(example, row)| ImagePrediction {
+            image: example.id.clone(),
+            predictions: best(row, classes, args.top_k.get()),
+            abstained: None,
+            fell_back: None,
+        }));
+    }
+    Ok(Some(PredictResult { model: model.name(), images, skipped: Vec::new(), test_time: None }))
 }
 
 /// The `count` most probable classes under a softmax.

@@ -20,7 +20,9 @@ pub use self::augmix::{Mixture, Operation};
 pub use self::cache::ImageCache;
 pub use self::colour::ColourJitter;
 pub use self::corrupt::{Corruption, SEVERITIES};
-pub use self::decode::{MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes, decode_images};
+pub use self::decode::{
+    MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes, decode_image_bytes_within, decode_images,
+};
 pub use self::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
 pub use self::loader::Loader;
 pub use self::preprocess::{CLIP_MEAN, CLIP_STD, HALF_MEAN_STD, Preprocess, Resize, Size};

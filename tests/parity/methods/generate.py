@@ -460,6 +460,22 @@ class Stack(Lora):
     feature = Prototypes.feature
 
 
+class Fusion(Sites):
+    """Two low-rank updates and the mixture of what they do, by block."""
+
+    def linear(self, name, layer, x):
+        p, y = self.p, layer(x)
+        tower, _, *rest = name.split(".")
+        if len(rest) != 2:
+            return y
+        weights = p[tower][int(rest[0])].softmax(0)
+        for index, weight in enumerate(weights):
+            key = f"members.{index}.Lora.sites.{name}"
+            if f"{key}.a" in p:
+                y = y + weight * (x @ p[f"{key}.a"] @ p[f"{key}.b"]) / math.sqrt(2)
+        return y
+
+
 # Method: reference, settings in TOML as in `contract/case.rs`, and shapes where `names.txt` has others.
 CASES = [
     ("linear-probe", Prototypes, "", None),
@@ -505,6 +521,7 @@ CASES = [
     ("tip-adapter", TipAdapter, "alpha = 20.0", None),
     ("tip-adapter-f", TipAdapter, "alpha = 20.0", None),
     ("stack", Stack, "", None),
+    ("fusion", Fusion, "", None),
 ]
 
 

@@ -1,0 +1,12 @@
+//! A benchmark: strategies over a stream, seed after seed, measured after every experience.
+
+mod evaluate;
+mod page;
+mod progress;
+mod recipe;
+mod report;
+mod run;
+
+pub use recipe::{OneOrMore, Protocol, StreamRecipe};
+pub use report::{SeedResult, StrategyResult, StreamReport};
+pub use run::run_stream;

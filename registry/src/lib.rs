@@ -1,0 +1,43 @@
+//! Named, verified, immutable adapters.
+//!
+//! In flow the files that training wrote; out flow versions that never change, found by name, number, alias or digest, as
+//! folders that the other crates open. A registry is a folder, and the folder is an OCI image layout, so standard tools
+//! read it. Several processes use one registry at once; a process that is killed leaves the old or the new state.
+//!
+//! ```
+//! use inarch_registry::{Digest, Expect, PublishRequest, Registry, Selector, Source};
+//!
+//! # fn main() -> inarch_registry::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let tensors = [&2_u64.to_le_bytes()[..], b"{}"].concat();
+//! # let card = format!(r#"{{"schema":1,"method":{{"name":"lora"}},"backbone":{{"name":"pocket","digest":"sha256:00"}},"tensors":"{}"}}"#, Digest::of(&tensors));
+//! let registry = Registry::open(folder.path())?;
+//! let request = PublishRequest {
+//!     files: vec![
+//!         ("adapter.safetensors".into(), Source::Bytes(tensors)),
+//!         ("adapter.json".into(), Source::Bytes(card.into_bytes())),
+//!     ],
+//!     ..PublishRequest::new("chest".parse()?)
+//! };
+//! let first = registry.publish(request)?.version;
+//! registry.tag(&first.name, &"prod".parse()?, Some(first.number), Expect::Absent, "the first one")?;
+//! let checkout = registry.checkout(&registry.resolve("chest@prod")?)?;
+//! assert!(checkout.folder().join("adapter.safetensors").is_file());
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod digest;
+mod error;
+mod name;
+mod oci;
+mod registry;
+mod store;
+
+pub use digest::{Digest, Hasher};
+pub use error::{Error, Result};
+pub use name::{Alias, LATEST, Name, Reference, Release, Selector};
+pub use oci::{ARTIFACT_TYPE, Card, Descriptor, GateVerdict, Manifest, annotation, media_type};
+pub use registry::*;
+pub use store::{Blobs, Observer, Step, Verdict};

@@ -1,0 +1,9 @@
+//! The tests of this crate in one binary. It links no tensor library, so it is built in seconds.
+
+mod bundle;
+mod crash;
+mod damage;
+mod index;
+mod lifecycle;
+mod sharing;
+mod support;
