@@ -105,6 +105,8 @@ fn what_needs_weights_is_refused_with_its_reason() {
         program.fail(&arguments, 3, &[method, "texts", "features only"]);
     }
     program.fail(&["eval", "-b", BACKBONE, "-d", sample()], 3, &["features only", "features file"]);
+    let adapted = ["eval", "-b", BACKBONE, "-d", "images.safetensors", "--test-time", "tda"];
+    program.fail(&adapted, 3, &["test time", "features only"]);
     program.fail(&["encode", "-b", BACKBONE, "--images", sample(), "-o", "y.safetensors"], 3, &["features only"]);
     program.fail(&["eval", "-b", "embeddings:images.safetensors", "-d", "images.safetensors"], 1, &["rows are images"]);
     program.fail(&["eval", "-b", "embeddings:none.safetensors", "-d", "images.safetensors"], 1, &["none.safetensors"]);

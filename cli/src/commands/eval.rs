@@ -44,6 +44,9 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);
     let session = Session::new(&model.backbone, &dataset, subset, policy.into(), bars.control())?;
     let adaptations = args.test_time.open(model.backbone.device())?;
+    if !adaptations.is_empty() {
+        model.backbone.need_towers("adaptation at test time")?;
+    }
     let plain = adaptations.is_empty().then(|| match &model.adapter {
         Some(artifact) => Ok::<_, CommandError>(session.evaluate(artifact)?),
         None => Ok(session.zero_shot(&resolve(&args.templates)?)?),

@@ -63,6 +63,9 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     let classifier = model.classifier(&args.classes, &args.templates)?;
     let sites = model.sites();
     let adaptations = args.test_time.open(model.backbone.device())?;
+    if !adaptations.is_empty() {
+        model.backbone.need_towers("adaptation at test time")?;
+    }
     if adaptations.len() > 1 {
         return Err(CommandError::usage("one method can answer", "`inarch eval` compares several"));
     }

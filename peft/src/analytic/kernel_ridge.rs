@@ -132,6 +132,10 @@ impl Method for RailDualConfig {
         self.head(&statistics_of(self, start)?, &class_names(start), start)
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, _backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         0
     }

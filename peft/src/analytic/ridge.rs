@@ -210,6 +210,10 @@ macro_rules! ridge {
                 self.form(start.backbone.spec().dim).head(&statistics, &class_names(start), start)
             }
 
+            fn black_box(&self) -> bool {
+                true
+            }
+
             fn trainable(&self, _backbone: &Backbone, _classes: usize, _images: usize) -> usize {
                 0
             }

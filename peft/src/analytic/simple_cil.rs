@@ -57,6 +57,10 @@ impl Method for SimpleCilConfig {
         Ok(Self::head(&statistics_of(self, start)?, &class_names(start), start))
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
         classes * backbone.spec().dim
     }

@@ -8,7 +8,7 @@
 //! members are fresh and trained with it. Count: `(image depth + text depth + 2) * members`, and the members' where they are
 //! trained. Sites: those of the members but tokens.
 //!
-//! Each member runs the frozen layer for itself, so a step costs about `members + 1` passes through the adapted blocks.
+//! A member runs the frozen layers that it changes for itself, so such a layer costs one more pass for each of its members.
 //!
 //! Unlike the paper, weights depend on the block and not on the token, so that they can be read: which adapter is used where.
 
@@ -18,7 +18,8 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use inarch_core::backbone::{
-    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearSite, NormBase, NormSite, Pass, Scores, Sites, Tower,
+    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass, Scores,
+    Sites, Touched, Tower,
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,11 @@ impl Default for FusionConfig {
 impl FusionConfig {
     /// Whether these members can be mixed.
     fn check(&self) -> Result<()> {
-        if let Some(bound) = self.members.iter().find(|member| !self.sources.is_empty() && member.bound_to_classes()) {
+        if let Some(bound) = self
+            .members
+            .iter()
+            .find(|member| !self.sources.is_empty() && (member.bound_to_classes() || member.open_to_classes()))
+        {
             let reason = format!("`{}` has a row for each class; stack it behind the fusion instead", bound.name());
             return Err(Error::Setting { setting: "sources", reason });
         }
@@ -157,6 +162,10 @@ impl Method for FusionConfig {
         self.members.iter().any(MethodConfig::bound_to_classes)
     }
 
+    fn open_to_classes(&self) -> bool {
+        !self.bound_to_classes() && self.members.iter().any(MethodConfig::open_to_classes)
+    }
+
     fn needs_support(&self) -> bool {
         self.sources.is_empty() && self.members.iter().any(MethodConfig::needs_support)
     }
@@ -171,12 +180,13 @@ impl Fusion {
         self.members.iter().chain(&self.fixed)
     }
 
-    /// `frozen` and the weighted differences of the members' outputs from it, at a row of a tower.
+    /// `frozen` and the weighted differences from it of the outputs of the members that act there, at a row of a tower.
     fn mix<const D: usize>(
         &self,
         tower: Tower,
         row: Option<usize>,
         frozen: Tensor<D>,
+        acts: impl Fn(&Adapter) -> bool,
         output: impl Fn(&Adapter) -> Tensor<D>,
     ) -> Tensor<D> {
         let mixture = match tower {
@@ -188,17 +198,12 @@ impl Fusion {
         let weights = softmax(mixture.val().narrow(0, row, 1), 1);
         let mut sum = frozen.clone();
         for (index, member) in self.parts().enumerate().take(members) {
-            if member.entry(tower) != Entry::Never {
+            if acts(member) {
                 let weight = weights.clone().narrow(1, index, 1).reshape([1; D]);
                 sum = sum + (output(member) - frozen.clone()) * weight;
             }
         }
         sum
-    }
-
-    /// Whether no member acts in a tower before a stage.
-    fn idle(&self, tower: Tower, stage: Entry) -> bool {
-        self.entry(tower) > stage
     }
 }
 
@@ -233,44 +238,46 @@ impl Sites for Fusion {
         self.parts().map(|member| member.entry(tower)).min().unwrap_or(Entry::Never)
     }
 
+    fn touched(&self) -> Touched {
+        self.parts().fold(Touched::NONE, |touched, member| touched.or(member.touched()))
+    }
+
+    fn linear_change(&self, at: LinearSite) -> LinearChange {
+        let acts = self.parts().any(|member| !matches!(member.linear_change(at), LinearChange::None));
+        if acts { LinearChange::Any } else { LinearChange::None }
+    }
+
     fn needs_all_tokens(&self, tower: Tower) -> bool {
         self.parts().any(|member| member.needs_all_tokens(tower))
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        let tower = base.at.tower();
         let frozen = base.forward(input.clone());
-        if self.idle(tower, row_of(base.at).map_or(Entry::Head, Entry::Block)) {
-            return frozen;
-        }
         let next = |input| base.forward(input);
-        self.mix(tower, row_of(base.at), frozen, |member| {
+        let acts = |member: &Adapter| !matches!(member.linear_change(base.at), LinearChange::None);
+        self.mix(base.at.tower(), row_of(base.at), frozen, acts, |member| {
             member.linear(LinearBase::new(base.at, base.layer, &next), input.clone(), pass)
         })
     }
 
     fn norm(&self, base: NormBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        let tower = base.at.tower();
         let frozen = base.forward(input.clone());
-        if self.idle(tower, norm_row_of(base.at).map_or(Entry::Head, Entry::Block)) {
-            return frozen;
-        }
         let next = |input| base.forward(input);
-        self.mix(tower, norm_row_of(base.at), frozen, |member| {
+        let acts = |member: &Adapter| member.touched().norm;
+        self.mix(base.at.tower(), norm_row_of(base.at), frozen, acts, |member| {
             member.norm(NormBase::new(base.at, base.layer, &next), input.clone(), pass)
         })
     }
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let BlockSite { tower, block } = at.block();
-        self.mix(tower, Some(block), output.clone(), |member| member.branch(at, input, output.clone(), pass))
+        let acts = |member: &Adapter| member.touched().branch;
+        self.mix(tower, Some(block), output.clone(), acts, |member| member.branch(at, input, output.clone(), pass))
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        if self.entry(tower) == Entry::Never {
-            return feature;
-        }
-        self.mix(tower, None, feature.clone(), |member| member.feature(tower, feature.clone(), pass))
+        let acts = |member: &Adapter| member.entry(tower) != Entry::Never;
+        self.mix(tower, None, feature.clone(), acts, |member| member.feature(tower, feature.clone(), pass))
     }
 
     /// Members that act on scores enter no tower, so all of them are mixed, by the image tower's last row.
