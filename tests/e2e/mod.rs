@@ -8,5 +8,7 @@ mod pairs;
 mod program;
 mod real_images;
 mod resume;
+mod stream;
+mod update;
 
 use program::Program;

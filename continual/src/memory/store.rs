@@ -172,7 +172,8 @@ mod tests {
             let store = MemoryStore::open(&path, key.clone()).unwrap();
             let mut found = store.memory().unwrap().unwrap();
             assert_eq!(found, expected);
-            found.remove(&[found.samples().next().unwrap().id.clone()]);
+            let first = found.samples().next().unwrap().id.clone();
+            found.remove(&[first]);
             store.put(&found).unwrap();
             assert_eq!(store.memory().unwrap().unwrap(), found);
             let other = Fingerprint { backbone: Digest::of(b"y"), ..print.clone() };
