@@ -1,5 +1,6 @@
 //! The one test binary: every folder and file of tests is a module of it.
 
+mod continual;
 mod contract;
 mod e2e;
 mod parity;

@@ -50,8 +50,14 @@ pub(crate) enum Command {
     Corrupt(CorruptArgs),
     /// Merge trained adapters into one, by weights
     Combine(CombineArgs),
+    /// Bring a published adapter up to date with new data, past a gate
+    Update(UpdateArgs),
     /// Measure continual-learning strategies over a stream of experiences
     Stream(StreamArgs),
+    /// The rehearsal memory
+    Memory(MemoryArgs),
+    /// Join updates that were made apart
+    Merge(MergeArgs),
     /// Read an adapter of another program, or write one for it
     Convert(ConvertArgs),
     /// Train a backbone from image-text pairs, or adapt one to them

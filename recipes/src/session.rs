@@ -55,6 +55,11 @@ impl<'a> Session<'a> {
         self.backbone
     }
 
+    /// Where it reports, and how it is stopped.
+    pub fn control(&self) -> Control<'a> {
+        self.control
+    }
+
     fn frozen_test(&self) -> Result<&ImageFeatures> {
         if let Some(features) = self.test.get() {
             return Ok(features);

@@ -21,6 +21,9 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("vera", "rank = 16"),
     ("oft", "block = 8"),
     ("fourierft", "coefficients = 20"),
+    ("ranpac", "projections = 24"),
+    ("acil", "projections = 24"),
+    ("rail", "projections = 24"),
     ("mma", "hidden = 8\nscale = 1.0"),
     ("adaptformer", "scale = 2.0"),
     // The scores of a random backbone are large beside a vote of weight 1.

@@ -12,6 +12,8 @@ mod program;
 mod real_images;
 mod registry;
 mod resume;
+mod stream;
 mod test_time;
+mod update;
 
 use program::Program;

@@ -39,6 +39,9 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
         let mut rows = vec![report.header()];
         rows.extend(report.cells());
         let note = "In percent, over the test images of what has come; forgetting since learned.";
+        for failure in &report.failures {
+            rows.push(vec![failure.strategy.clone(), format!("seed {}: {}", failure.seed, failure.reason)]);
+        }
         format!("{}{note}\nreport: {}\n", table(&rows), folder.join("report.html").display())
     });
     Ok(())

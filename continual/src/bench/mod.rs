@@ -7,6 +7,7 @@ mod recipe;
 mod report;
 mod run;
 
+pub(crate) use recipe::fit_recipe;
 pub use recipe::{OneOrMore, Protocol, StreamRecipe};
-pub use report::{SeedResult, StrategyResult, StreamReport};
+pub use report::{Failure, SeedResult, StrategyResult, StreamReport};
 pub use run::run_stream;

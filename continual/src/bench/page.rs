@@ -3,7 +3,7 @@
 use inarch_core::metrics::MeanStd;
 use inarch_recipes::report::{Body, Curves, Heat, Page, Point, Section, Series, Table};
 
-use super::report::{StrategyResult, StreamReport, bytes_text};
+use super::report::{Failure, StrategyResult, StreamReport, bytes_text};
 
 /// Lines in one plot; more could not be told apart.
 const LINES: usize = 6;
@@ -58,6 +58,17 @@ pub(super) fn stream_page(report: &StreamReport) -> Page {
                    not come yet."
                 .into(),
             body: Body::Heat(heat(strategy, &report.experiences)),
+        });
+    }
+    if !report.failures.is_empty() {
+        let row = |failure: &Failure| vec![failure.strategy.clone(), failure.seed.to_string(), failure.reason.clone()];
+        sections.push(Section {
+            title: "Runs without a result".into(),
+            text: String::new(),
+            body: Body::Table(Table {
+                header: ["strategy", "seed", "why"].map(String::from).to_vec(),
+                rows: report.failures.iter().map(row).collect(),
+            }),
         });
     }
     let seeds = report.recipe.seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

@@ -74,6 +74,19 @@ pub struct StreamReport {
     pub skipped: Vec<String>,
     /// What the strategies did.
     pub strategies: Vec<StrategyResult>,
+    /// Runs without a result.
+    pub failures: Vec<Failure>,
+}
+
+/// A run without a result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failure {
+    /// The strategy.
+    pub strategy: String,
+    /// The seed.
+    pub seed: u64,
+    /// Why.
+    pub reason: String,
 }
 
 impl StrategyResult {

@@ -16,7 +16,7 @@ use super::evaluate::{evaluate_step, zero_shot};
 use super::page::stream_page;
 use super::progress::{Progress, RunFolder};
 use super::recipe::Protocol;
-use super::report::{SeedResult, StrategyResult, StreamReport};
+use super::report::{Failure, SeedResult, StrategyResult, StreamReport};
 use crate::error::{Error, Result};
 use crate::learner::{Arrival, LearnerConfig, Setting};
 use crate::measure::negative_flips;
@@ -37,7 +37,7 @@ pub fn run_stream(
 ) -> Result<StreamReport> {
     let templates = protocol.fit.templates.resolve()?;
     let mut results: Vec<Vec<SeedResult>> = vec![Vec::new(); protocol.strategies.len()];
-    let (mut names, mut skipped, mut data) = (Vec::new(), Vec::new(), String::new());
+    let (mut names, mut skipped, mut data, mut failures) = (Vec::new(), Vec::new(), String::new(), Vec::new());
     for seed in &protocol.recipe.seeds {
         let mut stream = Stream::new(datasets, &protocol.recipe.stream, *seed, &folder.join("domains"))?;
         let session = Session::new(backbone, &stream.dataset, Subset::All, policy, control)?;
@@ -65,14 +65,22 @@ pub fn run_stream(
         for (strategy, results) in protocol.strategies.iter().zip(&mut results) {
             control.progress.say(&format!("{} with seed {seed}", strategy.name()));
             let root = folder.join(label(protocol, strategy)).join(format!("seed-{seed}"));
-            let progress = run_one(&setting, &stream, protocol, strategy, &templates, root, control)?;
-            results.push(result(*seed, &stream, &baseline, progress));
+            match run_one(&setting, &stream, protocol, strategy, &templates, root, control) {
+                Ok(progress) => results.push(result(*seed, &stream, &baseline, progress)),
+                // One strategy that diverges or does not fit the data must not cost the others.
+                Err(error) if is_of_strategy(&error) && protocol.strategies.len() > 1 => {
+                    let strategy = label(protocol, strategy);
+                    failures.push(Failure { strategy, seed: *seed, reason: error.to_string() });
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     let strategies = protocol
         .strategies
         .iter()
         .zip(results)
+        .filter(|(_, seeds)| !seeds.is_empty())
         .map(|(strategy, seeds)| StrategyResult::new(label(protocol, strategy), strategy.identity(), seeds))
         .collect();
     let report = StreamReport {
@@ -83,12 +91,27 @@ pub fn run_stream(
         experiences: names,
         skipped,
         strategies,
+        failures,
     };
     file::write(&folder.join("recipe.toml"), toml::to_string(&protocol.recipe).unwrap_or_default().as_bytes())?;
     file::write_json(&folder.join("report.json"), &report)?;
     let page = render(&stream_page(&report)).map_err(inarch_recipes::Error::from)?;
     file::write(&folder.join("report.html"), page.as_bytes())?;
     Ok(report)
+}
+
+/// Whether a fault is of a strategy or its settings, and not of the disk or the user's wish to stop.
+fn is_of_strategy(error: &Error) -> bool {
+    use inarch_recipes::Error as RecipeError;
+    let own = |error: &inarch_core::Error| matches!(error, inarch_core::Error::Invalid { .. });
+    match error {
+        Error::Core(error) | Error::Recipe(RecipeError::Core(error)) => own(error),
+        Error::Peft(_) => true,
+        Error::Recipe(error) => {
+            matches!(error, RecipeError::Diverged { .. } | RecipeError::Recipe { .. } | RecipeError::Peft(_))
+        }
+        _ => false,
+    }
 }
 
 /// A strategy's name, with a number where a recipe has it with several settings.
@@ -134,19 +157,21 @@ fn run_one(
             classes: stream.known(index),
             train: &stream.experiences[index].train,
             earlier: &earlier,
+            source: "stream",
+            time: index as u64,
             chunk: stream.chunk,
         };
         learner.learn(&arrival, setting, &folder.training())?;
         let artifact = learner.artifact(setting)?;
-        progress.seconds.push(started.elapsed().as_secs_f64());
+        progress.seconds.push(rounded(started.elapsed().as_secs_f64()));
         let row = evaluate_step(setting.session, &artifact, stream, index)?;
         if index > 0 {
             let [before, after] = [&progress.right[..index], &row.right[..index]]
                 .map(|right| right.iter().flatten().copied().collect::<Vec<_>>());
-            progress.flips.push(negative_flips(&before, &after));
+            progress.flips.push(rounded(negative_flips(&before, &after)));
         }
-        progress.seen.push(row.seen());
-        progress.matrix.rows.push(row.accuracies);
+        progress.seen.push(rounded(row.seen()));
+        progress.matrix.rows.push(row.accuracies.into_iter().map(|accuracy| accuracy.map(rounded)).collect());
         progress.right = row.right;
         progress.bytes.push(learner.bytes());
         folder.save(&progress, |into| {
@@ -156,6 +181,11 @@ fn run_one(
         })?;
     }
     Ok(progress)
+}
+
+/// To twelve decimals, which is what comes back unchanged from a file.
+fn rounded(value: f64) -> f64 {
+    (value * 1e12).round() / 1e12
 }
 
 fn result(seed: u64, stream: &Stream, zero_shot: &[f64], progress: Progress) -> SeedResult {

@@ -206,8 +206,8 @@ impl GradientLearner {
             samples.push(Sample {
                 id: example.id.clone(),
                 class: arrival.classes[example.label].clone(),
-                source: "stream".into(),
-                time: arrival.index as u64,
+                source: arrival.source.into(),
+                time: arrival.time,
                 weight: losses.get(*position).copied().unwrap_or(1.0),
                 latent: features.values[row * features.dim..(row + 1) * features.dim].to_vec(),
                 image,

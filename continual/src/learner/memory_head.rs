@@ -47,8 +47,8 @@ impl Learner for MemoryHeadLearner {
             Sample {
                 id: example.id.clone(),
                 class: arrival.classes[example.label].clone(),
-                source: "stream".into(),
-                time: arrival.index as u64,
+                source: arrival.source.into(),
+                time: arrival.time,
                 weight: 1.0,
                 latent: latent.to_vec(),
                 image: None,

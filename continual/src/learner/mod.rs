@@ -16,6 +16,7 @@ use inarch_recipes::Session;
 pub use analytic::AnalyticLearner;
 pub use config::LearnerConfig;
 pub use gradient::GradientLearner;
+pub(crate) use head::{empty_statistics, solve_head};
 pub use memory_head::MemoryHeadLearner;
 
 use crate::error::Result;
@@ -42,6 +43,10 @@ pub struct Arrival<'a> {
     pub train: &'a [Example],
     /// Everything that came before. For the upper bound that trains on all of it, and for nobody else.
     pub earlier: &'a [Example],
+    /// Where it comes from, for people.
+    pub source: &'a str,
+    /// When it came, in seconds since 1970; in a benchmark its number.
+    pub time: u64,
     /// In an online stream, the size of the chunks in which it comes.
     pub chunk: Option<usize>,
 }

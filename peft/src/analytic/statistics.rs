@@ -108,16 +108,33 @@ impl Statistics {
         self.change(rows, -1.0)
     }
 
+    fn same_settings(&self, other: &Self) -> Result<()> {
+        if self.settings == other.settings {
+            return Ok(());
+        }
+        let [expected, found] =
+            [self, other].map(|statistics| serde_json::to_string(&statistics.settings).unwrap_or_default());
+        Err(inarch_core::Error::mismatch("settings of the statistics", expected, found).into())
+    }
+
+    /// Takes all samples of other statistics out: what two updates made apart have in common counts once.
+    ///
+    /// # Errors
+    /// Other settings.
+    pub fn subtract(&mut self, other: &Self) -> Result<()> {
+        self.same_settings(other)?;
+        self.fit.accumulate(&other.fit, -1.0);
+        self.held.accumulate(&other.held, -1.0);
+        self.samples.retain(|id, _| !other.samples.contains_key(id));
+        Ok(())
+    }
+
     /// Adds the samples of other statistics of the same settings.
     ///
     /// # Errors
     /// Other settings, or, where samples are stored, one id in both.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        if self.settings != other.settings {
-            let [expected, found] =
-                [self, other].map(|statistics| serde_json::to_string(&statistics.settings).unwrap_or_default());
-            return Err(inarch_core::Error::mismatch("settings of the statistics", expected, found).into());
-        }
+        self.same_settings(other)?;
         if let Some(id) = other.samples.keys().find(|id| self.samples.contains_key(*id)) {
             let reason = format!("`{id}` is in both: samples would count twice");
             return Err(inarch_core::Error::invalid("statistics to be merged", reason).into());

@@ -453,6 +453,31 @@ class TipAdapter(Sites):
         return scores + 20.0 * torch.exp(-5.5 * (1 - image @ keys.T)) @ votes
 
 
+class Ridge(Sites):
+    def logits(self, image, text, scores):
+        h = torch.relu(image @ self.p["projection.fixed"])
+        return 10 * h @ self.p["weights.fixed"].T
+
+
+class Rail(Sites):
+    def logits(self, image, text, scores):
+        h = torch.cat([torch.ones(len(image), 1).double(), image, torch.relu(image @ self.p["projection.fixed"])], 1)
+        return 10 * h @ self.p["weights.fixed"].T
+
+
+class KernelRidge(Sites):
+    def logits(self, image, text, scores):
+        keys = self.p["keys.fixed"]
+        squares = (keys ** 2).sum(1) + 1 - 2 * image @ keys.T
+        return 10 * torch.exp(-0.1 * squares) @ self.p["votes.fixed"]
+
+
+class Fecam(Sites):
+    def logits(self, image, text, scores):
+        apart = image[:, None] - self.p["means.fixed"]
+        return -torch.einsum("ncd,cde,nce->nc", apart, self.p["precisions.fixed"], apart) / image.shape[1]
+
+
 class Stack(Lora):
     def __init__(self, p=None):
         super().__init__({key.split(".", 3)[-1]: value for key, value in (p or {}).items()})
@@ -520,6 +545,12 @@ CASES = [
     ("temperature", Temperature, "", None),
     ("tip-adapter", TipAdapter, "alpha = 20.0", None),
     ("tip-adapter-f", TipAdapter, "alpha = 20.0", None),
+    ("simple-cil", Prototypes, "", None),
+    ("ranpac", Ridge, "projections = 24", None),
+    ("acil", Ridge, "projections = 24", None),
+    ("rail", Rail, "projections = 24", None),
+    ("rail-dual", KernelRidge, "", None),
+    ("fecam", Fecam, "", None),
     ("stack", Stack, "", None),
     ("fusion", Fusion, "", None),
 ]
