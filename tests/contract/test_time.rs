@@ -61,7 +61,7 @@ fn an_interrupted_stream_goes_on_as_if_nothing_had_been() {
     let folder = tempfile::tempdir().expect("a folder");
     for name in TEST_TIME_METHODS {
         // The random backbone is sure of nothing, and SAR learns from sure images only.
-        let config = config(name, if *name == "sar" { &["reliable=1.0", "recover=0.0"] } else { &[] });
+        let config = config(name, if *name == "sar" { &["reliable=1.0", "recover=0.0", "lr=0.01"] } else { &[] });
         let mut whole = tester(&classifier, &Frozen, &config);
         let all = episodes(&mut whole);
         let expected: Vec<Outcome> = all.chunks(4).flat_map(|batch| whole.adapt(batch).expect("answers")).collect();
