@@ -12,6 +12,7 @@ mod http;
 mod metrics;
 mod server;
 mod settings;
+mod streams;
 
 pub use adapters::{Files, Source, Version};
 pub use error::{Error, Result};

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::http::{App, Tokens, openapi, router};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
+use crate::streams::Streams;
 
 /// An adapter that is there from the start.
 #[derive(Debug, Clone)]
@@ -88,6 +89,8 @@ impl Server {
             metrics,
             tokens: settings.tokens.as_deref().map(Tokens::read).transpose()?,
             decoders: Semaphore::new(2 * cores),
+            adapting: Arc::new(Semaphore::new(1)),
+            streams: Streams::default(),
             stopping: AtomicBool::new(false),
             backbone,
             settings,

@@ -77,6 +77,12 @@ impl Client {
         Self::read(request.call())
     }
 
+    pub(super) fn bytes(&self, path: &str) -> Vec<u8> {
+        let mut response = self.agent.get(self.url(path)).call().expect("a server that answers");
+        assert_eq!(response.status().as_u16(), 200);
+        response.body_mut().read_to_vec().expect("bytes")
+    }
+
     pub(super) fn delete(&self, path: &str) -> Reply {
         Self::read(self.agent.delete(self.url(path)).call())
     }

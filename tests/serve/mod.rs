@@ -8,5 +8,6 @@ mod limits;
 mod page;
 mod registry;
 mod soak;
+mod test_time;
 mod tokens;
 mod world;

@@ -34,6 +34,8 @@ fn every_route_is_described() {
         "/v1/adapters/{name}/aliases/{alias}",
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
+        "/v1/streams",
+        "/v1/streams/{id}",
         "/health",
         "/ready",
         "/metrics",

@@ -73,16 +73,23 @@ impl Snapshot {
         MethodState { tensors: self.tensors.clone(), values: self.head.values.clone() }
     }
 
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// A value that JSON cannot hold.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let fault = |error: serde_json::Error| inarch_core::Error::invalid("test-time state", error.to_string());
+        let head = serde_json::to_string(&self.head).map_err(fault)?;
+        let metadata = BTreeMap::from([(KEY.to_string(), head)]);
+        Ok(encode_safetensors(&self.tensors, metadata, Precision::F32)?)
+    }
+
     /// Writes it.
     ///
     /// # Errors
-    /// An I/O error.
+    /// As [`encode`](Self::encode), and an I/O error.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let fault = |error: serde_json::Error| inarch_core::Error::malformed("test-time state", path, error);
-        let head = serde_json::to_string(&self.head).map_err(fault)?;
-        let metadata = BTreeMap::from([(KEY.to_string(), head)]);
-        file::write(path, &encode_safetensors(&self.tensors, metadata, Precision::F32)?)?;
-        Ok(())
+        Ok(file::write(path, &self.encode()?)?)
     }
 
     /// Reads it.

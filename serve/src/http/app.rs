@@ -13,6 +13,7 @@ use crate::adapters::{Head, Shelf};
 use crate::engine::{Answer, Engine, Job, Want};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
+use crate::streams::Streams;
 
 /// A running server.
 pub(crate) struct App {
@@ -24,6 +25,9 @@ pub(crate) struct App {
     pub(crate) settings: Settings,
     /// Bounds how many images are decoded at once.
     pub(crate) decoders: Semaphore,
+    /// Lets one adaptation at a time use the cores.
+    pub(crate) adapting: Arc<Semaphore>,
+    pub(crate) streams: Streams,
     pub(crate) stopping: AtomicBool,
 }
 

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::app::App;
 use super::images::{check_count, from_base64, pixels};
 use super::problem::{Problem, ProblemBody};
+use super::test_time::{Adapted, adapt};
 use crate::adapters::{ClassSet, Head, Version};
 use crate::engine::Want;
 
@@ -38,7 +39,7 @@ pub(crate) struct ClassifyRequest {
     pub(super) classes: Option<Vec<String>>,
     /// A template with `{}` or the name of a template set, for zero-shot.
     pub(super) template: Option<String>,
-    /// Test-time adaptation: `none`.
+    /// Test-time adaptation: `none`, `tpt`, `zero`, `tda`, ...
     test_time: Option<String>,
 }
 
@@ -79,6 +80,9 @@ pub(crate) struct ClassifyResponse {
     predictions: Option<Vec<Prediction>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<ImageResult>>,
+    /// What the adaptation did, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_time: Option<Adapted>,
 }
 
 /// A request of any of the three forms.
@@ -104,25 +108,33 @@ pub(crate) async fn classify(State(app): State<Arc<App>>, request: Request) -> R
     let lines = accept.contains("application/x-ndjson");
     let Classify { fields, images, single } = read(&app, request).await?;
     check_count(&app, images.len())?;
-    match fields.test_time.as_deref() {
-        None | Some("none") => {}
-        Some(other) => {
-            return Err(Problem::invalid(format!("test-time method `{other}` is not served")).hint("known: none"));
-        }
-    }
     let (version, head) = head(&app, fields.model.as_deref(), fields.classes, fields.template).await?;
     let top_k = fields.top_k.unwrap_or(TOP_K);
     app.metrics.images(&version.name, &version.version, images.len());
+    let method = fields.test_time.as_deref().filter(|method| *method != "none");
+    if lines && method.is_some() {
+        return Err(Problem::invalid("a method that adapts sees the images of a request together")
+            .hint("leave `Accept: application/x-ndjson` or `test_time` out"));
+    }
     if lines {
         return Ok(stream(app, head, images, top_k));
     }
-    let count = images.len();
-    let want = Want::Scores(pixels(&app, images).await?);
-    let scores = app.compute(&head, want, count).await?;
+    let (scores, test_time) = match method {
+        Some(method) => {
+            let (scores, adapted) = adapt(&app, method, &version, &head, images).await?;
+            (scores, Some(adapted))
+        }
+        None => {
+            let count = images.len();
+            let want = Want::Scores(pixels(&app, images).await?);
+            (app.compute(&head, want, count).await?, None)
+        }
+    };
     let mut results: Vec<ImageResult> = scores.iter().map(|logits| result(&head, logits, top_k)).collect();
     let predictions = single.then(|| results.remove(0).predictions);
     let results = (!single).then_some(results);
-    Ok(Json(ClassifyResponse { model: version.name, version: version.version, predictions, results }).into_response())
+    let (model, version) = (version.name, version.version);
+    Ok(Json(ClassifyResponse { model, version, predictions, results, test_time }).into_response())
 }
 
 /// What scores are taken over. Without a model it is the backbone, which needs classes.

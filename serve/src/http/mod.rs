@@ -13,6 +13,7 @@ mod problem;
 mod relevance;
 mod router;
 mod similarity;
+mod test_time;
 
 pub(crate) use app::App;
 pub(crate) use auth::Tokens;

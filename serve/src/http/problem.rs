@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inarch_core::Error as CoreError;
 use inarch_peft::Error as PeftError;
+use inarch_recipes::Error as RecipeError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -103,6 +104,16 @@ impl From<Error> for Problem {
     }
 }
 
+impl From<RecipeError> for Problem {
+    fn from(error: RecipeError) -> Self {
+        match error {
+            RecipeError::Core(error) => Self::of(&Error::Core(error)),
+            RecipeError::Peft(error) => Self::of(&Error::Peft(error)),
+            other => Self::invalid(other.to_string()),
+        }
+    }
+}
+
 impl From<Arc<Error>> for Problem {
     fn from(error: Arc<Error>) -> Self {
         Self::of(&error)
@@ -128,9 +139,10 @@ impl Problem {
             Error::Core(core) | Error::Peft(PeftError::Core(core)) => match core {
                 CoreError::BadImage { .. } => new(StatusCode::UNPROCESSABLE_ENTITY, "bad_image"),
                 CoreError::Refused { .. } | CoreError::Mismatch { .. } => new(StatusCode::CONFLICT, "incompatible"),
-                CoreError::Invalid { .. } | CoreError::Unknown { .. } => {
-                    new(StatusCode::BAD_REQUEST, "invalid_request")
+                CoreError::Unknown { candidates, .. } => {
+                    new(StatusCode::BAD_REQUEST, "invalid_request").hint(format!("known: {}", candidates.join(", ")))
                 }
+                CoreError::Invalid { .. } => new(StatusCode::BAD_REQUEST, "invalid_request"),
                 // What lies where on this machine is nobody else's business.
                 CoreError::Io { .. } => Self::new(
                     StatusCode::UNPROCESSABLE_ENTITY,

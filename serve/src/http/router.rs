@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 
 use super::app::App;
 use super::problem::Problem;
-use super::{adapters, auth, classify, embeddings, health, models, page, relevance, similarity};
+use super::{adapters, auth, classify, embeddings, health, models, page, relevance, similarity, test_time};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,12 +38,15 @@ fn described(app: &Arc<App>) -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(models::models))
         .routes(routes!(models::model))
         .routes(routes!(models::words))
+        .routes(routes!(test_time::streams))
+        .routes(routes!(test_time::snapshot))
         .route_layer(from_fn_with_state(app.clone(), auth::predict));
     let admin = OpenApiRouter::new()
         .routes(routes!(adapters::load))
         .routes(routes!(adapters::unload))
         .routes(routes!(adapters::alias))
         .routes(routes!(adapters::load_lora_adapter))
+        .routes(routes!(test_time::reset))
         .routes(routes!(adapters::unload_lora_adapter))
         .route_layer(from_fn_with_state(app.clone(), auth::admin));
     let metrics = OpenApiRouter::new()
