@@ -58,7 +58,7 @@ pub(crate) fn now() -> u64 {
 
 fn text_of(report: &UpdateReport, backbone: &str) -> String {
     let mut text = String::new();
-    if let Some(verdict) = &report.verdict {
+    if let Some(verdict) = report.verdict.as_ref().filter(|verdict| !verdict.rules.is_empty()) {
         let mut rows = vec![["rule", "", "found"].map(String::from).to_vec()];
         for rule in &verdict.rules {
             let kept = if rule.passed { "kept" } else { "BROKEN" };

@@ -183,7 +183,7 @@ fn der_beta() -> f64 {
     0.5
 }
 fn ewc_weight() -> f64 {
-    100.0
+    10.0
 }
 fn fisher_samples() -> usize {
     200

@@ -3,8 +3,10 @@
 //! The penalty is `weight * sum_j F_j (theta_j - c_j)^2` (without a factor 1/2, as in Avalanche and mammoth).
 //! EWC: `F` sums over experiences the mean squared gradient of single samples' cross entropy, each around its own values; a sum
 //! of parabolas is one parabola, so one `F` and one centre suffice. Online EWC: `F` fades, the centre is the latest. SI:
-//! `F += sum over steps of -g dtheta / (|change|^2 + damping)`. MAS: `F += mean |d |z|^2 / d theta|` with scores `z`.
-//! Rows of classes that come later start with no importance.
+//! `sum over steps of -g dtheta / (|change|^2 + damping)`. MAS: `mean |d |z|^2 / d theta|` with scores `z`.
+//! Both are brought to a greatest value of 1 and averaged over the experiences: their sizes go with the square of the logit scale
+//! and with the number of experiences, and a penalty that outgrows the learning rate makes a training diverge. Rows of classes that
+//! come later start with no importance.
 
 use std::collections::BTreeMap;
 
@@ -186,10 +188,16 @@ impl Strategy for Quadratic {
             }
         };
         let (old, old_centre) = (padded(&self.importance, &now), padded(&self.centre, &now));
-        let (decay, one_parabola) = match self.kind {
-            Importance::Fisher { decay: Some(decay), .. } => (decay as f32, false),
-            Importance::Fisher { decay: None, .. } => (1.0, true),
-            Importance::Path { .. } | Importance::Sensitivity { .. } => (1.0, false),
+        let greatest =
+            found.values().flat_map(|tensor| &tensor.data).fold(1e-20f32, |greatest, value| greatest.max(*value));
+        let count = (episode.index + 1) as f32;
+        // What is left of the old sum, the factor on the new values, and whether each keeps its own centre.
+        let (decay, factor, one_parabola) = match self.kind {
+            Importance::Fisher { decay: Some(decay), .. } => (decay as f32, 1.0, false),
+            Importance::Fisher { decay: None, .. } => (1.0, 1.0, true),
+            Importance::Path { .. } | Importance::Sensitivity { .. } => {
+                (1.0 - 1.0 / count, 1.0 / (count * greatest), false)
+            }
         };
         let (mut importance, mut centre) = (old.clone(), now.clone());
         for (name, sum) in &mut importance {
@@ -197,7 +205,7 @@ impl Strategy for Quadratic {
             let centre = centre.get_mut(name).map(|tensor| &mut tensor.data);
             let Some(centre) = centre else { continue };
             for (at, sum) in sum.data.iter_mut().enumerate() {
-                let (before, new) = (decay * *sum, found.data[at]);
+                let (before, new) = (decay * *sum, factor * found.data[at]);
                 *sum = before + new;
                 if one_parabola && *sum > 0.0 {
                     centre[at] = (before * old_centre[name].data[at] + new * now[name].data[at]) / *sum;

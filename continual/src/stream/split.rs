@@ -1,9 +1,10 @@
 //! Data sets to experiences.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use inarch_core::Seed;
-use inarch_core::data::{Dataset, Example, few_shot};
+use inarch_core::data::{Dataset, Example, FeatureFile, few_shot};
 
 use super::config::{Order, StreamConfig, StreamKind};
 use super::experience::{Experience, Stream};
@@ -165,7 +166,7 @@ fn by_corruption(dataset: &Dataset, config: &StreamConfig, seed: Seed, folder: &
             test: corruption.domain(&dataset.test, folder, noise)?,
         });
     }
-    Ok(of_experiences(dataset.name.clone(), dataset.classes.clone(), experiences, config))
+    Ok(of_experiences((dataset.name.clone(), None), dataset.classes.clone(), experiences, config))
 }
 
 /// Each data set is an experience.
@@ -213,10 +214,17 @@ fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result
         ));
     }
     let name = datasets.iter().map(|dataset| dataset.name.as_str()).collect::<Vec<_>>().join("+");
-    Ok(of_experiences(name, classes, experiences, config))
+    // Several data sets are images; one alone may be a features file.
+    let features = datasets.first().and_then(|dataset| dataset.features.clone());
+    Ok(of_experiences((name, features), classes, experiences, config))
 }
 
-fn of_experiences(name: String, classes: Vec<String>, experiences: Vec<Experience>, config: &StreamConfig) -> Stream {
+fn of_experiences(
+    (name, features): (String, Option<Arc<FeatureFile>>),
+    classes: Vec<String>,
+    experiences: Vec<Experience>,
+    config: &StreamConfig,
+) -> Stream {
     let all = |split: fn(&Experience) -> &Vec<Example>| experiences.iter().flat_map(split).cloned().collect();
     let dataset = Dataset {
         name,
@@ -224,7 +232,7 @@ fn of_experiences(name: String, classes: Vec<String>, experiences: Vec<Experienc
         train: all(|experience| &experience.train),
         val: Vec::new(),
         test: all(|experience| &experience.test),
-        features: None,
+        features,
         ignored_files: 0,
     };
     Stream { classes, experiences, labels: config.label_space(), chunk: config.chunk, dataset }

@@ -115,7 +115,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Judges an update.
+    /// Judges an update. A first version, which nothing is compared with, is judged by size and time alone.
     pub(crate) fn judge(&self, evidence: &Evidence) -> Verdict {
         let mut classes: Vec<String> = evidence.answers.iter().map(|(class, ..)| class.clone()).collect();
         classes.sort();
@@ -132,28 +132,36 @@ impl Gate {
         let share = |right: &[bool]| right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64;
         let (old, new, flips) = (share(&before), share(&after), negative_flips(&before, &after));
         let rule = |name: &str, passed: bool, found: String| Rule { name: name.into(), passed, found };
-        let mut rules = vec![
-            rule(
-                "class_drop",
-                fallen.is_empty(),
-                match &fallen[..] {
-                    [] => {
-                        format!("no class of {} fell by more than {:.1} points", classes.len(), 100.0 * self.class_drop)
-                    }
-                    fallen => fallen.join("; "),
-                },
-            ),
-            rule(
-                "accuracy_drop",
-                old - new <= self.accuracy_drop + 1e-12,
-                format!("{:.1} % before, {:.1} % after, over {} samples", 100.0 * old, 100.0 * new, before.len()),
-            ),
-            rule(
-                "negative_flips",
-                flips <= self.negative_flips + 1e-12,
-                format!("{:.1} % of the answers turned from right to wrong", 100.0 * flips),
-            ),
-        ];
+        let mut rules = if evidence.answers.is_empty() {
+            Vec::new()
+        } else {
+            vec![
+                rule(
+                    "class_drop",
+                    fallen.is_empty(),
+                    match &fallen[..] {
+                        [] => {
+                            format!(
+                                "no class of {} fell by more than {:.1} points",
+                                classes.len(),
+                                100.0 * self.class_drop
+                            )
+                        }
+                        fallen => fallen.join("; "),
+                    },
+                ),
+                rule(
+                    "accuracy_drop",
+                    old - new <= self.accuracy_drop + 1e-12,
+                    format!("{:.1} % before, {:.1} % after, over {} samples", 100.0 * old, 100.0 * new, before.len()),
+                ),
+                rule(
+                    "negative_flips",
+                    flips <= self.negative_flips + 1e-12,
+                    format!("{:.1} % of the answers turned from right to wrong", 100.0 * flips),
+                ),
+            ]
+        };
         for (name, before, after) in &evidence.zero_shot {
             let found = format!("on `{name}` {:.1} % before, {:.1} % after", 100.0 * before, 100.0 * after);
             rules.push(rule("zero_shot_drop", before - after <= self.zero_shot_drop + 1e-12, found));
