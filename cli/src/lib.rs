@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod published;
 mod test_time;
+mod versions;
 
 use std::process::ExitCode;
 

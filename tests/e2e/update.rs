@@ -172,3 +172,23 @@ fn memories_are_kept_apart_from_other_backbones_and_other_eyes() {
     let drift = program.json(&["memory", "drift", "camera", "-b", "pocket", "-d", &old, "--state", "drift.json"]);
     assert!(drift["drifted"].is_boolean() && program.path("drift.json").is_file());
 }
+
+#[test]
+fn an_alias_of_the_registry_is_brought_up_to_date() {
+    let program = Program::new();
+    let (old, new) = (part(&program, "old", &OLD, 0, 1), part(&program, "new", &NEW, 0, 1));
+    let first = program.json(&update("shop@prod", &old, &["--init", "rail"]));
+    assert_eq!(first["version"], "shop@1");
+    let refused = program.run(&update("shop@prod", &new, &[LENIENT, &["--set", "gate.most_bytes=10"]].concat()));
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    let second = program.json(&update("shop@prod", &new, LENIENT));
+    assert_eq!((second["version"].as_str(), second["parent"].as_str()), (Some("shop@2"), Some("shop@1")));
+    let image = inarch_core::file::list(&Path::new(&new).join("test/dress")).expect("images")[0].display().to_string();
+    let answer = |adapter: &str| program.json(&["predict", "-b", "pocket", "-a", adapter, &image])["images"].clone();
+    assert_eq!(answer("shop@prod"), answer("shop@2"));
+    assert_ne!(answer("shop@prod"), answer("shop@1"));
+    assert!(ids(&program, "shop@prod").iter().any(|id| id.starts_with("new/")), "the memory is published with it");
+    // What moved meanwhile is not overwritten: a version itself is no target.
+    program.fail(&update("shop@1", &new, LENIENT), 1, &["never changes"]);
+    program.fail(&update("nobody@prod", &new, &[]), 1, &["nobody"]);
+}

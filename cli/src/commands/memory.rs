@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{
-    Content, DriftConfig, DriftMonitor, Fingerprint, FolderVersions, ForgetRequest, Key, Memory, MemoryConfig,
-    MemoryStore, Sample, Versions as _, forget,
+    Content, DriftConfig, DriftMonitor, Fingerprint, ForgetRequest, Key, Memory, MemoryConfig, MemoryStore, Sample,
+    Versions as _, forget,
 };
 use inarch_core::data::{Source, open_dataset};
 use inarch_core::image::OnBadImage;
@@ -20,6 +20,7 @@ use crate::error::CommandError;
 use crate::home::home;
 use crate::output::{Output, table};
 use crate::progress::Bars;
+use crate::versions::AnyVersions;
 
 pub(crate) fn run(args: &MemoryArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     match &args.command {
@@ -75,8 +76,9 @@ fn open(target: &MemoryTarget) -> Result<Memory, CommandError> {
     if path.is_file() {
         return Ok(Memory::load(path, key.as_ref())?);
     }
-    if path.is_dir() {
-        let version = FolderVersions.open(&target.memory)?;
+    if path.is_dir() || target.memory.contains('@') {
+        let versions = AnyVersions::new();
+        let version = versions.open(&target.memory)?;
         return version.memory(key.as_ref())?.ok_or_else(|| {
             CommandError::usage(
                 format!("version `{}` has no memory", version.name),
@@ -224,7 +226,7 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
         purge: args.purge,
         memory_only: args.memory_only,
     };
-    let report = forget(&backbone, &FolderVersions, &request, bars.control())?;
+    let report = forget(&backbone, &AnyVersions::new(), &request, bars.control())?;
     output.result(&report, || {
         let influence = match (report.influence_removed, report.residual) {
             (true, Some(residual)) => format!("the adapter is the one without them (summed anew: difference {residual:.1e})"),

@@ -1,6 +1,6 @@
 //! `inarch merge`: join updates that were made apart.
 
-use inarch_continual::{FolderVersions, MergeReport, MergeRequest, merge};
+use inarch_continual::{MergeReport, MergeRequest, merge};
 use inarch_peft::Combination;
 
 use super::update::{now, read_key};
@@ -9,6 +9,7 @@ use crate::backbones;
 use crate::error::CommandError;
 use crate::output::{Output, percent};
 use crate::progress::Bars;
+use crate::versions::AnyVersions;
 
 pub(crate) fn run(args: &MergeArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let control = bars.control();
@@ -25,7 +26,7 @@ pub(crate) fn run(args: &MergeArgs, bars: &Bars, output: &Output) -> Result<(), 
         key: key.as_ref(),
         time: now(),
     };
-    let report = merge(&backbone, &FolderVersions, &request, control)?;
+    let report = merge(&backbone, &AnyVersions::new(), &request, control)?;
     output.result(&report, || text(&report));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use inarch_continual::{FolderVersions, Key, UpdateRecipe, UpdateReport, UpdateRequest, update};
+use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, update};
 use inarch_core::data::open_dataset;
 use inarch_core::file;
 use inarch_recipes::BadImagePolicy;
@@ -12,6 +12,7 @@ use crate::backbones;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
+use crate::versions::AnyVersions;
 
 pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let control = bars.control();
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
         if_drift: args.if_drift,
         policy: BadImagePolicy::from(args.on_bad_image).into(),
     };
-    let report = update(&backbone, &FolderVersions, &request, control)?;
+    let report = update(&backbone, &AnyVersions::new(), &request, control)?;
     output.result(&report, || text_of(&report, &args.version.backbone));
     match &report.verdict {
         Some(verdict) if !verdict.passed => Err(inarch_continual::Error::Gate(verdict.broken()).into()),
