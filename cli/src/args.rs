@@ -1,5 +1,6 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+mod fleet;
 mod registry;
 
 use std::num::NonZeroUsize;
@@ -9,6 +10,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+pub(crate) use fleet::*;
 pub(crate) use registry::*;
 
 /// Adapt a frozen vision-language backbone to your own domain.
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Backbone(BackboneArgs),
     /// Adapters as named versions that never change
     Registry(RegistryArgs),
+    /// Follow a channel as a device of a fleet: verify, self-test, activate, or roll back
+    Agent(AgentArgs),
     /// Devices, features, versions, and what is missing
     Doctor,
 }

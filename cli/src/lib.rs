@@ -55,6 +55,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),
         Command::Registry(args) => commands::registry::run(&args, output),
+        Command::Agent(args) => commands::agent::run(&args, output),
         Command::Doctor => commands::doctor::run(output),
     }
 }

@@ -4,6 +4,7 @@ mod adapters;
 mod compare;
 mod errors;
 mod features;
+mod fleet;
 mod pairs;
 mod program;
 mod real_images;
