@@ -1,8 +1,10 @@
 //! The one test binary: every folder and file of tests is a module of it.
 
+mod continual;
 mod contract;
 mod e2e;
 mod parity;
+mod serve;
 mod sites;
 mod support;
 

@@ -79,7 +79,7 @@ pub(crate) fn load(adapters: &[PathBuf], backbone: &Backbone) -> Result<Vec<Arti
 }
 
 /// Class names from the command line, where a comma too many or a name given twice is easily overlooked.
-fn check_names(classes: &[String]) -> Result<(), CommandError> {
+pub(crate) fn check_names(classes: &[String]) -> Result<(), CommandError> {
     let mut seen = HashSet::new();
     for class in classes {
         if class.trim().is_empty() {

@@ -1,7 +1,11 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+mod continual;
+mod convert;
+mod data_sets;
 mod fleet;
 mod registry;
+mod serve;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,8 +14,14 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+pub(crate) use self::convert::{ConvertArgs, TargetFormat};
+pub(crate) use self::data_sets::{CropArgs, DataSetsArgs, DataSetsCommand};
+use crate::commands::corrupt::CorruptArgs;
+use crate::test_time::TestTimeArgs;
+pub(crate) use continual::*;
 pub(crate) use fleet::*;
 pub(crate) use registry::*;
+pub(crate) use serve::{LogFormat, ServeArgs};
 
 /// Adapt a frozen vision-language backbone to your own domain.
 #[derive(Debug, Parser)]
@@ -38,12 +48,26 @@ pub(crate) enum Command {
     Predict(PredictArgs),
     /// Write features of images or texts
     Encode(EncodeArgs),
+    /// Make a damaged copy of a data set, to test robustness
+    Corrupt(CorruptArgs),
     /// Merge trained adapters into one, by weights
     Combine(CombineArgs),
+    /// Bring a published adapter up to date with new data, past a gate
+    Update(UpdateArgs),
+    /// Measure continual-learning strategies over a stream of experiences
+    Stream(StreamArgs),
+    /// The rehearsal memory
+    Memory(MemoryArgs),
+    /// Join updates that were made apart
+    Merge(MergeArgs),
     /// Read an adapter of another program, or write one for it
     Convert(ConvertArgs),
     /// Train a backbone from image-text pairs, or adapt one to them
     Pretrain(PretrainArgs),
+    /// Serve a backbone and many adapters over HTTP, with a web page
+    Serve(ServeArgs),
+    /// Make data sets
+    Data(DataSetsArgs),
     /// What can be adapted
     Backbone(BackboneArgs),
     /// Adapters as named versions that never change
@@ -127,7 +151,7 @@ pub(crate) struct DemoArgs {
 pub(crate) struct FitArgs {
     /// A recipe file; options override what it says
     pub(crate) recipe: Option<PathBuf>,
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: Option<String>,
     #[command(flatten)]
@@ -159,7 +183,7 @@ pub(crate) struct FitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     #[command(flatten)]
@@ -194,7 +218,7 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     /// Adapter: a folder that `inarch fit` or Hugging Face PEFT wrote, or NAME, NAME@ALIAS, NAME@VERSION of the registry;
@@ -214,13 +238,15 @@ pub(crate) struct EvalArgs {
     /// Template set or one template, for zero-shot; an adapter brings its own
     #[arg(long, default_value = "single", value_name = "TEMPLATES", conflicts_with = "adapter")]
     pub(crate) templates: String,
+    #[command(flatten)]
+    pub(crate) test_time: TestTimeArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images
+    /// Images, or features files of images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes, separated by commas; those of the adapter when absent
@@ -235,6 +261,8 @@ pub(crate) struct PredictArgs {
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
+    #[command(flatten)]
+    pub(crate) test_time: TestTimeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -261,7 +289,7 @@ pub(crate) struct EncodeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CombineArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     /// Adapters: folders that `inarch fit` wrote, or names in the registry
@@ -313,35 +341,6 @@ impl From<MergeArg> for Merge {
             MergeArg::DareTies => Self::DareTies,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ConvertArgs {
-    /// Folder of the adapter
-    #[arg(value_name = "FROM")]
-    pub(crate) source: PathBuf,
-    /// Folder to write
-    #[arg(value_name = "TO")]
-    pub(crate) target: PathBuf,
-    /// What it is
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub(crate) from: AdapterFormat,
-    /// What it shall be
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub(crate) to: AdapterFormat,
-    /// The backbone it belongs to
-    #[arg(short = 'b', long, value_name = "BACKBONE")]
-    pub(crate) backbone: String,
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum AdapterFormat {
-    /// A folder that `inarch fit` wrote
-    Inarch,
-    /// A folder of Hugging Face PEFT: LoRA, rsLoRA, DoRA, VeRA, IA3, LoHa or LoKr on `transformers.CLIPModel`
-    Peft,
 }
 
 #[derive(Debug, Args)]

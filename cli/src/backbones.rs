@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use inarch_core::backbone::Backbone;
-use inarch_core::checkpoint::open_backbone;
+use inarch_core::checkpoint::{open_backbone, open_embeddings};
 use inarch_core::{Digest, file};
 use inarch_recipes::pocket;
 
@@ -20,17 +20,24 @@ pub(crate) struct Known {
 /// The backbones that need no download.
 pub(crate) const KNOWN: [Known; 1] = [Known { name: pocket::NAME, about: pocket::ABOUT }];
 
-/// Opens a backbone: a name, a folder in the Hugging Face or OpenCLIP layout, or a weights file.
+/// What stands before the features file of texts that takes the place of a backbone's weights.
+const EMBEDDINGS: &str = "embeddings:";
+
+/// Opens a backbone: a name, a folder in the Hugging Face or OpenCLIP layout, a weights file, or `embeddings:` and a
+/// features file of texts.
 ///
 /// # Errors
 /// An unknown name, or whatever is wrong with the files.
 pub(crate) fn open(backbone: &str, device: &Device) -> Result<Backbone, CommandError> {
     let path = locate(backbone)?;
-    Ok(open_backbone(&path, device)?)
+    Ok(if backbone.starts_with(EMBEDDINGS) { open_embeddings(&path, device)? } else { open_backbone(&path, device)? })
 }
 
 /// The folder or file of a backbone; one that ships with the program is unpacked once.
 pub(crate) fn locate(backbone: &str) -> Result<PathBuf, CommandError> {
+    if let Some(path) = backbone.strip_prefix(EMBEDDINGS) {
+        return Ok(PathBuf::from(path));
+    }
     let path = Path::new(backbone);
     if path.exists() {
         return Ok(path.to_path_buf());

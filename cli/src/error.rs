@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use inarch_continual::Error as ContinualError;
 use inarch_core::Error as CoreError;
 use inarch_peft::{Error as PeftError, MANIFEST_FILE};
 use inarch_recipes::Error as RecipeError;
 use inarch_registry::Error as RegistryError;
+use inarch_serve::Error as ServeError;
 
 /// What kind of fault it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,11 @@ impl CommandError {
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// What happened.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -118,6 +125,31 @@ impl From<PeftError> for CommandError {
     }
 }
 
+impl From<ContinualError> for CommandError {
+    fn from(error: ContinualError) -> Self {
+        let message = error.to_string();
+        match error {
+            ContinualError::Core(error) => error.into(),
+            ContinualError::Peft(error) => error.into(),
+            ContinualError::Recipe(error) => error.into(),
+            ContinualError::Stale { .. } => Self {
+                kind: Kind::Refused,
+                message,
+                hints: vec!["use the backbone that the memory was made with, or start a new memory".into()],
+            },
+            ContinualError::CannotForget { .. } | ContinualError::Gate(_) => {
+                Self { kind: Kind::Refused, message, hints: Vec::new() }
+            }
+            ContinualError::Sealed { .. } => Self {
+                kind: Kind::Usage,
+                message,
+                hints: vec!["`--key FILE` names the file that `inarch memory key FILE` made".into()],
+            },
+            _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
+        }
+    }
+}
+
 impl From<RecipeError> for CommandError {
     fn from(error: RecipeError) -> Self {
         let message = error.to_string();
@@ -125,6 +157,23 @@ impl From<RecipeError> for CommandError {
             RecipeError::Core(error) => error.into(),
             RecipeError::Peft(error) => error.into(),
             RecipeError::Recipe { .. } => Self { kind: Kind::Usage, message, hints: Vec::new() },
+            _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
+        }
+    }
+}
+
+impl From<ServeError> for CommandError {
+    fn from(error: ServeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ServeError::Core(error) => error.into(),
+            ServeError::Peft(error) => error.into(),
+            ServeError::UnknownModel { reference, candidates } => {
+                Self { kind: Kind::Usage, message, hints: suggestions(&reference, &candidates) }
+            }
+            ServeError::Listen { .. } => {
+                Self { kind: Kind::Failed, message, hints: vec!["`--port 0` takes a free port".into()] }
+            }
             _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
         }
     }

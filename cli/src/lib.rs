@@ -10,6 +10,8 @@ mod home;
 mod output;
 mod progress;
 mod published;
+mod test_time;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -50,9 +52,16 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Compare(args) => commands::compare::run(&args, bars, output),
         Command::Predict(args) => commands::predict::run(&args, bars, output),
         Command::Encode(args) => commands::encode::run(&args, bars, output),
+        Command::Corrupt(args) => commands::corrupt::run(&args, bars, output),
         Command::Combine(args) => commands::combine::run(&args, output),
+        Command::Update(args) => commands::update::run(&args, bars, output),
+        Command::Stream(args) => commands::stream::run(&args, bars, output),
+        Command::Memory(args) => commands::memory::run(&args, bars, output),
+        Command::Merge(args) => commands::merge::run(&args, bars, output),
         Command::Convert(args) => commands::convert::run(&args, output),
+        Command::Data(args) => commands::data_sets::run(&args, output),
         Command::Pretrain(args) => commands::pretrain::run(&args, bars, output),
+        Command::Serve(args) => commands::serve::run(&args, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),
         Command::Registry(args) => commands::registry::run(&args, output),
         Command::Agent(args) => commands::agent::run(&args, output),

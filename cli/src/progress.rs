@@ -20,6 +20,12 @@ static HANDLER: LazyLock<()> = LazyLock::new(|| {
     let _ = installed;
 });
 
+/// What Ctrl-C and a termination signal set.
+pub(crate) fn stop_signal() -> &'static AtomicBool {
+    LazyLock::force(&HANDLER);
+    &STOP
+}
+
 /// The bar of the current stage.
 pub(crate) struct Bars {
     bar: Mutex<Option<ProgressBar>>,
@@ -32,8 +38,7 @@ impl Bars {
 
     /// What runs are given to report to and to be stopped by.
     pub(crate) fn control(&self) -> Control<'_> {
-        LazyLock::force(&HANDLER);
-        Control { progress: self, stop: &STOP }
+        Control { progress: self, stop: stop_signal() }
     }
 
     /// Takes the bar off the screen.

@@ -87,6 +87,14 @@ pub fn list(path: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(paths)
 }
 
+/// Gives a file or folder another name, on the same file system.
+///
+/// # Errors
+/// [`Error::Io`] naming the old path.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io("rename", from))
+}
+
 /// Removes a file.
 ///
 /// # Errors

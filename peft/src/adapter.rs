@@ -4,11 +4,13 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearSite, NormBase, NormSite, Pass, Scores, Sites, Tower,
+    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass, Scores,
+    Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
+use crate::analytic::*;
 use crate::branch::*;
 use crate::compose::*;
 use crate::error::Result;
@@ -52,6 +54,16 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.bound_to_classes(),)* }
             }
 
+            /// See [`Method::open_to_classes`].
+            pub fn open_to_classes(&self) -> bool {
+                match self { $(Self::$variant(config) => config.open_to_classes(),)* }
+            }
+
+            /// See [`Method::analytic`].
+            pub fn analytic(&self) -> Option<&dyn Analytic> {
+                match self { $(Self::$variant(config) => config.analytic(),)* }
+            }
+
             /// See [`Method::starts_as_zero_shot`].
             pub fn starts_as_zero_shot(&self) -> bool {
                 match self { $(Self::$variant(config) => config.starts_as_zero_shot(),)* }
@@ -80,6 +92,19 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.needs_support(),)* }
             }
 
+            /// See [`Method::resolved`].
+            ///
+            /// # Errors
+            /// Something outside of the settings that cannot be read.
+            pub fn resolved(&self, backbone: &Backbone) -> Result<Self> {
+                Ok(match self { $(Self::$variant(config) => Self::$variant(config.resolved(backbone)?),)* })
+            }
+
+            /// See [`Method::black_box`].
+            pub fn black_box(&self) -> bool {
+                match self { $(Self::$variant(config) => config.black_box(),)* }
+            }
+
             /// See [`Method::trainable`].
             pub fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
                 match self { $(Self::$variant(config) => config.trainable(backbone, classes, images),)* }
@@ -88,8 +113,11 @@ macro_rules! methods {
             /// A fresh adapter.
             ///
             /// # Errors
-            /// A setting outside its domain.
+            /// A setting outside its domain, or a method that enters a tower for a backbone without towers.
             pub fn init(&self, start: &Start<'_>) -> Result<Adapter> {
+                if !self.black_box() {
+                    start.backbone.need_towers(&format!("method `{}`", self.name()))?;
+                }
                 Ok(match self { $(Self::$variant(config) => Adapter::$variant(config.init(start)?),)* })
             }
         }
@@ -207,8 +235,22 @@ methods! {
     TipAdapter(TipAdapterConfig => TipAdapter): "tip-adapter",
     /// A cache of training images with trained keys.
     TipAdapterF(TipAdapterFConfig => TipAdapterF): "tip-adapter-f",
+    /// Class means.
+    SimpleCil(SimpleCilConfig => LinearProbe): "simple-cil",
+    /// A ridge over random features.
+    RanPac(RanPacConfig => Ridge): "ranpac",
+    /// A ridge over random features, of given weight.
+    Acil(AcilConfig => Ridge): "acil",
+    /// A ridge that holds on to zero-shot and leaves other classes to it.
+    Rail(RailConfig => Ridge): "rail",
+    /// A kernel ridge over stored features.
+    RailDual(RailDualConfig => KernelRidge): "rail-dual",
+    /// Distances under class covariances.
+    Fecam(FecamConfig => Fecam): "fecam",
     /// Several adapters at once.
     Stack(StackConfig => Stack): "stack",
+    /// A learned mixture of several adapters.
+    Fusion(FusionConfig => Fusion): "fusion",
 }
 
 impl Adapter {
@@ -229,6 +271,14 @@ impl Sites for Adapter {
 
     fn needs_all_tokens(&self, tower: Tower) -> bool {
         self.sites().needs_all_tokens(tower)
+    }
+
+    fn touched(&self) -> Touched {
+        self.sites().touched()
+    }
+
+    fn linear_change(&self, at: LinearSite) -> LinearChange {
+        self.sites().linear_change(at)
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

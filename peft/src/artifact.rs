@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use inarch_core::backbone::{Backbone, Pass, values};
+use burn::tensor::{Tensor, TensorData};
+use inarch_core::backbone::{Backbone, BackboneHandle, Pass, Tower, values};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
 use inarch_core::image::Preprocess;
 use inarch_core::text::Template;
@@ -148,7 +149,7 @@ impl Artifact {
                     mismatch("backbone", backbone.digest().short(), part.manifest.backbone.digest.short()).into()
                 );
             }
-            if part.manifest.method.bound_to_classes() {
+            if part.manifest.method.bound_to_classes() || part.manifest.method.open_to_classes() {
                 let known = bound.get_or_insert(part);
                 if known.manifest.classes != part.manifest.classes {
                     let [expected, found] = [known, part].map(|part| part.manifest.classes.join(", "));
@@ -247,7 +248,11 @@ impl Artifact {
     ///
     /// # Errors
     /// [`Error::UnknownClass`] for a class-bound method.
-    pub fn classifier<'a>(&self, backbone: &'a Backbone, classes: Option<&[String]>) -> Result<Classifier<'a>> {
+    pub fn classifier<'a>(
+        &self,
+        backbone: impl Into<BackboneHandle<'a>>,
+        classes: Option<&[String]>,
+    ) -> Result<Classifier<'a>> {
         let Manifest { method, classes: trained, .. } = &self.manifest;
         Classifier::adapted(backbone, method, trained, classes.unwrap_or(trained), &self.templates()?)
     }
@@ -296,6 +301,23 @@ fn probe(
     templates: &[Template],
     count: usize,
 ) -> Result<Vec<f32>> {
+    let free = PROBE_TEXTS.map(String::from);
+    let classes = if trained.is_empty() { &free[..] } else { &trained[..count.min(trained.len())] };
+    let classifier = Classifier::adapted(backbone, method, trained, classes, templates)?;
+    let sites = adapter.sites();
+    let pass = Pass::evaluate();
+    let image = match backbone.has_towers() {
+        true => backbone.encode_image(probe_pixels(backbone)?, sites, &pass),
+        false => sites.feature(Tower::Image, probe_features(backbone), &pass),
+    };
+    let condition = inarch_core::backbone::normalise(image.clone());
+    let pass = Pass { condition: sites.conditions_text().then_some(&condition), ..pass };
+    let text = classifier.text(classifier.start(sites), sites, &pass);
+    Ok(values(classifier.logits(&image, &text, sites, &pass)))
+}
+
+/// Two smooth synthetic images, `[2, 3, size, size]`.
+fn probe_pixels(backbone: &Backbone) -> Result<Tensor<4>> {
     let size = backbone.spec().image.size;
     let mut data = Vec::with_capacity(2 * 3 * size * size);
     for image in 0..2 {
@@ -308,15 +330,12 @@ fn probe(
             }
         }
     }
-    let pixels = backbone.pixels(data, [2, 3, size, size])?;
-    let free = PROBE_TEXTS.map(String::from);
-    let classes = if trained.is_empty() { &free[..] } else { &trained[..count.min(trained.len())] };
-    let classifier = Classifier::adapted(backbone, method, trained, classes, templates)?;
-    let sites = adapter.sites();
-    let pass = Pass::evaluate();
-    let image = backbone.encode_image(pixels, sites, &pass);
-    let condition = inarch_core::backbone::normalise(image.clone());
-    let pass = Pass { condition: sites.conditions_text().then_some(&condition), ..pass };
-    let text = classifier.text(classifier.start(sites), sites, &pass);
-    Ok(values(classifier.logits(&image, &text, sites, &pass)))
+    Ok(backbone.pixels(data, [2, 3, size, size])?)
+}
+
+/// Two smooth synthetic features, `[2, dim]`.
+fn probe_features(backbone: &Backbone) -> Tensor<2> {
+    let dim = backbone.spec().dim;
+    let value = |at: usize| ((at % dim * (1 + at / dim)) as f32 / dim as f32 * std::f32::consts::TAU).sin() + 0.1;
+    Tensor::from_data(TensorData::new((0..2 * dim).map(value).collect::<Vec<_>>(), [2, dim]), backbone.device())
 }

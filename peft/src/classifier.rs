@@ -1,7 +1,7 @@
 //! Class names to scores: the one path that zero-shot, training and evaluation share.
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Frozen, Partial, Pass, Scores, Sites, Tower, normalise};
+use inarch_core::backbone::{BackboneHandle, Frozen, Partial, Pass, Scores, Sites, Tower, normalise};
 use inarch_core::text::Template;
 
 use crate::adapter::MethodConfig;
@@ -17,7 +17,7 @@ const ROWS: usize = 256;
 /// section 3.1.4).
 #[derive(Debug, Clone)]
 pub struct Classifier<'a> {
-    backbone: &'a Backbone,
+    backbone: BackboneHandle<'a>,
     classes: Vec<String>,
     templates: Vec<Template>,
     rows: Vec<Vec<u32>>,
@@ -38,22 +38,16 @@ impl<'a> Classifier<'a> {
     ///
     /// # Errors
     /// No class, no template, or a prompt that does not fit into the backbone's context.
-    pub fn zero_shot(backbone: &'a Backbone, classes: &[String], templates: &[Template]) -> Result<Self> {
+    pub fn zero_shot(
+        backbone: impl Into<BackboneHandle<'a>>,
+        classes: &[String],
+        templates: &[Template],
+    ) -> Result<Self> {
+        let backbone = backbone.into();
         if classes.is_empty() || templates.is_empty() {
             return Err(inarch_core::Error::invalid("classes and templates", "at least one of each is needed").into());
         }
-        let texts: Vec<String> =
-            classes.iter().flat_map(|class| templates.iter().map(move |template| template.fill(class))).collect();
-        let tokens = backbone.tokenizer().encode(&texts)?;
-        if let Some(at) = tokens.iter().position(|tokens| tokens.truncated) {
-            // A class name that is cut could read like another one.
-            let reason = format!(
-                "longer than the {} tokens of this backbone: shorten the class name or the template",
-                backbone.spec().text.context
-            );
-            return Err(inarch_core::Error::invalid(format!("prompt `{}`", texts[at]), reason).into());
-        }
-        let rows = tokens.into_iter().map(|tokens| tokens.ids).collect();
+        let rows = backbone.prompts(classes, templates)?;
         Ok(Self { backbone, classes: classes.to_vec(), templates: templates.to_vec(), rows, known: None, prior: None })
     }
 
@@ -63,17 +57,17 @@ impl<'a> Classifier<'a> {
     /// # Errors
     /// [`Error::UnknownClass`] when the adapter has a row for each class and not for this one.
     pub fn adapted(
-        backbone: &'a Backbone,
+        backbone: impl Into<BackboneHandle<'a>>,
         config: &MethodConfig,
         trained: &[String],
         classes: &[String],
         templates: &[Template],
     ) -> Result<Self> {
-        let own = config.templates()?;
-        let mut classifier = Self::zero_shot(backbone, classes, if own.is_empty() { templates } else { &own })?;
+        let (backbone, own) = (backbone.into(), config.templates()?);
+        let mut classifier = Self::zero_shot(backbone.clone(), classes, if own.is_empty() { templates } else { &own })?;
         classifier.prior = match config.prior() {
             Prior::None => None,
-            Prior::Run => Some(Self::zero_shot(backbone, classes, templates)?.mean_features()),
+            Prior::Run => Some(Self::zero_shot(backbone.clone(), classes, templates)?.mean_features()),
             Prior::Own(own) => Some(Self::zero_shot(backbone, classes, &own)?.mean_features()),
         };
         if config.bound_to_classes() {
@@ -86,6 +80,9 @@ impl<'a> Classifier<'a> {
                 })
             };
             classifier.known = Some(classes.iter().map(row).collect::<Result<_>>()?);
+        } else if config.open_to_classes() {
+            let row = |class: &String| trained.iter().position(|known| known == class).unwrap_or(Pass::OTHER);
+            classifier.known = Some(classes.iter().map(row).collect());
         }
         Ok(classifier)
     }

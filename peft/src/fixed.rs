@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-/// The last part of the path of a fixed tensor, by which files and optimizers tell it from a trained one.
+/// A part of the path of every fixed tensor, by which files and optimizers tell it from a trained one.
 const FIELD: &str = "fixed";
 
 /// A stored tensor without a gradient: cached keys, random projections, statistics. Saved as `<path>.fixed`.
@@ -26,5 +26,5 @@ impl<const D: usize> Fixed<D> {
 
 /// Whether a parameter of this path is stored but not trained.
 pub(crate) fn is_fixed(path: &str) -> bool {
-    path == FIELD || path.rsplit_once('.').is_some_and(|(_, last)| last == FIELD)
+    path.split('.').any(|part| part == FIELD)
 }

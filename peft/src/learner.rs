@@ -130,6 +130,8 @@ pub struct Guide {
     pub loss: Tensor<1>,
     /// How much of the conflicting part is taken out.
     pub strength: f64,
+    /// Whether all parameters count as one tensor.
+    pub whole: bool,
 }
 
 /// Mean cross entropy `[1]` of scores `[rows, classes]`.

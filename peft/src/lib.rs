@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod analytic;
 mod artifact;
 mod branch;
 mod classifier;
@@ -24,6 +25,7 @@ mod parameters;
 mod tokens;
 
 pub use adapter::{Adapter, METHODS, MethodConfig};
+pub use analytic::*;
 pub use artifact::{Artifact, BackboneRef, MANIFEST_FILE, Manifest, Provenance, SCHEMA, SelfTest, TENSORS_FILE};
 pub use branch::*;
 pub use classifier::{ClassText, Classifier};
@@ -31,7 +33,7 @@ pub use compose::*;
 pub use error::{Error, Result};
 pub use feature::*;
 pub use fixed::Fixed;
-pub use foreign::{PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, read_peft, write_peft};
+pub use foreign::{Import, ImportFormat, PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, import, read_peft, write_peft};
 pub use learner::{Averaging, Guide, Learner, Loss, Step, cross_entropy};
 pub use linear::*;
 pub use logits::*;

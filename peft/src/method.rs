@@ -10,6 +10,7 @@ use inarch_core::text::Template;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::analytic::Analytic;
 use crate::error::Result;
 use crate::learner::Learner;
 use crate::parameters::Parameters;
@@ -40,6 +41,17 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
         false
     }
 
+    /// Whether the adapter has a row for each of its classes and answers for any other one too; those are marked by
+    /// [`Pass::OTHER`](inarch_core::backbone::Pass::OTHER).
+    fn open_to_classes(&self) -> bool {
+        false
+    }
+
+    /// The method as a function of sums over samples, if it is one.
+    fn analytic(&self) -> Option<&dyn Analytic> {
+        None
+    }
+
     /// The prompts that this method brings along, in place of the run's templates; empty for none.
     ///
     /// # Errors
@@ -56,6 +68,20 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
     /// Where it can stand among other adapters.
     fn stacking(&self) -> Stacking {
         Stacking::Anywhere
+    }
+
+    /// The same settings with everything that they refer to and that is not in them, before a run: what is recorded.
+    ///
+    /// # Errors
+    /// Something that cannot be read.
+    fn resolved(&self, backbone: &Backbone) -> Result<Self> {
+        let _ = backbone;
+        Ok(self.clone())
+    }
+
+    /// Whether features alone suffice: it enters at pooled features or at scores, so that a closed model will do.
+    fn black_box(&self) -> bool {
+        false
     }
 
     /// Whether [`init`](Self::init) learns from the training images ([`Start::support`]).

@@ -139,6 +139,29 @@ impl Adapter {
         if faults.is_empty() { Ok(adapter) } else { Err(faults.join("; ")) }
     }
 
+    /// The tensors of `old` in the place of this fresh adapter's, where the number of classes has grown from `before` to
+    /// `after`: rows of known classes are kept, those of new classes stay fresh.
+    ///
+    /// # Errors
+    /// The tensor that has neither the same shape nor rows for classes.
+    pub fn grown_from(self, old: &Parameters, before: usize, after: usize, device: &Device) -> Result<Self, String> {
+        let mut merged = self.parameters();
+        for (name, fresh) in &mut merged {
+            let Some(kept) = old.get(name) else { return Err(format!("`{name}` is missing")) };
+            let rows = |shape: &[usize], classes: usize| (shape.first().copied().unwrap_or(1), classes.max(1));
+            let ((new_rows, after), (old_rows, before)) = (rows(&fresh.shape, after), rows(&kept.shape, before));
+            let by_class = new_rows % after == 0 && old_rows % before == 0 && new_rows / after == old_rows / before;
+            if fresh.shape == kept.shape {
+                fresh.data.clone_from(&kept.data);
+            } else if by_class && fresh.shape.get(1..) == kept.shape.get(1..) && old_rows <= new_rows {
+                fresh.data[..kept.data.len()].copy_from_slice(&kept.data);
+            } else {
+                return Err(format!("`{name}`: shape {:?} does not grow into {:?}", kept.shape, fresh.shape));
+            }
+        }
+        self.with_parameters(merged, device)
+    }
+
     /// The same adapter as plain values, for inference.
     #[must_use]
     pub fn without_autodiff(self) -> Self {

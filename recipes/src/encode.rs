@@ -137,12 +137,10 @@ fn encode_with(
 ) -> Result<ImageFeatures> {
     let dim = backbone.spec().dim;
     if let Some(file) = &dataset.features {
-        // Features from elsewhere may name their maker by any text; a digest that is not this one is a mistake.
-        let own = backbone.digest().to_string();
-        if file.backbone.starts_with("sha256:") && file.backbone != own {
+        if !backbone.made(&file.backbone) {
             return Err(inarch_core::Error::Refused {
                 what: format!("backbone of the features of `{}`", dataset.name),
-                expected: format!("{own} ({})", backbone.name()),
+                expected: format!("{} ({})", backbone.maker(), backbone.name()),
                 found: file.backbone.clone(),
             }
             .into());
@@ -164,6 +162,7 @@ fn encode_with(
         return Ok(ImageFeatures { entry: Entry::Feature, tokens: 1, dim, views: 1, values, kept, bad: Vec::new() });
     }
 
+    backbone.need_towers(&format!("data set `{}`", dataset.name))?;
     let count = match views {
         Views::Centre => 1,
         Views::Augmented { count, .. } => *count,

@@ -34,6 +34,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Faults of recipe and data, a diverged loss, or [`Error::Interrupted`] after the state was saved.
     pub fn fit(&self, recipe: &Recipe, folder: &Path) -> Result<(Artifact, FitReport)> {
+        let recipe = &Recipe { method: recipe.method.resolved(self.backbone)?, ..recipe.clone() };
         let seed = Seed::new(recipe.seed);
         let classes = &self.dataset.classes;
         let train = match recipe.shots {
@@ -69,6 +70,7 @@ impl<'a> Session<'a> {
             let reason = "it starts from images of known classes, and pairs have none".to_string();
             return Err(Error::Recipe { origin: format!("method {}", recipe.method.name()), reason });
         }
+        self.backbone.need_towers("contrastive training")?;
         let class_features = Tensor::zeros([1, self.backbone.spec().dim], self.backbone.device());
         let adapter = self.fresh(recipe, &class_features, None)?;
         let templates = recipe.templates.resolve()?;

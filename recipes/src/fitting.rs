@@ -12,17 +12,19 @@ use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
 use inarch_core::data::{Example, Source};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use inarch_core::{Seed, file};
-use inarch_peft::{Adapter, Loss, Parameters};
+use inarch_peft::{Adapter, Loss, Parameters, Step};
 
+use crate::companion::{Change, Companion, Moment};
 use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
-use crate::gradient::{accumulate, by_rate, guided};
+use crate::gradient::{accumulate, by_rate, copied, guided, guided_as_one};
 use crate::objective::{Images, Objective, Texts};
 use crate::parallel::{Shards, sharded_gradients, threads};
 use crate::recipe::Recipe;
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
 use crate::schedule::learning_rate;
 use crate::session::Session;
+use crate::task::views_of;
 
 /// Images in a shard of a step through the image tower.
 const SHARD: usize = 16;
@@ -38,6 +40,9 @@ pub(crate) struct Fitting<'a> {
     session: &'a Session<'a>,
     recipe: &'a Recipe,
     pub(crate) train: Vec<Example>,
+    /// How many of the examples the epochs go through; those behind are rehearsed by the companion.
+    fresh: usize,
+    companion: Option<&'a mut dyn Companion>,
     objective: Objective<'a>,
     adapter: Adapter,
     optimizer: ModuleOptimizer,
@@ -70,12 +75,19 @@ enum Part {
     Guide,
 }
 
+/// How a guide corrects.
+#[derive(Clone, Copy)]
+struct Strength {
+    strength: f64,
+    whole: bool,
+}
+
 impl Part {
     /// That loss, and the strength of the guide if there is one.
-    fn of(self, loss: Loss) -> (Tensor<1>, Option<f64>) {
+    fn of(self, loss: Loss) -> (Tensor<1>, Option<Strength>) {
         match (self, loss.guide) {
             (Self::Guide, Some(guide)) => (guide.loss, None),
-            (_, guide) => (loss.task, guide.map(|guide| guide.strength)),
+            (_, guide) => (loss.task, guide.map(|guide| Strength { strength: guide.strength, whole: guide.whole })),
         }
     }
 }
@@ -97,7 +109,9 @@ impl<'a> Fitting<'a> {
         Self {
             session,
             recipe,
+            fresh: train.len(),
             train,
+            companion: None,
             objective,
             adapter,
             optimizer: recipe.train.optimizer.build(),
@@ -110,6 +124,13 @@ impl<'a> Fitting<'a> {
             average: Parameters::new(),
             saved: Instant::now(),
         }
+    }
+
+    /// Lets a companion take part, with examples that it may add to batches.
+    pub(crate) fn with_companion(mut self, companion: &'a mut dyn Companion, rehearsal: Vec<Example>) -> Self {
+        self.train.extend(rehearsal);
+        self.companion = Some(companion);
+        self
     }
 
     /// Trains to the end; returns the seconds that went into work that is done once.
@@ -151,16 +172,21 @@ impl<'a> Fitting<'a> {
         (self.recipe.views > 0 && bytes <= STORE_BYTES).then_some(entry)
     }
 
-    /// The examples of each step of an epoch, from the current step on.
+    /// The examples of each step of an epoch, from the current step on; those that are rehearsed come last.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let order = self.seed.split("order").split(epoch).order(self.train.len());
-        let batch = self.recipe.train.batch.min(self.train.len());
+        let order = self.seed.split("order").split(epoch).order(self.fresh);
+        let batch = self.recipe.train.batch.min(self.fresh);
+        let rehearsed = |step: usize| {
+            let positions = self.companion.as_ref().map(|companion| companion.rehearse(step)).unwrap_or_default();
+            positions.into_iter().map(|position| self.fresh + position)
+        };
         order
             .chunks_exact(batch)
             .take(self.steps_per_epoch)
             .skip(self.step % self.steps_per_epoch)
             .take(self.steps - self.step)
-            .map(<[usize]>::to_vec)
+            .zip(self.step..)
+            .map(|(batch, step)| batch.iter().copied().chain(rehearsed(step)).collect())
             .collect()
     }
 
@@ -172,7 +198,7 @@ impl<'a> Fitting<'a> {
             0 if session.dataset.features.is_none() => self.steps.div_ceil(self.steps_per_epoch).clamp(1, FRESH_VIEWS),
             count => count.max(1),
         };
-        let views = training_views(self.recipe, count);
+        let views = views_of(self.recipe, count);
         let store = |entry: Entry| session.frozen(entry, &self.train, &views);
         let stored = store(entry)?;
         // The same pooled features serve as frozen ones when the tower is left alone.
@@ -207,7 +233,7 @@ impl<'a> Fitting<'a> {
     fn run_images(&mut self, run: &SavedRun) -> Result<f64> {
         let session = self.session;
         let loader = Loader::new(session.backbone.preprocess().clone())?
-            .with_batch_size(self.recipe.train.batch.min(self.train.len()))
+            .with_batch_size(self.batches(self.step / self.steps_per_epoch).first().map_or(1, Vec::len))
             .with_prefetch(4)
             .with_on_bad_image(session.policy)
             .with_cache_bytes(CACHE_BYTES);
@@ -316,15 +342,24 @@ impl<'a> Fitting<'a> {
     }
 
     /// The gradients of the task's loss, corrected by the guide's where there is one.
-    fn guided(&self, take: impl Fn(Part) -> (GradientsParams, f32, Option<f64>)) -> (GradientsParams, f32) {
+    fn guided(&self, take: impl Fn(Part) -> (GradientsParams, f32, Option<Strength>)) -> (GradientsParams, f32) {
         let (task, value, strength) = take(Part::Task);
-        let Some(strength) = strength else { return (task, value) };
+        let Some(Strength { strength, whole }) = strength else { return (task, value) };
         let (guide, _, _) = take(Part::Guide);
-        (guided(&self.adapter, task, guide, strength), value)
+        let correct = if whole { guided_as_one } else { guided };
+        (correct(&self.adapter, task, guide, strength), value)
     }
 
     fn loss(&self, images: Images<'_>, texts: &Texts, pass: &Pass<'_>) -> Loss {
-        self.objective.loss(self.session.backbone, &self.adapter, images, texts, &self.train, pass)
+        let examples = images.examples;
+        let own = |step: &Step<'_>| match &self.companion {
+            None => self.adapter.learner().loss(step),
+            Some(companion) => {
+                let fresh = examples.iter().filter(|example| **example < self.fresh).count();
+                companion.loss(&Moment { adapter: &self.adapter, step, examples, fresh })
+            }
+        };
+        self.objective.loss_by(self.session.backbone, &self.adapter, images, texts, &self.train, pass, &own)
     }
 
     fn texts(&self, examples: &[usize]) -> Result<Texts> {
@@ -347,8 +382,18 @@ impl<'a> Fitting<'a> {
         let train = &self.recipe.train;
         let lr = learning_rate(train.schedule, train.optimizer.lr(), self.step, self.steps, self.steps_per_epoch);
         let lr = lr * train.optimizer.scale_factor(self.session.backbone.logit_scale());
+        let watched = self.companion.as_ref().is_some_and(|companion| companion.watches());
+        let (before, gradients) = if watched {
+            let (copy, gradients) = copied(&self.adapter, gradients);
+            (Some((self.adapter.parameters(), copy)), gradients)
+        } else {
+            (None, gradients)
+        };
         for (factor, gradients) in by_rate(&self.adapter, gradients) {
             self.adapter = self.optimizer.step(lr * factor, self.adapter.clone(), gradients);
+        }
+        if let (Some((before, gradients)), Some(companion)) = (before, &mut self.companion) {
+            companion.stepped(&Change { before: &before, gradients: &gradients, after: &self.adapter.parameters() });
         }
         self.losses.push(loss);
         self.step += 1;
@@ -394,8 +439,9 @@ impl<'a> Fitting<'a> {
     fn leave_out(&mut self, features: &ImageFeatures) {
         self.skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
         if features.kept.len() < self.train.len() {
+            self.fresh = features.kept.iter().filter(|position| **position < self.fresh).count();
             self.train = features.kept.iter().map(|position| self.train[*position].clone()).collect();
-            self.steps_per_epoch = (self.train.len() / self.recipe.train.batch).max(1);
+            self.steps_per_epoch = (self.fresh / self.recipe.train.batch).max(1);
         }
     }
 
@@ -405,6 +451,9 @@ impl<'a> Fitting<'a> {
             file::write(&into.join(name), &bytes)?;
         }
         save_optimizer(&self.optimizer, &into.join(OPTIMIZER))?;
+        if let Some(companion) = &self.companion {
+            companion.save(into)?;
+        }
         Ok(file::write_json(&into.join(LOSSES), &self.losses)?)
     }
 
@@ -419,6 +468,9 @@ impl<'a> Fitting<'a> {
         (self.average, _) = read_safetensors(&from.join(AVERAGE))?;
         self.optimizer = load_optimizer(self.optimizer.clone(), &from.join(OPTIMIZER))?;
         self.losses = file::read_json(&from.join(LOSSES), "loss history")?;
+        if let Some(companion) = &mut self.companion {
+            companion.load(from)?;
+        }
         self.step = step;
         self.enter_stages(0);
         Ok(())

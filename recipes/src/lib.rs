@@ -2,9 +2,10 @@
 //!
 //! In flow a [`Backbone`](inarch_core::backbone::Backbone), a [`Dataset`](inarch_core::data::Dataset) and a [`Recipe`];
 //! out flow an [`Artifact`](inarch_peft::Artifact), evaluations and reports. A [`Session`] shares the frozen work of all
-//! runs over one backbone and one data set. [`pretrain`] makes backbones.
+//! runs over one backbone and one data set. [`test_time`] adapts to images without labels; [`pretrain`] makes backbones.
 #![forbid(unsafe_code)]
 
+mod companion;
 mod compare;
 mod contrastive;
 mod control;
@@ -27,7 +28,10 @@ mod saved_run;
 mod schedule;
 mod session;
 mod shared;
+mod task;
+pub mod test_time;
 
+pub use companion::{Alone, Change, Companion, Moment};
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::Pairs;
 pub use control::{Control, Progress, Silent};
@@ -39,6 +43,7 @@ pub use optimizer::OptimizerConfig;
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
-pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig};
+pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, set_in};
 pub use schedule::{Budget, Schedule};
 pub use session::Session;
+pub use task::{Learned, Task};

@@ -101,6 +101,24 @@ pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// `work` on every item, on all cores; the results are in the order of the items.
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let share = items.len().div_ceil(threads()).max(1);
+    let work = &work;
+    if items.len() <= share {
+        return items.iter().map(work).collect();
+    }
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            items.chunks(share).map(|items| scope.spawn(move || items.iter().map(work).collect::<Vec<R>>())).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<R>>| match worker.join() {
+            Ok(found) => found,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        workers.into_iter().flat_map(join).collect()
+    })
+}
+
 /// An image batch cut into shards.
 pub(crate) struct Shards<'a> {
     batch: &'a ImageBatch,

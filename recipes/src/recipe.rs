@@ -185,6 +185,14 @@ impl RecipeLayers {
         set(&mut self.table, assignment)
     }
 
+    /// Puts a table over the layers; `origin` is what errors name from now on.
+    #[must_use]
+    pub fn over(mut self, table: Table, origin: &str) -> Self {
+        merge(&mut self.table, table);
+        self.origin = origin.into();
+        self
+    }
+
     /// Reads the merged layers strictly.
     ///
     /// # Errors
@@ -208,6 +216,14 @@ pub(crate) fn read_table<T: serde::de::DeserializeOwned>(table: &Table, origin: 
             None => fault(origin, error.message().to_string()),
         }
     })
+}
+
+/// Applies `path.to.key=value` to a table, as `--set` does.
+///
+/// # Errors
+/// No `=`, or a path through something that is not a table.
+pub fn set_in(table: &mut Table, assignment: &str) -> Result<()> {
+    set(table, assignment)
 }
 
 /// Applies `path.to.key=value`.

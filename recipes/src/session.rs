@@ -55,6 +55,11 @@ impl<'a> Session<'a> {
         self.backbone
     }
 
+    /// Where it reports, and how it is stopped.
+    pub fn control(&self) -> Control<'a> {
+        self.control
+    }
+
     fn frozen_test(&self) -> Result<&ImageFeatures> {
         if let Some(features) = self.test.get() {
             return Ok(features);
@@ -103,7 +108,7 @@ impl<'a> Session<'a> {
     /// An adapter over some images that settings are chosen on.
     pub(crate) fn validate(&self, artifact: &Artifact, examples: &[Example]) -> Result<Evaluation> {
         let Self { backbone, dataset, policy, control, .. } = self;
-        let classifier = artifact.classifier(backbone, Some(&dataset.classes))?;
+        let classifier = artifact.classifier(*backbone, Some(&dataset.classes))?;
         evaluate(backbone, &classifier, artifact.adapter.sites(), dataset, examples, *policy, *control)
     }
 

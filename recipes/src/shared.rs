@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use inarch_core::backbone::Entry;
-use inarch_core::data::Example;
+use inarch_core::data::{Example, Source};
 
 use crate::encode::{ImageFeatures, Views, encode_frozen};
 use crate::error::Result;
@@ -18,6 +18,8 @@ pub(crate) struct SharedFeatures {
     /// Rows of the first views of an image, one after the other.
     rows: HashMap<(String, String), Vec<f32>>,
     bytes: usize,
+    /// Features of examples whose images are gone, by id.
+    given: HashMap<String, Vec<f32>>,
 }
 
 impl SharedFeatures {
@@ -34,25 +36,52 @@ impl SharedFeatures {
 }
 
 impl Session<'_> {
+    /// Features of an example that this session has no image of, to be found under its id where its source is a row.
+    pub fn give(&self, id: &str, feature: Vec<f32>) {
+        self.shared.borrow_mut().given.insert(id.to_string(), feature);
+    }
+
+    /// Frozen features of examples in the centre view, computed once for this session.
+    ///
+    /// # Errors
+    /// An image that cannot be read, or an interruption.
+    pub fn features(&self, examples: &[Example]) -> Result<ImageFeatures> {
+        self.frozen(Entry::Feature, examples, &Views::Centre)
+    }
+
     /// The frozen image tower over some examples up to `until`; pooled features are computed once for all runs of this
     /// session.
     pub(crate) fn frozen(&self, until: Entry, examples: &[Example], views: &Views) -> Result<ImageFeatures> {
         let Self { backbone, dataset, policy, control, .. } = self;
         let encode = |examples: &[Example]| encode_frozen(backbone, until, dataset, examples, views, *policy, *control);
-        if until < Entry::Feature || dataset.features.is_some() {
+        if until < Entry::Feature {
             return encode(examples);
         }
         let (kind, count) = match views {
             Views::Centre => ("centre".to_string(), 1),
+            // A features file holds one row for each image, whatever views are asked for.
+            Views::Augmented { .. } if dataset.features.is_some() => ("centre".to_string(), 1),
             // A view depends on the seed, the image and its own number, so more views only add to fewer.
             Views::Augmented { count, augment, seed } => (format!("{seed:?} {augment:?}"), *count),
         };
         let dim = backbone.spec().dim;
         let mut shared = self.shared.borrow_mut();
-        let missing: Vec<Example> =
-            examples.iter().filter(|example| shared.get(&kind, &example.id, count * dim).is_none()).cloned().collect();
-        let fresh = if missing.is_empty() { None } else { Some(encode(&missing)?) };
         let mut own = SharedFeatures::default();
+        for example in examples {
+            match shared.given.get(&example.id) {
+                Some(row) => drop(own.rows.insert((kind.clone(), example.id.clone()), row.repeat(count))),
+                None if matches!(example.source, Source::Row(_)) && dataset.features.is_none() => {
+                    let reason = "there is neither an image nor a feature of it";
+                    return Err(inarch_core::Error::invalid(format!("example `{}`", example.id), reason).into());
+                }
+                None => {}
+            }
+        }
+        let missing = |example: &&Example| {
+            own.get(&kind, &example.id, count * dim).is_none() && shared.get(&kind, &example.id, count * dim).is_none()
+        };
+        let missing: Vec<Example> = examples.iter().filter(missing).cloned().collect();
+        let fresh = if missing.is_empty() { None } else { Some(encode(&missing)?) };
         for (row, position) in fresh.iter().flat_map(|fresh| fresh.kept.iter().enumerate()) {
             let values =
                 fresh.as_ref().map_or(&[][..], |fresh| &fresh.values[row * count * dim..(row + 1) * count * dim]);

@@ -21,6 +21,9 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("vera", "rank = 16"),
     ("oft", "block = 8"),
     ("fourierft", "coefficients = 20"),
+    ("ranpac", "projections = 24"),
+    ("acil", "projections = 24"),
+    ("rail", "projections = 24"),
     ("mma", "hidden = 8\nscale = 1.0"),
     ("adaptformer", "scale = 2.0"),
     // The scores of a random backbone are large beside a vote of weight 1.
@@ -35,6 +38,7 @@ const FORMS: &[(&str, &str)] = &[
     ("coop", "words = \"a photo of a\"\nclass_position = \"front\"\nclass_specific = true"),
     ("clip-adapter", "image = false\ntext = true"),
     ("prefix-tuning", "text = false"),
+    ("oft", "block = 8\nneumann_terms = 5"),
 ];
 
 /// Settings that start as zero-shot, for methods whose preset does not.
@@ -52,7 +56,7 @@ fn listed(list: &[(&str, &str)], name: &str) -> Option<MethodConfig> {
 }
 
 /// Every method with its preset, where that fits the tiny backbone, and in its other forms.
-pub(super) fn methods() -> Vec<MethodConfig> {
+pub(crate) fn methods() -> Vec<MethodConfig> {
     let method = |name: &&str| listed(TINY_SETTINGS, name).unwrap_or_else(|| configured(name, ""));
     let forms = FORMS.iter().map(|(name, settings)| configured(name, settings));
     METHODS.iter().map(method).chain(forms).collect()

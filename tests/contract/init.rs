@@ -27,6 +27,12 @@ const START_WITHOUT_DRAWS: &[&str] = &[
     "temperature",
     "tip-adapter",
     "tip-adapter-f",
+    "simple-cil",
+    "ranpac",
+    "acil",
+    "rail",
+    "rail-dual",
+    "fecam",
 ];
 
 /// Scores without any adapter.

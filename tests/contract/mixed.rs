@@ -1,11 +1,10 @@
 //! A batch of images whose rows use different adapters gives each row what it gets alone.
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Frozen, Pass, Sites};
+use inarch_core::backbone::{Frozen, Mixed, Pass, Sites};
 use inarch_peft::{MethodConfig, Stacking};
 
 use super::case::{fresh, methods, trained};
-use crate::sites::mixed::Mixed;
 use crate::support::{differs, pixels, plain, randomised, same, tiny};
 
 fn image(pixels: Tensor<4>, sites: &dyn Sites) -> Tensor<2> {
@@ -23,8 +22,8 @@ fn rows_with_different_adapters_equal_row_by_row() {
         if config.stacking() == Stacking::Anywhere {
             members.extend([&lora as &dyn Sites, &Frozen]);
         }
-        let rows = members.iter().enumerate().map(|(row, member)| (row..row + 1, *member)).collect();
-        let together = image(pixels(members.len()), &Mixed { image: rows, text: Vec::new() });
+        let rows = members.iter().map(|member| (1, *member)).collect();
+        let together = image(pixels(members.len()), &Mixed::new(rows, Vec::new()));
         for (row, member) in members.iter().enumerate() {
             let alone = image(pixels(members.len()).narrow(0, row, 1), *member);
             same(&format!("{} row {row}", config.name()), together.clone().narrow(0, row, 1), alone, 1e-5);

@@ -2,6 +2,7 @@
 //! [`inarch_peft::METHODS`]; [`names`] asks for its written list of parameters.
 
 mod artifact;
+mod black_box;
 pub(crate) mod case;
 mod classes;
 mod config;
@@ -13,3 +14,4 @@ mod names;
 mod pass;
 mod stack;
 mod tamper;
+mod test_time;

@@ -1,14 +1,20 @@
 //! The binary as a user meets it: from an empty folder, through arguments, files, stdout, stderr and exit codes.
 
 mod adapters;
+mod closed_model;
 mod compare;
+mod crop;
 mod errors;
 mod features;
 mod fleet;
+mod fusion;
 mod pairs;
 mod program;
 mod real_images;
 mod registry;
 mod resume;
+mod stream;
+mod test_time;
+mod update;
 
 use program::Program;

@@ -2,9 +2,12 @@
 
 mod clip_tiny;
 mod combine;
+mod foreign;
 mod hf_peft;
 mod methods;
 mod openclip_tiny;
 mod preprocess;
+mod test_time;
+mod test_views;
 mod tokenizer;
 mod training;

@@ -1,11 +1,7 @@
-//! One batch whose rows use different adapters: an implementation of the sites that deals the rows out.
+//! One batch whose rows use different adapters, of kinds that the backbone does not know.
 
-use std::ops::Range;
-
-use burn::tensor::Tensor;
-use inarch_core::backbone::{
-    Base, BlockSite, BranchSite, Entry, Frozen, LinearBase, LinearSite, NormBase, NormSite, Pass, Sites, Tower,
-};
+use inarch_core::backbone::{Frozen, Mixed, Pass, Sites};
+use inarch_peft::{LoraConfig, LoraInit, MethodConfig};
 
 use super::bottleneck::Bottleneck;
 use super::dora::Dora;
@@ -13,90 +9,8 @@ use super::fold::lora;
 use super::ia3::Ia3;
 use super::ssf::Ssf;
 use super::vpt::Vpt;
-use crate::support::{differs, pixels, plain, rows, same, tiny};
-
-/// Adapters with their rows of the batch, which they cover without gaps and in order.
-pub(crate) struct Mixed<'a> {
-    pub(crate) image: Vec<(Range<usize>, &'a dyn Sites)>,
-    pub(crate) text: Vec<(Range<usize>, &'a dyn Sites)>,
-}
-
-impl Mixed<'_> {
-    fn members(&self, tower: Tower) -> &[(Range<usize>, &dyn Sites)] {
-        match tower {
-            Tower::Image => &self.image,
-            Tower::Text => &self.text,
-        }
-    }
-
-    /// Runs each member on its rows of the batch.
-    fn deal<const D: usize>(
-        &self,
-        tower: Tower,
-        input: Tensor<D>,
-        run: impl Fn(&dyn Sites, Range<usize>, Tensor<D>) -> Tensor<D>,
-    ) -> Tensor<D> {
-        let parts = self
-            .members(tower)
-            .iter()
-            .map(|(rows, member)| run(*member, rows.clone(), input.clone().narrow(0, rows.start, rows.len())));
-        Tensor::cat(parts.collect(), 0)
-    }
-}
-
-fn tower_of_linear(at: LinearSite) -> Tower {
-    match at {
-        LinearSite::Block(at, _) => at.tower,
-        LinearSite::Head(tower) => tower,
-    }
-}
-
-fn tower_of_norm(at: NormSite) -> Tower {
-    match at {
-        NormSite::Input(tower) | NormSite::Output(tower) => tower,
-        NormSite::Attention(at) | NormSite::Mlp(at) => at.tower,
-    }
-}
-
-fn tower_of_branch(at: BranchSite) -> Tower {
-    match at {
-        BranchSite::Attention(at) | BranchSite::Mlp(at) => at.tower,
-    }
-}
-
-impl Sites for Mixed<'_> {
-    fn entry(&self, tower: Tower) -> Entry {
-        self.members(tower).iter().map(|(_, member)| member.entry(tower)).min().unwrap_or(Entry::Never)
-    }
-
-    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        self.deal(at.tower, tokens, |member, _, tokens| member.tokens(at, tokens, pass))
-    }
-
-    fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        let next = |input| base.forward(input);
-        self.deal(tower_of_linear(base.at), input, |member, _, input| {
-            member.linear(Base::new(base.at, base.layer, &next), input, pass)
-        })
-    }
-
-    fn norm(&self, base: NormBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        let next = |input| base.forward(input);
-        self.deal(tower_of_norm(base.at), input, |member, _, input| {
-            member.norm(Base::new(base.at, base.layer, &next), input, pass)
-        })
-    }
-
-    fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        self.deal(tower_of_branch(at), output, |member, rows, output| {
-            member.branch(at, &input.clone().narrow(0, rows.start, rows.len()), output, pass)
-        })
-    }
-
-    fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        self.deal(tower, feature, |member, _, feature| member.feature(tower, feature, pass))
-    }
-}
+use crate::contract::case::fresh;
+use crate::support::{differs, pixels, plain, randomised, rows, same, tiny};
 
 /// Compares a mixed batch with each member's rows alone.
 fn check(what: &str, members: &[(usize, &dyn Sites)]) {
@@ -106,7 +20,7 @@ fn check(what: &str, members: &[(usize, &dyn Sites)]) {
         ranges.push((next..next + count, *member));
         next += count;
     }
-    let mixed = Mixed { image: ranges.clone(), text: ranges.clone() };
+    let mixed = Mixed::new(members.to_vec(), members.to_vec());
     let pass = Pass::evaluate();
     let images = pixels(next);
     let texts: Vec<Vec<u32>> = rows().into_iter().cycle().take(next).collect();
@@ -130,6 +44,21 @@ fn every_row_is_adapted_by_its_own_adapter() {
     let (dora, ssf) = (Dora::random(&device), Ssf::random(&device));
     let bottleneck = Bottleneck::random(true, &device);
     check("sites of all kinds", &[(1, &lora), (2, &ia3), (1, &Frozen), (1, &dora), (1, &ssf), (2, &bottleneck)]);
+}
+
+#[test]
+fn low_rank_products_of_several_ranks_share_a_batch() {
+    let device = plain();
+    let lora = |rank: usize, alpha: f64, seed: u64, init: LoraInit| {
+        let targets = ["*.q_proj", "*.fc1", "image.projection"].map(String::from).to_vec();
+        let config = MethodConfig::Lora(LoraConfig { rank, alpha, targets, init, ..LoraConfig::default() });
+        randomised(fresh(&config, seed, &device), 0.5, &device)
+    };
+    let [first, second, third] =
+        [(2, 3.0, 1), (2, 5.0, 2), (4, 1.0, 3)].map(|(r, a, s)| lora(r, a, s, LoraInit::Kaiming));
+    let origin = lora(2, 3.0, 4, LoraInit::Pissa);
+    let ia3 = Ia3::random(&device);
+    check("ranks", &[(1, &first), (2, &second), (1, &Frozen), (2, &third), (1, &first), (1, &origin), (2, &ia3)]);
 }
 
 #[test]

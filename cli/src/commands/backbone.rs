@@ -43,7 +43,7 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
                 format!(
                     "{}\n\nBeside these, `-b` takes any CLIP with a vision transformer: a folder in the Hugging Face \
                      layout (config.json, model.safetensors, tokenizer.json, preprocessor_config.json) or an OpenCLIP \
-                     checkpoint.",
+                     checkpoint. `embeddings:TEXTS.safetensors` is a model without weights.",
                     rows.join("\n")
                 )
             });
@@ -67,31 +67,33 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
 }
 
 fn text(info: &BackboneInfo) -> String {
+    let spec = &info.spec;
+    let row = |name: &str, value: String| format!("{name:<12}{value}\n");
     let tower = |transformer: &inarch_core::backbone::TransformerSpec| {
         format!("{} blocks of width {}, {} heads", transformer.depth, transformer.width, transformer.heads)
     };
-    let spec = &info.spec;
-    let row = |name: &str, value: String| format!("{name:<12}{value}\n");
+    let towers = match without_towers(spec) {
+        true => row("towers", "none: features come from elsewhere".into()),
+        false => {
+            let (image, text) = (&spec.image, &spec.text);
+            let sides = format!("{0} x {0} pixels, patches of {1}", image.size, image.patch);
+            let image = format!("{sides}, {}", tower(&image.transformer));
+            let text = format!("{} tokens of {}, {}", text.context, text.vocabulary, tower(&text.transformer));
+            row("image", image) + &row("text", text)
+        }
+    };
     [
         row("name", info.name.clone()),
         row("path", info.path.clone()),
         row("digest", info.digest.clone()),
         row("parameters", info.parameters.to_string()),
-        row(
-            "image",
-            format!(
-                "{0} x {0} pixels, patches of {1}, {2}",
-                spec.image.size,
-                spec.image.patch,
-                tower(&spec.image.transformer)
-            ),
-        ),
-        row(
-            "text",
-            format!("{} tokens of {}, {}", spec.text.context, spec.text.vocabulary, tower(&spec.text.transformer)),
-        ),
+        towers,
         row("features", format!("{} wide", spec.dim)),
         row("logit scale", format!("{:.2}", info.logit_scale)),
     ]
     .concat()
+}
+
+fn without_towers(spec: &BackboneSpec) -> bool {
+    spec.image.transformer.depth == 0 && spec.text.transformer.depth == 0
 }

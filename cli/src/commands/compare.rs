@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use inarch_core::backbone::Backbone;
 use inarch_core::data::open_dataset;
-use inarch_peft::METHODS;
+use inarch_peft::{METHODS, MethodConfig};
 use inarch_recipes::{Axis, BadImagePolicy, CompareConfig, compare};
 
 use crate::args::CompareArgs;
@@ -22,8 +23,10 @@ pub(crate) fn run(args: &CompareArgs, bars: &Bars, output: &Output) -> Result<()
             "leave `--subset` out, or give `--base-to-new` for both halves",
         ));
     }
+    let device = inarch_core::device(&args.device.device)?;
+    let backbone = backbones::open(&args.backbone, &device)?;
     let config = CompareConfig {
-        methods: methods(&args.method),
+        methods: methods(&args.method, &backbone),
         shots: args.shots.clone(),
         seeds: args.seeds.clone(),
         official: args.official,
@@ -31,8 +34,6 @@ pub(crate) fn run(args: &CompareArgs, bars: &Bars, output: &Output) -> Result<()
         tune: args.tune.iter().map(|axis| read_axis(axis)).collect::<Result<_, _>>()?,
         base_to_new: args.base_to_new,
     };
-    let device = inarch_core::device(&args.device.device)?;
-    let backbone = backbones::open(&args.backbone, &device)?;
     let dataset = open_dataset(data, args.data.root.as_deref())?;
     let folder = args.output.clone().unwrap_or_else(|| {
         let protocol = if args.base_to_new { "base-to-new" } else { "compare" };
@@ -48,9 +49,12 @@ pub(crate) fn run(args: &CompareArgs, bars: &Bars, output: &Output) -> Result<()
     Ok(())
 }
 
-fn methods(given: &[String]) -> Vec<String> {
+/// The methods that were named; `all` are those that the backbone can carry.
+fn methods(given: &[String], backbone: &Backbone) -> Vec<String> {
     if given.iter().any(|method| method == "all") {
-        return METHODS.iter().map(ToString::to_string).collect();
+        let carried =
+            |name: &&str| backbone.has_towers() || MethodConfig::preset(name).is_some_and(|method| method.black_box());
+        return METHODS.iter().copied().filter(|name| carried(name)).map(String::from).collect();
     }
     let mut methods: Vec<String> = Vec::new();
     for method in given {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Pass, values};
+use inarch_core::checkpoint::LOGIT_SCALE_KEY;
 use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source, is_image_name, open_dataset};
 use inarch_core::file;
 use inarch_recipes::Error::Stopped;
@@ -36,7 +37,9 @@ pub(crate) fn run(args: &EncodeArgs, bars: &Bars, output: &Output) -> Result<(),
         (None, Some(path)) => (texts(&model, path, bars)?, Vec::new()),
         (None, None) => return Err(CommandError::usage("nothing to encode", "give `--images` or `--texts`")),
     };
-    features.write(&args.output)?;
+    // What a backbone of these texts needs to score as this one does.
+    let scale = [(LOGIT_SCALE_KEY, model.backbone.logit_scale().to_string())];
+    features.write_with(&args.output, if features.kind == FeatureKind::Text { &scale } else { &[] })?;
     let result = EncodeResult {
         output: args.output.clone(),
         kind: features.kind,
@@ -74,7 +77,7 @@ fn texts(model: &Model, path: &Path, bars: &Bars) -> Result<FeatureFile, Command
     }
     progress.finish();
     Ok(FeatureFile {
-        backbone: model.backbone.digest().to_string(),
+        backbone: model.backbone.maker(),
         kind: FeatureKind::Text,
         ids: lines,
         labels: None,
@@ -108,7 +111,7 @@ fn images(
         .as_ref()
         .map(|dataset| dataset.examples().map(|(split, example)| (example.id.as_str(), split)).collect());
     let file = FeatureFile {
-        backbone: model.backbone.digest().to_string(),
+        backbone: model.backbone.maker(),
         kind: FeatureKind::Image,
         ids: kept.iter().map(|example| example.id.clone()).collect(),
         labels: labelled

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use inarch_core::data::open_dataset;
+use inarch_recipes::test_time::{EpisodeStore, TestTimeReport};
 use inarch_recipes::{Evaluation, Session};
 use serde::Serialize;
 
@@ -11,6 +12,7 @@ use crate::args::EvalArgs;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
+use crate::test_time::Adaptation;
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -18,6 +20,16 @@ struct EvalResult {
     model: String,
     #[serde(flatten)]
     evaluation: Evaluation,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_time: Option<TestTimeReport>,
+}
+
+/// What is printed with `--json` for several methods of adaptation.
+#[derive(Serialize)]
+struct Several {
+    model: String,
+    methods: Vec<EvalResult>,
     seconds: f64,
 }
 
@@ -31,17 +43,43 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     let subset = args.data.subset.map_or_else(Default::default, Into::into);
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);
     let session = Session::new(&model.backbone, &dataset, subset, policy.into(), bars.control())?;
-    let evaluation = match &model.adapter {
-        Some(artifact) => session.evaluate(artifact)?,
-        None => session.zero_shot(&resolve(&args.templates)?)?,
+    let adaptations = args.test_time.open(model.backbone.device())?;
+    if !adaptations.is_empty() {
+        model.backbone.need_towers("adaptation at test time")?;
+    }
+    let plain = adaptations.is_empty().then(|| match &model.adapter {
+        Some(artifact) => Ok::<_, CommandError>(session.evaluate(artifact)?),
+        None => Ok(session.zero_shot(&resolve(&args.templates)?)?),
+    });
+    let mut found = match plain {
+        Some(evaluation) => vec![(evaluation?, None)],
+        None => Vec::with_capacity(adaptations.len()),
     };
-    let result = EvalResult { model: model.name(), evaluation, seconds: started.elapsed().as_secs_f64() };
+    let mut store = EpisodeStore::default();
+    for Adaptation { config, judge, state, .. } in &adaptations {
+        let (adapter, templates) = (model.adapter.as_ref(), resolve(&args.templates)?);
+        let (judge, state) = (judge.as_ref(), state.as_ref());
+        let one = session.evaluate_test_time(adapter, &templates, config, judge, state, &mut store)?;
+        if let [adaptation] = &adaptations[..] {
+            adaptation.write(&one.snapshot, &one.audit)?;
+        }
+        found.push((one.evaluation, Some(one.report)));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let result = |(evaluation, test_time)| EvalResult { model: model.name(), evaluation, seconds, test_time };
+    let mut results: Vec<EvalResult> = found.into_iter().map(result).collect();
+    if adaptations.len() > 1 {
+        let result = Several { model: model.name(), seconds, methods: results };
+        output.result(&result, || several_text(&result));
+        return Ok(());
+    }
+    let Some(result) = results.pop() else { return Ok(()) };
     output.result(&result, || text(&result));
     Ok(())
 }
 
 fn text(result: &EvalResult) -> String {
-    let EvalResult { model, evaluation, seconds } = result;
+    let EvalResult { model, evaluation, seconds, test_time } = result;
     let metrics = &evaluation.metrics;
     let mut rows = vec![["class", "accuracy"].map(String::from).to_vec()];
     for (class, accuracy) in evaluation.classes.iter().zip(&metrics.per_class) {
@@ -54,6 +92,9 @@ fn text(result: &EvalResult) -> String {
         metrics.n,
         metrics.ece
     ));
+    if let Some(report) = test_time {
+        text.push_str(&adaptation_text(report));
+    }
     if !evaluation.skipped.is_empty() {
         text.push_str(&format!(
             "could not be read ({}): {}\n",
@@ -61,5 +102,54 @@ fn text(result: &EvalResult) -> String {
             evaluation.skipped.join(", ")
         ));
     }
+    text
+}
+
+/// One line for each method, after the one without.
+fn several_text(result: &Several) -> String {
+    let head = ["method", "accuracy", "ECE", "ms an image", "views", "fell back", "memory"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    for EvalResult { evaluation, test_time, .. } in &result.methods {
+        let Some(report) = test_time else { continue };
+        if rows.len() == 1 {
+            let before = &report.unadapted;
+            rows.push(vec!["none".into(), percent(before.accuracy), format!("{:.3}", before.ece)]);
+        }
+        rows.push(vec![
+            report.method.clone(),
+            percent(evaluation.metrics.accuracy),
+            format!("{:.3}", evaluation.metrics.ece),
+            format!("{:.1}", 1000.0 * report.seconds_per_image),
+            percent(report.views_share),
+            report.fell_back.to_string(),
+            format!("{} B", report.memory_bytes),
+        ]);
+    }
+    let images = result.methods.first().map_or(0, |result| result.evaluation.metrics.n);
+    format!("{}{}: {images} images, {:.1} s\n", table(&rows), result.model, result.seconds)
+}
+
+fn adaptation_text(report: &TestTimeReport) -> String {
+    let mut text = format!(
+        "{}: without adaptation accuracy {}, ECE {:.3}; {} views, {:.1} ms an image, {} of it for views\n",
+        report.method,
+        percent(report.unadapted.accuracy),
+        report.unadapted.ece,
+        report.views,
+        1000.0 * report.seconds_per_image,
+        percent(report.views_share),
+    );
+    if let Some(orders) = report.order_accuracy {
+        let (mean, std) = (percent(orders.mean), percent(orders.std));
+        text.push_str(&format!("in {} orders of the stream: accuracy {mean}, deviation {std}\n", orders.n));
+    }
+    text.push_str(&format!(
+        "admitted {}, fell back {}, abstained {}",
+        report.admitted, report.fell_back, report.abstained
+    ));
+    if let Some(accuracy) = report.accuracy_of_answered.filter(|_| report.abstained > 0) {
+        text.push_str(&format!(" (accuracy of the others {})", percent(accuracy)));
+    }
+    text.push_str(&format!("; memory {} of at most {} bytes\n", report.memory_bytes, report.most_memory_bytes));
     text
 }

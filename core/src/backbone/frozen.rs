@@ -6,6 +6,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 
 use super::dual_encoder::DualEncoder;
+use super::embeddings::{self, Embeddings, TextFeatures};
 use super::partial::Partial;
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Projection, Scores, Sites, Tower};
 use super::spec::BackboneSpec;
@@ -13,7 +14,9 @@ use super::state_dict::{self, StateDict, values};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
-use crate::text::Tokenizer;
+use crate::text::{Template, Tokenizer};
+
+const NO_TOWERS: &str = "a backbone with towers";
 
 /// A frozen dual encoder with everything that belongs to it: weights, tokenizer, preprocessing, identity.
 ///
@@ -22,7 +25,7 @@ use crate::text::Tokenizer;
 pub struct Backbone {
     name: String,
     spec: BackboneSpec,
-    model: DualEncoder,
+    source: Source,
     logit_scale: f32,
     tokenizer: Tokenizer,
     preprocess: Preprocess,
@@ -30,7 +33,48 @@ pub struct Backbone {
     device: Device,
 }
 
+/// Where features come from.
+#[derive(Debug)]
+enum Source {
+    /// From two towers.
+    Towers(Box<DualEncoder>),
+    /// From elsewhere.
+    Embeddings(Box<Embeddings>),
+}
+
 impl Backbone {
+    /// A backbone without towers: text features are given here, image features by data sets of features.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a text that is there twice; [`Error::Mismatch`] when sizes disagree.
+    pub fn from_text_features(
+        name: impl Into<String>,
+        features: &TextFeatures,
+        path: &Path,
+        device: &Device,
+    ) -> Result<Self> {
+        let TextFeatures { texts, values, dim, logit_scale, .. } = features;
+        if texts.is_empty() || *dim == 0 || Some(values.len()) != texts.len().checked_mul(*dim) {
+            let expected = format!("one row of {dim} values for each of {} texts", texts.len());
+            return Err(Error::mismatch(format!("text features of `{}`", path.display()), expected, values.len()));
+        }
+        if !(logit_scale.is_finite() && *logit_scale > 0.0) {
+            return Err(Error::invalid("logit_scale", format!("must be above 0, found {logit_scale}")));
+        }
+        let tokenizer = Tokenizer::of_texts(texts, path)?;
+        let embeddings = Embeddings::new(features, device);
+        Ok(Self {
+            name: name.into(),
+            spec: BackboneSpec::without_towers(*dim),
+            digest: embeddings.digest(&tokenizer, *logit_scale),
+            source: Source::Embeddings(Box::new(embeddings)),
+            logit_scale: *logit_scale,
+            tokenizer,
+            preprocess: Preprocess::clip(224),
+            device: device.clone(),
+        })
+    }
+
     /// Builds a backbone from canonical tensors. `path` is named in errors.
     ///
     /// # Errors
@@ -63,7 +107,54 @@ impl Backbone {
         let digest = state_dict::digest(&spec, &tensors);
         let model = DualEncoder::from_state_dict(&spec, tensors, path, device)?;
         let logit_scale = values(model.logit_scale.val())[0].exp();
-        Ok(Self { name: name.into(), spec, model, logit_scale, tokenizer, preprocess, digest, device: device.clone() })
+        let source = Source::Towers(Box::new(model));
+        Ok(Self { name: name.into(), spec, source, logit_scale, tokenizer, preprocess, digest, device: device.clone() })
+    }
+
+    /// The towers, where there are any.
+    fn towers(&self) -> Option<&DualEncoder> {
+        match &self.source {
+            Source::Towers(model) => Some(model),
+            Source::Embeddings(_) => None,
+        }
+    }
+
+    /// Whether it has towers. Without them it takes features of images in place of images, and adapters that enter at
+    /// pooled features or scores.
+    pub fn has_towers(&self) -> bool {
+        self.towers().is_some()
+    }
+
+    /// Refuses what a backbone without towers cannot do; `what` is named.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn need_towers(&self, what: &str) -> Result<()> {
+        if self.has_towers() {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            what: what.into(),
+            expected: "a backbone with weights, whose towers it can enter".into(),
+            found: format!("`{}`, which has features only: images must come as a features file", self.name),
+        })
+    }
+
+    /// Whether features that say this about their maker are features of this backbone. Features from elsewhere may name
+    /// their maker by any text; the digest of another backbone is a mistake.
+    pub fn made(&self, maker: &str) -> bool {
+        match &self.source {
+            Source::Towers(_) => !maker.starts_with("sha256:") || maker == self.digest.to_string(),
+            Source::Embeddings(embeddings) => maker == embeddings.maker,
+        }
+    }
+
+    /// What [`made`](Self::made) expects.
+    pub fn maker(&self) -> String {
+        match &self.source {
+            Source::Towers(_) => self.digest.to_string(),
+            Source::Embeddings(embeddings) => embeddings.maker.clone(),
+        }
     }
 
     /// Its name, for people.
@@ -104,7 +195,7 @@ impl Backbone {
     /// Number of trained values.
     pub fn parameters(&self) -> usize {
         use burn::module::Module as _;
-        self.model.num_params()
+        self.towers().map_or(0, DualEncoder::num_params)
     }
 
     /// Number of blocks of a tower.
@@ -125,38 +216,51 @@ impl Backbone {
 
     /// The frozen linear layer at a site.
     pub fn linear(&self, at: LinearSite) -> Option<&Linear> {
+        let model = self.towers()?;
         match at {
             LinearSite::Block(BlockSite { tower, block }, projection) => {
                 let blocks = match tower {
-                    Tower::Image => &self.model.image.blocks,
-                    Tower::Text => &self.model.text.blocks,
+                    Tower::Image => &model.image.blocks,
+                    Tower::Text => &model.text.blocks,
                 };
                 blocks.get(block).map(|block| block.projection(projection))
             }
-            LinearSite::Head(Tower::Image) => Some(&self.model.image.projection),
-            LinearSite::Head(Tower::Text) => Some(&self.model.text.projection),
+            LinearSite::Head(Tower::Image) => Some(&model.image.projection),
+            LinearSite::Head(Tower::Text) => Some(&model.text.projection),
         }
     }
 
     /// Every frozen normalisation, in the order in which data meets them: image tower, then text tower.
     pub fn norms(&self) -> Vec<(NormSite, &LayerNorm)> {
-        self.model.norms()
+        self.towers().map_or_else(Vec::new, DualEncoder::norms)
     }
 
     /// The frozen token embeddings of some ids, `[ids, width]`.
+    ///
+    /// # Panics
+    /// Without towers; see [`need_towers`](Self::need_towers).
     pub fn token_embeddings(&self, ids: &[u32]) -> Tensor<2> {
         use burn::tensor::{Int, TensorData};
         let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let count = ids.len();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &self.device);
-        self.model.text.token_embedding.val().select(0, ids)
+        self.towers().expect(NO_TOWERS).text.token_embedding.val().select(0, ids)
+    }
+
+    /// The learned positions of the text tower, `[context, width]`.
+    ///
+    /// # Panics
+    /// Without towers; see [`need_towers`](Self::need_towers).
+    pub fn text_positions(&self) -> Tensor<2> {
+        self.towers().expect(NO_TOWERS).text.position_embedding.val()
     }
 
     /// Pixels `[images, 3, size, size]`, row-major, on this backbone's device.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when the number of values or the size is wrong.
+    /// [`Error::Mismatch`] when the number of values or the size is wrong; as [`need_towers`](Self::need_towers).
     pub fn pixels(&self, data: Vec<f32>, shape: [usize; 4]) -> Result<Tensor<4>> {
+        self.need_towers("images")?;
         let size = self.spec.image.size;
         if shape[1..] != [3, size, size] || data.len() != shape.iter().product::<usize>() {
             return Err(Error::mismatch(
@@ -169,13 +273,19 @@ impl Backbone {
     }
 
     /// The frozen part of the image tower, up to `entry`.
+    ///
+    /// # Panics
+    /// Without towers, which have no [`pixels`](Self::pixels) either.
     pub fn start_image(&self, pixels: Tensor<4>, entry: Entry) -> Partial {
-        self.model.image.start(&self.spec.image, pixels, entry)
+        self.towers().expect(NO_TOWERS).image.start(&self.spec.image, pixels, entry)
     }
 
-    /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`.
+    /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`; without towers it is the place of a text.
     pub fn start_text(&self, rows: &[Vec<u32>], entry: Entry) -> Partial {
-        self.model.text.start(&self.spec.text, rows, entry, &self.device)
+        match &self.source {
+            Source::Towers(model) => model.text.start(&self.spec.text, rows, entry, &self.device),
+            Source::Embeddings(embeddings) => embeddings.start(rows),
+        }
     }
 
     /// The rest of a tower through the adapter, short of its feature site: `[rows, dim]`, not normalised.
@@ -191,9 +301,10 @@ impl Backbone {
             partial.entry,
             sites.entry(tower)
         );
-        let partial = match tower {
-            Tower::Image => self.model.image.advance(&self.spec.image, partial, Entry::Feature, sites, pass),
-            Tower::Text => self.model.text.advance(&self.spec.text, partial, Entry::Feature, sites, pass),
+        let partial = match (self.towers(), tower) {
+            (None, _) => partial,
+            (Some(model), Tower::Image) => model.image.advance(&self.spec.image, partial, Entry::Feature, sites, pass),
+            (Some(model), Tower::Text) => model.text.advance(&self.spec.text, partial, Entry::Feature, sites, pass),
         };
         partial.into_feature().expect("the tower ran to its end")
     }
@@ -213,6 +324,28 @@ impl Backbone {
     pub fn encode_text(&self, rows: &[Vec<u32>], sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
         let partial = self.start_text(rows, sites.entry(Tower::Text));
         self.finish(Tower::Text, partial, sites, pass)
+    }
+
+    /// Token rows of every class in every template, class-major.
+    ///
+    /// # Errors
+    /// A prompt that does not fit into the context, or that a backbone without towers has no feature for.
+    pub fn prompts(&self, classes: &[String], templates: &[Template]) -> Result<Vec<Vec<u32>>> {
+        if !self.has_towers() {
+            return embeddings::prompts(&self.tokenizer, classes, templates);
+        }
+        let texts: Vec<String> =
+            classes.iter().flat_map(|class| templates.iter().map(move |template| template.fill(class))).collect();
+        let tokens = self.tokenizer.encode(&texts)?;
+        if let Some(at) = tokens.iter().position(|tokens| tokens.truncated) {
+            // A class name that is cut could read like another one.
+            let reason = format!(
+                "longer than the {} tokens of this backbone: shorten the class name or the template",
+                self.spec.text.context
+            );
+            return Err(Error::invalid(format!("prompt `{}`", texts[at]), reason));
+        }
+        Ok(tokens.into_iter().map(|tokens| tokens.ids).collect())
     }
 
     /// Token rows of some texts.
@@ -240,7 +373,10 @@ impl Backbone {
         if !sites.folds() {
             return Err(Error::invalid("fold", "this adapter does more than change linear layers; pass it in instead"));
         }
-        let mut model = self.model.clone();
+        let Source::Towers(model) = &self.source else {
+            return Err(Error::invalid("fold", "a backbone of features has no weights to fold into"));
+        };
+        let mut model = model.clone();
         for (tower, blocks) in [(Tower::Image, &mut model.image.blocks), (Tower::Text, &mut model.text.blocks)] {
             for (block, weights) in blocks.iter_mut().enumerate() {
                 for projection in Projection::ALL {
@@ -265,7 +401,7 @@ impl Backbone {
         Ok(Self {
             name: format!("{}+folded", self.name),
             spec: self.spec.clone(),
-            model,
+            source: Source::Towers(model),
             logit_scale: self.logit_scale,
             tokenizer: self.tokenizer.clone(),
             preprocess: self.preprocess.clone(),
@@ -274,14 +410,17 @@ impl Backbone {
         })
     }
 
-    /// The canonical tensors, e.g. to write a checkpoint.
+    /// The canonical tensors, e.g. to write a checkpoint; none without towers.
     pub fn state_dict(&self) -> StateDict {
-        self.model.state_dict(&self.spec)
+        self.towers().map_or_else(StateDict::new, |model| model.state_dict(&self.spec))
     }
 
     /// Recomputes the digest from the weights in memory; equal to [`digest`](Self::digest) for ever.
     pub fn verify(&self) -> bool {
-        state_dict::digest(&self.spec, &self.state_dict()) == self.digest
+        match &self.source {
+            Source::Towers(_) => state_dict::digest(&self.spec, &self.state_dict()) == self.digest,
+            Source::Embeddings(embeddings) => embeddings.digest(&self.tokenizer, self.logit_scale) == self.digest,
+        }
     }
 
     /// Text features of plain texts with the frozen tower, in batches of `batch` rows: `[texts, dim]`.

@@ -189,7 +189,7 @@ pub struct Base<'a, At, Layer> {
     /// The frozen layer itself, also inside a stack: an adapter that reads weights (DoRA) sees those of the backbone and
     /// belongs first.
     pub layer: &'a Layer,
-    next: &'a dyn Fn(Tensor<3>) -> Tensor<3>,
+    pub(super) next: &'a dyn Fn(Tensor<3>) -> Tensor<3>,
 }
 
 /// A frozen linear layer at its site. Its weight is `[d_input, d_output]`.
@@ -238,6 +238,10 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Stands in [`classes`](Self::classes) for a class that the adapter has no row for. Only adapters that say they are
+    /// open to other classes meet it.
+    pub const OTHER: usize = usize::MAX;
+
     /// A plain evaluation pass.
     pub fn evaluate() -> Self {
         Self::default()
@@ -261,6 +265,67 @@ pub struct Scores<'a> {
     pub scale: f32,
 }
 
+/// Which kinds of sites an adapter may change, feature and scores apart. In a mixed batch ([`Mixed`](super::Mixed)) what an
+/// adapter leaves alone is computed for the rows of all such adapters at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Touched {
+    /// [`Sites::tokens`].
+    pub tokens: bool,
+    /// [`Sites::linear`].
+    pub linear: bool,
+    /// [`Sites::norm`].
+    pub norm: bool,
+    /// [`Sites::branch`].
+    pub branch: bool,
+}
+
+impl Touched {
+    /// None of them.
+    pub const NONE: Self = Self { tokens: false, linear: false, norm: false, branch: false };
+    /// All of them: always true enough.
+    pub const ALL: Self = Self { tokens: true, linear: true, norm: true, branch: true };
+    /// Linear layers only.
+    pub const LINEAR: Self = Self { linear: true, ..Self::NONE };
+    /// Normalisations only.
+    pub const NORM: Self = Self { norm: true, ..Self::NONE };
+    /// Residual branches only.
+    pub const BRANCH: Self = Self { branch: true, ..Self::NONE };
+
+    /// What either of two adapters may change.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens || other.tokens,
+            linear: self.linear || other.linear,
+            norm: self.norm || other.norm,
+            branch: self.branch || other.branch,
+        }
+    }
+}
+
+/// What an adapter does to a linear layer in evaluation.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few of them live for as long as one layer runs")]
+pub enum LinearChange {
+    /// Nothing.
+    None,
+    /// It adds a low-rank product to the output, and does nothing else.
+    LowRank(LowRank),
+    /// Whatever [`Sites::linear`] does.
+    Any,
+}
+
+/// `scale * x A B`.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// `[d_input, rank]`.
+    pub a: Tensor<2>,
+    /// `[rank, d_output]`.
+    pub b: Tensor<2>,
+    /// The factor.
+    pub scale: f64,
+}
+
 /// An adapter, as the towers see it. Every site defaults to the frozen computation.
 ///
 /// Implementations are values passed into a forward call; they never change the backbone.
@@ -279,6 +344,19 @@ pub trait Sites: Send + Sync {
     fn needs_all_tokens(&self, tower: Tower) -> bool {
         let _ = tower;
         false
+    }
+
+    /// Which kinds of sites this adapter may change. Naming too many costs time in mixed batches; one too few would be
+    /// passed over.
+    fn touched(&self) -> Touched {
+        Touched::ALL
+    }
+
+    /// What [`linear`](Self::linear) does at a site in evaluation, told instead of done, so that a mixed batch can do it for
+    /// many adapters at once.
+    fn linear_change(&self, at: LinearSite) -> LinearChange {
+        let _ = at;
+        LinearChange::Any
     }
 
     /// Input tokens of a block, `[batch, tokens, width]`. Block 0 is met where the literature inserts prompts: in the
@@ -351,82 +429,8 @@ impl Sites for Frozen {
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Never
     }
-}
 
-/// Several adapters at once. Each sees the frozen backbone as those before it have changed it: at linear and norm sites
-/// the last wraps the others, and the first is closest to the frozen layer; elsewhere they act in order.
-pub struct Stack<'a>(pub Vec<&'a dyn Sites>);
-
-/// How one member of a stack runs a layer.
-type Call<'a, At, Layer> = dyn Fn(&dyn Sites, Base<'_, At, Layer>, Tensor<3>) -> Tensor<3> + 'a;
-
-impl Stack<'_> {
-    fn wrap<At: Copy, Layer>(
-        members: &[&dyn Sites],
-        base: Base<'_, At, Layer>,
-        input: Tensor<3>,
-        call: &Call<'_, At, Layer>,
-    ) -> Tensor<3> {
-        let Some((last, rest)) = members.split_last() else { return base.forward(input) };
-        let (at, layer) = (base.at, base.layer);
-        let next = |input| Self::wrap(rest, Base::new(at, layer, base.next), input, call);
-        call(*last, Base::new(at, layer, &next), input)
-    }
-}
-
-impl Sites for Stack<'_> {
-    fn needs_all_tokens(&self, tower: Tower) -> bool {
-        self.0.iter().any(|member| member.needs_all_tokens(tower))
-    }
-
-    fn folds(&self) -> bool {
-        self.0.iter().all(|member| member.folds())
-    }
-
-    fn entry(&self, tower: Tower) -> Entry {
-        self.0.iter().map(|member| member.entry(tower)).min().unwrap_or(Entry::Never)
-    }
-
-    fn conditions_text(&self) -> bool {
-        self.0.iter().any(|member| member.conditions_text())
-    }
-
-    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        self.0.iter().fold(tokens, |tokens, member| member.tokens(at, tokens, pass))
-    }
-
-    fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        Self::wrap(&self.0, base, input, &|member, base, input| member.linear(base, input, pass))
-    }
-
-    fn norm(&self, base: NormBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        Self::wrap(&self.0, base, input, &|member, base, input| member.norm(base, input, pass))
-    }
-
-    fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        self.0.iter().fold(output, |output, member| member.branch(at, input, output, pass))
-    }
-
-    fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        self.0.iter().fold(feature, |feature, member| member.feature(tower, feature, pass))
-    }
-
-    fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        let Scores { image, text, logits, scale } = scores;
-        self.0.iter().fold(logits, |logits, member| member.logits(Scores { image, text, logits, scale }, pass))
-    }
-
-    fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
-        self.0.iter().fold(None, |folded: Option<Linear>, member| {
-            let next = member.fold(at, folded.as_ref().unwrap_or(layer));
-            next.or(folded)
-        })
-    }
-
-    fn fold_norm(&self, at: NormSite, layer: &LayerNorm) -> Option<LayerNorm> {
-        self.0.iter().fold(None, |folded: Option<LayerNorm>, member| {
-            let next = member.fold_norm(at, folded.as_ref().unwrap_or(layer));
-            next.or(folded)
-        })
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 }

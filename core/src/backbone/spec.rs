@@ -186,6 +186,23 @@ impl BackboneSpec {
         Ok(spec)
     }
 
+    /// The shape of a backbone whose features come from elsewhere: a width, and towers without blocks.
+    pub fn without_towers(dim: usize) -> Self {
+        let transformer = TransformerSpec {
+            width: 0,
+            depth: 0,
+            heads: 0,
+            mlp: 0,
+            activation: Activation::Gelu,
+            norm_epsilon: 1e-5_f64.to_string(),
+        };
+        Self {
+            dim,
+            image: ImageSpec { size: 0, patch: 0, transformer: transformer.clone() },
+            text: TextSpec { context: 0, vocabulary: 0, transformer },
+        }
+    }
+
     /// Checks that the sizes fit together.
     ///
     /// # Errors

@@ -24,8 +24,8 @@ pub(super) fn recognises(tensors: &StateDict) -> bool {
 /// Scalars that OpenAI's archives carry beside the weights.
 const IGNORED: [&str; 4] = ["input_resolution", "context_length", "vocab_size", "attn_mask"];
 
-/// Renames and splits to canonical tensors.
-pub(super) fn to_canonical(tensors: StateDict) -> StateDict {
+/// Brings tensors under OpenAI's names to the canonical names and layout. A name that OpenAI's models do not have is kept.
+pub fn to_canonical(tensors: StateDict) -> StateDict {
     let mut canonical = StateDict::new();
     for (name, tensor) in tensors {
         if IGNORED.contains(&name.as_str()) {

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::store::pytorch::PytorchReader;
-use burn::store::pytorch_reader::DType as TorchType;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use super::torch::{TorchValue, read_torch};
 use crate::backbone::{HostTensor, StateDict};
 use crate::error::{Error, Result};
 use crate::file;
@@ -31,7 +30,7 @@ pub fn read_tensors(path: &Path) -> Result<StateDict> {
     if name.ends_with(".safetensors") {
         return Ok(read_safetensors(path)?.0);
     }
-    read_torch(path)
+    read_torch_tensors(path)
 }
 
 fn read_shards(path: &Path) -> Result<StateDict> {
@@ -86,57 +85,25 @@ pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, Stri
     Ok((tensors, metadata))
 }
 
-fn read_torch(path: &Path) -> Result<StateDict> {
-    file::read(path).map(drop)?;
-    let malformed =
-        |reason: String| Error::Malformed { format: "PyTorch checkpoint", path: path.to_path_buf(), reason };
-    let advice = "expected tensors in plain containers; TorchScript archives and pickled objects are not opened: \
-                  save `model.state_dict()` as safetensors instead";
-    let open = |key: Option<&str>| match key {
-        Some(key) => PytorchReader::with_top_level_key(path, key),
-        None => PytorchReader::new(path),
-    };
-    // The reader is not ours; a panic on a hostile file must not leave this function.
-    let read = std::panic::catch_unwind(|| {
-        let reader = ["state_dict", "model_state_dict", "model"]
-            .into_iter()
-            .find_map(|key| open(Some(key)).ok().filter(|reader| !reader.is_empty()))
-            .map_or_else(|| open(None), Ok)?;
-        Ok::<_, burn::store::pytorch::PytorchError>(reader.into_tensors())
-    });
-    let read = read.map_err(|_| malformed(format!("the file is corrupt; {advice}")))?;
-    let read = read.map_err(|error| malformed(format!("{error}; {advice}")))?;
-    if read.is_empty() {
-        return Err(malformed(format!("it holds no tensors; {advice}")));
+/// The tensors of a PyTorch file: those of its state dict, where it has one among other things.
+fn read_torch_tensors(path: &Path) -> Result<StateDict> {
+    let mut value = read_torch(path)?;
+    for key in ["state_dict", "model_state_dict", "model"] {
+        if let TorchValue::Dict(entries) = &mut value
+            && matches!(entries.get(key), Some(TorchValue::Dict(_)))
+            && let Some(inner) = entries.remove(key)
+        {
+            value = inner;
+            break;
+        }
     }
-    let mut tensors = StateDict::new();
-    for (name, tensor) in read {
-        let bytes = tensor.read().map_err(|error| malformed(error.to_string()))?;
-        let data = floats(torch_type(tensor.dtype()), &bytes)
-            .ok_or_else(|| malformed(format!("tensor `{name}` has type {:?}", tensor.dtype())))?;
-        // Data-parallel training leaves a prefix on every name.
-        let canonical = name.strip_prefix("module.").unwrap_or(&name).to_string();
-        tensors.insert(canonical, HostTensor { shape: tensor.shape().to_vec(), data, origin: name });
+    let found = value.into_tensors();
+    if found.is_empty() {
+        return Err(Error::malformed("PyTorch checkpoint", path, "it holds no tensors; save `model.state_dict()`"));
     }
-    Ok(tensors)
-}
-
-fn torch_type(dtype: TorchType) -> Dtype {
-    match dtype {
-        TorchType::F64 => Dtype::F64,
-        TorchType::F32 => Dtype::F32,
-        TorchType::F16 => Dtype::F16,
-        TorchType::BF16 => Dtype::BF16,
-        TorchType::I64 => Dtype::I64,
-        TorchType::I32 => Dtype::I32,
-        TorchType::I16 => Dtype::I16,
-        TorchType::I8 => Dtype::I8,
-        TorchType::U64 => Dtype::U64,
-        TorchType::U32 => Dtype::U32,
-        TorchType::U16 => Dtype::U16,
-        TorchType::U8 => Dtype::U8,
-        TorchType::Bool => Dtype::BOOL,
-    }
+    // Data-parallel training leaves a prefix on every name.
+    let canonical = |name: &str| name.strip_prefix("module.").unwrap_or(name).to_string();
+    Ok(found.into_iter().map(|(name, tensor)| (canonical(&name), tensor)).collect())
 }
 
 /// Little-endian bytes of a type as f32; `None` for a type without a plain value.

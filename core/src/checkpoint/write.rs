@@ -59,8 +59,9 @@ pub fn encode_safetensors(
 /// Writes a backbone as a folder that `transformers.CLIPModel.from_pretrained` loads.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file.
+/// [`Error::Io`] naming the file; as [`Backbone::need_towers`].
 pub fn write_backbone(backbone: &Backbone, folder: &Path, precision: Precision) -> Result<()> {
+    backbone.need_towers("weights to be written")?;
     let (bos, eot) = (backbone.tokenizer().bos(), backbone.tokenizer().eot());
     let mut config = backbone.spec().to_hf(bos, eot);
     if let Some(config) = config.as_object_mut() {

@@ -110,6 +110,14 @@ impl FeatureFile {
     /// # Errors
     /// [`Error::Malformed`] when the lists do not fit together or a value is not finite; [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<()> {
+        self.write_with(path, &[])
+    }
+
+    /// As [`write`](Self::write), with further entries in the metadata.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_with(&self, path: &Path, further: &[(&str, String)]) -> Result<()> {
         self.check(path)?;
         let mut metadata = Map::new();
         let mut put = |key: &str, value: String| metadata.insert(key.into(), Value::String(value));
@@ -124,6 +132,9 @@ impl FeatureFile {
         }
         if let Some(splits) = &self.splits {
             put("splits", json!(splits).to_string());
+        }
+        for (key, value) in further {
+            put(key, value.clone());
         }
         let bytes = self.values.len() * 4;
         let tensor = json!({"dtype": "F32", "shape": [self.rows(), self.dim], "data_offsets": [0, bytes]});

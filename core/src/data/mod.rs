@@ -8,6 +8,7 @@ pub mod few_shot;
 pub mod folder;
 pub mod manifest;
 pub mod open;
+pub mod pascal_voc;
 pub mod split;
 
 pub use self::caption::{Captioned, CaptionedSet};
@@ -18,4 +19,5 @@ pub use self::few_shot::{base_new, few_shot, validation_shots};
 pub use self::folder::{is_image_name, read_folder};
 pub use self::manifest::{Manifest, read_captions, read_manifest};
 pub use self::open::open_dataset;
+pub use self::pascal_voc::{CropConfig, CropReport, crop_pascal_voc};
 pub use self::split::{Split, assign_splits};

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits, RgbImage};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::file;
@@ -33,16 +34,29 @@ pub fn decode_image(path: &Path) -> Result<RgbImage> {
     decode_image_bytes(&file::read(path)?, path)
 }
 
+/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`].
+pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
+    paths.par_iter().map(|path| decode_image(path)).collect()
+}
+
 /// Decodes an image held in memory, by the rules of [`decode_image`]; `origin` is what an error names.
 ///
 /// # Errors
 /// [`Error::BadImage`] with `origin`.
 pub fn decode_image_bytes(bytes: &[u8], origin: &Path) -> Result<RgbImage> {
+    decode_image_bytes_within(bytes, origin, MAX_PIXELS)
+}
+
+/// As [`decode_image_bytes`], with a lower limit of pixels, which is checked before anything is decoded.
+///
+/// # Errors
+/// [`Error::BadImage`] with `origin`.
+pub fn decode_image_bytes_within(bytes: &[u8], origin: &Path, max_pixels: u64) -> Result<RgbImage> {
     if bytes.is_empty() {
         return Err(bad(origin, "the file is empty"));
     }
     // A decoder works on its own copy of everything, so nothing half-changed can be seen after a panic.
-    match catch_unwind(AssertUnwindSafe(|| decode(bytes))) {
+    match catch_unwind(AssertUnwindSafe(|| decode(bytes, max_pixels.min(MAX_PIXELS)))) {
         Ok(outcome) => outcome.map_err(|reason| bad(origin, reason)),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
@@ -56,7 +70,7 @@ fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadImage { path: path.to_path_buf(), reason: reason.into() }
 }
 
-fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     let words = |error: ::image::ImageError| error.to_string();
     let format = ::image::guess_format(bytes)
         .map_err(|_| "its first bytes are not those of a JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image".to_owned())?;
@@ -72,8 +86,8 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     if width == 0 || height == 0 {
         return Err(format!("it claims {width}x{height} pixels"));
     }
-    if u64::from(width) * u64::from(height) > MAX_PIXELS || decoder.total_bytes() > MAX_DECODE_BYTES {
-        return Err(format!("it claims {width}x{height} pixels, more than the limit of {MAX_PIXELS}"));
+    if u64::from(width) * u64::from(height) > max_pixels || decoder.total_bytes() > MAX_DECODE_BYTES {
+        return Err(format!("it claims {width}x{height} pixels, more than the limit of {max_pixels}"));
     }
     // A broken EXIF block is no reason to lose the image.
     let orientation = decoder.orientation().ok();

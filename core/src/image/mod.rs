@@ -1,21 +1,32 @@
 //! Images: from files to normalised pixels, plain or augmented, one at a time or as a stream of batches.
 
 pub mod augment;
+pub mod augmix;
 pub mod cache;
 pub mod colour;
+pub mod corrupt;
 pub mod decode;
 pub mod hf_preprocess;
 pub mod job;
 pub mod loader;
 pub mod preprocess;
 pub mod resize;
+pub mod test_views;
+pub mod tone;
+pub mod warp;
 
 pub use self::augment::{Augment, AugmentCrop, PadFill};
+pub use self::augmix::{Mixture, Operation};
 pub use self::cache::ImageCache;
 pub use self::colour::ColourJitter;
-pub use self::decode::{MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes};
+pub use self::corrupt::{Corruption, SEVERITIES};
+pub use self::decode::{
+    MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes, decode_image_bytes_within, decode_images,
+};
 pub use self::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
 pub use self::loader::Loader;
 pub use self::preprocess::{CLIP_MEAN, CLIP_STD, HALF_MEAN_STD, Preprocess, Resize, Size};
 pub use self::resize::{Resample, resize};
-pub use ::image::RgbImage;
+pub use self::test_views::{MAX_VIEWS, TestViews, ViewRecipe};
+pub use self::warp::Affine;
+pub use ::image::{ImageError, ImageFormat, RgbImage};

@@ -155,6 +155,36 @@ impl Preprocess {
         pixels
     }
 
+    /// Normalises levels from 0 to 255 that need not be whole, `[height, width, 3]`, to `[3, height, width]`, red first.
+    pub fn normalise_levels(&self, levels: &[f32]) -> Vec<f32> {
+        let mut pixels = Vec::with_capacity(levels.len());
+        for channel in 0..3 {
+            let (mean, std) = (f64::from(self.mean[channel]), f64::from(self.std[channel]));
+            let (factor, offset) = ((self.rescale / std) as f32, (mean / std) as f32);
+            pixels.extend(levels.iter().skip(channel).step_by(3).map(|level| level * factor - offset));
+        }
+        pixels
+    }
+
+    /// The image that was normalised, levels rounded: the way back from `[3, height, width]` of the size `crop`.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for another number of values.
+    pub fn denormalise(&self, pixels: &[f32]) -> Result<RgbImage> {
+        let area = self.crop.width as usize * self.crop.height as usize;
+        if pixels.len() != 3 * area {
+            return Err(Error::mismatch("values of an image", 3 * area, pixels.len()));
+        }
+        let level = |at: usize, channel: usize| {
+            let value = pixels[channel * area + at] * self.std[channel] + self.mean[channel];
+            (f64::from(value) / self.rescale).round().clamp(0.0, 255.0) as u8
+        };
+        Ok(RgbImage::from_fn(self.crop.width, self.crop.height, |x, y| {
+            let at = y as usize * self.crop.width as usize + x as usize;
+            ::image::Rgb(std::array::from_fn(|channel| level(at, channel)))
+        }))
+    }
+
     /// Number of values of one image after [`Preprocess::pixels`].
     pub fn values_per_image(&self) -> usize {
         3 * self.crop.height as usize * self.crop.width as usize
@@ -217,6 +247,10 @@ mod tests {
         let pixels = preprocess.normalise(&RgbImage::from_raw(2, 1, vec![100, 20, 200, 0, 40, 100]).unwrap());
         let expected = [1.0, -1.0, 0.2, 0.4, 0.5, 0.0];
         assert!(pixels.iter().zip(expected).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-6), "{pixels:?}");
+        let levels = preprocess.normalise_levels(&[100.0, 20.0, 200.0, 0.0, 40.0, 100.0]);
+        assert!(levels.iter().zip(expected).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-6), "{levels:?}");
+        let pair = Preprocess { crop: Size { height: 1, width: 2 }, ..preprocess };
+        assert_eq!(pair.denormalise(&pixels).unwrap().into_raw(), [100, 20, 200, 0, 40, 100]);
     }
 
     #[test]

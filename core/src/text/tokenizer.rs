@@ -6,11 +6,12 @@
 //! cleaning, it differs on the final form of a capital Greek sigma, on a long s after an apostrophe and on
 //! `<|ENDOFTEXT|>` in capitals. `tests/parity/tokenizer` holds both.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::vocabulary::{BEGIN, END, WORD_END, byte_symbols};
+use super::vocabulary::{BEGIN, END, WORD_END, byte_symbols, bytes_in_order};
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
 use crate::file;
@@ -37,7 +38,7 @@ pub struct Tokens {
 /// place, as in the reference, and a text tower then pools there.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Inner,
     path: PathBuf,
     digest: Digest,
     context_length: usize,
@@ -46,7 +47,48 @@ pub struct Tokenizer {
     eot: u32,
 }
 
+/// How a text becomes ids.
+#[derive(Debug, Clone)]
+enum Inner {
+    /// By its pieces.
+    Pieces(Box<tokenizers::Tokenizer>),
+    /// As one of a list of whole texts: its place.
+    Texts(HashMap<String, u32>),
+}
+
 impl Tokenizer {
+    /// A tokenizer that knows these whole texts and no others: each is one id, its place. `path` is named in errors.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a text that is there twice.
+    pub fn of_texts(texts: &[String], path: &Path) -> Result<Self> {
+        let mut places = HashMap::new();
+        let mut builder = DigestBuilder::default();
+        for (place, text) in texts.iter().enumerate() {
+            builder.piece(text.as_bytes());
+            if places.insert(text.clone(), place as u32).is_some() {
+                return Err(Error::malformed("list of texts", path, format!("`{text}` is there twice")));
+            }
+        }
+        Ok(Self {
+            inner: Inner::Texts(places),
+            path: path.to_path_buf(),
+            digest: builder.finish(),
+            context_length: 1,
+            vocab_size: texts.len(),
+            bos: 0,
+            eot: 0,
+        })
+    }
+
+    /// The place of a whole text, for a tokenizer that knows whole texts.
+    pub fn place_of(&self, text: &str) -> Option<u32> {
+        match &self.inner {
+            Inner::Texts(places) => places.get(text).copied(),
+            Inner::Pieces(_) => None,
+        }
+    }
+
     /// Reads a `tokenizer.json`; `context_length` is that of the backbone's text tower (77 for CLIP).
     ///
     /// # Errors
@@ -82,6 +124,7 @@ impl Tokenizer {
             find(&symbol)?;
         }
         let vocab_size = vocabulary.values().max().map_or(0, |&highest| highest as usize + 1);
+        let inner = Inner::Pieces(Box::new(inner));
         Ok(Self { inner, path: path.to_path_buf(), digest: identity(&file), context_length, vocab_size, bos, eot })
     }
 
@@ -90,18 +133,36 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Invalid`] when the tokenizer library cannot write what it read.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let text = self.inner.to_string(true).map_err(|error| Error::invalid(FORMAT, error.to_string()))?;
+        let Inner::Pieces(inner) = &self.inner else {
+            return Err(Error::invalid(FORMAT, "whole texts have no `tokenizer.json`"));
+        };
+        let text = inner.to_string(true).map_err(|error| Error::invalid(FORMAT, error.to_string()))?;
         Ok(text.into_bytes())
     }
 
     /// The token ids of each text, in the order given. An empty text is valid: begin and end alone.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the tokenizer's own rules fail on a text.
+    /// [`Error::Invalid`] when the tokenizer's own rules fail on a text; [`Error::Unknown`] for a text that is none of
+    /// those that a tokenizer of whole texts knows.
     pub fn encode(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Tokens>> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let inner = match &self.inner {
+            Inner::Pieces(inner) => inner,
+            Inner::Texts(places) => {
+                let place = |text: &str| match places.get(text) {
+                    Some(place) => Ok(Tokens { ids: vec![*place], truncated: false }),
+                    None => {
+                        let mut candidates: Vec<String> = places.keys().cloned().collect();
+                        candidates.sort();
+                        Err(Error::Unknown { kind: "text of the embeddings", name: text.into(), candidates })
+                    }
+                };
+                return texts.into_iter().map(place).collect();
+            }
+        };
         let encodings =
-            self.inner.encode_batch_fast(texts, false).map_err(|error| Error::invalid("text", error.to_string()))?;
+            inner.encode_batch_fast(texts, false).map_err(|error| Error::invalid("text", error.to_string()))?;
         let room = self.context_length - 2;
         let row = |encoding: &tokenizers::Encoding| {
             let words = encoding.get_ids();
@@ -113,6 +174,24 @@ impl Tokenizer {
             Tokens { ids, truncated: words.len() > room }
         };
         Ok(encodings.iter().map(row).collect())
+    }
+
+    /// The text of some ids: lower case, one space behind every word. Begin, end and unknown ids are left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let Inner::Pieces(inner) = &self.inner else { return String::new() };
+        let symbols = byte_symbols();
+        let bytes: HashMap<char, u8> = bytes_in_order()
+            .zip(symbols.iter().filter_map(|text| text.chars().next()))
+            .map(|(byte, symbol)| (symbol, byte))
+            .collect();
+        let mut text = Vec::new();
+        for token in ids.iter().filter(|id| ![self.bos, self.eot].contains(id)).filter_map(|id| inner.id_to_token(*id))
+        {
+            let (word, end) = token.strip_suffix(WORD_END).map_or((token.as_str(), false), |word| (word, true));
+            text.extend(word.chars().filter_map(|symbol| bytes.get(&symbol)));
+            text.extend(end.then_some(b' '));
+        }
+        String::from_utf8_lossy(&text).trim_end().to_owned()
     }
 
     /// Refuses a tokenizer that can give ids which the text tower has no row for.
@@ -135,6 +214,14 @@ impl Tokenizer {
     /// One more than the highest id, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// The symbol of an id, as the vocabulary writes it, or `None` for an id without one.
+    pub fn symbol(&self, id: u32) -> Option<String> {
+        match &self.inner {
+            Inner::Pieces(pieces) => pieces.id_to_token(id),
+            Inner::Texts(places) => places.iter().find(|(_, place)| **place == id).map(|(text, _)| text.clone()),
+        }
     }
 
     /// The most ids that [`Tokenizer::encode`] gives for a text.

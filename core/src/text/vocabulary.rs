@@ -18,13 +18,21 @@ pub(super) const WORD_END: &str = "</w>";
 /// The 256 printable characters that stand for bytes, in CLIP's order, then the same as word ends: every text can be
 /// spelled with these 512.
 pub(super) fn byte_symbols() -> Vec<String> {
-    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let plain = (0..=255u8).filter(printable).map(char::from);
+    let plain = (0..=255u8).filter(is_printable).map(char::from);
     // Bytes that have no visible Latin-1 character are written as the characters from U+0100 on.
-    let shifted = (0..=255u8).filter(|byte| !printable(byte)).zip('\u{100}'..).map(|(_, character)| character);
+    let shifted = (0..=255u8).filter(|byte| !is_printable(byte)).zip('\u{100}'..).map(|(_, character)| character);
     let symbols: Vec<String> = plain.chain(shifted).map(String::from).collect();
     let ends: Vec<String> = symbols.iter().map(|symbol| format!("{symbol}{WORD_END}")).collect();
     [symbols, ends].concat()
+}
+
+fn is_printable(byte: &u8) -> bool {
+    matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff)
+}
+
+/// The bytes that the first 256 of [`byte_symbols`] stand for.
+pub(super) fn bytes_in_order() -> impl Iterator<Item = u8> {
+    (0..=255u8).filter(is_printable).chain((0..=255u8).filter(|byte| !is_printable(byte)))
 }
 
 /// A smaller `tokenizer.json` out of a CLIP-style one: the byte symbols, the first `merges` merges and the special

@@ -15,7 +15,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, BranchSite, Entry, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, BranchSite, Entry, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::sites::{BranchSites, BranchTargets};
@@ -194,6 +194,10 @@ impl Sites for Behind {
         self.sites.entry(tower)
     }
 
+    fn touched(&self) -> Touched {
+        Touched::BRANCH
+    }
+
     fn branch(&self, at: BranchSite, _input: &Tensor<3>, output: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
         match self.sites.get(at) {
             Some(bottleneck) => output.clone() + bottleneck.forward(output, self.smooth),
@@ -207,6 +211,10 @@ impl Learner for Beside {}
 impl Sites for Beside {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::BRANCH
     }
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {

@@ -109,7 +109,9 @@ impl Combination {
                 let what = "backbone of the adapters to be combined";
                 return Err(inarch_core::Error::mismatch(what, expected.short(), found.short()).into());
             }
-            if part.manifest.classes != parts[0].manifest.classes && part.manifest.method.bound_to_classes() {
+            if part.manifest.classes != parts[0].manifest.classes
+                && (part.manifest.method.bound_to_classes() || part.manifest.method.open_to_classes())
+            {
                 let [expected, found] = [&parts[0], part].map(|part| part.manifest.classes.join(", "));
                 let what = "classes of the adapters to be combined";
                 return Err(inarch_core::Error::mismatch(what, expected, found).into());

@@ -11,8 +11,8 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearSite, NormBase, NormSite, Pass, Scores, Sites,
-    Tower,
+    self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass,
+    Scores, Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -92,10 +92,14 @@ impl Method for StackConfig {
             return Err(Error::Setting { setting: "members", reason });
         }
         let member = |(index, config): (usize, &MethodConfig)| {
-            let saved = start.saved.map(|saved| member_parameters(saved, index));
+            let saved = start.saved.map(|saved| member_parameters(saved, "members", index));
             config.init(&Start { seed: start.seed.split(index), saved: saved.as_ref(), ..*start })
         };
         Ok(Stack { members: self.members.iter().enumerate().map(member).collect::<Result<_>>()? })
+    }
+
+    fn black_box(&self) -> bool {
+        self.members.iter().all(MethodConfig::black_box)
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
@@ -108,6 +112,10 @@ impl Method for StackConfig {
 
     fn bound_to_classes(&self) -> bool {
         self.members.iter().any(MethodConfig::bound_to_classes)
+    }
+
+    fn open_to_classes(&self) -> bool {
+        !self.bound_to_classes() && self.members.iter().any(MethodConfig::open_to_classes)
     }
 
     /// Those of the one member that has its own.
@@ -133,9 +141,9 @@ impl Method for StackConfig {
     }
 }
 
-/// The saved tensors of one member under its own paths.
-fn member_parameters(saved: &crate::Parameters, index: usize) -> crate::Parameters {
-    let prefix = format!("members.{index}.");
+/// The saved tensors of one member of a list, under its own paths.
+pub(super) fn member_parameters(saved: &crate::Parameters, list: &str, index: usize) -> crate::Parameters {
+    let prefix = format!("{list}.{index}.");
     let own = |name: &str| Some(name.strip_prefix(&prefix)?.split_once('.')?.1.to_string());
     saved.iter().filter_map(|(name, tensor)| Some((own(name)?, tensor.clone()))).collect()
 }
@@ -215,6 +223,14 @@ impl Sites for Stack {
 
     fn conditions_text(&self) -> bool {
         self.sites().conditions_text()
+    }
+
+    fn touched(&self) -> Touched {
+        self.sites().touched()
+    }
+
+    fn linear_change(&self, at: LinearSite) -> LinearChange {
+        self.sites().linear_change(at)
     }
 
     fn needs_all_tokens(&self, tower: Tower) -> bool {

@@ -9,7 +9,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Tower, normalise, values};
+use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Touched, Tower, normalise, values};
 use serde::{Deserialize, Serialize};
 
 use super::class_rows::class_rows;
@@ -47,6 +47,10 @@ impl Method for ClapConfig {
             origin: Fixed::new(origin),
             multipliers: Fixed::new(Tensor::from_data(TensorData::new(multipliers, [classes, 1]), &device)),
         })
+    }
+
+    fn black_box(&self) -> bool {
+        true
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
@@ -89,6 +93,10 @@ impl Sites for Clap {
             Tower::Image => Entry::Never,
             Tower::Text => Entry::Feature,
         }
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

@@ -9,7 +9,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -82,6 +82,10 @@ impl Method for ClipAdapterConfig {
         Ok(ClipAdapter { image: side(self.image, Tower::Image), text: side(self.text, Tower::Text), ratio: self.ratio })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let dim = backbone.spec().dim;
         (usize::from(self.image) + usize::from(self.text)) * 2 * dim * (dim / self.reduction.max(1))
@@ -106,6 +110,10 @@ impl ClipAdapter {
 impl Sites for ClipAdapter {
     fn entry(&self, tower: Tower) -> Entry {
         if self.side(tower).is_some() { Entry::Feature } else { Entry::Never }
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, _pass: &Pass<'_>) -> Tensor<2> {

@@ -8,7 +8,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Touched, Tower, normalise};
 use serde::{Deserialize, Serialize};
 
 use super::class_rows::class_rows;
@@ -33,6 +33,10 @@ impl Method for CrossModalConfig {
     fn init(&self, start: &Start<'_>) -> Result<CrossModal> {
         let head = normalise(start.class_features.clone());
         Ok(CrossModal { head: Param::from_tensor(Tensor::from_data(head.into_data(), start.device)) })
+    }
+
+    fn black_box(&self) -> bool {
+        true
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
@@ -61,6 +65,10 @@ impl Learner for CrossModal {
 impl Sites for CrossModal {
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Never
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {

@@ -6,8 +6,8 @@
 //! `classes * dim`. Site: the text feature; neither tower is touched, so every feature is computed once.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Tower, normalise};
+use burn::tensor::{Device, Tensor, TensorData};
+use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Touched, Tower, normalise};
 use serde::{Deserialize, Serialize};
 
 use super::class_rows::class_rows;
@@ -30,6 +30,14 @@ pub struct LinearProbe {
     prototypes: Param<Tensor<2>>,
 }
 
+impl LinearProbe {
+    /// Given prototypes `[classes, dim]`, row-major.
+    pub(crate) fn of(rows: Vec<f32>, dim: usize, device: &Device) -> Self {
+        let classes = rows.len() / dim.max(1);
+        Self { prototypes: Param::from_tensor(Tensor::from_data(TensorData::new(rows, [classes, dim]), device)) }
+    }
+}
+
 impl Method for LinearProbeConfig {
     type Adapter = LinearProbe;
 
@@ -37,6 +45,10 @@ impl Method for LinearProbeConfig {
     fn init(&self, start: &Start<'_>) -> Result<LinearProbe> {
         let values = prototypes(start).into_data();
         Ok(LinearProbe { prototypes: Param::from_tensor(Tensor::from_data(values, start.device)) })
+    }
+
+    fn black_box(&self) -> bool {
+        true
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
@@ -61,6 +73,10 @@ impl Sites for LinearProbe {
             Tower::Image => Entry::Never,
             Tower::Text => Entry::Feature,
         }
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

@@ -10,7 +10,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Touched, Tower, normalise};
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,10 @@ impl Method for LpPlusPlusConfig {
             prototypes: Param::from_tensor(tensor(rows, [classes, dim])),
             alpha: Param::from_tensor(tensor(alpha, [classes, 1])),
         })
+    }
+
+    fn black_box(&self) -> bool {
+        true
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
@@ -143,6 +147,10 @@ impl Learner for LpPlusPlus {}
 impl Sites for LpPlusPlus {
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Never
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {

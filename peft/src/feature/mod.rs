@@ -10,6 +10,8 @@ mod prolip;
 mod taskres;
 mod two_stage;
 
+pub(crate) use class_rows::class_rows;
+
 pub use clap::{Clap, ClapConfig};
 pub use clip_adapter::{ClipAdapter, ClipAdapterConfig};
 pub use cross_modal::{CrossModal, CrossModalConfig};

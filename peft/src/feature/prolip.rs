@@ -8,7 +8,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -76,6 +76,10 @@ impl Sites for ProLip {
             Tower::Image => Entry::Head,
             Tower::Text => Entry::Never,
         }
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::LINEAR
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {

@@ -5,7 +5,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, Entry, Pass, Sites, Touched, Tower, normalise};
 use serde::{Deserialize, Serialize};
 
 use super::class_rows::class_rows;
@@ -47,6 +47,10 @@ impl Method for TaskResConfig {
         Ok(TaskRes { residuals: Param::from_tensor(residuals), alpha: self.alpha })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {
         classes * backbone.spec().dim
     }
@@ -64,6 +68,10 @@ impl Sites for TaskRes {
             Tower::Image => Entry::Never,
             Tower::Text => Entry::Feature,
         }
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

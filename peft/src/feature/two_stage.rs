@@ -7,7 +7,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, NormBase, Pass, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, Entry, NormBase, Pass, Sites, Touched, Tower, normalise};
 use serde::{Deserialize, Serialize};
 
 use super::class_rows::class_rows;
@@ -86,6 +86,10 @@ impl Learner for TwoStage {
 impl Sites for TwoStage {
     fn entry(&self, tower: Tower) -> Entry {
         self.norms.entry(tower)
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NORM
     }
 
     fn norm(&self, base: NormBase<'_>, input: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {

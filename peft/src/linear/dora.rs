@@ -9,7 +9,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::factors::{Factors, check_dropout, check_finite, check_rank, check_targets, dropped};
@@ -100,6 +100,10 @@ impl Learner for Dora {}
 impl Sites for Dora {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::LINEAR
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

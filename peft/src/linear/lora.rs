@@ -15,7 +15,9 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Tower};
+use inarch_core::backbone::{
+    Backbone, Entry, LinearBase, LinearChange, LinearSite, LowRank, Pass, Sites, Touched, Tower,
+};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +160,16 @@ impl Update {
         }
     }
 
+    /// The same as one pair of factors; with an origin, of twice the rank.
+    fn factors(&self) -> LowRank {
+        let (a, b) = (self.a.val(), self.b.val());
+        let (a, b) = match &self.origin {
+            Some(origin) => (Tensor::cat(vec![a, origin.a.val()], 1), Tensor::cat(vec![b, origin.b.val().neg()], 0)),
+            None => (a, b),
+        };
+        LowRank { a, b, scale: self.scale }
+    }
+
     /// What it adds to the weight, `[d_input, d_output]`.
     fn change(&self) -> Tensor<2> {
         let product = self.a.val().without_autodiff().matmul(self.b.val().without_autodiff());
@@ -285,6 +297,14 @@ impl Learner for Lora {
 impl Sites for Lora {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::LINEAR
+    }
+
+    fn linear_change(&self, at: LinearSite) -> LinearChange {
+        self.sites.get(at).map_or(LinearChange::None, |update| LinearChange::LowRank(update.factors()))
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

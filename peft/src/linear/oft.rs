@@ -5,13 +5,15 @@
 //! the identity. Angles and lengths between weights stay. Count: `d_input / block * block (block - 1) / 2` for each target.
 //! Sites: linear, in both towers. Folds: `R W`.
 //!
-//! The inverse is exact: it is found on the host and refined by one Newton step `X (2 I - (I + Q) X)`, which changes no
+//! With `neumann_terms` the inverse is cut off after so many terms of its series, as HF PEFT does by default (Qiu et al.,
+//! 2025, arXiv 2506.19847): `R_i = I + 2 Q + .. + 2 Q^(n-2) + Q^(n-1)`, there with the other sign of `Q`; not quite a
+//! rotation, and without an inverse. Otherwise the inverse is exact: it is found on the host and refined by one Newton step `X (2 I - (I + Q) X)`, which changes no
 //! value and carries the gradient of the inverse.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Tower, values};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower, values};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
@@ -21,19 +23,24 @@ use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::method::{Method, Start};
 
-/// Settings of OFT; the default is that of HF PEFT.
+/// More terms than a series needs.
+const MOST_TERMS: usize = 64;
+
+/// Settings of OFT; the width of a block is that of HF PEFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OftConfig {
     /// Width of a block; must divide the inputs of every target.
     pub block: usize,
+    /// Terms of the series in place of the inverse; 0 for the inverse itself.
+    pub neumann_terms: usize,
     /// Which linear sites, by name; `*` stands for anything.
     pub targets: Vec<String>,
 }
 
 impl Default for OftConfig {
     fn default() -> Self {
-        Self { block: 32, targets: ["*.q_proj", "*.k_proj", "*.v_proj"].map(String::from).to_vec() }
+        Self { block: 32, neumann_terms: 0, targets: ["*.q_proj", "*.k_proj", "*.v_proj"].map(String::from).to_vec() }
     }
 }
 
@@ -45,7 +52,7 @@ struct Rotation {
 
 impl Rotation {
     /// `[blocks, block, block]`.
-    fn blocks(&self, width: usize) -> Tensor<3> {
+    fn blocks(&self, width: usize, neumann_terms: usize) -> Tensor<3> {
         let skew = self.skew.val();
         let [blocks, entries] = skew.dims();
         let device = skew.device();
@@ -64,6 +71,9 @@ impl Rotation {
         let places = Tensor::<1, Int>::from_data(TensorData::new(places, [width * width]), &device);
         let q = both.select(1, places).reshape([blocks, width, width]);
         let eye = Tensor::<2>::eye(width, &device).unsqueeze::<3>();
+        if neumann_terms > 0 {
+            return series(q, eye, neumann_terms);
+        }
         let plus = q.clone() + eye.clone();
         let inverse = inverse(plus.clone().without_autodiff()).to_device(&device);
         let inverse = inverse.clone().matmul(eye.clone() * 2.0 - plus.matmul(inverse));
@@ -71,13 +81,30 @@ impl Rotation {
     }
 
     /// `x R`.
-    fn apply(&self, input: Tensor<3>, width: usize) -> Tensor<3> {
+    fn apply(&self, input: Tensor<3>, width: usize, neumann_terms: usize) -> Tensor<3> {
         let [batch, tokens, inputs] = input.dims();
-        let rotation = self.blocks(width);
+        let rotation = self.blocks(width, neumann_terms);
         let [blocks, _, _] = rotation.dims();
         let rows = input.reshape([batch * tokens, blocks, width]).swap_dims(0, 1);
         rows.matmul(rotation).swap_dims(0, 1).reshape([batch, tokens, inputs])
     }
+}
+
+/// The first terms of `(I + Q)(I - Q)^-1`, the last of them halved: with three terms as with four, as in HF PEFT.
+fn series(q: Tensor<3>, eye: Tensor<3>, terms: usize) -> Tensor<3> {
+    let [blocks, width, _] = q.dims();
+    let mut sum = eye.expand([blocks, width, width]);
+    match terms {
+        1 => return sum,
+        2 => return sum + q * 2.0,
+        _ => {}
+    }
+    let mut power = q.clone();
+    for _ in 1..terms.max(4) - 1 {
+        sum = sum + power.clone() * 2.0;
+        power = power.matmul(q.clone());
+    }
+    sum + power
 }
 
 /// Inverses of matrices `[count, width, width]` of the form `I + Q` with skew `Q`, which always exist.
@@ -99,6 +126,7 @@ fn inverse(matrices: Tensor<3>) -> Tensor<3> {
 pub struct Oft {
     sites: LinearSites<Rotation>,
     block: usize,
+    neumann_terms: usize,
 }
 
 impl Method for OftConfig {
@@ -108,6 +136,10 @@ impl Method for OftConfig {
     fn init(&self, start: &Start<'_>) -> Result<Oft> {
         check_targets(&self.targets)?;
         let block = self.block;
+        if self.neumann_terms > MOST_TERMS {
+            let reason = format!("must be 0 to {MOST_TERMS}, found {}", self.neumann_terms);
+            return Err(Error::Setting { setting: "neumann_terms", reason });
+        }
         let sites = LinearSites::select(start.backbone, &self.targets, |site, [inputs, _]| {
             if block < 2 || block > inputs || !inputs.is_multiple_of(block) {
                 let reason = format!("must be at least 2 and divide the {inputs} inputs of `{site}`, found {block}");
@@ -116,7 +148,7 @@ impl Method for OftConfig {
             let skew = Tensor::zeros([inputs / block, block * (block - 1) / 2], start.device);
             Ok(Rotation { skew: Param::from_tensor(skew) })
         })?;
-        Ok(Oft { sites, block })
+        Ok(Oft { sites, block, neumann_terms: self.neumann_terms })
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
@@ -132,9 +164,13 @@ impl Sites for Oft {
         self.sites.entry(tower)
     }
 
+    fn touched(&self) -> Touched {
+        Touched::LINEAR
+    }
+
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
         match self.sites.get(base.at) {
-            Some(rotation) => base.forward(rotation.apply(input, self.block)),
+            Some(rotation) => base.forward(rotation.apply(input, self.block, self.neumann_terms)),
             None => base.forward(input),
         }
     }
@@ -144,7 +180,7 @@ impl Sites for Oft {
     }
 
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
-        let rotation = self.sites.get(at)?.blocks(self.block).without_autodiff();
+        let rotation = self.sites.get(at)?.blocks(self.block, self.neumann_terms).without_autodiff();
         let weight = layer.weight.val();
         let [inputs, outputs] = weight.dims();
         let weight = weight.reshape([inputs / self.block, self.block, outputs]);

@@ -9,7 +9,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::factors::{check_dropout, check_finite, check_targets, dropped, low_rank};
@@ -112,6 +112,10 @@ impl Learner for Vera {}
 impl Sites for Vera {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::LINEAR
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

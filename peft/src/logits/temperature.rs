@@ -6,7 +6,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Tower};
+use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -31,6 +31,10 @@ impl Method for TemperatureConfig {
         Ok(Temperature { log_factor: Param::from_tensor(Tensor::zeros([1], start.device)) })
     }
 
+    fn black_box(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, _backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         1
     }
@@ -41,6 +45,10 @@ impl Learner for Temperature {}
 impl Sites for Temperature {
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Never
+    }
+
+    fn touched(&self) -> Touched {
+        Touched::NONE
     }
 
     fn logits(&self, scores: Scores<'_>, _pass: &Pass<'_>) -> Tensor<2> {

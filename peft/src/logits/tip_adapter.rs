@@ -6,7 +6,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Tower, normalise, values};
+use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Touched, Tower, normalise, values};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -130,6 +130,10 @@ macro_rules! tip_adapter {
                 Ok($adapter { keys: $make(keys, start), cache })
             }
 
+            fn black_box(&self) -> bool {
+                true
+            }
+
             fn trainable(&self, backbone: &Backbone, _classes: usize, images: usize) -> usize {
                 $trained * images * backbone.spec().dim
             }
@@ -152,6 +156,10 @@ macro_rules! tip_adapter {
         impl Sites for $adapter {
             fn entry(&self, _tower: Tower) -> Entry {
                 Entry::Never
+            }
+
+            fn touched(&self) -> Touched {
+                Touched::NONE
             }
 
             fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {

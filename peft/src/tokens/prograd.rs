@@ -78,7 +78,7 @@ impl Learner for ProGrad {
         let guide = step.frozen_logits().map(|frozen| {
             let [rows, _] = frozen.dims();
             let loss = (softmax(frozen, 1) * log_softmax(step.logits.clone(), 1)).sum() / -(rows as f32);
-            Guide { loss, strength: self.strength }
+            Guide { loss, strength: self.strength, whole: false }
         });
         Loss { task: step.cross_entropy(), guide }
     }

@@ -62,6 +62,7 @@ fn section(out: &mut String, index: usize, section: &Section) -> Result<(), Repo
         Body::Curves(curves) => plot::curves(out, index, title, curves)
             .map_err(|source| ReportError::Drawing { section: title.clone(), source })?,
         Body::Confusion(confusion) => confusion::matrix(out, title, confusion),
+        Body::Heat(heat) => super::heat::heat(out, title, heat),
         Body::Table(table) => self::table(out, title, table),
         Body::Gallery(gallery) => self::gallery(out, gallery),
     }

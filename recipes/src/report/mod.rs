@@ -5,10 +5,11 @@
 
 mod confusion;
 mod error;
+mod heat;
 mod html;
 mod page;
 mod plot;
 
 pub use error::ReportError;
 pub use html::render;
-pub use page::{Body, Confusion, Curves, Gallery, GalleryItem, Page, Point, Section, Series, Table};
+pub use page::{Body, Confusion, Curves, Gallery, GalleryItem, Heat, Page, Point, Section, Series, Table};

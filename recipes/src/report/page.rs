@@ -36,6 +36,8 @@ pub enum Body {
     Curves(Curves),
     /// Which class is taken for which.
     Confusion(Confusion),
+    /// Shares by row and column.
+    Heat(Heat),
     /// Rows and columns.
     Table(Table),
     /// Images with their verdict.
@@ -86,6 +88,17 @@ pub struct Confusion {
     pub counts: Vec<Vec<usize>>,
 }
 
+/// Shares by row and column, as of accuracy by moment and task.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Heat {
+    /// Column names.
+    pub columns: Vec<String>,
+    /// Row names.
+    pub rows: Vec<String>,
+    /// Shares of 0 to 1, row by row; `None` where there is none.
+    pub values: Vec<Vec<Option<f64>>>,
+}
+
 /// Rows and columns. A column of numbers is set flush right.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Table {
@@ -124,6 +137,16 @@ impl Section {
                 rows.try_for_each(|(class, row)| {
                     self.check_size(&format!("counts in the row of `{class}`"), classes.len(), row.len())
                 })
+            }
+            Body::Heat(Heat { columns, rows, values }) => {
+                self.check_size("rows of values", rows.len(), values.len())?;
+                for (name, row) in rows.iter().zip(values) {
+                    self.check_size(&format!("values in the row `{name}`"), columns.len(), row.len())?;
+                    for value in row.iter().flatten() {
+                        self.check_number(format!("a value of `{name}`"), *value, false)?;
+                    }
+                }
+                Ok(())
             }
             Body::Table(Table { header, rows }) => rows.iter().enumerate().try_for_each(|(index, row)| {
                 self.check_size(&format!("cells in row {index}"), header.len(), row.len())

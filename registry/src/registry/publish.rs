@@ -20,7 +20,17 @@ pub(crate) const MAX_FILE_BYTES: u64 = 8 << 30;
 /// The largest `adapter.json`, in bytes.
 pub(crate) const MAX_CARD_BYTES: u64 = 64 << 20;
 /// Files that are published with a folder where they are there.
-const COMPANIONS: [&str; 3] = ["report.json", "report.html", "recipe.toml"];
+const COMPANIONS: [&str; 8] = [
+    "report.json",
+    "report.html",
+    "recipe.toml",
+    // What an update leaves for the next one.
+    "version.json",
+    "statistics.safetensors",
+    "memory.inarch",
+    "probe.inarch",
+    "ledger.json",
+];
 
 /// Where the bytes of a file come from.
 #[derive(Debug, Clone)]

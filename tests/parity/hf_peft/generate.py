@@ -2,7 +2,7 @@
 
     python generate.py        (writes a folder for each kind and expected.safetensors beside this file)
 
-Made with torch 2.9.1, transformers 5.24.0, peft 0.21.2. `lora` has rank and alpha patterns, rsLoRA and the projections;
+Made with torch 2.9.1 (2.15.0 for `oft`, `oft-exact`, `ln`, `saved` and `pickled`), transformers 5.24.0, peft 0.21.2. `lora` has rank and alpha patterns, rsLoRA and the projections;
 the others are plain. With `written/` there, folders of the same adapters as `inarch convert --to peft` wrote them
 (INARCH_WRITE_FIXTURES=1), they are loaded by PEFT and must give the same features.
 """
@@ -11,7 +11,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
+from peft import (
+    IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, PeftModel, VeraConfig, get_peft_model,
+)
 from safetensors.torch import save_file
 from transformers import CLIPModel
 
@@ -28,6 +30,10 @@ CONFIGS = {
     "ia3": IA3Config(target_modules=["k_proj", "v_proj", "fc2"], feedforward_modules=["fc2"]),
     "loha": LoHaConfig(r=2, alpha=3, target_modules=["q_proj", "fc1"]),
     "lokr": LoKrConfig(r=2, alpha=3, target_modules=["v_proj", "fc2"]),
+    "oft": OFTConfig(oft_block_size=8, target_modules=["q_proj", "fc2"]),
+    "oft-exact": OFTConfig(oft_block_size=8, target_modules=["v_proj"], use_cayley_neumann=False),
+    "ln": LNTuningConfig(target_modules=["layer_norm1", "pre_layrnorm", "final_layer_norm"]),
+    "saved": LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["layer_norm2", "visual_projection"]),
 }
 
 
@@ -53,12 +59,20 @@ def main():
         for key, parameter in model.named_parameters():
             if any(part in key for part in ["lora_A", "lora_B", "hada_", "lokr_", "vera_lambda"]):
                 parameter.data = torch.randn_like(parameter) * 0.3
+            if "oft_R" in key:
+                parameter.data = torch.randn_like(parameter) * 0.1
+            if "ln_tuning_layers" in key or "modules_to_save" in key:
+                parameter.data = parameter.data + torch.randn_like(parameter) * 0.1
             if "magnitude" in key or "ia3_l" in key:
                 parameter.data = parameter.data * (1 + 0.3 * torch.rand_like(parameter))
         shutil.rmtree(HERE / name, ignore_errors=True)
         model.peft_config["default"].base_model_name_or_path = "tiny"
         model.save_pretrained(HERE / name)
         (HERE / name / "README.md").unlink(missing_ok=True)
+        if name == "ia3":
+            # As versions before safetensors wrote it.
+            model.save_pretrained(HERE / "pickled", safe_serialization=False)
+            (HERE / "pickled" / "README.md").unlink(missing_ok=True)
         expected = features(model)
         out.update({f"{name}.{tower}": value.contiguous() for tower, value in expected.items()})
         written = HERE / "written" / name

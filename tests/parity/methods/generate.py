@@ -453,11 +453,52 @@ class TipAdapter(Sites):
         return scores + 20.0 * torch.exp(-5.5 * (1 - image @ keys.T)) @ votes
 
 
+class Ridge(Sites):
+    def logits(self, image, text, scores):
+        h = torch.relu(image @ self.p["projection.fixed"])
+        return 10 * h @ self.p["weights.fixed"].T
+
+
+class Rail(Sites):
+    def logits(self, image, text, scores):
+        h = torch.cat([torch.ones(len(image), 1).double(), image, torch.relu(image @ self.p["projection.fixed"])], 1)
+        return 10 * h @ self.p["weights.fixed"].T
+
+
+class KernelRidge(Sites):
+    def logits(self, image, text, scores):
+        keys = self.p["keys.fixed"]
+        squares = (keys ** 2).sum(1) + 1 - 2 * image @ keys.T
+        return 10 * torch.exp(-0.1 * squares) @ self.p["votes.fixed"]
+
+
+class Fecam(Sites):
+    def logits(self, image, text, scores):
+        apart = image[:, None] - self.p["means.fixed"]
+        return -torch.einsum("ncd,cde,nce->nc", apart, self.p["precisions.fixed"], apart) / image.shape[1]
+
+
 class Stack(Lora):
     def __init__(self, p=None):
         super().__init__({key.split(".", 3)[-1]: value for key, value in (p or {}).items()})
 
     feature = Prototypes.feature
+
+
+class Fusion(Sites):
+    """Two low-rank updates and the mixture of what they do, by block."""
+
+    def linear(self, name, layer, x):
+        p, y = self.p, layer(x)
+        tower, _, *rest = name.split(".")
+        if len(rest) != 2:
+            return y
+        weights = p[tower][int(rest[0])].softmax(0)
+        for index, weight in enumerate(weights):
+            key = f"members.{index}.Lora.sites.{name}"
+            if f"{key}.a" in p:
+                y = y + weight * (x @ p[f"{key}.a"] @ p[f"{key}.b"]) / math.sqrt(2)
+        return y
 
 
 # Method: reference, settings in TOML as in `contract/case.rs`, and shapes where `names.txt` has others.
@@ -504,7 +545,14 @@ CASES = [
     ("temperature", Temperature, "", None),
     ("tip-adapter", TipAdapter, "alpha = 20.0", None),
     ("tip-adapter-f", TipAdapter, "alpha = 20.0", None),
+    ("simple-cil", Prototypes, "", None),
+    ("ranpac", Ridge, "projections = 24", None),
+    ("acil", Ridge, "projections = 24", None),
+    ("rail", Rail, "projections = 24", None),
+    ("rail-dual", KernelRidge, "", None),
+    ("fecam", Fecam, "", None),
     ("stack", Stack, "", None),
+    ("fusion", Fusion, "", None),
 ]
 
 

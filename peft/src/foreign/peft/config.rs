@@ -6,22 +6,12 @@ use std::path::{Path, PathBuf};
 use inarch_core::{Error, file};
 use serde_json::{Map, Value};
 
+use super::parts::Kind;
 use crate::error::Result;
-
-/// A kind of adapter that is read and written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Lora,
-    Dora,
-    Vera,
-    Ia3,
-    LoHa,
-    LoKr,
-}
 
 /// Settings that say where an adapter comes from, how it started and how it was trained, and change nothing that it computes.
 /// Which layers it has is told by its tensors.
-const TOLD_OTHERWISE: [&str; 24] = [
+const TOLD_OTHERWISE: [&str; 26] = [
     "task_type",
     "peft_type",
     "auto_mapping",
@@ -46,12 +36,15 @@ const TOLD_OTHERWISE: [&str; 24] = [
     "use_effective_conv2d",
     "d_initial",
     "decompose_factor",
+    "oft_block_size",
+    "modules_to_save",
 ];
 
 /// Settings that must be absent, with what they would mean.
-const REFUSED: [(&str, &str); 21] = [
+const REFUSED: [(&str, &str); 22] = [
     ("bias", "it trains offsets of the frozen layers beside the adapter"),
-    ("modules_to_save", "it holds whole layers of the backbone"),
+    ("coft", "its rotations are bounded anew in every pass"),
+    ("block_share", "one rotation is shared by all blocks"),
     ("fan_in_fan_out", "its layers are stored the other way round"),
     ("lora_bias", "its factors have offsets"),
     ("decompose_both", "its smaller factor is a product too"),
@@ -71,6 +64,23 @@ const REFUSED: [(&str, &str); 21] = [
     ("velora_config", "it compresses what it trains on"),
     ("monteclora_config", "its factors are random variables"),
     ("ensure_weight_tying", "it changes tied layers"),
+];
+
+/// Kinds that cannot be read, with the reason.
+const OTHER_KINDS: [(&str, &str); 7] = [
+    (
+        "PROMPT_TUNING",
+        "virtual tokens before the start token, which neither CLIP's towers nor PEFT on them take; see `coop`",
+    ),
+    (
+        "P_TUNING",
+        "virtual tokens before the start token, which neither CLIP's towers nor PEFT on them take; see `coop`",
+    ),
+    ("PREFIX_TUNING", "stored keys and values, which PEFT does not put into CLIP; see `prefix-tuning`"),
+    ("FOURIERFT", "coefficients at places that PyTorch's generator draws and no file tells"),
+    ("BOFT", "products of butterfly rotations; `oft` has one rotation"),
+    ("ADALORA", "ranks that are pruned in training; save it as plain LoRA"),
+    ("XLORA", "a mixture of several adapters"),
 ];
 
 /// Starts of LoRA's factors that leave the frozen weights as they are.
@@ -100,10 +110,15 @@ impl PeftConfig {
             "IA3" => (Kind::Ia3, &[]),
             "LOHA" => (Kind::LoHa, &["r", "alpha", "rank_pattern", "alpha_pattern"]),
             "LOKR" => (Kind::LoKr, &["r", "alpha", "rank_pattern", "alpha_pattern"]),
+            // The width of a block is told by the tensors.
+            "OFT" => (Kind::Oft, &["r", "eps", "use_cayley_neumann", "num_cayley_neumann_terms"]),
+            "LN_TUNING" => (Kind::LnTuning, &[]),
             _ => {
                 let what = format!("kind of PEFT adapter `{}`", self.path.display());
-                let expected = "LORA (also DoRA and rsLoRA), VERA, IA3, LOHA or LOKR".into();
-                return Err(Error::Refused { what, expected, found: name.into() }.into());
+                let expected = "LORA (also DoRA and rsLoRA), VERA, IA3, LOHA, LOKR, OFT or LN_TUNING".into();
+                let reason = OTHER_KINDS.iter().find(|(kind, _)| *kind == name);
+                let found = reason.map_or_else(|| name.to_string(), |(kind, reason)| format!("{kind} ({reason})"));
+                return Err(Error::Refused { what, expected, found }.into());
             }
         };
         for (key, value) in &self.settings {
@@ -146,6 +161,24 @@ impl PeftConfig {
         Error::Refused { what, expected: expected.into(), found: found.to_string() }.into()
     }
 
+    /// A part of the adapter that is not as it must be.
+    pub(super) fn other(&self, what: &str, expected: &str, found: &str) -> crate::Error {
+        let what = format!("{what} of PEFT adapter `{}`", self.path.display());
+        Error::Refused { what, expected: expected.into(), found: found.into() }.into()
+    }
+
+    /// The modules that are stored as a whole.
+    pub(super) fn modules_to_save(&self) -> Result<Vec<String>> {
+        let fault = || self.malformed("`modules_to_save` must be a list of names".into());
+        match self.settings.get("modules_to_save") {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(names)) => {
+                names.iter().map(|name| name.as_str().map(String::from).ok_or_else(fault)).collect()
+            }
+            Some(_) => Err(fault()),
+        }
+    }
+
     fn malformed(&self, reason: String) -> crate::Error {
         Error::malformed("PEFT configuration", &self.path, reason).into()
     }
@@ -161,8 +194,13 @@ impl PeftConfig {
     }
 
     pub(super) fn flag(&self, key: &str) -> Result<bool> {
+        self.flag_or(key, false)
+    }
+
+    /// A truth value; `default` where it is not there.
+    pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
         match self.settings.get(key) {
-            None | Some(Value::Null) => Ok(false),
+            None | Some(Value::Null) => Ok(default),
             Some(value) => {
                 value.as_bool().ok_or_else(|| self.malformed(format!("`{key}` must be true or false, found {value}")))
             }

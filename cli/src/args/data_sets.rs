@@ -1,0 +1,36 @@
+//! What may stand behind `inarch data`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub(crate) struct DataSetsArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataSetsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataSetsCommand {
+    /// Cut the objects of a Pascal VOC set out into a folder of class folders
+    Crop(CropArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CropArgs {
+    /// Folder with `Annotations` and `JPEGImages`; lists in `ImageSets/Main` decide the splits, or else a hash of the image
+    #[arg(value_name = "VOC_FOLDER")]
+    pub(crate) source: PathBuf,
+    /// What is added on each side, as a share of the box's side
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub(crate) margin: f64,
+    /// Let the shorter side grow until the crop is a square
+    #[arg(long)]
+    pub(crate) square: bool,
+    /// Leave out boxes with a shorter side, in pixels
+    #[arg(long, default_value_t = 1, value_name = "PIXELS")]
+    pub(crate) smallest: u32,
+    /// Folder to write, which must not exist
+    #[arg(short = 'o', long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+}

@@ -1,0 +1,312 @@
+//! `inarch memory`: the rehearsal memory of a version, in a snapshot, or at work.
+
+use std::path::{Path, PathBuf};
+
+use inarch_continual::{
+    Content, DriftConfig, DriftMonitor, Fingerprint, ForgetRequest, Key, Memory, MemoryConfig, MemoryStore, Sample,
+    Versions as _, forget,
+};
+use inarch_core::data::{Source, open_dataset};
+use inarch_core::image::OnBadImage;
+use inarch_core::{Digest, file};
+use inarch_recipes::{Session, Subset};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::update::{now, read_key};
+use crate::args::{AddArgs, DriftArgs, ForgetArgs, MemoryArgs, MemoryCommand, MemoryTarget};
+use crate::backbones;
+use crate::error::CommandError;
+use crate::home::home;
+use crate::output::{Output, table};
+use crate::progress::Bars;
+use crate::versions::AnyVersions;
+
+pub(crate) fn run(args: &MemoryArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    match &args.command {
+        MemoryCommand::Show { target, samples } => show(target, *samples, output),
+        MemoryCommand::Forget(args) => run_forget(args, bars, output),
+        MemoryCommand::Export { target, file, seal } => {
+            let memory = open(target)?;
+            let digest = memory.save(file, read_key(seal.as_ref())?.as_ref())?;
+            let result = json!({ "file": file, "samples": memory.len(), "digest": digest });
+            output.result(&result, || format!("{} samples in {} ({})", memory.len(), file.display(), digest));
+            Ok(())
+        }
+        MemoryCommand::Import { file, name, key, seal } => import(file, name, [key.as_ref(), seal.as_ref()], output),
+        MemoryCommand::Add(args) => add(args, bars, output),
+        MemoryCommand::Verify { target, backbone, device } => {
+            let memory = open(target)?;
+            if let Some(backbone) = backbone {
+                let backbone = backbones::open(backbone, &inarch_core::device(&device.device)?)?;
+                let name = format!("the memory `{}`", target.memory);
+                memory.fingerprint().check(&Fingerprint::of(&backbone), &name)?;
+            }
+            let fits = memory.bytes() <= memory.config().budget_bytes;
+            let result = json!({ "samples": memory.len(), "bytes": memory.bytes(), "within_budget": fits });
+            output.result(&result, || format!("whole: {} samples, {} bytes", memory.len(), memory.bytes()));
+            Ok(())
+        }
+        MemoryCommand::Drift(args) => drift(args, bars, output),
+        MemoryCommand::Key { file } => {
+            Key::create(file)?;
+            let note = "keep it apart from what it encrypts; without it that is lost";
+            output.result(&json!({ "file": file }), || format!("key in {}: {note}", file.display()));
+            Ok(())
+        }
+    }
+}
+
+/// Where a memory at work lies.
+fn store_path(name: &str) -> Result<PathBuf, CommandError> {
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if !plain || name.starts_with('.') {
+        return Err(CommandError::usage(
+            format!("`{name}` is no name for a memory at work, and no file or folder"),
+            "use letters, digits, `-` and `_`",
+        ));
+    }
+    Ok(home()?.join("memory").join(format!("{name}.sled")))
+}
+
+/// Opens a memory of any kind.
+fn open(target: &MemoryTarget) -> Result<Memory, CommandError> {
+    let key = read_key(target.key.as_ref())?;
+    let path = Path::new(&target.memory);
+    if path.is_file() {
+        return Ok(Memory::load(path, key.as_ref())?);
+    }
+    if path.is_dir() || target.memory.contains('@') {
+        let versions = AnyVersions::new();
+        let version = versions.open(&target.memory)?;
+        return version.memory(key.as_ref())?.ok_or_else(|| {
+            CommandError::usage(
+                format!("version `{}` has no memory", version.name),
+                "`inarch update` makes versions that have",
+            )
+        });
+    }
+    let store = store_path(&target.memory)?;
+    if !store.is_dir() {
+        return Err(CommandError::usage(
+            format!("there is no memory `{}`: no file, no folder, none at work", target.memory),
+            "`inarch memory add NAME -d DATA` starts one",
+        ));
+    }
+    let memory = MemoryStore::open(&store, key)?.memory()?;
+    memory.ok_or_else(|| {
+        CommandError::usage(format!("the memory `{}` is empty", target.memory), "`inarch memory add` fills it")
+    })
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    samples: usize,
+    bytes: u64,
+    config: &'a MemoryConfig,
+    fingerprint: &'a Fingerprint,
+    classes: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ids: Option<Vec<Value>>,
+}
+
+fn show(target: &MemoryTarget, samples: bool, output: &Output) -> Result<(), CommandError> {
+    let memory = open(target)?;
+    let held = memory.held();
+    let classes: Vec<(String, usize, u64)> = memory
+        .offered()
+        .iter()
+        .map(|(class, offered)| (class.clone(), held.get(class).copied().unwrap_or(0), *offered))
+        .collect();
+    let entry = |sample: &Sample| json!({ "id": sample.id, "class": sample.class, "source": sample.source, "time": sample.time });
+    let shown = Shown {
+        samples: memory.len(),
+        bytes: memory.bytes(),
+        config: memory.config(),
+        fingerprint: memory.fingerprint(),
+        classes: classes
+            .iter()
+            .map(|(class, held, offered)| json!({ "class": class, "held": held, "offered": offered }))
+            .collect(),
+        ids: samples.then(|| memory.samples().map(entry).collect()),
+    };
+    output.result(&shown, || {
+        let mut rows = vec![["class", "held", "offered"].map(String::from).to_vec()];
+        rows.extend(
+            classes.iter().map(|(class, held, offered)| vec![class.clone(), held.to_string(), offered.to_string()]),
+        );
+        let mut text = table(&rows);
+        let MemoryConfig { budget_bytes, .. } = memory.config();
+        text.push_str(&format!(
+            "{} samples, {} of {budget_bytes} bytes; latents of {} ({})\n",
+            memory.len(),
+            memory.bytes(),
+            memory.fingerprint().name,
+            memory.fingerprint().backbone.short()
+        ));
+        if samples {
+            memory.samples().for_each(|sample| text.push_str(&format!("{}\n", sample.id)));
+        }
+        text
+    });
+    Ok(())
+}
+
+fn import(file: &Path, name: &str, keys: [Option<&PathBuf>; 2], output: &Output) -> Result<(), CommandError> {
+    let [key, seal] = [read_key(keys[0])?, read_key(keys[1])?];
+    let snapshot = Memory::load(file, key.as_ref())?;
+    let store = MemoryStore::open(&store_path(name)?, seal)?;
+    let memory = match store.memory()? {
+        Some(mut memory) => {
+            memory.merge(&snapshot)?;
+            memory
+        }
+        None => snapshot,
+    };
+    store.put(&memory)?;
+    let digest = Digest::of(&memory.snapshot(None));
+    let result = json!({ "name": name, "samples": memory.len(), "digest": digest });
+    output.result(&result, || format!("{} samples at work in `{name}` ({digest})", memory.len()));
+    Ok(())
+}
+
+fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let mut settings = toml::Table::new();
+    for assignment in &args.set {
+        inarch_recipes::set_in(&mut settings, assignment)?;
+    }
+    let config: MemoryConfig = settings.try_into().map_err(|error: toml::de::Error| {
+        CommandError::usage(error.message().to_string(), "settings are those of `[memory]`")
+    })?;
+    let device = inarch_core::device(&args.version.device.device)?;
+    let backbone = backbones::open(&args.version.backbone, &device)?;
+    let dataset = open_dataset(&args.data, None)?;
+    let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
+    let features = session.features(&dataset.train)?;
+    let time = now();
+    let mut samples = Vec::with_capacity(features.kept.len());
+    for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
+        let example = &dataset.train[*position];
+        let image = match &example.source {
+            Source::Image(path) if config.content == Content::Images => Some(file::read(path)?),
+            _ => None,
+        };
+        samples.push(Sample {
+            id: format!("{}/{}", dataset.name, example.id),
+            class: dataset.classes[example.label].clone(),
+            source: dataset.name.clone(),
+            time,
+            weight: 1.0,
+            latent: latent.to_vec(),
+            image,
+            scores: Vec::new(),
+        });
+    }
+    let store = MemoryStore::open(&store_path(&args.name)?, read_key(args.version.key.as_ref())?)?;
+    let memory = store.offer(config, &Fingerprint::of(&backbone), samples)?;
+    let result = json!({ "name": args.name, "samples": memory.len(), "bytes": memory.bytes() });
+    output.result(&result, || format!("{} samples, {} bytes at work in `{}`", memory.len(), memory.bytes(), args.name));
+    Ok(())
+}
+
+fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let key = read_key(args.version.key.as_ref())?;
+    if !Path::new(&args.target).is_dir() {
+        return forget_at_work(args, key, output);
+    }
+    let device = inarch_core::device(&args.version.device.device)?;
+    let backbone = backbones::open(&args.version.backbone, &device)?;
+    let presented = args.data.as_ref().map(|path| open_dataset(path, None)).transpose()?;
+    let request = ForgetRequest {
+        target: &args.target,
+        ids: &args.ids,
+        presented: presented.as_ref(),
+        key: key.as_ref(),
+        time: now(),
+        purge: args.purge,
+        memory_only: args.memory_only,
+    };
+    let report = forget(&backbone, &AnyVersions::new(), &request, bars.control())?;
+    output.result(&report, || {
+        let influence = match (report.influence_removed, report.residual) {
+            (true, Some(residual)) => format!("the adapter is the one without them (summed anew: difference {residual:.1e})"),
+            (true, None) => "the adapter is the one without them".into(),
+            (false, _) => "the adapter still knows them".into(),
+        };
+        let mut text = format!(
+            "forgot {} samples: {} from the memory, {} from the probe, {} presented; {influence}\npublished {} with forgotten.json\n",
+            report.forgotten.len(),
+            report.from_memory,
+            report.from_probe,
+            report.presented,
+            report.version
+        );
+        if !report.purged.is_empty() {
+            text.push_str(&format!("removed: {}\n", report.purged.join(", ")));
+        }
+        if !report.still_in.is_empty() {
+            text.push_str(&format!("older versions still know them: {}; `--purge` removes those\n", report.still_in.join(", ")));
+        }
+        text
+    });
+    Ok(())
+}
+
+fn forget_at_work(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Result<(), CommandError> {
+    let path = store_path(&args.target)?;
+    if !path.is_dir() {
+        return Err(CommandError::usage(
+            format!("there is no folder of versions and no memory at work `{}`", args.target),
+            "`inarch memory show` takes the same names",
+        ));
+    }
+    let store = MemoryStore::open(&path, key)?;
+    let Some(mut memory) = store.memory()? else {
+        return Err(CommandError::usage(
+            format!("the memory `{}` is empty", args.target),
+            "there is nothing to forget",
+        ));
+    };
+    if let Some(unknown) = args.ids.iter().find(|id| memory.get(id).is_none()) {
+        let candidates = memory.samples().map(|sample| sample.id.clone()).collect();
+        return Err(inarch_core::Error::Unknown { kind: "sample", name: unknown.clone(), candidates }.into());
+    }
+    let gone = memory.remove(&args.ids);
+    store.put(&memory)?;
+    let result = json!({ "name": args.target, "forgotten": gone.len(), "samples": memory.len() });
+    output.result(&result, || format!("forgot {} samples; {} are left in `{}`", gone.len(), memory.len(), args.target));
+    Ok(())
+}
+
+fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let memory = open(&args.target)?;
+    let backbone = backbones::open(&args.backbone, &inarch_core::device(&args.device.device)?)?;
+    memory.fingerprint().check(&Fingerprint::of(&backbone), &format!("the memory `{}`", args.target.memory))?;
+    let mut monitor: DriftMonitor = match &args.state {
+        Some(path) if path.is_file() => file::read_json(path, "drift state")?,
+        _ => {
+            let latents: Vec<f32> = memory.samples().flat_map(|sample| sample.latent.iter().copied()).collect();
+            DriftMonitor::new(DriftConfig::default(), memory.fingerprint().dim, &latents)?
+        }
+    };
+    let dataset = open_dataset(&args.data, None)?;
+    let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
+    let all: Vec<_> = dataset.examples().map(|(_, example)| example.clone()).collect();
+    let verdict = monitor.observe(&session.features(&all)?.values)?;
+    if let Some(path) = &args.state {
+        file::write_json(path, &monitor)?;
+    }
+    output.result(&verdict, || {
+        format!(
+            "{}\nMMD {:.4} (p {:.3}); KS {:.3} at feature {} (p {:.3}, all features counted); ADWIN: {}\n",
+            if verdict.drifted { "drift: the images differ from what is remembered" } else { "no drift" },
+            verdict.mmd.statistic,
+            verdict.mmd.p_value,
+            verdict.ks.statistic,
+            verdict.ks.feature,
+            verdict.ks.p_value,
+            if verdict.adwin { "a change" } else { "no change" }
+        )
+    });
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `inarch stream`: a continual-learning benchmark over a stream of experiences.
+
+use std::path::{Path, PathBuf};
+
+use inarch_continual::{LearnerConfig, StreamRecipe, run_stream};
+use inarch_core::data::open_dataset;
+use inarch_core::file;
+use inarch_recipes::BadImagePolicy;
+
+use crate::args::StreamArgs;
+use crate::backbones;
+use crate::error::CommandError;
+use crate::output::{Output, table};
+use crate::progress::Bars;
+
+pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let control = bars.control();
+    let protocol = recipe(args)?.protocol()?;
+    let named = |what: &str, flag: &str| {
+        CommandError::usage(format!("no {what} is given"), format!("give one with `{flag}` or in the recipe"))
+    };
+    let recipe = &protocol.recipe;
+    let backbone = recipe.backbone.as_deref().ok_or_else(|| named("backbone", "-b"))?;
+    let paths: &[PathBuf] = recipe.data.as_ref().map(|data| data.paths()).unwrap_or_default();
+    if paths.is_empty() {
+        return Err(named("data set", "-d"));
+    }
+    let device = inarch_core::device(&args.device.device)?;
+    let backbone = backbones::open(backbone, &device)?;
+    let datasets =
+        paths.iter().map(|path| open_dataset(path, recipe.root.as_deref())).collect::<Result<Vec<_>, _>>()?;
+    let folder = args.output.clone().unwrap_or_else(|| {
+        let names: Vec<&str> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+        Path::new("runs").join(format!("stream-{}-{}", backbone.name(), names.join("+")))
+    });
+    let policy = BadImagePolicy::from(args.on_bad_image);
+    let report = run_stream(&backbone, &datasets, &protocol, policy.into(), &folder, control)?;
+    output.result(&report, || {
+        let mut rows = vec![report.header()];
+        rows.extend(report.cells());
+        let note = "In percent, over the test images of what has come; forgetting since learned.";
+        for failure in &report.failures {
+            rows.push(vec![failure.strategy.clone(), format!("seed {}: {}", failure.seed, failure.reason)]);
+        }
+        format!("{}{note}\nreport: {}\n", table(&rows), folder.join("report.html").display())
+    });
+    Ok(())
+}
+
+fn recipe(args: &StreamArgs) -> Result<StreamRecipe, CommandError> {
+    let (text, origin) = match &args.recipe {
+        Some(path) => (file::read_text(path)?, path.display().to_string()),
+        None => (String::new(), "command line".into()),
+    };
+    let mut recipe = StreamRecipe::read(&text, &origin, &args.set)?;
+    if let Some(backbone) = &args.backbone {
+        recipe.backbone = Some(backbone.clone());
+    }
+    if !args.data.is_empty() {
+        recipe.data = Some(inarch_continual::OneOrMore::More(args.data.clone()));
+    }
+    if let Some(root) = &args.root {
+        recipe.root = Some(root.clone());
+    }
+    if !args.seeds.is_empty() {
+        recipe.seeds.clone_from(&args.seeds);
+    }
+    if args.strategy.iter().any(|name| name == "all") {
+        recipe.choose(&LearnerConfig::names());
+    } else if !args.strategy.is_empty() {
+        recipe.choose(&args.strategy);
+    }
+    Ok(recipe)
+}

@@ -1,0 +1,98 @@
+//! `inarch update`: bring a published adapter up to date, past a gate.
+
+use std::path::PathBuf;
+
+use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, update};
+use inarch_core::data::open_dataset;
+use inarch_core::file;
+use inarch_recipes::BadImagePolicy;
+
+use crate::args::UpdateArgs;
+use crate::backbones;
+use crate::error::CommandError;
+use crate::output::{Output, percent, table};
+use crate::progress::Bars;
+use crate::versions::AnyVersions;
+
+pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let control = bars.control();
+    let (text, origin) = match &args.recipe {
+        Some(path) => (file::read_text(path)?, path.display().to_string()),
+        None => (String::new(), "command line".into()),
+    };
+    let recipe = UpdateRecipe::read(&text, &origin, &args.set)?;
+    let key = read_key(args.version.key.as_ref())?;
+    let device = inarch_core::device(&args.version.device.device)?;
+    let backbone = backbones::open(&args.version.backbone, &device)?;
+    let dataset = open_dataset(&args.data, args.root.as_deref())?;
+    let open = |paths: &[PathBuf]| paths.iter().map(|path| open_dataset(path, None)).collect::<Result<Vec<_>, _>>();
+    let request = UpdateRequest {
+        target: &args.target,
+        output: args.output.as_deref(),
+        init: args.init.as_deref(),
+        dataset: &dataset,
+        probes: &open(&args.probe)?,
+        zero_shot: &open(&args.zero_shot)?,
+        recipe: &recipe,
+        key: key.as_ref(),
+        time: now(),
+        if_drift: args.if_drift,
+        policy: BadImagePolicy::from(args.on_bad_image).into(),
+    };
+    let report = update(&backbone, &AnyVersions::new(), &request, control)?;
+    output.result(&report, || text_of(&report, &args.version.backbone));
+    match &report.verdict {
+        Some(verdict) if !verdict.passed => Err(inarch_continual::Error::Gate(verdict.broken()).into()),
+        _ => Ok(()),
+    }
+}
+
+/// The key of a key file.
+pub(crate) fn read_key(path: Option<&PathBuf>) -> Result<Option<Key>, CommandError> {
+    Ok(path.map(|path| Key::read(path)).transpose()?)
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn text_of(report: &UpdateReport, backbone: &str) -> String {
+    let mut text = String::new();
+    if let Some(verdict) = report.verdict.as_ref().filter(|verdict| !verdict.rules.is_empty()) {
+        let mut rows = vec![["rule", "", "found"].map(String::from).to_vec()];
+        for rule in &verdict.rules {
+            let kept = if rule.passed { "kept" } else { "BROKEN" };
+            rows.push(vec![rule.name.clone(), kept.into(), rule.found.clone()]);
+        }
+        text.push_str(&table(&rows));
+    }
+    if let Some(drift) = &report.drift {
+        let says = if drift.drifted { "the new data differs from what is remembered" } else { "no drift" };
+        text.push_str(&format!("drift: {says} (MMD p {:.3}, KS p {:.3})\n", drift.mmd.p_value, drift.ks.p_value));
+    }
+    let accuracy = |accuracy: Option<f64>| accuracy.map_or("–".into(), percent);
+    text.push_str(&format!(
+        "learned {} samples with {} ({} known already, {} held out); new classes: {}\n",
+        report.learned,
+        if report.strategy.is_empty() { "nothing" } else { &report.strategy },
+        report.known,
+        report.held_out,
+        if report.new_classes.is_empty() { "none".into() } else { report.new_classes.join(", ") }
+    ));
+    text.push_str(&format!(
+        "held-out accuracy: {} before, {} after; {:.1} s\n",
+        accuracy(report.accuracy_before),
+        accuracy(report.accuracy),
+        report.seconds
+    ));
+    match (&report.version, &report.adapter) {
+        (Some(version), Some(adapter)) => text.push_str(&format!(
+            "published {version} ({} bytes)\nnext: inarch predict -b {backbone} -a {} IMAGE\n",
+            report.bytes,
+            adapter.display()
+        )),
+        _ => text.push_str("nothing was published\n"),
+    }
+    text
+}

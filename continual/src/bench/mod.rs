@@ -1,0 +1,13 @@
+//! A benchmark: strategies over a stream, seed after seed, measured after every experience.
+
+mod evaluate;
+mod page;
+mod progress;
+mod recipe;
+mod report;
+mod run;
+
+pub(crate) use recipe::fit_recipe;
+pub use recipe::{OneOrMore, Protocol, StreamRecipe};
+pub use report::{Failure, SeedResult, StrategyResult, StreamReport};
+pub use run::run_stream;

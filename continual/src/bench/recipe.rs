@@ -1,0 +1,173 @@
+//! A benchmark as data.
+
+use std::path::PathBuf;
+
+use inarch_recipes::{Recipe, RecipeLayers};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+use crate::learner::LearnerConfig;
+use crate::memory::MemoryConfig;
+use crate::stream::StreamConfig;
+
+/// The method that strategies train where a recipe names none.
+const METHOD: &str = "linear-probe";
+/// What of its preset does not suit a stream: a fresh view for every image would hide what rehearsal stores, and the length
+/// must not depend on the size of an experience.
+const FIT: &[&str] =
+    &["views=1", "augment={ crop = \"centre\", flip = 0.0 }", "train.budget={ iterations = 200 }", "train.batch=64"];
+
+/// Everything that decides a benchmark, beside the bytes of backbone and data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRecipe {
+    /// The backbone: a folder, a file or a name.
+    #[serde(default)]
+    pub backbone: Option<String>,
+    /// The data set, or several.
+    #[serde(default)]
+    pub data: Option<OneOrMore>,
+    /// The folder that the paths of a split file are relative to.
+    #[serde(default)]
+    pub root: Option<PathBuf>,
+    /// One run for each.
+    #[serde(default = "seeds")]
+    pub seeds: Vec<u64>,
+    /// How the data becomes a stream.
+    #[serde(default)]
+    pub stream: StreamConfig,
+    /// What strategies that remember may keep.
+    #[serde(default)]
+    pub memory: MemoryConfig,
+    /// The strategies, each with its settings beside its `name`.
+    #[serde(default = "strategies")]
+    pub strategy: Vec<Table>,
+    /// What strategies train: a recipe of `inarch fit`, over the preset of its method.
+    #[serde(default)]
+    pub fit: Table,
+}
+
+/// One path or a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// One.
+    One(PathBuf),
+    /// Several.
+    More(Vec<PathBuf>),
+}
+
+impl OneOrMore {
+    /// As a list.
+    pub fn paths(&self) -> &[PathBuf] {
+        match self {
+            Self::One(path) => std::slice::from_ref(path),
+            Self::More(paths) => paths,
+        }
+    }
+}
+
+fn seeds() -> Vec<u64> {
+    vec![1993, 1994, 1995]
+}
+
+fn strategies() -> Vec<Table> {
+    vec![named("rail")]
+}
+
+fn named(name: &str) -> Table {
+    Table::from_iter([("name".to_string(), Value::String(name.into()))])
+}
+
+/// A recipe with its parts read.
+#[derive(Debug, Clone)]
+pub struct Protocol {
+    /// The recipe.
+    pub recipe: StreamRecipe,
+    /// Its strategies.
+    pub strategies: Vec<LearnerConfig>,
+    /// What is trained.
+    pub fit: Recipe,
+}
+
+impl StreamRecipe {
+    /// A recipe file with `key=value` settings over it.
+    ///
+    /// # Errors
+    /// Text that is not TOML, or an unknown key.
+    pub fn read(text: &str, origin: &str, set: &[String]) -> Result<Self> {
+        let fault = |reason: String| {
+            let reason = reason.trim_end().to_string();
+            Error::Recipe(inarch_recipes::Error::Recipe { origin: origin.into(), reason })
+        };
+        let mut table: Table = toml::from_str(text).map_err(|error| fault(error.to_string()))?;
+        for assignment in set {
+            inarch_recipes::set_in(&mut table, assignment)?;
+        }
+        let text = toml::to_string(&table).map_err(|error| fault(error.to_string()))?;
+        toml::from_str(&text).map_err(|error: toml::de::Error| fault(error.to_string()))
+    }
+
+    /// Puts strategies of these names in place of the recipe's.
+    pub fn choose(&mut self, names: &[String]) {
+        self.strategy = names.iter().map(|name| named(name)).collect();
+    }
+
+    /// Reads its parts strictly.
+    ///
+    /// # Errors
+    /// An unknown strategy, method or setting; no strategy or seed; one strategy twice.
+    pub fn protocol(self) -> Result<Protocol> {
+        self.stream.check()?;
+        self.memory.check()?;
+        if self.seeds.is_empty() || self.strategy.is_empty() {
+            return Err(Error::setting("seeds and strategy", "at least one of each is needed"));
+        }
+        let strategies: Vec<LearnerConfig> = self.strategy.iter().map(LearnerConfig::read).collect::<Result<_>>()?;
+        for (at, strategy) in strategies.iter().enumerate() {
+            if strategies[..at].contains(strategy) {
+                return Err(Error::setting(
+                    "strategy",
+                    format!("`{}` is given twice with equal settings", strategy.name()),
+                ));
+            }
+        }
+        let fit = fit_recipe(&self.fit)?;
+        Ok(Protocol { recipe: self, strategies, fit })
+    }
+}
+
+/// What strategies train: the method's preset, what a stream needs, then what the recipe says.
+pub(crate) fn fit_recipe(given: &Table) -> Result<Recipe> {
+    let method = given.get("method").and_then(|method| method.get("name")).and_then(Value::as_str).unwrap_or(METHOD);
+    let mut layers = RecipeLayers::preset(method, false)?;
+    for assignment in FIT {
+        layers.set(assignment)?;
+    }
+    Ok(layers.over(given.clone(), "[fit]").finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StreamRecipe;
+
+    #[test]
+    fn a_recipe_is_read_strictly() {
+        let recipe =
+            StreamRecipe::read("[[strategy]]\nname = \"er\"\nreplay = 8\n", "test", &["stream.experiences=3".into()]);
+        let protocol = recipe.unwrap().protocol().unwrap();
+        assert_eq!((protocol.recipe.stream.experiences, protocol.fit.train.batch), (3, 64));
+        let text = toml::to_string(&protocol.recipe).unwrap();
+        assert_eq!(StreamRecipe::read(&text, "again", &[]).unwrap(), protocol.recipe);
+        let fault = |text: &str| {
+            StreamRecipe::read(text, "test", &[]).and_then(StreamRecipe::protocol).map(drop).unwrap_err().to_string()
+        };
+        assert!(fault("[stream]\nexperience = 3").contains("experience"));
+        assert!(fault("[[strategy]]\nname = \"er\"\nreplays = 8").contains("replays"));
+        assert!(fault("[[strategy]]\nname = \"err\"").contains("unknown strategy"));
+        assert!(fault("[fit]\nshot = 3").contains("shot"));
+        assert!(fault("[fit.method]\nname = \"loro\"").contains("loro"));
+        assert!(fault("[[strategy]]\nname = \"er\"\n[[strategy]]\nname = \"er\"").contains("twice"));
+    }
+}

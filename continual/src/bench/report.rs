@@ -1,0 +1,157 @@
+//! What a benchmark found.
+
+use inarch_core::metrics::MeanStd;
+use inarch_peft::BackboneRef;
+use serde::Serialize;
+
+use super::recipe::StreamRecipe;
+use crate::measure::{AccuracyMatrix, Measures};
+
+/// One strategy under one seed.
+#[derive(Debug, Clone, Serialize)]
+pub struct SeedResult {
+    /// The seed.
+    pub seed: u64,
+    /// Class names in the order in which they came.
+    pub classes: Vec<String>,
+    /// Accuracy on each experience after each experience.
+    pub matrix: AccuracyMatrix,
+    /// Zero-shot on each experience, before anything is learned.
+    pub zero_shot: Vec<f64>,
+    /// Accuracy over all test images of what has come, after each experience.
+    pub seen: Vec<f64>,
+    /// Mean of `seen` (A-bar of the class-incremental protocols).
+    pub average: f64,
+    /// Last of `seen` (A_B).
+    pub last: f64,
+    /// Everything that is read from the matrix.
+    pub measures: Measures,
+    /// Share of earlier test images that were right before an experience and wrong after it; mean over experiences.
+    pub negative_flips: f64,
+    /// Bytes carried on at the end.
+    pub bytes: u64,
+    /// Seconds of learning, without encoding and evaluation.
+    pub seconds: f64,
+}
+
+/// One strategy over all seeds.
+#[derive(Debug, Clone, Serialize)]
+pub struct StrategyResult {
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub settings: String,
+    /// One entry for each seed.
+    pub seeds: Vec<SeedResult>,
+    /// Mean and spread of `average`.
+    pub average: MeanStd,
+    /// Mean and spread of `last`.
+    pub last: MeanStd,
+    /// Mean and spread of the measure of that name.
+    pub forgetting_since_learned: Option<MeanStd>,
+    /// Mean and spread of MTIL's Transfer.
+    pub transfer: Option<MeanStd>,
+    /// Mean of the bytes carried on.
+    pub bytes: f64,
+    /// Mean of the seconds of learning.
+    pub seconds: f64,
+}
+
+/// `report.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamReport {
+    /// Version of this program.
+    pub inarch: &'static str,
+    /// The recipe.
+    pub recipe: StreamRecipe,
+    /// The backbone.
+    pub backbone: BackboneRef,
+    /// Name of the data.
+    pub data: String,
+    /// Names of the experiences, under the first seed.
+    pub experiences: Vec<String>,
+    /// Images left out because they could not be read.
+    pub skipped: Vec<String>,
+    /// What the strategies did.
+    pub strategies: Vec<StrategyResult>,
+    /// Runs without a result.
+    pub failures: Vec<Failure>,
+}
+
+/// A run without a result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failure {
+    /// The strategy.
+    pub strategy: String,
+    /// The seed.
+    pub seed: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl StrategyResult {
+    /// Summarises seeds.
+    pub(super) fn new(name: String, settings: String, seeds: Vec<SeedResult>) -> Self {
+        let over = |of: &dyn Fn(&SeedResult) -> f64| {
+            let values: Vec<f64> = seeds.iter().map(of).collect();
+            MeanStd::of(&values).unwrap_or(MeanStd { mean: 0.0, std: 0.0, n: 0 })
+        };
+        let where_defined = |of: &dyn Fn(&SeedResult) -> Option<f64>| {
+            let values: Option<Vec<f64>> = seeds.iter().map(of).collect();
+            MeanStd::of(&values?)
+        };
+        Self {
+            average: over(&|seed| seed.average),
+            last: over(&|seed| seed.last),
+            forgetting_since_learned: where_defined(&|seed| seed.measures.forgetting_since_learned),
+            transfer: where_defined(&|seed| seed.measures.transfer),
+            bytes: over(&|seed| seed.bytes as f64).mean,
+            seconds: over(&|seed| seed.seconds).mean,
+            name,
+            settings,
+            seeds,
+        }
+    }
+}
+
+impl StreamReport {
+    /// The columns of the table.
+    pub fn header(&self) -> Vec<String> {
+        ["strategy", "average", "last", "forgetting", "transfer", "flips", "bytes", "seconds"]
+            .map(String::from)
+            .to_vec()
+    }
+
+    /// The table, best last accuracy first.
+    pub fn cells(&self) -> Vec<Vec<String>> {
+        let spread = |value: MeanStd| match value.n {
+            0 | 1 => format!("{:.2}", 100.0 * value.mean),
+            _ => format!("{:.2} ± {:.2}", 100.0 * value.mean, 100.0 * value.std),
+        };
+        let mut order: Vec<&StrategyResult> = self.strategies.iter().collect();
+        order.sort_by(|a, b| b.last.mean.total_cmp(&a.last.mean));
+        let row = |strategy: &&StrategyResult| {
+            let flips: Vec<f64> = strategy.seeds.iter().map(|seed| seed.negative_flips).collect();
+            vec![
+                strategy.name.clone(),
+                spread(strategy.average),
+                spread(strategy.last),
+                strategy.forgetting_since_learned.map_or("–".into(), spread),
+                strategy.transfer.map_or("–".into(), spread),
+                MeanStd::of(&flips).map_or("–".into(), |flips| format!("{:.2}", 100.0 * flips.mean)),
+                bytes_text(strategy.bytes),
+                format!("{:.1}", strategy.seconds),
+            ]
+        };
+        order.iter().map(row).collect()
+    }
+}
+
+/// Bytes for people.
+pub(super) fn bytes_text(bytes: f64) -> String {
+    match bytes {
+        small if small < 10_000.0 => format!("{small:.0} B"),
+        middle if middle < 10_000_000.0 => format!("{:.0} kB", middle / 1e3),
+        large => format!("{:.0} MB", large / 1e6),
+    }
+}

@@ -1,0 +1,146 @@
+//! The tests together, as one monitor with a state.
+
+use inarch_core::Seed;
+use serde::{Deserialize, Serialize};
+
+use super::adwin::Adwin;
+use super::ks::KolmogorovSmirnov;
+use super::mmd::MeanDiscrepancy;
+use crate::error::{Error, Result};
+
+/// Settings of a monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DriftConfig {
+    /// Chance of a false alarm of each test.
+    pub level: f64,
+    /// Most rows of either side that are compared; others are left out by lot.
+    pub rows: usize,
+    /// Permutations of the discrepancy test.
+    pub permutations: usize,
+    /// Decides the lots.
+    pub seed: u64,
+}
+
+impl Default for DriftConfig {
+    fn default() -> Self {
+        Self { level: 0.01, rows: 256, permutations: 200, seed: 1 }
+    }
+}
+
+/// What the tests found in one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DriftVerdict {
+    /// Whether any test says so.
+    pub drifted: bool,
+    /// The discrepancy of the batch.
+    pub mmd: MeanDiscrepancy,
+    /// The feature that differs most.
+    pub ks: KolmogorovSmirnov,
+    /// Whether the distance to the mean of the reference has changed in the course of all batches.
+    pub adwin: bool,
+}
+
+/// Compares batches of features with a reference. Its state is plain data: saved and read again it goes on alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriftMonitor {
+    config: DriftConfig,
+    dim: usize,
+    /// `[rows, dim]`, normalised.
+    reference: Vec<f32>,
+    mean: Vec<f32>,
+    window: Adwin,
+    batches: u64,
+}
+
+impl DriftMonitor {
+    /// A monitor that compares with features `[rows, dim]`.
+    ///
+    /// # Errors
+    /// Fewer than 8 rows, or a level outside of 0 to 0.5.
+    pub fn new(config: DriftConfig, dim: usize, reference: &[f32]) -> Result<Self> {
+        if dim == 0 || reference.len() / dim < 8 {
+            return Err(Error::setting("drift reference", "at least 8 samples are needed"));
+        }
+        if !(config.level > 0.0 && config.level < 0.5) {
+            return Err(Error::setting(
+                "drift.level",
+                format!("must be above 0 and below 0.5, found {}", config.level),
+            ));
+        }
+        let reference = chosen(reference, dim, config.rows, Seed::new(config.seed).split("reference"));
+        let rows = reference.len() / dim;
+        let mut mean = vec![0.0; dim];
+        for row in reference.chunks_exact(dim) {
+            mean.iter_mut().zip(row).for_each(|(sum, value)| *sum += value / rows as f32);
+        }
+        Ok(Self { config, dim, reference, mean, window: Adwin::new(config.level), batches: 0 })
+    }
+
+    /// Tests a batch of features `[rows, dim]`.
+    ///
+    /// # Errors
+    /// Fewer than 8 rows.
+    pub fn observe(&mut self, batch: &[f32]) -> Result<DriftVerdict> {
+        if batch.len() / self.dim < 8 {
+            return Err(Error::setting("drift batch", "at least 8 samples are needed"));
+        }
+        let seed = Seed::new(self.config.seed).split("batch").split(self.batches);
+        self.batches += 1;
+        let batch = chosen(batch, self.dim, self.config.rows, seed);
+        let mmd = MeanDiscrepancy::test(&self.reference, &batch, self.dim, self.config.permutations, seed.split("mmd"));
+        let ks = KolmogorovSmirnov::test(&self.reference, &batch, self.dim);
+        let mut adwin = false;
+        for row in batch.chunks_exact(self.dim) {
+            let square: f32 = row.iter().zip(&self.mean).map(|(value, mean)| (value - mean).powi(2)).sum();
+            // Both are of length 1 at most, so the distance is 0 to 2; ADWIN's bound is for 0 to 1.
+            adwin |= self.window.push(f64::from(square.sqrt()) / 2.0);
+        }
+        let level = self.config.level;
+        Ok(DriftVerdict { drifted: mmd.p_value <= level || ks.p_value <= level || adwin, mmd, ks, adwin })
+    }
+}
+
+/// At most `most` rows by lot, normalised, in their old order.
+fn chosen(rows: &[f32], dim: usize, most: usize, seed: Seed) -> Vec<f32> {
+    let count = rows.len() / dim;
+    let mut picked: Vec<usize> = seed.order(count).into_iter().take(most).collect();
+    picked.sort_unstable();
+    picked
+        .into_iter()
+        .flat_map(|row| {
+            let row = &rows[row * dim..(row + 1) * dim];
+            let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
+            row.iter().map(move |value| value / norm)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use inarch_core::Seed;
+
+    use super::{DriftConfig, DriftMonitor};
+
+    #[test]
+    fn a_monitor_finds_a_shift_and_goes_on_after_a_restart() {
+        let draw = |seed: u64, shift: f32| -> Vec<f32> {
+            Seed::new(seed)
+                .normals(120 * 8, 1.0)
+                .iter()
+                .enumerate()
+                .map(|(at, v)| if at % 8 == 0 { v + shift } else { *v })
+                .collect()
+        };
+        let mut monitor = DriftMonitor::new(DriftConfig::default(), 8, &draw(1, 0.0)).unwrap();
+        assert!(!monitor.observe(&draw(2, 0.0)).unwrap().drifted);
+        let mut again: DriftMonitor = serde_json::from_str(&serde_json::to_string(&monitor).unwrap()).unwrap();
+        assert!(again == monitor, "the state changed on its way through a file");
+        let verdict = monitor.observe(&draw(3, 3.0)).unwrap();
+        assert!(verdict.drifted && verdict.ks.feature == 0, "{verdict:?}");
+        assert_eq!(again.observe(&draw(3, 3.0)).unwrap(), verdict);
+        assert!(monitor.observe(&[0.0; 8]).is_err());
+        assert!(DriftMonitor::new(DriftConfig::default(), 8, &[0.0; 8]).is_err());
+    }
+}

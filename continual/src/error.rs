@@ -1,0 +1,65 @@
+//! The one error type of this crate.
+
+use std::path::PathBuf;
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong between a stream and a version.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A fault below: files, images, backbones, data.
+    #[error(transparent)]
+    Core(#[from] inarch_core::Error),
+    /// A fault of a method or an artifact.
+    #[error(transparent)]
+    Peft(#[from] inarch_peft::Error),
+    /// A fault of a training or a recipe.
+    #[error(transparent)]
+    Recipe(#[from] inarch_recipes::Error),
+    /// Latents of another backbone or image preparation.
+    #[error(
+        "refused: {what} holds latents of {expected}, this is {found}: latents of one backbone mean nothing to another"
+    )]
+    Stale {
+        /// The memory or statistics.
+        what: String,
+        /// What they were made with.
+        expected: String,
+        /// What is at hand.
+        found: String,
+    },
+    /// A memory that is encrypted, and no key or the wrong one.
+    #[error("`{path}` is encrypted: {reason}", path = path.display())]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the key.
+        reason: String,
+    },
+    /// Samples that cannot be taken out exactly.
+    #[error("refused: {reason}")]
+    CannotForget {
+        /// Why, with the way out.
+        reason: String,
+    },
+    /// A memory that holds other samples than its owner.
+    #[error("database of the memory `{path}`: {source}", path = path.display())]
+    Database {
+        /// Its folder.
+        path: PathBuf,
+        /// The cause.
+        source: sled::Error,
+    },
+    /// The gate said no.
+    #[error("refused by the gate: {0}")]
+    Gate(String),
+}
+
+impl Error {
+    /// A setting outside its domain.
+    pub(crate) fn setting(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        inarch_core::Error::invalid(what, reason).into()
+    }
+}

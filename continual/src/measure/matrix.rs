@@ -1,0 +1,113 @@
+//! The accuracy matrix and everything that is read from it. One matrix, many definitions: libraries print different numbers
+//! under the same word, so each definition has its own name here.
+
+use serde::{Deserialize, Serialize};
+
+/// `rows[k][i]`: accuracy (0 to 1) on the test images of experience `i` after experience `k` was learned. `None` where the
+/// model cannot answer, because it has no row for a class that has not come yet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccuracyMatrix {
+    /// One row for each experience that was learned.
+    pub rows: Vec<Vec<Option<f64>>>,
+}
+
+/// Everything that is read from an accuracy matrix. `None` where it is not defined: too few experiences, or a model that
+/// cannot answer for what has not come yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measures {
+    /// Mean over experiences of the accuracy after the last one (MTIL's Last).
+    pub last: Option<f64>,
+    /// Mean of all entries: the mean over experiences of the mean over time (MTIL's Avg).
+    pub mtil_average: Option<f64>,
+    /// Mean over experiences, from the second on, of the mean accuracy before it was learned (MTIL's Transfer).
+    pub transfer: Option<f64>,
+    /// Accuracy right after an experience was learned minus the last (Avalanche); mean over all but the last experience.
+    pub forgetting_since_learned: Option<f64>,
+    /// Best accuracy of any row minus the last (mammoth, PILOT): never negative.
+    pub forgetting_best_of_all_rows: Option<f64>,
+    /// Best accuracy of any row before the last minus the last (Chaudhry et al., 2018; Renate, FACIL).
+    pub forgetting_best_of_earlier_rows: Option<f64>,
+    /// Last accuracy minus that right after an experience was learned (Lopez-Paz and Ranzato, 2017).
+    pub backward_transfer: Option<f64>,
+    /// Accuracy just before an experience is learned minus zero-shot; mean from the second experience on. Zero-shot takes
+    /// the place of the random network of Lopez-Paz and Ranzato.
+    pub forward_transfer: Option<f64>,
+    /// Worst change against zero-shot of an experience that has not come yet, over all rows.
+    pub worst_zero_shot_change: Option<f64>,
+}
+
+impl AccuracyMatrix {
+    /// The entry of experience `task` after experience `step`.
+    pub fn get(&self, step: usize, task: usize) -> Option<f64> {
+        *self.rows.get(step)?.get(task)?
+    }
+
+    /// All measures. `zero_shot[i]` is the accuracy on experience `i` without any adapter, where it is known.
+    pub fn measures(&self, zero_shot: &[Option<f64>]) -> Measures {
+        let steps = self.rows.len();
+        let tasks = self.rows.first().map_or(0, Vec::len);
+        if steps == 0 || tasks == 0 {
+            return Measures::default();
+        }
+        let end = steps - 1;
+        let known = tasks.min(steps);
+        let column = |task: usize, rows: std::ops::Range<usize>| mean(rows.map(|step| self.get(step, task)));
+        let best =
+            |task: usize, rows: std::ops::Range<usize>| rows.filter_map(|step| self.get(step, task)).reduce(f64::max);
+        let earlier = |of: &dyn Fn(usize) -> Option<f64>| if known < 2 { None } else { mean((0..known - 1).map(of)) };
+        let later = |of: &dyn Fn(usize) -> Option<f64>| if known < 2 { None } else { mean((1..known).map(of)) };
+        let minus = |left: Option<f64>, right: Option<f64>| Some(left? - right?);
+        let last = |task: usize| self.get(end, task);
+        let baseline = |task: usize| zero_shot.get(task).copied().flatten();
+        let changes = (0..steps).flat_map(|step| (step + 1..tasks).map(move |task| (step, task)));
+        let changes = changes.filter_map(|(step, task)| minus(self.get(step, task), baseline(task)));
+        Measures {
+            last: mean((0..tasks).map(last)),
+            mtil_average: mean((0..tasks).map(|task| column(task, 0..steps))),
+            transfer: later(&|task| column(task, 0..task)),
+            forgetting_since_learned: earlier(&|task| minus(self.get(task, task), last(task))),
+            forgetting_best_of_all_rows: earlier(&|task| minus(best(task, 0..steps), last(task))),
+            forgetting_best_of_earlier_rows: earlier(&|task| minus(best(task, 0..end), last(task))),
+            backward_transfer: earlier(&|task| minus(last(task), self.get(task, task))),
+            forward_transfer: later(&|task| minus(self.get(task - 1, task), baseline(task))),
+            worst_zero_shot_change: changes.reduce(f64::min),
+        }
+    }
+}
+
+/// The mean of values that are all there.
+fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Vec<f64> = values.collect::<Option<_>>()?;
+    if values.is_empty() { None } else { Some(values.iter().sum::<f64>() / values.len() as f64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AccuracyMatrix;
+
+    #[test]
+    fn every_definition_by_hand() {
+        let rows = [[0.9, 0.2, 0.3], [0.95, 0.8, 0.1], [0.6, 0.85, 0.7]];
+        let matrix = AccuracyMatrix { rows: rows.iter().map(|row| row.iter().map(|v| Some(*v)).collect()).collect() };
+        let measures = matrix.measures(&[Some(0.5), Some(0.3), Some(0.2)]);
+        let close = |found: Option<f64>, expected: f64| assert!((found.unwrap() - expected).abs() < 1e-12, "{found:?}");
+        close(measures.last, (0.6 + 0.85 + 0.7) / 3.0);
+        close(measures.transfer, (0.2 + (0.3 + 0.1) / 2.0) / 2.0);
+        close(measures.mtil_average, rows.concat().iter().sum::<f64>() / 9.0);
+        close(measures.forgetting_since_learned, ((0.9 - 0.6) + (0.8 - 0.85)) / 2.0);
+        close(measures.forgetting_best_of_all_rows, ((0.95 - 0.6) + 0.0) / 2.0);
+        close(measures.forgetting_best_of_earlier_rows, ((0.95 - 0.6) + (0.8 - 0.85)) / 2.0);
+        close(measures.backward_transfer, -measures.forgetting_since_learned.unwrap());
+        close(measures.forward_transfer, ((0.2 - 0.3) + (0.1 - 0.2)) / 2.0);
+        close(measures.worst_zero_shot_change, -0.1);
+    }
+
+    #[test]
+    fn a_model_without_rows_for_later_classes_has_no_transfer() {
+        let rows = vec![vec![Some(0.9), None], vec![Some(0.7), Some(0.8)]];
+        let measures = AccuracyMatrix { rows }.measures(&[None, None]);
+        assert_eq!((measures.transfer, measures.mtil_average, measures.forward_transfer), (None, None, None));
+        assert!((measures.forgetting_since_learned.unwrap() - 0.2).abs() < 1e-12);
+        assert_eq!(AccuracyMatrix::default().measures(&[]), Default::default());
+    }
+}

@@ -1,0 +1,7 @@
+//! What a stream is judged by.
+
+mod flips;
+mod matrix;
+
+pub use flips::negative_flips;
+pub use matrix::{AccuracyMatrix, Measures};

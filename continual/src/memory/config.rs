@@ -1,0 +1,83 @@
+//! What a memory keeps, and how much.
+
+use serde::{Deserialize, Serialize};
+
+use super::sample::Precision;
+use crate::error::{Error, Result};
+
+/// Which samples stay when there is no room for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampler {
+    /// A uniform sample of everything that was offered: those with the smallest hash of their id. It needs no random state,
+    /// does not depend on the order of arrival, merges, and stays uniform when samples are removed.
+    Reservoir,
+    /// As many bytes for each class, chosen within it as above; what a class does not need, the others use.
+    #[default]
+    Balanced,
+    /// As many for each class; those whose mean is closest to the class mean (iCaRL: Rebuffi et al., 2017, arXiv
+    /// 1611.07725), in the order in which herding chose them.
+    Herding,
+    /// The latest.
+    Ring,
+    /// A sample in which the chance grows with the loss a sample had when it was offered (weighted reservoir: Efraimidis and
+    /// Spirakis, 2006). Merges as well.
+    LossAware,
+}
+
+/// What of a sample is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// Its frozen feature only: small, and no image to be stolen.
+    #[default]
+    Latents,
+    /// The image file as well, for methods that change the image tower.
+    Images,
+}
+
+/// Settings of a memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// Most bytes of the memory on disk, with everything that belongs to it.
+    pub budget_bytes: u64,
+    /// How latents are stored.
+    pub precision: Precision,
+    /// What is kept.
+    pub content: Content,
+    /// Which samples stay.
+    pub sampler: Sampler,
+    /// Samples older than so many days are dropped; kept for ever when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most_days: Option<u32>,
+    /// Decides the hashes. Memories merge to the same choice only under one seed.
+    pub seed: u64,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            budget_bytes: 256 << 10,
+            precision: Precision::default(),
+            content: Content::default(),
+            sampler: Sampler::default(),
+            most_days: None,
+            seed: 1,
+        }
+    }
+}
+
+impl MemoryConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// A budget that holds nothing.
+    pub fn check(&self) -> Result<()> {
+        if self.budget_bytes < 1 << 10 {
+            let reason = format!("must be at least 1024, found {}", self.budget_bytes);
+            return Err(Error::setting("memory.budget_bytes", reason));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! The memory itself.
+
+use std::collections::BTreeMap;
+
+use inarch_core::Seed;
+
+use super::config::{Content, MemoryConfig};
+use super::fingerprint::Fingerprint;
+use super::sample::Sample;
+use super::sampler::order;
+use super::seal::OVERHEAD;
+use super::snapshot::frame_bytes;
+use crate::error::{Error, Result};
+
+/// Seconds of a day.
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
+/// Samples under a budget of bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Memory {
+    pub(super) config: MemoryConfig,
+    pub(super) fingerprint: Fingerprint,
+    /// How many samples of each class were ever offered.
+    pub(super) offered: BTreeMap<String, u64>,
+    pub(super) samples: BTreeMap<String, Sample>,
+}
+
+impl Memory {
+    /// An empty memory.
+    ///
+    /// # Errors
+    /// A setting outside its domain.
+    pub fn new(config: MemoryConfig, fingerprint: Fingerprint) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config, fingerprint, offered: BTreeMap::new(), samples: BTreeMap::new() })
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &MemoryConfig {
+        &self.config
+    }
+
+    /// What its latents were made with.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// Its samples in the order of their ids.
+    pub fn samples(&self) -> impl ExactSizeIterator<Item = &Sample> {
+        self.samples.values()
+    }
+
+    /// A sample by its id.
+    pub fn get(&self, id: &str) -> Option<&Sample> {
+        self.samples.get(id)
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// How many samples of each class were ever offered.
+    pub fn offered(&self) -> &BTreeMap<String, u64> {
+        &self.offered
+    }
+
+    /// How many samples of each class it holds.
+    pub fn held(&self) -> BTreeMap<String, usize> {
+        let mut held = BTreeMap::new();
+        self.samples().for_each(|sample| *held.entry(sample.class.clone()).or_default() += 1);
+        held
+    }
+
+    /// Bytes of its snapshot: samples, names, header, checksum. Encryption adds 48, which the budget has room for.
+    pub fn bytes(&self) -> u64 {
+        let records = self.samples().map(|sample| self.record_bytes(sample)).sum::<u64>();
+        frame_bytes(self) + records
+    }
+
+    /// Offers samples; those that stay are chosen anew among all. A sample of an id that is there replaces it.
+    ///
+    /// # Errors
+    /// A latent of another length, an id or class that is empty, or a budget that is too small for a single sample.
+    pub fn offer(&mut self, samples: impl IntoIterator<Item = Sample>) -> Result<()> {
+        for sample in samples {
+            let fault = if sample.id.is_empty() || sample.class.is_empty() {
+                Some("id and class must not be empty".to_string())
+            } else if sample.latent.len() != self.fingerprint.dim {
+                Some(format!("its latent has {} values, expected {}", sample.latent.len(), self.fingerprint.dim))
+            } else if !sample.latent.iter().all(|value| value.is_finite()) {
+                Some("its latent holds a value that is no number".to_string())
+            } else if !(sample.weight.is_finite() && sample.weight > 0.0) {
+                Some(format!("its weight must be above 0, found {}", sample.weight))
+            } else {
+                None
+            };
+            if let Some(reason) = fault {
+                return Err(Error::setting(format!("sample `{}`", sample.id), reason));
+            }
+            let sample = sample.into_kept(self.config.precision, self.config.content == Content::Images);
+            let class = sample.class.clone();
+            if self.samples.insert(sample.id.clone(), sample).is_none() {
+                *self.offered.entry(class).or_default() += 1;
+            }
+        }
+        self.fit()
+    }
+
+    /// Takes samples out; returns those that were there.
+    pub fn remove(&mut self, ids: &[String]) -> Vec<Sample> {
+        ids.iter().filter_map(|id| self.samples.remove(id)).collect()
+    }
+
+    /// Drops samples that are older than allowed at `now` (seconds since 1970); returns how many.
+    pub fn expire(&mut self, now: u64) -> usize {
+        let Some(days) = self.config.most_days else { return 0 };
+        let before = self.samples.len();
+        let oldest = now.saturating_sub(u64::from(days) * DAY_SECONDS);
+        self.samples.retain(|_, sample| sample.time >= oldest);
+        before - self.samples.len()
+    }
+
+    /// Sets the scores that the samples had when they were learned.
+    pub fn set_scores(&mut self, scores: impl IntoIterator<Item = (String, Vec<f32>)>) {
+        for (id, scores) in scores {
+            if let Some(sample) = self.samples.get_mut(&id) {
+                sample.scores = scores.into_iter().map(|score| half::f16::from_f32(score).to_f32()).collect();
+            }
+        }
+    }
+
+    /// Joins another memory of the same backbone: the memory of everything that was offered to both. For hash-key samplers
+    /// of one seed and budget this is exactly what one memory would hold.
+    ///
+    /// # Errors
+    /// Another backbone, or settings that choose differently.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        self.fingerprint.check(&other.fingerprint, "one memory")?;
+        if self.config != other.config {
+            let [expected, found] =
+                [&self.config, &other.config].map(|config| serde_json::to_string(config).unwrap_or_default());
+            return Err(inarch_core::Error::mismatch("settings of the memories", expected, found).into());
+        }
+        for (class, count) in &other.offered {
+            *self.offered.entry(class.clone()).or_default() += count;
+        }
+        for (id, sample) in &other.samples {
+            if let Some(own) = self.samples.insert(id.clone(), sample.clone()) {
+                // Offered to both, and one sample all the same.
+                if let Some(count) = self.offered.get_mut(&own.class) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+        }
+        self.fit()
+    }
+
+    /// `count` positions among [`samples`](Self::samples), drawn anew for each `step`; none from an empty memory.
+    pub fn draw(&self, count: usize, step: Seed) -> Vec<usize> {
+        if self.samples.is_empty() {
+            return Vec::new();
+        }
+        let mut drawn = Vec::with_capacity(count);
+        let mut round = 0;
+        // Without replacement as far as the memory goes; a small one is gone through again.
+        while drawn.len() < count {
+            drawn.extend(step.split(round).order(self.samples.len()).into_iter().take(count - drawn.len()));
+            round += 1;
+        }
+        drawn
+    }
+
+    /// Drops what does not fit: keeps the longest beginning of the sampler's order.
+    fn fit(&mut self) -> Result<()> {
+        let mut left = self.config.budget_bytes.checked_sub(frame_bytes(self) + OVERHEAD).ok_or_else(|| {
+            let reason = format!(
+                "{} bytes do not even hold the names of {} classes; give more",
+                self.config.budget_bytes,
+                self.offered.len()
+            );
+            Error::setting("memory.budget_bytes", reason)
+        })?;
+        let total: u64 = self.samples().map(|sample| self.record_bytes(sample)).sum();
+        if total <= left {
+            return Ok(());
+        }
+        let order = order(&self.config, &self.samples);
+        let mut kept = BTreeMap::new();
+        for id in order {
+            let Some(sample) = self.samples.remove(&id) else { continue };
+            let bytes = self.record_bytes(&sample);
+            if bytes > left {
+                break;
+            }
+            left -= bytes;
+            kept.insert(id, sample);
+        }
+        if kept.is_empty() {
+            let reason = format!("{} bytes do not hold a single sample; give more", self.config.budget_bytes);
+            return Err(Error::setting("memory.budget_bytes", reason));
+        }
+        self.samples = kept;
+        Ok(())
+    }
+
+    fn record_bytes(&self, sample: &Sample) -> u64 {
+        // The record and its length.
+        4 + sample.encode(self.config.precision).len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

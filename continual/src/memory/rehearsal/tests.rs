@@ -1,0 +1,138 @@
+use inarch_core::{Digest, Seed};
+
+use super::super::{Content, Fingerprint, Memory, MemoryConfig, Precision, Sample, Sampler};
+
+const SAMPLERS: [Sampler; 5] =
+    [Sampler::Reservoir, Sampler::Balanced, Sampler::Herding, Sampler::Ring, Sampler::LossAware];
+
+fn fingerprint() -> Fingerprint {
+    let digest = Digest::of(b"backbone");
+    Fingerprint { name: "test".into(), backbone: digest.clone(), preprocess: digest, dim: 8 }
+}
+
+fn memory(sampler: Sampler, budget_bytes: u64, seed: u64) -> Memory {
+    let config = MemoryConfig { budget_bytes, sampler, seed, precision: Precision::F32, ..MemoryConfig::default() };
+    Memory::new(config, fingerprint()).unwrap()
+}
+
+fn samples(range: std::ops::Range<usize>, classes: usize) -> Vec<Sample> {
+    let one = |at: usize| Sample {
+        id: format!("{at:05}"),
+        class: format!("class {}", at % classes),
+        source: "test".into(),
+        time: at as u64,
+        weight: 1.0 + (at % 5) as f32,
+        latent: Seed::new(at as u64).normals(8, 1.0),
+        image: Some(vec![0; 100]),
+        scores: Vec::new(),
+    };
+    range.map(one).collect()
+}
+
+#[test]
+fn the_budget_holds_with_everything_counted() {
+    for sampler in SAMPLERS {
+        for budget in [2048, 5000, 20_000] {
+            let mut memory = memory(sampler, budget, 1);
+            for part in 0..5 {
+                memory.offer(samples(part * 50..(part + 1) * 50, 3 + part)).unwrap();
+                assert!(memory.bytes() <= budget, "{sampler:?}");
+            }
+            assert_eq!(memory.bytes(), memory.snapshot(None).len() as u64, "{sampler:?}");
+            assert!(memory.bytes() + 200 > budget || memory.len() == 250, "{sampler:?}: room is left");
+            assert_eq!(memory.offered().values().sum::<u64>(), 250);
+            assert!(memory.samples().all(|sample| sample.image.is_none()));
+        }
+    }
+    assert!(Memory::new(MemoryConfig { budget_bytes: 10, ..MemoryConfig::default() }, fingerprint()).is_err());
+    let config = MemoryConfig { budget_bytes: 1024, content: Content::Images, ..MemoryConfig::default() };
+    let mut small = Memory::new(config, fingerprint()).unwrap();
+    let mut large = samples(0..1, 1);
+    large[0].image = Some(vec![0; 5000]);
+    assert!(small.offer(large).unwrap_err().to_string().contains("single sample"));
+}
+
+#[test]
+fn the_choice_does_not_depend_on_order_or_parts_and_memories_merge() {
+    for sampler in [Sampler::Reservoir, Sampler::Balanced, Sampler::Ring, Sampler::LossAware] {
+        let mut whole = memory(sampler, 6000, 1);
+        whole.offer(samples(0..400, 4)).unwrap();
+        let mut parts = memory(sampler, 6000, 1);
+        for part in [3, 0, 2, 1] {
+            let mut some = samples(part * 100..(part + 1) * 100, 4);
+            some.reverse();
+            parts.offer(some).unwrap();
+        }
+        assert_eq!(whole, parts, "{sampler:?}");
+        let mut left = memory(sampler, 6000, 1);
+        let mut right = memory(sampler, 6000, 1);
+        left.offer(samples(0..130, 4)).unwrap();
+        right.offer(samples(130..400, 4)).unwrap();
+        left.merge(&right).unwrap();
+        assert_eq!(whole, left, "{sampler:?}");
+    }
+    assert!(memory(Sampler::Ring, 6000, 1).merge(&memory(Sampler::Ring, 6000, 2)).is_err());
+}
+
+#[test]
+fn a_reservoir_is_a_uniform_sample() {
+    // 2000 draws of about 20 of 100: every sample is kept equally often. Chi-square with 99 degrees of freedom is
+    // below 149 with probability 0.999; correlations of a draw without replacement only make it smaller.
+    let (mut kept, mut total) = (vec![0.0f64; 100], 0.0);
+    for seed in 0..2000 {
+        let mut memory = memory(Sampler::Reservoir, 2048, seed);
+        for part in 0..4 {
+            memory.offer(samples(part * 25..(part + 1) * 25, 2)).unwrap();
+        }
+        for sample in memory.samples() {
+            kept[sample.id.parse::<usize>().unwrap()] += 1.0;
+            total += 1.0;
+        }
+    }
+    let expected = total / 100.0;
+    let square: f64 = kept.iter().map(|count| (count - expected).powi(2) / expected).sum();
+    assert!(expected > 200.0 && square < 149.0, "{expected} {square}");
+}
+
+#[test]
+fn removal_leaves_the_sample_of_the_rest() {
+    let mut with = memory(Sampler::Reservoir, 1 << 20, 1);
+    with.offer(samples(0..50, 2)).unwrap();
+    let ids: Vec<String> = (0..50).step_by(3).map(|at| format!("{at:05}")).collect();
+    let gone = with.remove(&ids);
+    assert_eq!(gone.len(), ids.len());
+    let mut without = memory(Sampler::Reservoir, 1 << 20, 1);
+    without.offer(samples(0..50, 2).into_iter().filter(|sample| !ids.contains(&sample.id))).unwrap();
+    assert!(with.samples().eq(without.samples()));
+}
+
+#[test]
+fn classes_share_evenly_and_borrow_what_others_do_not_need() {
+    let mut memory = memory(Sampler::Balanced, 8192, 1);
+    // 3 of the first class, many of two others.
+    let some = samples(0..300, 3).into_iter().filter(|sample| sample.class != "class 0" || sample.time < 9);
+    memory.offer(some).unwrap();
+    let held = memory.held();
+    assert_eq!(held["class 0"], 3);
+    assert!(held["class 1"].abs_diff(held["class 2"]) <= 1 && held["class 1"] > 20, "{held:?}");
+}
+
+#[test]
+fn samplers_keep_what_they_promise() {
+    let mut ring = memory(Sampler::Ring, 4096, 1);
+    ring.offer(samples(0..300, 3)).unwrap();
+    let oldest = ring.samples().map(|sample| sample.time).min().unwrap();
+    assert_eq!(oldest as usize, 300 - ring.len());
+    let mut weights = 0.0;
+    for seed in 0..40 {
+        let mut aware = memory(Sampler::LossAware, 4096, seed);
+        aware.offer(samples(0..300, 3)).unwrap();
+        weights += aware.samples().map(|sample| f64::from(sample.weight)).sum::<f64>() / aware.len() as f64 / 40.0;
+    }
+    // In proportion to weights 1 to 5 the mean weight would be 55 / 15, evenly 3.
+    assert!((weights - 55.0 / 15.0).abs() < 0.15, "{weights}");
+    let mut young = memory(Sampler::Reservoir, 1 << 20, 1);
+    young.config.most_days = Some(1);
+    young.offer(samples(0..10, 2)).unwrap();
+    assert_eq!((young.expire(86_400 + 4), young.len()), (4, 6));
+}

@@ -1,0 +1,194 @@
+//! Updates made apart, as one.
+//!
+//! Heads in closed form: statistics, memories and ledgers add up, so the result is that of one update with all the data. What
+//! all of them started from counts once: it is subtracted from all but one. Other methods are merged by weights, by a named
+//! merge of `inarch combine`, which is not what training on all the data would give; the loss on held-out samples is shown.
+
+use std::path::PathBuf;
+
+use inarch_core::backbone::Backbone;
+use inarch_core::data::Dataset;
+use inarch_core::image::OnBadImage;
+use inarch_peft::{Artifact, Combination};
+use inarch_recipes::{Control, Session, Subset};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::learner::solve_head;
+use crate::memory::{Fingerprint, Key, Ledger, Memory};
+use crate::update::{Release, Version, VersionRecord, Versions, accuracy_on, write_version};
+
+/// What is to be merged.
+pub struct MergeRequest<'a> {
+    /// The versions.
+    pub parts: &'a [String],
+    /// The version that all of them started from, where there is one.
+    pub base: Option<&'a str>,
+    /// Where the result goes.
+    pub output: &'a str,
+    /// How methods without statistics are merged.
+    pub combination: &'a Combination,
+    /// Key of encrypted memories.
+    pub key: Option<&'a Key>,
+    /// Now, in seconds since 1970.
+    pub time: u64,
+}
+
+/// What a merge made.
+#[derive(Debug, Clone, Serialize)]
+pub struct MergeReport {
+    /// The new version.
+    pub version: String,
+    /// Folder of its adapter.
+    pub adapter: PathBuf,
+    /// Whether it equals one update with all the data.
+    pub exact: bool,
+    /// The method.
+    pub method: String,
+    /// Its classes.
+    pub classes: Vec<String>,
+    /// Samples that were learned, of all parts.
+    pub samples: usize,
+    /// Accuracy of each part on all held-out samples of classes it knows.
+    pub parts: Vec<Option<f64>>,
+    /// Accuracy of the result.
+    pub accuracy: Option<f64>,
+}
+
+/// One part with everything that is merged.
+struct Part {
+    version: Version,
+    artifact: Artifact,
+    memory: Option<Memory>,
+    probe: Option<Memory>,
+    ledger: Ledger,
+}
+
+/// Merges versions into a new one.
+///
+/// # Errors
+/// Parts of other backbones or settings; parts that share samples without a base that accounts for them.
+pub fn merge(
+    backbone: &Backbone,
+    versions: &dyn Versions,
+    request: &MergeRequest<'_>,
+    control: Control<'_>,
+) -> Result<MergeReport> {
+    let open = |name: &String| -> Result<Part> {
+        let version = versions.open(name)?;
+        let (memory, probe) = (version.memory(request.key)?, version.probe(request.key)?);
+        for memory in [&memory, &probe].into_iter().flatten() {
+            memory.fingerprint().check(&Fingerprint::of(backbone), &format!("the memory of `{name}`"))?;
+        }
+        Ok(Part { artifact: version.artifact(backbone)?, memory, probe, ledger: version.ledger()?, version })
+    };
+    let parts: Vec<Part> = request.parts.iter().map(open).collect::<Result<_>>()?;
+    let [first, rest @ ..] = &parts[..] else { return Err(Error::setting("merge", "at least one version is needed")) };
+    for part in rest {
+        let [expected, found] = [first, part].map(|part| part.artifact.manifest.method.name());
+        if expected != found {
+            return Err(inarch_core::Error::mismatch("method of the versions", expected, found).into());
+        }
+    }
+    let base = request.base.map(|base| versions.open(base)).transpose()?;
+    let base_ledger = base.as_ref().map(Version::ledger).transpose()?.unwrap_or_default();
+    let mut ledger = Ledger::default();
+    for part in &parts {
+        let shared = if ledger.is_empty() { base_ledger.len() } else { ledger.merge(&part.ledger) };
+        if ledger.is_empty() {
+            ledger.merge(&part.ledger);
+        }
+        if shared != base_ledger.len() {
+            let reason = format!(
+                "the versions share {shared} samples, and {} are accounted for; name the version that all started from with `--base`",
+                base_ledger.len()
+            );
+            return Err(Error::setting("merge", reason));
+        }
+    }
+    let mut classes = first.artifact.manifest.classes.clone();
+    for class in rest.iter().flat_map(|part| &part.artifact.manifest.classes) {
+        if !classes.contains(class) {
+            classes.push(class.clone());
+        }
+    }
+    let method = &first.artifact.manifest.method;
+    let templates = first.artifact.templates()?;
+    let exact = method.analytic().is_some();
+    let mut statistics = None;
+    let mut artifact = if exact {
+        let missing = |version: &Version| {
+            let reason = "it keeps no statistics; it was not made by `inarch update`";
+            Error::setting(format!("version `{}`", version.name), reason)
+        };
+        let read = |version: &Version| version.statistics()?.ok_or_else(|| missing(version));
+        let mut sum = read(&first.version)?;
+        for part in rest {
+            let mut own = read(&part.version)?;
+            if let Some(base) = &base {
+                own.subtract(&read(base)?)?;
+            }
+            sum.merge(&own)?;
+        }
+        let artifact = solve_head(backbone, method, &sum, &classes, &templates)?;
+        statistics = Some(sum);
+        artifact
+    } else {
+        let artifacts: Vec<Artifact> = parts.iter().map(|part| part.artifact.clone()).collect();
+        request.combination.combine(&artifacts, backbone)?
+    };
+    artifact.manifest.parents = parts.iter().map(|part| part.artifact.manifest.tensors.clone()).collect();
+    let memory = joined(parts.iter().map(|part| part.memory.as_ref()))?;
+    let probe = joined(parts.iter().map(|part| part.probe.as_ref()))?;
+
+    let nothing = Dataset::unlabelled("held-out samples".into(), Vec::new());
+    let session = Session::new(backbone, &nothing, Subset::All, OnBadImage::Fail, control)?;
+    let measure = |artifact: &Artifact| match &probe {
+        Some(probe) => accuracy_on(&session, artifact, probe),
+        None => Ok(None),
+    };
+    let measured = parts.iter().map(|part| measure(&part.artifact)).collect::<Result<Vec<_>>>()?;
+    let accuracy = measure(&artifact)?;
+
+    let record = VersionRecord {
+        schema: 1,
+        parent: base.map(|base| base.artifact(backbone)).transpose()?.map(|base| base.manifest.tensors),
+        parent_name: request.base.map(String::from),
+        created: request.time,
+        made_by: "merge".into(),
+        strategy: if exact { method.name().into() } else { format!("{:?}", request.combination.merge).to_lowercase() },
+        verdict: None,
+    };
+    let staging = versions.staging(request.output)?;
+    let files = crate::update::Content {
+        artifact: &artifact,
+        record: &record,
+        statistics: statistics.as_ref(),
+        memory: memory.as_ref(),
+        probe: probe.as_ref(),
+        ledger: &ledger,
+    };
+    write_version(&staging, &files, request.key)?;
+    let version = versions.publish(request.output, &Release { folder: &staging, record: &record })?;
+    Ok(MergeReport {
+        adapter: versions.open(request.output)?.folder,
+        version,
+        exact,
+        method: method.name().into(),
+        classes: artifact.manifest.classes.clone(),
+        samples: ledger.len(),
+        parts: measured,
+        accuracy,
+    })
+}
+
+fn joined<'m>(memories: impl Iterator<Item = Option<&'m Memory>>) -> Result<Option<Memory>> {
+    let mut joined: Option<Memory> = None;
+    for memory in memories.flatten() {
+        match &mut joined {
+            None => joined = Some(memory.clone()),
+            Some(joined) => joined.merge(memory)?,
+        }
+    }
+    Ok(joined)
+}

@@ -1,0 +1,290 @@
+//! Settings of the strategies.
+
+use serde::{Deserialize, Serialize};
+
+use super::distil::Distil;
+use super::importance::{Importance, Quadratic};
+use super::replay::{Replay, ReplayLoss};
+use super::weights::{Merging, WeightRule};
+use super::{Plain, Scope, Strategy};
+
+/// All names.
+pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
+    "naive",
+    "joint",
+    "gdumb",
+    "er",
+    "er-ace",
+    "der",
+    "der-plus-plus",
+    "a-gem",
+    "ewc",
+    "online-ewc",
+    "si",
+    "mas",
+    "lwf",
+    "zscl",
+    "wise-ft",
+    "ema",
+    "magmax",
+    "ties",
+];
+
+/// A strategy with its settings; the defaults are those of mammoth or of the paper, where they carry over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum GradientConfig {
+    /// Training on what arrives, and nothing else: the lower bound.
+    Naive {},
+    /// Training on everything so far, from a fresh start: the upper bound.
+    Joint {},
+    /// A balanced memory and a training on it from a fresh start (GDumb: Prabhu et al., ECCV 2020).
+    Gdumb {},
+    /// Rehearsal: samples of the memory join each batch, under one mean loss (ER: Chaudhry et al., 2019, arXiv 1902.10486).
+    Er {
+        /// Rehearsed samples in a step.
+        #[serde(default = "replay")]
+        replay: usize,
+    },
+    /// ER, where what arrives is told apart from its own classes only (ER-ACE: Caccia et al., 2022, arXiv 2104.05025).
+    ErAce {
+        /// Rehearsed samples in a step.
+        #[serde(default = "replay")]
+        replay: usize,
+    },
+    /// Remembered scores are to be given again (DER: Buzzega et al., 2020, arXiv 2004.07211).
+    Der {
+        /// Rehearsed samples in a step.
+        #[serde(default = "replay")]
+        replay: usize,
+        /// Weight of the squared difference of scores.
+        #[serde(default = "der_alpha")]
+        alpha: f64,
+    },
+    /// DER, and the cross entropy of a second, independent draw.
+    DerPlusPlus {
+        /// Rehearsed samples in each of the two draws of a step.
+        #[serde(default = "replay")]
+        replay: usize,
+        /// Weight of the squared difference of scores.
+        #[serde(default = "der_alpha")]
+        alpha: f64,
+        /// Weight of the cross entropy.
+        #[serde(default = "der_beta")]
+        beta: f64,
+    },
+    /// The part of a step's gradient that works against the memory's is taken out (A-GEM: Chaudhry et al., 2019, arXiv
+    /// 1812.00420).
+    AGem {
+        /// Samples in the reference gradient.
+        #[serde(default = "reference")]
+        replay: usize,
+    },
+    /// Values are held in proportion to their Fisher information (EWC: Kirkpatrick et al., 2017, arXiv 1612.00796).
+    Ewc {
+        /// Weight of the penalty.
+        #[serde(default = "ewc_weight")]
+        weight: f64,
+        /// Samples that the information is a mean over.
+        #[serde(default = "fisher_samples")]
+        samples: usize,
+    },
+    /// EWC with one fading sum (Schwarz et al., 2018, arXiv 1805.06370).
+    OnlineEwc {
+        /// Weight of the penalty.
+        #[serde(default = "ewc_weight")]
+        weight: f64,
+        /// Samples that the information is a mean over.
+        #[serde(default = "fisher_samples")]
+        samples: usize,
+        /// What is left of the old sum in each experience.
+        #[serde(default = "one")]
+        decay: f64,
+    },
+    /// Values are held in proportion to what they contributed along the way (SI: Zenke et al., 2017, arXiv 1703.04200).
+    Si {
+        /// Weight of the penalty.
+        #[serde(default = "one")]
+        weight: f64,
+        /// Added to the squared distance that a value went.
+        #[serde(default = "damping")]
+        damping: f64,
+    },
+    /// Values are held in proportion to the sensitivity of the scores (MAS: Aljundi et al., 2018, arXiv 1711.09601).
+    Mas {
+        /// Weight of the penalty.
+        #[serde(default = "one")]
+        weight: f64,
+        /// Samples that the sensitivity is a mean over.
+        #[serde(default = "fisher_samples")]
+        samples: usize,
+    },
+    /// What arrives is to be scored for the old classes as before (LwF: Li and Hoiem, 2016, arXiv 1606.09282).
+    Lwf {
+        /// Weight of the distillation.
+        #[serde(default = "one")]
+        weight: f64,
+        /// Temperature.
+        #[serde(default = "two")]
+        temperature: f64,
+    },
+    /// What arrives is to be scored as by the frozen backbone, values stay close to where they were, and the mean along the
+    /// way answers (after ZSCL: Zheng et al., 2023, arXiv 2303.06628).
+    Zscl {
+        /// Weight of the distillation from the frozen backbone.
+        #[serde(default = "one")]
+        weight: f64,
+        /// Temperature.
+        #[serde(default = "two")]
+        temperature: f64,
+        /// Weight of the squared distance to the values before.
+        #[serde(default = "zscl_hold")]
+        hold: f64,
+    },
+    /// The mean of the values before and after an experience (WiSE-FT: Wortsman et al., 2022, arXiv 2109.01903).
+    WiseFt {
+        /// Share of the values after.
+        #[serde(default = "half")]
+        share: f64,
+    },
+    /// A fading mean of the values along the way.
+    Ema {
+        /// What is left of the mean in each step.
+        #[serde(default = "ema_decay")]
+        decay: f64,
+    },
+    /// Of all experiences' changes, the greatest of each value (MagMax: Marczak et al., 2024, arXiv 2407.06322).
+    Magmax {
+        /// Factor on the merged change.
+        #[serde(default = "one")]
+        scale: f64,
+    },
+    /// Of all experiences' changes, the greatest, merged with an elected sign (TIES: Yadav et al., 2023, arXiv 2306.01708).
+    Ties {
+        /// Share of the values of each change that is kept.
+        #[serde(default = "density")]
+        density: f64,
+        /// Factor on the merged change.
+        #[serde(default = "one")]
+        scale: f64,
+    },
+}
+
+fn replay() -> usize {
+    32
+}
+fn reference() -> usize {
+    256
+}
+fn der_alpha() -> f64 {
+    0.3
+}
+fn der_beta() -> f64 {
+    0.5
+}
+fn ewc_weight() -> f64 {
+    10.0
+}
+fn fisher_samples() -> usize {
+    200
+}
+fn one() -> f64 {
+    1.0
+}
+fn two() -> f64 {
+    2.0
+}
+fn half() -> f64 {
+    0.5
+}
+fn damping() -> f64 {
+    1e-3
+}
+fn zscl_hold() -> f64 {
+    1e-3
+}
+fn ema_decay() -> f64 {
+    0.99
+}
+fn density() -> f64 {
+    0.2
+}
+
+impl GradientConfig {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Naive {} => "naive",
+            Self::Joint {} => "joint",
+            Self::Gdumb {} => "gdumb",
+            Self::Er { .. } => "er",
+            Self::ErAce { .. } => "er-ace",
+            Self::Der { .. } => "der",
+            Self::DerPlusPlus { .. } => "der-plus-plus",
+            Self::AGem { .. } => "a-gem",
+            Self::Ewc { .. } => "ewc",
+            Self::OnlineEwc { .. } => "online-ewc",
+            Self::Si { .. } => "si",
+            Self::Mas { .. } => "mas",
+            Self::Lwf { .. } => "lwf",
+            Self::Zscl { .. } => "zscl",
+            Self::WiseFt { .. } => "wise-ft",
+            Self::Ema { .. } => "ema",
+            Self::Magmax { .. } => "magmax",
+            Self::Ties { .. } => "ties",
+        }
+    }
+
+    /// What it trains on.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::Joint {} => Scope::Everything,
+            Self::Gdumb {} => Scope::Memory,
+            _ => Scope::Arrival,
+        }
+    }
+
+    /// The strategy itself, without state.
+    pub(crate) fn build(&self) -> Box<dyn Strategy> {
+        match *self {
+            Self::Naive {} | Self::Joint {} | Self::Gdumb {} => Box::new(Plain),
+            Self::Er { replay } => Box::new(Replay::new(replay, ReplayLoss::Mixed)),
+            Self::ErAce { replay } => Box::new(Replay::new(replay, ReplayLoss::Asymmetric)),
+            Self::Der { replay, alpha } => Box::new(Replay::new(replay, ReplayLoss::Scores { alpha, beta: None })),
+            Self::DerPlusPlus { replay, alpha, beta } => {
+                Box::new(Replay::new(replay, ReplayLoss::Scores { alpha, beta: Some(beta) }))
+            }
+            Self::AGem { replay } => Box::new(Replay::new(replay, ReplayLoss::Guide)),
+            Self::Ewc { weight, samples } => {
+                Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: None }))
+            }
+            Self::OnlineEwc { weight, samples, decay } => {
+                Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: Some(decay) }))
+            }
+            Self::Si { weight, damping } => Box::new(Quadratic::new(weight, Importance::Path { damping })),
+            Self::Mas { weight, samples } => Box::new(Quadratic::new(weight, Importance::Sensitivity { samples })),
+            Self::Lwf { weight, temperature } => Box::new(Distil::from_before(weight, temperature)),
+            Self::Zscl { weight, temperature, hold } => Box::new(Distil::from_frozen(weight, temperature, hold)),
+            Self::WiseFt { share } => Box::new(Merging::new(WeightRule::Share(share))),
+            Self::Ema { decay } => Box::new(Merging::new(WeightRule::Fading(decay))),
+            Self::Magmax { scale } => Box::new(Merging::new(WeightRule::Greatest { scale })),
+            Self::Ties { density, scale } => Box::new(Merging::new(WeightRule::Elected { density, scale })),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GRADIENT_STRATEGIES, GradientConfig};
+
+    #[test]
+    fn every_name_is_a_strategy_and_unknown_settings_are_refused() {
+        for name in GRADIENT_STRATEGIES {
+            let config: GradientConfig = toml::from_str(&format!("name = {name:?}")).expect(name);
+            assert_eq!(config.name(), *name);
+            let again: GradientConfig = toml::from_str(&toml::to_string(&config).expect("plain")).expect(name);
+            assert_eq!(again, config);
+            assert!(toml::from_str::<GradientConfig>(&format!("name = {name:?}\nsurprise = 1")).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Strategies that rehearse: ER, ER-ACE, DER, DER++ and A-GEM.
+//!
+//! With rows of the batch `b` and of the memory `m`, scores `z` and remembered scores `z0`:
+//! ER `CE(b, m)`; ER-ACE `CE(b among the classes of b) + CE(m)`; DER `CE(b) + alpha |z_m - z0_m|^2`; DER++ adds
+//! `beta CE(m')` of a second draw; A-GEM `CE(b)`, its gradient corrected by that of `CE(m)`.
+//!
+//! Departures. Scores are remembered at the end of an experience and in evaluation mode (as in Avalanche), and compared over
+//! the classes known then. Before they are compared they are brought to a logit scale of 10: alpha belongs to the logits of a
+//! network without a scale, whose size is about that.
+
+use burn::tensor::{Tensor, TensorData};
+use inarch_peft::{Guide, Loss, cross_entropy};
+use inarch_recipes::Moment;
+
+use super::{Episode, Rehearsal, Strategy};
+use crate::error::Result;
+
+/// The logit scale that weights of squared score differences belong to.
+const SCALE: f64 = 10.0;
+/// Takes a class out of a softmax.
+const OUT: f32 = -1e4;
+
+/// What is done with rehearsed rows.
+#[derive(Clone, Copy)]
+pub(super) enum ReplayLoss {
+    /// One mean over all rows.
+    Mixed,
+    /// New rows among their own classes.
+    Asymmetric,
+    /// Remembered scores, and with `beta` a second draw.
+    Scores {
+        /// Weight of the squared difference.
+        alpha: f64,
+        /// Weight of the second draw's cross entropy.
+        beta: Option<f64>,
+    },
+    /// A reference for the gradient.
+    Guide,
+}
+
+/// Rehearsal.
+pub(super) struct Replay {
+    rows: usize,
+    loss: ReplayLoss,
+    /// Remembered scores by position in the memory.
+    scores: Vec<Vec<f32>>,
+    /// Whether a class is among those of the experience.
+    current: Vec<bool>,
+}
+
+impl Replay {
+    pub(super) fn new(rows: usize, loss: ReplayLoss) -> Self {
+        Self { rows, loss, scores: Vec::new(), current: Vec::new() }
+    }
+
+    /// `mean (z - z0)^2` over the remembered scores of rows.
+    fn difference(&self, logits: &Tensor<2>, positions: &[usize], scale: f32) -> Tensor<1> {
+        let [rows, columns] = logits.dims();
+        let (mut targets, mut mask, mut count) = (vec![0.0f32; rows * columns], vec![0.0f32; rows * columns], 0.0);
+        for (row, position) in positions.iter().enumerate() {
+            let remembered = self.scores.get(*position).map_or(&[][..], Vec::as_slice);
+            for (column, score) in remembered.iter().take(columns).enumerate() {
+                targets[row * columns + column] = *score;
+                mask[row * columns + column] = 1.0;
+                count += 1.0;
+            }
+        }
+        let device = logits.device().without_autodiff();
+        let tensor = |data: Vec<f32>| Tensor::<2>::from_data(TensorData::new(data, [rows, columns]), &device);
+        let apart = (logits.clone() - tensor(targets)) * tensor(mask) * (SCALE / f64::from(scale));
+        (apart.clone() * apart).sum() / f64::max(count, 1.0)
+    }
+}
+
+impl Strategy for Replay {
+    fn rehearsal(&self) -> Option<Rehearsal> {
+        let draws = if matches!(self.loss, ReplayLoss::Scores { beta: Some(_), .. }) { 2 } else { 1 };
+        Some(Rehearsal { rows: self.rows, draws })
+    }
+
+    fn holds_scores(&self) -> bool {
+        matches!(self.loss, ReplayLoss::Scores { .. })
+    }
+
+    fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
+        self.scores = episode.memory.iter().flat_map(|m| m.samples()).map(|sample| sample.scores.clone()).collect();
+        self.current = vec![false; episode.classes.len()];
+        episode.train.iter().for_each(|example| self.current[example.label] = true);
+        Ok(())
+    }
+
+    fn loss(&self, moment: &Moment<'_>, episode: &Episode<'_>) -> Loss {
+        let own = || moment.adapter.learner().loss(moment.step);
+        let (fresh, all) = (moment.fresh, moment.examples.len());
+        if fresh == all {
+            return own();
+        }
+        let step = moment.step;
+        let rows = |from: usize, to: usize| step.logits.clone().narrow(0, from, to - from);
+        let entropy = |from: usize, to: usize| cross_entropy(rows(from, to), &step.labels[from..to]);
+        match self.loss {
+            ReplayLoss::Mixed => own(),
+            ReplayLoss::Asymmetric => {
+                let mask: Vec<f32> = self.current.iter().map(|current| if *current { 0.0 } else { OUT }).collect();
+                let columns = mask.len();
+                let device = step.logits.device().without_autodiff();
+                let mask = Tensor::<2>::from_data(TensorData::new(mask, [1, columns]), &device);
+                let among = cross_entropy(rows(0, fresh) + mask, &step.labels[..fresh]);
+                Loss::plain(among + entropy(fresh, all))
+            }
+            ReplayLoss::Scores { alpha, beta } => {
+                let first = if beta.is_some() { fresh + (all - fresh) / 2 } else { all };
+                let positions: Vec<usize> =
+                    moment.examples[fresh..first].iter().map(|example| example - episode.train.len()).collect();
+                let mut loss = entropy(0, fresh) + self.difference(&rows(fresh, first), &positions, step.scale) * alpha;
+                if let Some(beta) = beta {
+                    loss = loss + entropy(first, all) * beta;
+                }
+                Loss::plain(loss)
+            }
+            ReplayLoss::Guide => {
+                let guide = Guide { loss: entropy(fresh, all), strength: 1.0, whole: true };
+                Loss { task: entropy(0, fresh), guide: Some(guide) }
+            }
+        }
+    }
+}

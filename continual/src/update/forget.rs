@@ -1,0 +1,337 @@
+//! Taking samples out of a version: out of its memory, and out of what it has learned.
+//!
+//! An analytic head is the head of the samples in its statistics, so a sample is subtracted and the head solved again: exactly
+//! the head that would be without it, up to rounding in double precision. That needs the latent that went in: from the memory,
+//! or from the image, presented again. A method that was trained by steps cannot be undone; the way out is to train again from
+//! the last version before the sample.
+
+use std::collections::BTreeMap;
+
+use inarch_core::backbone::Backbone;
+use inarch_core::data::{Dataset, Example};
+use inarch_core::image::OnBadImage;
+use inarch_core::{Digest, file};
+use inarch_peft::{Rows, Statistics};
+use inarch_recipes::{Control, Session, Subset};
+use serde::Serialize;
+
+use super::intake::Intake;
+use super::run::tensors;
+use super::version::{Content as Files, Release, VersionRecord, Versions, write_version};
+use crate::error::{Error, Result};
+use crate::learner::{empty_statistics, solve_head};
+use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, Precision, Sample};
+
+/// What is to be forgotten.
+pub struct ForgetRequest<'a> {
+    /// The target.
+    pub target: &'a str,
+    /// Ids, in full or without the hash behind `#`.
+    pub ids: &'a [String],
+    /// The samples themselves, where the memory does not hold them any more.
+    pub presented: Option<&'a Dataset>,
+    /// Key of encrypted memories.
+    pub key: Option<&'a Key>,
+    /// Now, in seconds since 1970.
+    pub time: u64,
+    /// Also removes older versions that hold a trace of the samples.
+    pub purge: bool,
+    /// Takes the samples out of the memories and leaves the adapter as it is.
+    pub memory_only: bool,
+}
+
+/// The record of a removal, beside the version that it made: no names, only hashes.
+#[derive(Debug, Clone, Serialize)]
+pub struct ForgetReport {
+    /// The version that no longer knows the samples.
+    pub version: String,
+    /// The version before.
+    pub parent: String,
+    /// Hashes of the ids.
+    pub forgotten: Vec<String>,
+    /// Whether what the adapter had learned from them is gone as well.
+    pub influence_removed: bool,
+    /// How many of them were in the memory, in the probe, and only in the statistics.
+    pub from_memory: usize,
+    /// Samples that were held out.
+    pub from_probe: usize,
+    /// Samples whose images were presented.
+    pub presented: usize,
+    /// Samples that the head was solved from, before and after.
+    pub samples: (u64, u64),
+    /// Identity of the adapter before and after.
+    pub adapter: (Digest, Digest),
+    /// Identity of the statistics before and after.
+    pub statistics: Option<(Digest, Digest)>,
+    /// Greatest relative difference to statistics summed anew over the memory, where that holds every sample.
+    pub residual: Option<f64>,
+    /// Older versions that still know the samples.
+    pub still_in: Vec<String>,
+    /// Older versions that were removed.
+    pub purged: Vec<String>,
+    /// When, in seconds since 1970.
+    pub time: u64,
+}
+
+/// Takes samples out and publishes the version without them.
+///
+/// # Errors
+/// [`Error::CannotForget`] with the way out, where a sample cannot be taken out exactly; an id that nothing is known of.
+pub fn forget(
+    backbone: &Backbone,
+    versions: &dyn Versions,
+    request: &ForgetRequest<'_>,
+    control: Control<'_>,
+) -> Result<ForgetReport> {
+    let ForgetRequest { target, key, time, .. } = *request;
+    let parent = versions.open(target)?;
+    let old = parent.artifact(backbone)?;
+    let method = old.manifest.method.clone();
+    let fingerprint = Fingerprint::of(backbone);
+    let (mut memory, mut probe, mut ledger) = (parent.memory(key)?, parent.probe(key)?, parent.ledger()?);
+    for memory in [&memory, &probe].into_iter().flatten() {
+        memory.fingerprint().check(&fingerprint, &format!("the memory of `{}`", parent.name))?;
+    }
+    let precision = memory.as_ref().map_or(Precision::F32, |memory| memory.config().precision);
+    let presented = presented(backbone, request, precision, control)?;
+
+    let mut ids = Vec::new();
+    for wanted in request.ids {
+        let found = resolve(wanted, [memory.as_ref(), probe.as_ref()], &presented, &ledger);
+        if found.is_empty() {
+            return Err(unknown(wanted, [memory.as_ref(), probe.as_ref()]));
+        }
+        ids.extend(found);
+    }
+    ids.sort();
+    ids.dedup();
+
+    let learned: Vec<&String> = ids.iter().filter(|id| !request.memory_only && ledger.knows(id)).collect();
+    let influence_removed = !ids.iter().any(|id| request.memory_only && ledger.knows(id));
+    let mut statistics = parent.statistics()?;
+    if statistics.is_none() && !learned.is_empty() {
+        return Err(Error::CannotForget { reason: way_out(versions, request, &method, &learned)? });
+    }
+    let before = statistics.as_ref().map(Statistics::encode).map(|bytes| Digest::of(&bytes));
+    let count = |statistics: &Option<Statistics>| statistics.as_ref().map_or(0, Statistics::samples);
+    let samples_before = count(&statistics);
+
+    let (mut from_memory, mut from_presented) = (0, 0);
+    let mut gone: Vec<Sample> = Vec::new();
+    for id in &learned {
+        let sample = match (memory.as_ref().and_then(|memory| memory.get(id)), presented.get(*id)) {
+            (Some(sample), _) => {
+                from_memory += 1;
+                sample
+            }
+            (None, Some(sample)) => {
+                from_presented += 1;
+                sample
+            }
+            (None, None) => {
+                let reason = format!(
+                    "`{id}` was learned, but the memory does not hold it any more, so there is nothing to subtract; present its \
+                     image with `-d DATA`, under the same name, or start anew with `update --init` on the data that may stay"
+                );
+                return Err(Error::CannotForget { reason });
+            }
+        };
+        if !ledger.is_latent_of(id, &sample.latent) {
+            let reason = format!("what is presented as `{id}` is not the sample that was learned");
+            return Err(Error::CannotForget { reason });
+        }
+        gone.push(sample.clone());
+    }
+    if let Some(statistics) = &mut statistics {
+        let (names, classes): (Vec<String>, Vec<String>) =
+            gone.iter().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
+        let features: Vec<f32> = gone.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
+        statistics.remove(&Rows { ids: &names, classes: &classes, features: &features })?;
+    }
+    if let Some(memory) = &mut memory {
+        memory.remove(&ids);
+    }
+    let from_probe = probe.as_mut().map_or(0, |probe| probe.remove(&ids).len());
+    learned.iter().for_each(|id| ledger.strike(id));
+
+    let artifact = match &statistics {
+        Some(statistics) if !learned.is_empty() => {
+            // A class that has lost its last sample is not known any more.
+            let left = statistics.counts();
+            let classes: Vec<String> = old
+                .manifest
+                .classes
+                .iter()
+                .filter(|class| left.iter().any(|(known, _)| known == *class))
+                .cloned()
+                .collect();
+            if classes.is_empty() {
+                let reason = "nothing would be left; remove the version instead".to_string();
+                return Err(Error::CannotForget { reason });
+            }
+            let mut artifact = solve_head(backbone, &method, statistics, &classes, &old.templates()?)?;
+            artifact.manifest.parents = vec![old.manifest.tensors.clone()];
+            artifact
+        }
+        _ => old.clone(),
+    };
+    let residual = residual(&method, backbone, statistics.as_ref(), memory.as_ref(), &ledger)?;
+
+    let hashes: Vec<String> = ids.iter().map(|id| Ledger::name(id)).collect();
+    let staging = versions.staging(target)?;
+    let record = VersionRecord {
+        schema: 1,
+        parent: Some(old.manifest.tensors.clone()),
+        parent_name: Some(parent.name.clone()),
+        created: time,
+        made_by: "forget".into(),
+        strategy: method.name().into(),
+        verdict: None,
+    };
+    let files = Files {
+        artifact: &artifact,
+        record: &record,
+        statistics: statistics.as_ref(),
+        memory: memory.as_ref(),
+        probe: probe.as_ref(),
+        ledger: &ledger,
+    };
+    write_version(&staging, &files, key)?;
+    let after = statistics.as_ref().map(Statistics::encode).map(|bytes| Digest::of(&bytes));
+    let mut report = ForgetReport {
+        version: String::new(),
+        parent: parent.name.clone(),
+        forgotten: hashes,
+        influence_removed,
+        from_memory,
+        from_probe,
+        presented: from_presented,
+        samples: (samples_before, count(&statistics)),
+        adapter: (tensors(&old), tensors(&artifact)),
+        statistics: before.zip(after),
+        residual,
+        still_in: Vec::new(),
+        purged: Vec::new(),
+        time,
+    };
+    file::write_json(&staging.join("forgotten.json"), &report)?;
+    report.version = versions.publish(target, &Release { folder: &staging, record: &record })?;
+    older(versions, request, &ids, &mut report)?;
+    Ok(report)
+}
+
+/// Older versions that still know the samples.
+fn older(
+    versions: &dyn Versions,
+    request: &ForgetRequest<'_>,
+    ids: &[String],
+    report: &mut ForgetReport,
+) -> Result<()> {
+    let current = versions.open(request.target)?;
+    for version in versions.all(request.target)? {
+        if version.folder == current.folder {
+            continue;
+        }
+        let ledger = version.ledger()?;
+        // A memory under a key that is not given may hold anything.
+        let holds = |memory: Result<Option<Memory>>| match memory {
+            Ok(memory) => memory.is_some_and(|memory| ids.iter().any(|id| memory.get(id).is_some())),
+            Err(_) => true,
+        };
+        let knows = ids.iter().any(|id| ledger.knows(id));
+        if !(knows || holds(version.memory(request.key)) || holds(version.probe(request.key))) {
+            continue;
+        }
+        if request.purge {
+            versions.withdraw(request.target, &version)?;
+            report.purged.push(version.name);
+        } else {
+            report.still_in.push(version.name);
+        }
+    }
+    Ok(())
+}
+
+/// The samples of a presented data set, by id.
+fn presented(
+    backbone: &Backbone,
+    request: &ForgetRequest<'_>,
+    precision: Precision,
+    control: Control<'_>,
+) -> Result<BTreeMap<String, Sample>> {
+    let Some(dataset) = request.presented else { return Ok(BTreeMap::new()) };
+    let session = Session::new(backbone, dataset, Subset::All, OnBadImage::Fail, control)?;
+    let intake = Intake { session: &session, dataset, time: request.time };
+    let all: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
+    let samples = intake.samples(&all, precision, Content::Latents)?;
+    Ok(samples.into_iter().map(|sample| (sample.id.clone(), sample)).collect())
+}
+
+/// The full ids that a name stands for.
+fn resolve(
+    wanted: &str,
+    memories: [Option<&Memory>; 2],
+    presented: &BTreeMap<String, Sample>,
+    ledger: &Ledger,
+) -> Vec<String> {
+    if ledger.knows(wanted) {
+        return vec![wanted.to_string()];
+    }
+    let meant = |id: &str| id == wanted || id.rsplit_once('#').is_some_and(|(name, _)| name == wanted);
+    let held = memories.into_iter().flatten().flat_map(Memory::samples).map(|sample| sample.id.as_str());
+    let shown = presented.keys().map(String::as_str).filter(|id| ledger.knows(id));
+    held.chain(shown).filter(|id| meant(id)).map(String::from).collect()
+}
+
+fn unknown(wanted: &str, memories: [Option<&Memory>; 2]) -> Error {
+    let held = memories.into_iter().flatten().flat_map(Memory::samples);
+    let candidates: Vec<String> = held.map(|sample| sample.id.clone()).collect();
+    inarch_core::Error::Unknown { kind: "sample", name: wanted.into(), candidates }.into()
+}
+
+/// What to do where a sample cannot be subtracted.
+fn way_out(
+    versions: &dyn Versions,
+    request: &ForgetRequest<'_>,
+    method: &inarch_peft::MethodConfig,
+    learned: &[&String],
+) -> Result<String> {
+    let mut clean = None;
+    for version in versions.all(request.target)? {
+        let ledger = version.ledger()?;
+        if learned.iter().any(|id| ledger.knows(id)) {
+            break;
+        }
+        clean = Some(version.name);
+    }
+    let way = match clean {
+        Some(clean) => format!("`{clean}` is the last version without it: `inarch update {clean} -o NEW -d DATA` with the data that may stay"),
+        None => "no version is without it: start anew with `inarch update NEW --init METHOD -d DATA` on the data that may stay".into(),
+    };
+    Ok(format!(
+        "`{}` was learned by steps of `{}`, which cannot be undone exactly. The way out is to train again from a clean version: {way}. \
+         `--memory-only` takes it out of the memory and leaves the adapter as it is",
+        learned[0],
+        method.name()
+    ))
+}
+
+/// The distance to statistics that are summed anew, where the memory holds every sample that was learned.
+fn residual(
+    method: &inarch_peft::MethodConfig,
+    backbone: &Backbone,
+    statistics: Option<&Statistics>,
+    memory: Option<&Memory>,
+    ledger: &Ledger,
+) -> Result<Option<f64>> {
+    let (Some(statistics), Some(memory)) = (statistics, memory) else { return Ok(None) };
+    if memory.len() as u64 != statistics.samples() || memory.samples().any(|sample| !ledger.knows(&sample.id)) {
+        return Ok(None);
+    }
+    let mut anew = empty_statistics(method, backbone.spec().dim)?;
+    let (ids, classes): (Vec<String>, Vec<String>) =
+        memory.samples().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
+    let features: Vec<f32> = memory.samples().flat_map(|sample| sample.latent.iter().copied()).collect();
+    anew.add(&Rows { ids: &ids, classes: &classes, features: &features })?;
+    Ok(Some(anew.distance(statistics)))
+}

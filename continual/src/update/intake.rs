@@ -1,0 +1,49 @@
+//! New data as samples: under names that stay, with latents as they will be stored.
+
+use inarch_core::data::{Dataset, Example};
+use inarch_core::{Digest, file};
+use inarch_recipes::Session;
+
+use crate::error::Result;
+use crate::memory::{Content, Precision, Sample};
+
+/// What new samples are told apart by and when they came.
+#[derive(Clone, Copy)]
+pub(crate) struct Intake<'a> {
+    pub(crate) session: &'a Session<'a>,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) time: u64,
+}
+
+impl Intake<'_> {
+    /// Examples as samples, rounded to a precision. The id is the name of the data, the path in it, and a hash of the latent,
+    /// so that two images of one name are two samples and one image given twice is one.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub(crate) fn samples(&self, examples: &[Example], precision: Precision, content: Content) -> Result<Vec<Sample>> {
+        let features = self.session.features(examples)?;
+        let mut samples = Vec::with_capacity(features.kept.len());
+        for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
+            let example = &examples[*position];
+            let latent = precision.rounded(latent);
+            let bytes: Vec<u8> = latent.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let hash = Digest::of(&bytes);
+            let image = match (&example.source, content) {
+                (inarch_core::data::Source::Image(path), Content::Images) => Some(file::read(path)?),
+                _ => None,
+            };
+            samples.push(Sample {
+                id: format!("{}/{}#{}", self.dataset.name, example.id, &hash.short()[..8]),
+                class: self.dataset.classes[example.label].clone(),
+                source: self.dataset.name.clone(),
+                time: self.time,
+                weight: 1.0,
+                latent,
+                image,
+                scores: Vec::new(),
+            });
+        }
+        Ok(samples)
+    }
+}

@@ -1,0 +1,18 @@
+//! Bringing a published adapter up to date: with new data, past a gate, or with less data than before.
+
+mod assess;
+mod forget;
+mod gate;
+mod intake;
+mod recipe;
+mod run;
+mod version;
+
+pub use forget::{ForgetReport, ForgetRequest, forget};
+pub use gate::{ClassChange, Gate, Rule, Verdict};
+pub use recipe::UpdateRecipe;
+pub use run::{UpdateReport, UpdateRequest, update};
+pub use version::{FolderVersions, Release, Version, VersionRecord, Versions};
+
+pub(crate) use assess::accuracy_on;
+pub(crate) use version::{Content, write_version};

@@ -1,0 +1,67 @@
+//! An update as data.
+
+use inarch_recipes::set_in;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::gate::Gate;
+use crate::error::{Error, Result};
+use crate::memory::MemoryConfig;
+
+/// Settings of an update. Memories that exist keep their own settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateRecipe {
+    /// The rehearsal memory of a first version.
+    pub memory: MemoryConfig,
+    /// The samples that versions are judged by, of a first version.
+    pub probe: MemoryConfig,
+    /// The gate.
+    pub gate: Gate,
+    /// How methods that train by steps are trained further.
+    pub strategy: Table,
+    /// The optimisation of those, over the preset of their method.
+    pub fit: Table,
+    /// Settings of a first version's method, beside its name.
+    pub method: Table,
+    /// Seed of all draws.
+    pub seed: u64,
+}
+
+impl Default for UpdateRecipe {
+    fn default() -> Self {
+        let memory = MemoryConfig::default();
+        Self {
+            memory,
+            probe: MemoryConfig { seed: 2, ..memory },
+            gate: Gate::default(),
+            strategy: Table::from_iter([("name".to_string(), Value::String("er".into()))]),
+            fit: Table::new(),
+            method: Table::new(),
+            seed: 1,
+        }
+    }
+}
+
+impl UpdateRecipe {
+    /// A recipe file with `key=value` settings over it.
+    ///
+    /// # Errors
+    /// Text that is not TOML, an unknown key, or a setting outside its domain.
+    pub fn read(text: &str, origin: &str, set: &[String]) -> Result<Self> {
+        let fault = |reason: String| {
+            let reason = reason.trim_end().to_string();
+            Error::Recipe(inarch_recipes::Error::Recipe { origin: origin.into(), reason })
+        };
+        let mut table: Table = toml::from_str(text).map_err(|error| fault(error.to_string()))?;
+        for assignment in set {
+            set_in(&mut table, assignment)?;
+        }
+        let text = toml::to_string(&table).map_err(|error| fault(error.to_string()))?;
+        let recipe: Self = toml::from_str(&text).map_err(|error: toml::de::Error| fault(error.to_string()))?;
+        recipe.memory.check()?;
+        recipe.probe.check()?;
+        recipe.gate.check()?;
+        Ok(recipe)
+    }
+}

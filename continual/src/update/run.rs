@@ -1,0 +1,455 @@
+//! An update: learn what has come, judge it, publish it or say no.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
+use inarch_core::data::{Dataset, Example};
+use inarch_core::image::OnBadImage;
+use inarch_core::{Digest, file};
+use inarch_peft::{Artifact, MethodConfig, Rows, Statistics};
+use inarch_recipes::{Control, Session, Subset};
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::assess::{accuracy_on, probe_answers, zero_shot_accuracy};
+use super::gate::{Evidence, Verdict};
+use super::intake::Intake;
+use super::recipe::UpdateRecipe;
+use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
+use crate::bench::fit_recipe;
+use crate::drift::{DriftConfig, DriftMonitor, DriftVerdict};
+use crate::error::{Error, Result};
+use crate::learner::{Arrival, GradientLearner, Learner as _, LearnerConfig, Setting, empty_statistics, solve_head};
+use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, Sample};
+
+/// What an update is asked to do.
+pub struct UpdateRequest<'a> {
+    /// The target to be updated.
+    pub target: &'a str,
+    /// Where the new version goes; the target itself when absent.
+    pub output: Option<&'a str>,
+    /// Method of a first version, where the target does not exist.
+    pub init: Option<&'a str>,
+    /// The new data: what is learned is its training and validation part, what is held out its test part.
+    pub dataset: &'a Dataset,
+    /// Further data sets whose test images the update is judged by.
+    pub probes: &'a [Dataset],
+    /// Data sets of other classes, on which zero-shot must not fall.
+    pub zero_shot: &'a [Dataset],
+    /// Settings.
+    pub recipe: &'a UpdateRecipe,
+    /// Key of encrypted memories.
+    pub key: Option<&'a Key>,
+    /// Now, in seconds since 1970.
+    pub time: u64,
+    /// Do nothing unless the new data has drifted from what is remembered.
+    pub if_drift: bool,
+    /// What to do about an image that cannot be read.
+    pub policy: OnBadImage,
+}
+
+/// What an update did.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpdateReport {
+    /// The new version; `None` where the gate said no or nothing was to be done.
+    pub version: Option<String>,
+    /// Folder of the new version's adapter.
+    pub adapter: Option<PathBuf>,
+    /// The version before.
+    pub parent: Option<String>,
+    /// The method.
+    pub method: String,
+    /// The strategy.
+    pub strategy: String,
+    /// Samples that were learned.
+    pub learned: usize,
+    /// Samples that had been learned before and were passed over.
+    pub known: usize,
+    /// Samples that were held out.
+    pub held_out: usize,
+    /// Classes that are new.
+    pub new_classes: Vec<String>,
+    /// Accuracy of the version before on what was held out, new samples included.
+    pub accuracy_before: Option<f64>,
+    /// Accuracy of the new one.
+    pub accuracy: Option<f64>,
+    /// What the gate said.
+    pub verdict: Option<Verdict>,
+    /// Whether and how the new data differs from what is remembered.
+    pub drift: Option<DriftVerdict>,
+    /// Samples that were too old and dropped.
+    pub expired: usize,
+    /// Bytes of the version.
+    pub bytes: u64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// What is carried from version to version.
+struct Carried {
+    classes: Vec<String>,
+    method: MethodConfig,
+    statistics: Option<Statistics>,
+    memory: Memory,
+    probe: Memory,
+    ledger: Ledger,
+}
+
+/// Updates a target.
+///
+/// # Errors
+/// [`Error::Stale`] for another backbone; faults of data, settings and training. A gate that says no is no error: the report
+/// then has no version.
+pub fn update(
+    backbone: &Backbone,
+    versions: &dyn Versions,
+    request: &UpdateRequest<'_>,
+    control: Control<'_>,
+) -> Result<UpdateReport> {
+    let started = Instant::now();
+    let UpdateRequest { recipe, dataset, key, time, .. } = *request;
+    let parent = open_parent(versions, request)?;
+    let old = parent.as_ref().map(|parent| parent.artifact(backbone)).transpose()?;
+    let mut carried = carry(backbone, parent.as_ref(), old.as_ref(), request)?;
+    let expired = carried.memory.expire(time) + carried.probe.expire(time);
+
+    let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
+    let intake = Intake { session: &session, dataset, time };
+    let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
+    let MemoryConfig { precision, content, .. } = *carried.memory.config();
+    let samples = intake.samples(&learn, precision, content)?;
+    let held_out = intake.samples(&dataset.test, carried.probe.config().precision, carried.probe.config().content)?;
+    let drift = drift_of(&carried.memory, &samples, recipe.seed)?;
+
+    let mut report = UpdateReport {
+        version: None,
+        adapter: None,
+        parent: parent.as_ref().map(|parent| parent.name.clone()),
+        method: carried.method.name().into(),
+        strategy: String::new(),
+        learned: 0,
+        known: 0,
+        held_out: held_out.len(),
+        new_classes: Vec::new(),
+        accuracy_before: None,
+        accuracy: None,
+        verdict: None,
+        drift,
+        expired,
+        bytes: 0,
+        seconds: 0.0,
+    };
+    if request.if_drift && report.drift.as_ref().is_some_and(|drift| !drift.drifted) {
+        report.seconds = started.elapsed().as_secs_f64();
+        return Ok(report);
+    }
+    let mut positions = Vec::new();
+    let mut fresh: Vec<Sample> = Vec::new();
+    for (position, sample) in samples.into_iter().enumerate() {
+        // Twice in one folder is once as well.
+        if carried.ledger.knows(&sample.id) || fresh.iter().any(|other| other.id == sample.id) {
+            report.known += 1;
+        } else {
+            positions.push(position);
+            fresh.push(sample);
+        }
+    }
+    if fresh.is_empty() && parent.is_some() {
+        let reason = format!("all {} samples have been learned before; nothing is to be done", report.known);
+        return Err(Error::setting(format!("data set `{}`", dataset.name), reason));
+    }
+    report.learned = fresh.len();
+    report.new_classes = dataset.classes.iter().filter(|class| !carried.classes.contains(class)).cloned().collect();
+    carried.classes.extend(report.new_classes.clone());
+
+    let artifact = if carried.method.analytic().is_some() {
+        report.strategy = carried.method.name().into();
+        learn_analytic(backbone, &mut carried, old.as_ref(), fresh)?
+    } else {
+        let train: Vec<Example> = positions.iter().map(|at| learn[*at].clone()).collect();
+        let (artifact, strategy) = learn_by_steps(&session, &mut carried, old.as_ref(), (&train, &fresh), request)?;
+        report.strategy = strategy;
+        artifact
+    };
+    carried.probe.offer(held_out)?;
+
+    let samples: Vec<&Sample> = carried.probe.samples().collect();
+    let after = probe_answers(&session, &artifact, &samples)?;
+    let mut evidence = Evidence {
+        bytes: adapter_bytes(&artifact),
+        ms: milliseconds(&session, &artifact, &samples)?,
+        ..Evidence::default()
+    };
+    if let Some(old) = &old {
+        let before = probe_answers(&session, old, &samples)?;
+        for ((sample, before), after) in samples.iter().zip(before).zip(after) {
+            if let (Some(before), Some(after)) = (before, after) {
+                evidence.answers.push((sample.class.clone(), before, after));
+            }
+        }
+        judge_on_others(backbone, old, &artifact, request, control, &mut evidence)?;
+        report.accuracy_before = accuracy_on(&session, old, &carried.probe)?;
+    }
+    report.accuracy = accuracy_on(&session, &artifact, &carried.probe)?;
+    let verdict = recipe.gate.judge(&evidence);
+    report.verdict = Some(verdict.clone());
+    report.seconds = started.elapsed().as_secs_f64();
+    if !verdict.passed {
+        return Ok(report);
+    }
+
+    let output = request.output.unwrap_or(request.target);
+    let staging = versions.staging(output)?;
+    let mut artifact = artifact;
+    if let Some(accuracy) = report.accuracy {
+        artifact.manifest.metrics.insert("probe_accuracy".into(), accuracy);
+    }
+    artifact.manifest.data = Some(dataset.digest());
+    artifact.manifest.parents = old.iter().map(|old| old.manifest.tensors.clone()).collect();
+    let record = VersionRecord {
+        schema: 1,
+        parent: old.as_ref().map(|old| old.manifest.tensors.clone()),
+        parent_name: report.parent.clone(),
+        created: time,
+        made_by: if parent.is_some() { "update".into() } else { "init".into() },
+        strategy: report.strategy.clone(),
+        verdict: Some(verdict),
+    };
+    let Carried { statistics, memory, probe, ledger, .. } = &carried;
+    let files = Files {
+        artifact: &artifact,
+        record: &record,
+        statistics: statistics.as_ref(),
+        memory: Some(memory),
+        probe: Some(probe),
+        ledger,
+    };
+    write_version(&staging, &files, key)?;
+    report.bytes = folder_bytes(&staging)?;
+    let version = versions.publish(output, &Release { folder: &staging, record: &record })?;
+    report.adapter = Some(versions.open(output)?.folder);
+    report.version = Some(version);
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn open_parent(versions: &dyn Versions, request: &UpdateRequest<'_>) -> Result<Option<Version>> {
+    match (versions.exists(request.target), request.init) {
+        (true, None) => Ok(Some(versions.open(request.target)?)),
+        (false, Some(_)) => Ok(None),
+        (true, Some(_)) => {
+            let reason = "it exists already; leave `--init` out to update it, or name another one";
+            Err(Error::setting(format!("target `{}`", request.target), reason))
+        }
+        (false, None) => versions.open(request.target).map(Some),
+    }
+}
+
+/// What the version before hands on, or the beginning of a first one.
+fn carry(
+    backbone: &Backbone,
+    parent: Option<&Version>,
+    old: Option<&Artifact>,
+    request: &UpdateRequest<'_>,
+) -> Result<Carried> {
+    let recipe = request.recipe;
+    let fingerprint = Fingerprint::of(backbone);
+    let dim = backbone.spec().dim;
+    let (Some(parent), Some(old)) = (parent, old) else {
+        let mut table: Table = recipe.method.clone();
+        table.insert("name".into(), Value::String(request.init.unwrap_or_default().into()));
+        let method = match LearnerConfig::read(&table) {
+            Ok(LearnerConfig::Analytic(method)) => method,
+            _ => fit_recipe(&Table::from_iter([("method".to_string(), Value::Table(table))]))?.method,
+        };
+        let statistics = if method.analytic().is_some() { Some(empty_statistics(&method, dim)?) } else { None };
+        return Ok(Carried {
+            classes: Vec::new(),
+            method,
+            statistics,
+            memory: Memory::new(recipe.memory, fingerprint.clone())?,
+            probe: Memory::new(recipe.probe, fingerprint)?,
+            ledger: Ledger::default(),
+        });
+    };
+    let method = old.manifest.method.clone();
+    let statistics = parent.statistics()?;
+    if method.analytic().is_some() && statistics.is_none() {
+        let reason = format!(
+            "it was fitted without keeping its statistics, so nothing can be added to it; start with `--init {}` on its data",
+            method.name()
+        );
+        return Err(Error::setting(format!("target `{}`", request.target), reason));
+    }
+    let open = |memory: Option<Memory>, config: MemoryConfig, what: &str| -> Result<Memory> {
+        match memory {
+            Some(memory) => {
+                memory.fingerprint().check(&fingerprint, &format!("the {what} of `{}`", parent.name))?;
+                Ok(memory)
+            }
+            None => Memory::new(config, fingerprint.clone()),
+        }
+    };
+    Ok(Carried {
+        classes: old.manifest.classes.clone(),
+        method,
+        statistics,
+        memory: open(parent.memory(request.key)?, recipe.memory, "memory")?,
+        probe: open(parent.probe(request.key)?, recipe.probe, "probe")?,
+        ledger: parent.ledger()?,
+    })
+}
+
+/// Whether new samples look like those that are remembered.
+fn drift_of(memory: &Memory, samples: &[Sample], seed: u64) -> Result<Option<DriftVerdict>> {
+    if memory.len() < 8 || samples.len() < 8 {
+        return Ok(None);
+    }
+    let rows = |samples: &mut dyn Iterator<Item = &Sample>| {
+        samples.flat_map(|sample| sample.latent.clone()).collect::<Vec<_>>()
+    };
+    let config = DriftConfig { seed, ..DriftConfig::default() };
+    let mut monitor = DriftMonitor::new(config, memory.fingerprint().dim, &rows(&mut memory.samples()))?;
+    Ok(Some(monitor.observe(&rows(&mut samples.iter()))?))
+}
+
+fn learn_analytic(
+    backbone: &Backbone,
+    carried: &mut Carried,
+    old: Option<&Artifact>,
+    fresh: Vec<Sample>,
+) -> Result<Artifact> {
+    let (ids, classes): (Vec<String>, Vec<String>) =
+        fresh.iter().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
+    let features: Vec<f32> = fresh.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
+    let Some(statistics) = &mut carried.statistics else {
+        return Err(Error::setting("statistics", "the version has none"));
+    };
+    statistics.add(&Rows { ids: &ids, classes: &classes, features: &features })?;
+    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
+    carried.memory.offer(fresh)?;
+    let templates = templates(old)?;
+    solve_head(backbone, &carried.method, statistics, &carried.classes, &templates)
+}
+
+fn templates(old: Option<&Artifact>) -> Result<Vec<inarch_core::text::Template>> {
+    Ok(match old {
+        Some(old) => old.templates()?,
+        None => inarch_core::text::TemplateSet::named("single")?.templates().to_vec(),
+    })
+}
+
+fn learn_by_steps(
+    session: &Session<'_>,
+    carried: &mut Carried,
+    old: Option<&Artifact>,
+    (train, fresh): (&[Example], &[Sample]),
+    request: &UpdateRequest<'_>,
+) -> Result<(Artifact, String)> {
+    let recipe = request.recipe;
+    let strategy = match LearnerConfig::read(&recipe.strategy)? {
+        LearnerConfig::Gradient(strategy) => strategy,
+        other => {
+            let reason = format!("`{}` does not train `{}`; use e.g. `er`", other.name(), carried.method.name());
+            return Err(Error::setting("strategy", reason));
+        }
+    };
+    let mut fit = recipe.fit.clone();
+    let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
+    fit.insert("method".into(), method);
+    let fit = fit_recipe(&fit)?;
+    let templates = templates(old)?;
+    let label = |class: &String| carried.classes.iter().position(|known| known == class).unwrap_or_default();
+    let train: Vec<Example> = train
+        .iter()
+        .zip(fresh)
+        .map(|(example, sample)| Example { id: sample.id.clone(), label: label(&sample.class), ..example.clone() })
+        .collect();
+    let mut learner = GradientLearner::new(strategy.clone(), fit, *carried.memory.config());
+    if let Some(old) = old {
+        let memory = (!carried.memory.is_empty()).then(|| carried.memory.clone());
+        learner = learner.going_on(old.adapter.clone(), old.manifest.classes.clone(), memory);
+    }
+    let setting = Setting { session, templates: &templates, seed: recipe.seed };
+    let index = usize::from(old.is_some());
+    let arrival = Arrival {
+        index,
+        classes: &carried.classes,
+        train: &train,
+        earlier: &[],
+        source: &request.dataset.name,
+        time: request.time,
+        chunk: None,
+    };
+    let work = tempfile::tempdir().map_err(inarch_core::Error::io("make", std::env::temp_dir()))?;
+    learner.learn(&arrival, &setting, work.path())?;
+    let artifact = learner.artifact(&setting)?;
+    if artifact.adapter.entry(Tower::Image) < Entry::Feature && carried.memory.config().content == Content::Latents {
+        session_note(session, "the method changes the image tower, so its memory keeps whole images");
+    }
+    match learner.memory() {
+        Some(memory) => carried.memory = memory.clone(),
+        None => carried.memory.offer(fresh.to_vec())?,
+    }
+    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
+    Ok((artifact, strategy.name().into()))
+}
+
+fn session_note(session: &Session<'_>, line: &str) {
+    session.control().progress.say(line);
+}
+
+/// The gate's further evidence: given probe sets of known classes, and zero-shot on others.
+fn judge_on_others(
+    backbone: &Backbone,
+    old: &Artifact,
+    new: &Artifact,
+    request: &UpdateRequest<'_>,
+    control: Control<'_>,
+    evidence: &mut Evidence,
+) -> Result<()> {
+    for dataset in request.probes {
+        let known: Vec<String> =
+            dataset.classes.iter().filter(|class| old.manifest.classes.contains(class)).cloned().collect();
+        let dataset = dataset.restrict(&known)?;
+        let session = Session::new(backbone, &dataset, Subset::All, request.policy, control)?;
+        let intake = Intake { session: &session, dataset: &dataset, time: request.time };
+        let samples = intake.samples(&dataset.test, crate::memory::Precision::F32, Content::Images)?;
+        let samples: Vec<&Sample> = samples.iter().collect();
+        let (before, after) = (probe_answers(&session, old, &samples)?, probe_answers(&session, new, &samples)?);
+        for ((sample, before), after) in samples.iter().zip(before).zip(after) {
+            if let (Some(before), Some(after)) = (before, after) {
+                evidence.answers.push((sample.class.clone(), before, after));
+            }
+        }
+    }
+    for dataset in request.zero_shot {
+        let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
+        let (before, after) = (zero_shot_accuracy(&session, old)?, zero_shot_accuracy(&session, new)?);
+        evidence.zero_shot.push((dataset.name.clone(), before, after));
+    }
+    Ok(())
+}
+
+fn adapter_bytes(artifact: &Artifact) -> u64 {
+    artifact.adapter.parameters().values().map(|tensor| 4 * tensor.data.len() as u64).sum()
+}
+
+/// Milliseconds for an image behind the backbone.
+fn milliseconds(session: &Session<'_>, artifact: &Artifact, samples: &[&Sample]) -> Result<f64> {
+    let few = &samples[..samples.len().min(64)];
+    let started = Instant::now();
+    probe_answers(session, artifact, few)?;
+    Ok(started.elapsed().as_secs_f64() * 1e3 / few.len().max(1) as f64)
+}
+
+pub(super) fn folder_bytes(folder: &std::path::Path) -> Result<u64> {
+    let sizes = file::list(folder)?.into_iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.len()));
+    Ok(sizes.sum())
+}
+
+/// The digest of an adapter's tensors, for records.
+pub(super) fn tensors(artifact: &Artifact) -> Digest {
+    artifact.manifest.tensors.clone()
+}

@@ -1,0 +1,276 @@
+//! Versions of an adapter: what an update starts from and what it leaves.
+
+use std::path::{Path, PathBuf};
+
+use inarch_core::backbone::Backbone;
+use inarch_core::{Digest, file};
+use inarch_peft::{Artifact, MANIFEST_FILE, Statistics};
+use serde::{Deserialize, Serialize};
+
+use super::gate::Verdict;
+use crate::error::{Error, Result};
+use crate::memory::{Key, Ledger, Memory};
+
+const RECORD: &str = "version.json";
+const STATISTICS: &str = "statistics.safetensors";
+const MEMORY: &str = "memory.inarch";
+const PROBE: &str = "probe.inarch";
+const LEDGER: &str = "ledger.json";
+/// Which version of a folder of versions is in force.
+const CURRENT: &str = "current";
+
+/// What is known about a version beside its adapter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionRecord {
+    /// Version of this format.
+    pub schema: u32,
+    /// Tensors of the adapter that it was made from.
+    pub parent: Option<Digest>,
+    /// The parent's name, for people.
+    pub parent_name: Option<String>,
+    /// When, in seconds since 1970.
+    pub created: u64,
+    /// What made it: `init`, `update`, `merge`, `forget`.
+    pub made_by: String,
+    /// The strategy that learned.
+    pub strategy: String,
+    /// What the gate said.
+    pub verdict: Option<Verdict>,
+}
+
+/// A version on disk: an adapter folder with what the next update needs beside it.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// Its name, for people.
+    pub name: String,
+    /// Where its files are.
+    pub folder: PathBuf,
+}
+
+/// Everything that is to be written into a version's folder.
+pub(crate) struct Content<'a> {
+    pub(crate) artifact: &'a Artifact,
+    pub(crate) record: &'a VersionRecord,
+    pub(crate) statistics: Option<&'a Statistics>,
+    pub(crate) memory: Option<&'a Memory>,
+    pub(crate) probe: Option<&'a Memory>,
+    pub(crate) ledger: &'a Ledger,
+}
+
+/// Writes a version's files.
+pub(crate) fn write_version(folder: &Path, content: &Content<'_>, key: Option<&Key>) -> Result<()> {
+    content.artifact.save(folder)?;
+    if let Some(statistics) = content.statistics {
+        file::write(&folder.join(STATISTICS), &statistics.encode())?;
+    }
+    if let Some(memory) = content.memory {
+        memory.save(&folder.join(MEMORY), key)?;
+    }
+    if let Some(probe) = content.probe {
+        probe.save(&folder.join(PROBE), key)?;
+    }
+    file::write_json(&folder.join(LEDGER), content.ledger)?;
+    Ok(file::write_json(&folder.join(RECORD), content.record)?)
+}
+
+impl Version {
+    /// The adapter.
+    ///
+    /// # Errors
+    /// As [`Artifact::load`].
+    pub fn artifact(&self, backbone: &Backbone) -> Result<Artifact> {
+        Ok(Artifact::load(&self.folder, backbone)?)
+    }
+
+    /// Its record; `None` for an adapter that was not made by an update.
+    ///
+    /// # Errors
+    /// A damaged file, or one of a newer version.
+    pub fn record(&self) -> Result<Option<VersionRecord>> {
+        let path = self.folder.join(RECORD);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let record: VersionRecord = file::read_json(&path, "version record")?;
+        if record.schema != 1 {
+            let what = format!("format version of `{}`", path.display());
+            return Err(inarch_core::Error::mismatch(what, 1, record.schema).into());
+        }
+        Ok(Some(record))
+    }
+
+    /// Its statistics, for an analytic method.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn statistics(&self) -> Result<Option<Statistics>> {
+        let path = self.folder.join(STATISTICS);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let read = Statistics::decode(&file::read(&path)?);
+        read.map(Some).map_err(|error| inarch_core::Error::malformed("statistics", &path, error).into())
+    }
+
+    /// Its rehearsal memory.
+    ///
+    /// # Errors
+    /// A damaged file, or an encrypted one without its key.
+    pub fn memory(&self, key: Option<&Key>) -> Result<Option<Memory>> {
+        load_memory(&self.folder.join(MEMORY), key)
+    }
+
+    /// The samples that were held out to judge it by.
+    ///
+    /// # Errors
+    /// As [`memory`](Self::memory).
+    pub fn probe(&self, key: Option<&Key>) -> Result<Option<Memory>> {
+        load_memory(&self.folder.join(PROBE), key)
+    }
+
+    /// Which samples it has learned; empty for an adapter that was not made by an update.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn ledger(&self) -> Result<Ledger> {
+        let path = self.folder.join(LEDGER);
+        if path.is_file() { Ok(file::read_json(&path, "ledger")?) } else { Ok(Ledger::default()) }
+    }
+
+    /// The file of its rehearsal memory.
+    pub fn memory_file(&self) -> PathBuf {
+        self.folder.join(MEMORY)
+    }
+}
+
+fn load_memory(path: &Path, key: Option<&Key>) -> Result<Option<Memory>> {
+    if path.is_file() { Memory::load(path, key).map(Some) } else { Ok(None) }
+}
+
+/// A version that is to be published: its files lie in a folder and nothing is missing.
+pub struct Release<'a> {
+    /// The folder, made by [`Versions::staging`].
+    pub folder: &'a Path,
+    /// What is known about it.
+    pub record: &'a VersionRecord,
+}
+
+/// Where versions are kept.
+pub trait Versions {
+    /// The version that is in force.
+    ///
+    /// # Errors
+    /// No such target.
+    fn open(&self, target: &str) -> Result<Version>;
+
+    /// Whether there is such a target.
+    fn exists(&self, target: &str) -> bool;
+
+    /// All versions, oldest first.
+    ///
+    /// # Errors
+    /// No such target.
+    fn all(&self, target: &str) -> Result<Vec<Version>>;
+
+    /// An empty folder in which a version is put together.
+    ///
+    /// # Errors
+    /// A place that cannot be written to.
+    fn staging(&self, target: &str) -> Result<PathBuf>;
+
+    /// Publishes a version and puts it in force; returns its name.
+    ///
+    /// # Errors
+    /// A place that cannot be written to.
+    fn publish(&self, target: &str, release: &Release<'_>) -> Result<String>;
+
+    /// Removes a version that is not in force.
+    ///
+    /// # Errors
+    /// A version in force, or files that cannot be removed.
+    fn withdraw(&self, target: &str, version: &Version) -> Result<()>;
+}
+
+/// Versions in a folder: `1`, `2`, .. and `current`, which names the one in force.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FolderVersions;
+
+impl FolderVersions {
+    fn numbers(target: &str) -> Result<Vec<u32>> {
+        let mut numbers = Vec::new();
+        for path in file::list(Path::new(target))? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let (Ok(number), true) = (name.parse(), path.join(MANIFEST_FILE).is_file()) {
+                numbers.push(number);
+            }
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn version(target: &str, number: u32) -> Version {
+        let folder = Path::new(target).join(number.to_string());
+        Version { name: folder.display().to_string(), folder }
+    }
+}
+
+impl Versions for FolderVersions {
+    fn open(&self, target: &str) -> Result<Version> {
+        let root = Path::new(target);
+        let current = root.join(CURRENT);
+        if current.is_file() {
+            let text = file::read_text(&current)?;
+            let number = text.trim().parse().map_err(|_| {
+                inarch_core::Error::malformed("version number", &current, format!("found `{}`", text.trim()))
+            })?;
+            return Ok(Self::version(target, number));
+        }
+        if root.join(MANIFEST_FILE).is_file() {
+            return Ok(Version { name: target.into(), folder: root.to_path_buf() });
+        }
+        let reason = "there is neither a version nor an adapter; `--init METHOD` starts the first version";
+        Err(Error::setting(format!("target `{target}`"), reason))
+    }
+
+    fn exists(&self, target: &str) -> bool {
+        self.open(target).is_ok()
+    }
+
+    fn all(&self, target: &str) -> Result<Vec<Version>> {
+        if !Path::new(target).join(CURRENT).is_file() {
+            return Ok(vec![self.open(target)?]);
+        }
+        Ok(Self::numbers(target)?.into_iter().map(|number| Self::version(target, number)).collect())
+    }
+
+    fn staging(&self, target: &str) -> Result<PathBuf> {
+        let root = Path::new(target);
+        if root.join(MANIFEST_FILE).is_file() {
+            let reason = "it is a single adapter, and versions are not mixed with it; name another folder with `-o`";
+            return Err(Error::setting(format!("folder `{target}`"), reason));
+        }
+        let staging = root.join(".staging");
+        if staging.is_dir() {
+            file::remove_folder(&staging)?;
+        }
+        file::create_folder(&staging)?;
+        Ok(staging)
+    }
+
+    fn publish(&self, target: &str, release: &Release<'_>) -> Result<String> {
+        let number = Self::numbers(target)?.last().map_or(1, |last| last + 1);
+        let version = Self::version(target, number);
+        std::fs::rename(release.folder, &version.folder).map_err(inarch_core::Error::io("move to", &version.folder))?;
+        // The version is whole before it is in force.
+        file::write(&Path::new(target).join(CURRENT), format!("{number}\n").as_bytes())?;
+        Ok(version.name)
+    }
+
+    fn withdraw(&self, target: &str, version: &Version) -> Result<()> {
+        if self.open(target)?.folder == version.folder {
+            return Err(Error::setting(format!("version `{}`", version.name), "it is in force and cannot be removed"));
+        }
+        Ok(file::remove_folder(&version.folder)?)
+    }
+}

@@ -1,0 +1,100 @@
+//! Several adapters at once.
+
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::Tensor;
+
+use super::site::{
+    Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass, Scores, Sites,
+    Touched, Tower,
+};
+
+/// Several adapters at once. Each sees the frozen backbone as those before it have changed it: at linear and norm sites
+/// the last wraps the others, and the first is closest to the frozen layer; elsewhere they act in order.
+pub struct Stack<'a>(pub Vec<&'a dyn Sites>);
+
+/// How one member of a stack runs a layer.
+type Call<'a, At, Layer> = dyn Fn(&dyn Sites, Base<'_, At, Layer>, Tensor<3>) -> Tensor<3> + 'a;
+
+impl Stack<'_> {
+    fn wrap<At: Copy, Layer>(
+        members: &[&dyn Sites],
+        base: Base<'_, At, Layer>,
+        input: Tensor<3>,
+        call: &Call<'_, At, Layer>,
+    ) -> Tensor<3> {
+        let Some((last, rest)) = members.split_last() else { return base.forward(input) };
+        let (at, layer) = (base.at, base.layer);
+        let next = |input| Self::wrap(rest, Base::new(at, layer, base.next), input, call);
+        call(*last, Base::new(at, layer, &next), input)
+    }
+}
+
+impl Sites for Stack<'_> {
+    fn needs_all_tokens(&self, tower: Tower) -> bool {
+        self.0.iter().any(|member| member.needs_all_tokens(tower))
+    }
+
+    fn folds(&self) -> bool {
+        self.0.iter().all(|member| member.folds())
+    }
+
+    fn entry(&self, tower: Tower) -> Entry {
+        self.0.iter().map(|member| member.entry(tower)).min().unwrap_or(Entry::Never)
+    }
+
+    fn touched(&self) -> Touched {
+        self.0.iter().fold(Touched::NONE, |touched, member| touched.or(member.touched()))
+    }
+
+    fn linear_change(&self, at: LinearSite) -> LinearChange {
+        let mut touching = self.0.iter().filter(|member| member.touched().linear);
+        match (touching.next(), touching.next()) {
+            (None, _) => LinearChange::None,
+            (Some(only), None) => only.linear_change(at),
+            (Some(_), Some(_)) => LinearChange::Any,
+        }
+    }
+
+    fn conditions_text(&self) -> bool {
+        self.0.iter().any(|member| member.conditions_text())
+    }
+
+    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        self.0.iter().fold(tokens, |tokens, member| member.tokens(at, tokens, pass))
+    }
+
+    fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        Self::wrap(&self.0, base, input, &|member, base, input| member.linear(base, input, pass))
+    }
+
+    fn norm(&self, base: NormBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        Self::wrap(&self.0, base, input, &|member, base, input| member.norm(base, input, pass))
+    }
+
+    fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        self.0.iter().fold(output, |output, member| member.branch(at, input, output, pass))
+    }
+
+    fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        self.0.iter().fold(feature, |feature, member| member.feature(tower, feature, pass))
+    }
+
+    fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        let Scores { image, text, logits, scale } = scores;
+        self.0.iter().fold(logits, |logits, member| member.logits(Scores { image, text, logits, scale }, pass))
+    }
+
+    fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
+        self.0.iter().fold(None, |folded: Option<Linear>, member| {
+            let next = member.fold(at, folded.as_ref().unwrap_or(layer));
+            next.or(folded)
+        })
+    }
+
+    fn fold_norm(&self, at: NormSite, layer: &LayerNorm) -> Option<LayerNorm> {
+        self.0.iter().fold(None, |folded: Option<LayerNorm>, member| {
+            let next = member.fold_norm(at, folded.as_ref().unwrap_or(layer));
+            next.or(folded)
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! What scores are taken over: an adapter (or none) and a set of classes.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use inarch_core::backbone::{Backbone, Frozen, Partial, Pass, Sites};
+use inarch_core::text::{Template, TemplateSet};
+use inarch_core::{Digest, DigestBuilder};
+use inarch_peft::Classifier;
+
+use super::loaded::Loaded;
+use crate::error::Result;
+
+/// Classes as a request names them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClassSet {
+    /// Their names; those of the adapter when empty.
+    pub(crate) classes: Vec<String>,
+    /// A template or template set for zero-shot; an adapter brings its own.
+    pub(crate) template: Option<String>,
+}
+
+impl ClassSet {
+    /// Identity of these classes under an adapter.
+    pub(super) fn key(&self, adapter: Option<&str>) -> Digest {
+        let mut key = DigestBuilder::default();
+        key.piece(adapter.unwrap_or_default().as_bytes());
+        key.piece(self.template.as_deref().unwrap_or_default().as_bytes());
+        for class in &self.classes {
+            key.piece(class.as_bytes());
+        }
+        key.finish()
+    }
+}
+
+/// A classifier with its class features, made once and used by every request.
+pub(crate) struct Head {
+    pub(crate) adapter: Option<Arc<Loaded>>,
+    pub(crate) classifier: Classifier<'static>,
+    /// The frozen part of the text side.
+    pub(crate) start: Partial,
+    /// Class features `[classes, dim]`, unless they depend on the image.
+    pub(crate) text: Option<Tensor<2>>,
+    pub(super) bytes: u64,
+}
+
+impl Head {
+    pub(super) fn new(backbone: &Arc<Backbone>, adapter: Option<Arc<Loaded>>, set: &ClassSet) -> Result<Self> {
+        let classifier: Classifier<'static> = match &adapter {
+            Some(loaded) => {
+                let classes = (!set.classes.is_empty()).then_some(&set.classes[..]);
+                loaded.artifact.classifier(backbone, classes)?
+            }
+            None => Classifier::zero_shot(backbone, &set.classes, &templates(set)?)?,
+        };
+        let sites: &dyn Sites = adapter.as_ref().map_or(&Frozen, |loaded| loaded.sites());
+        let start = classifier.start(sites);
+        let text = (!sites.conditions_text()).then(|| classifier.text(start.clone(), sites, &Pass::evaluate()));
+        let stream = start.stream().map_or(0, |stream| stream.dims().iter().product());
+        let values = stream + text.as_ref().map_or(0, |text| text.dims().iter().product());
+        let names: usize = classifier.classes().iter().map(String::len).sum();
+        let bytes = (values * size_of::<f32>() + names) as u64;
+        Ok(Self { adapter, classifier, start, text, bytes })
+    }
+
+    pub(crate) fn sites(&self) -> &dyn Sites {
+        self.adapter.as_ref().map_or(&Frozen, |loaded| loaded.sites())
+    }
+}
+
+fn templates(set: &ClassSet) -> Result<Vec<Template>> {
+    Ok(TemplateSet::resolve(set.template.as_deref().unwrap_or("single"))?.templates().to_vec())
+}

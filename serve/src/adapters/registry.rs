@@ -1,0 +1,71 @@
+//! The registry as a source of adapters: names, aliases and versions are looked up in its files with every request, so an
+//! alias that another process moves is followed at once, and nothing is locked.
+
+use inarch_registry::{Alias, Error as RegistryError, Expect, Name, Registry, Selector, Version as Published};
+
+use super::source::{Files, Source, Version};
+use crate::error::{Error, Result};
+
+/// Names that a message lists at most.
+const LISTED: usize = 1000;
+
+impl From<RegistryError> for Error {
+    fn from(error: RegistryError) -> Self {
+        Self::Source { reason: error.to_string() }
+    }
+}
+
+fn version(published: &Published) -> Version {
+    Version {
+        name: published.name.to_string(),
+        version: published.number.to_string(),
+        digest: published.digest.to_string(),
+    }
+}
+
+impl Source for Registry {
+    fn list(&self) -> Result<Vec<Version>> {
+        let newest = |name: &Name| self.newest(name, 1).map(|versions| versions.first().map(version));
+        let names = self.names()?;
+        Ok(names.iter().take(LISTED).filter_map(|name| newest(name).transpose()).collect::<Result<_, _>>()?)
+    }
+
+    fn resolve(&self, reference: &str) -> Result<Option<Version>> {
+        match Registry::resolve(self, reference) {
+            Ok(published) => Ok(Some(version(&published))),
+            Err(RegistryError::Unknown { .. } | RegistryError::Reference { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn files(&self, version: &Version) -> Result<Files> {
+        let published = Registry::resolve(self, &version.digest)?;
+        let checkout = self.checkout(&published)?;
+        Ok(Files { folder: checkout.folder().to_path_buf(), lease: Some(Box::new(checkout)) })
+    }
+
+    fn promote(&self, name: &str, alias: &str, to: &str, expected: Option<&str>) -> Result<Version> {
+        let unknown = || Error::UnknownModel { reference: format!("{name}@{to}"), candidates: Vec::new() };
+        let (own, alias) = (name.parse::<Name>()?, alias.parse::<Alias>()?);
+        let selector: Selector = to.parse().map_err(|_| unknown())?;
+        let expect = match expected {
+            None => Expect::Any,
+            Some("") => Expect::Absent,
+            Some(number) => Expect::Is(number.parse().map_err(|_| Error::Conflict {
+                name: name.into(),
+                expected: "the number of a version".into(),
+                found: number.into(),
+            })?),
+        };
+        let outcome = Registry::promote(self, (&own, &selector), &alias, expect, &[], "moved through the server");
+        match outcome {
+            Ok((published, _)) => Ok(version(&published)),
+            Err(RegistryError::Conflict { expected, found, .. }) => {
+                Err(Error::Conflict { name: format!("{name}@{alias}"), expected, found })
+            }
+            Err(RegistryError::Unknown { .. }) => Err(unknown()),
+            Err(RegistryError::Refused { what, reason }) => Err(Error::Refused { what, reason }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Bearer tokens and what each of them allows.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use inarch_core::file;
+use serde::Deserialize;
+use subtle::ConstantTimeEq as _;
+
+use super::app::App;
+use super::problem::Problem;
+use crate::error::{Error, Result};
+
+/// Fewer characters could be guessed.
+const SHORTEST: usize = 16;
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scope {
+    /// Classify, embed, compare, list.
+    Predict,
+    /// Load, unload and move adapters.
+    Admin,
+    /// Read `/metrics`.
+    Metrics,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    name: String,
+    token: String,
+    scopes: Vec<Scope>,
+}
+
+/// Everyone who may do something.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tokens {
+    #[serde(rename = "token")]
+    tokens: Vec<Token>,
+}
+
+impl Tokens {
+    /// Reads a file of `[[token]]` tables with `name`, `token` and `scopes`.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let wrong = |reason: String| Error::Tokens { path: path.to_path_buf(), reason };
+        let tokens: Self = toml::from_str(&file::read_text(path)?).map_err(|error| wrong(error.message().into()))?;
+        match tokens.tokens.iter().find(|token| token.token.len() < SHORTEST) {
+            Some(short) => Err(wrong(format!("the token of `{}` has fewer than {SHORTEST} characters", short.name))),
+            None if tokens.tokens.is_empty() => Err(wrong("it names no token".into())),
+            None => Ok(tokens),
+        }
+    }
+
+    /// The token that was given, compared in a time that tells nothing about the others.
+    fn find(&self, given: &str) -> Option<&Token> {
+        let same = |token: &Token| bool::from(token.token.as_bytes().ct_eq(given.as_bytes()));
+        self.tokens.iter().fold(None, |found, token| if same(token) { Some(token) } else { found })
+    }
+}
+
+/// Lets a request pass whose token has the scope.
+async fn require(app: &App, scope: Scope, request: Request, next: Next) -> Response {
+    let Some(tokens) = &app.tokens else { return next.run(request).await };
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+    let Some(token) = given.and_then(|(_, token)| tokens.find(token.trim())) else {
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is needed")
+            .hint("send `Authorization: Bearer TOKEN`");
+        let mut response = problem.into_response();
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        return response;
+    };
+    if !token.scopes.contains(&scope) {
+        let scope = format!("{scope:?}").to_lowercase();
+        return Problem::new(StatusCode::FORBIDDEN, "forbidden", format!("this token lacks the scope `{scope}`"))
+            .into_response();
+    }
+    next.run(request).await
+}
+
+pub(crate) async fn predict(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    require(&app, Scope::Predict, request, next).await
+}
+
+pub(crate) async fn admin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    require(&app, Scope::Admin, request, next).await
+}
+
+pub(crate) async fn metrics(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    require(&app, Scope::Metrics, request, next).await
+}

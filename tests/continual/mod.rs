@@ -1,0 +1,5 @@
+//! Laws of learning in parts: what is measured, and that parts, merges and removals are exact.
+
+mod exact;
+mod mtil;
+mod strategies;

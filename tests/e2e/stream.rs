@@ -1,0 +1,110 @@
+//! `stream`: what is measured, that its adapters are adapters, and that a killed run ends as one that was not.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::Program;
+use super::program::{adapter_bytes, sample};
+
+const SHORT: &[&str] =
+    &["--seeds", "1", "--set", "fit.train.budget={ iterations = 12 }", "--set", "memory.budget_bytes=32768"];
+
+fn arguments<'a>(strategies: &'a str, output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["stream", "-b", "pocket", "-d", sample(), "-s", strategies, "-o", output], SHORT, more].concat()
+}
+
+#[test]
+fn a_stream_is_measured_and_its_adapters_are_adapters() {
+    let program = Program::new();
+    let report = program.json(&arguments("rail,simple-cil,naive,joint", "out", &[]));
+    let strategies = report["strategies"].as_array().expect("a list");
+    assert_eq!(strategies.len(), 4);
+    for strategy in strategies {
+        let seed = &strategy["seeds"][0];
+        assert_eq!(seed["matrix"]["rows"].as_array().map(Vec::len), Some(5));
+        assert_eq!(seed["seen"].as_array().map(Vec::len), Some(5));
+        assert!(seed["measures"]["forgetting_since_learned"].is_number() && seed["bytes"].as_u64() > Some(0));
+        // Only those that can name classes that have not come yet are asked about them.
+        let open = strategy["name"] == "rail";
+        assert_eq!(seed["matrix"]["rows"][0][4].is_number(), open, "{strategy}");
+        assert_eq!(seed["measures"]["transfer"].is_number(), open);
+    }
+    let rail = &strategies[0]["seeds"][0];
+    let adapter = "out/rail/seed-1/after-5/adapter";
+    let eval = program.json(&["eval", "-b", "pocket", "-d", sample(), "-a", adapter]);
+    let [measured, last] = [&eval["accuracy"], &rail["last"]].map(|value| value.as_f64().expect("a number"));
+    assert!((measured - last).abs() < 1e-9, "{measured} {last}");
+    for file in ["report.json", "report.html", "recipe.toml"] {
+        assert!(program.path("out").join(file).is_file(), "{file}");
+    }
+    // The recipe that was written is the same run, and all of it is done.
+    let again = program.json(&["stream", "out/recipe.toml", "-o", "out"]);
+    assert_eq!(again["strategies"], report["strategies"]);
+    let changed = arguments("rail", "out", &["--set", "stream.experiences=2"]);
+    program.fail(&changed, 1, &["other settings or data"]);
+}
+
+#[test]
+fn domains_are_made_of_corruptions() {
+    let program = Program::new();
+    let domains = "stream.corruptions=[\"none\", \"contrast\"]";
+    let report =
+        program.json(&arguments("rail", "out", &["--set", "stream.kind=\"domain-incremental\"", "--set", domains]));
+    assert_eq!(report["experiences"], serde_json::json!(["none", "contrast"]));
+    assert!(report["strategies"][0]["last"]["mean"].as_f64() > Some(0.1));
+}
+
+#[test]
+fn a_wrong_recipe_is_named() {
+    let program = Program::new();
+    program.fail(&arguments("raill", "out", &[]), 2, &["raill", "did you mean `rail`?"]);
+    program.fail(&arguments("rail", "out", &["--set", "stream.experience=3"]), 2, &["experience"]);
+    program.fail(&arguments("rail", "out", &["--set", "stream.experiences=30"]), 1, &["30 experiences", "10"]);
+    program.fail(&["stream", "-b", "pocket"], 2, &["no data set", "-d"]);
+    assert!(!program.path("out/rail").exists());
+}
+
+fn results(folder: &Path) -> Vec<[Vec<u8>; 2]> {
+    let adapter = folder.join("er/seed-1/after-2/adapter");
+    if adapter.is_dir() { vec![adapter_bytes(&adapter)] } else { Vec::new() }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_killed_anywhere_ends_in_the_bytes_of_one_that_was_not() {
+    let program = Program::new();
+    let settings = [
+        "strategy=[{ name = \"er\", replay = 8 }]",
+        "seeds=[1]",
+        "stream.experiences=2",
+        "stream.shots=4",
+        "fit.method.name=\"lora\"",
+        "fit.train.budget={ iterations = 30 }",
+        "fit.train.batch=8",
+        "memory.budget_bytes=262144",
+    ];
+    let of = |output: &'static str| -> Vec<&str> {
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        ["stream", "-b", "pocket", "-d", sample(), "-o", output].into_iter().chain(settings).collect()
+    };
+    program.succeed(&of("whole"));
+    let whole = results(&program.path("whole"));
+    assert_eq!(whole.len(), 1);
+    // Killed at several points, by -9 and by Ctrl-C (which saves in the middle of a training), until it ends.
+    for (round, wait_ms) in [700, 1300, 900, 1700, 1100, 2500].into_iter().enumerate() {
+        let mut child =
+            program.command(&of("killed")).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("starts");
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        let signal = if round % 2 == 0 { "-KILL" } else { "-INT" };
+        let sent =
+            std::process::Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
+        assert!(sent.is_ok());
+        child.wait().expect("ends");
+    }
+    program.succeed(&of("killed"));
+    assert!(results(&program.path("killed")) == whole);
+    let memory =
+        |folder: &str| std::fs::read(program.path(folder).join("er/seed-1/after-2/memory.inarch")).expect("a memory");
+    assert!(memory("killed") == memory("whole"));
+}

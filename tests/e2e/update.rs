@@ -1,0 +1,194 @@
+//! `update`, `memory` and `merge`: an adapter in use, new images, and what must be forgotten.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Program;
+use super::program::{adapter_bytes, sample};
+use crate::support::fixture;
+
+/// A part of the sample: some classes, every `step`-th training image from `from` on, and the test images.
+fn part(program: &Program, name: &str, classes: &[&str], from: usize, step: usize) -> String {
+    for class in classes {
+        for split in ["train", "test"] {
+            let source = Path::new(sample()).join(split).join(class);
+            let into = program.path(name).join(split).join(class);
+            std::fs::create_dir_all(&into).expect("creates");
+            let files = inarch_core::file::list(&source).expect("lists");
+            let (from, step) = if split == "train" { (from, step) } else { (0, 1) };
+            for path in files.iter().skip(from).step_by(step) {
+                std::fs::copy(path, into.join(path.file_name().expect("a name"))).expect("copies");
+            }
+        }
+    }
+    program.path(name).display().to_string()
+}
+
+const OLD: [&str; 5] = ["hat", "pants", "shirt", "shoes", "skirt"];
+const NEW: [&str; 2] = ["dress", "shorts"];
+
+/// Settings under which nothing but the rule in question says no.
+const LENIENT: &[&str] =
+    &["--set", "gate.class_drop=1.0", "--set", "gate.accuracy_drop=1.0", "--set", "gate.negative_flips=1.0"];
+
+fn update<'a>(target: &'a str, data: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["update", target, "-b", "pocket", "-d", data, "--set", "method.projections=200"], more].concat()
+}
+
+fn ids(program: &Program, target: &str) -> Vec<String> {
+    let shown = program.json(&["memory", "show", target, "--samples"]);
+    let list = shown["ids"].as_array().expect("a list").iter();
+    list.map(|sample| sample["id"].as_str().expect("text").to_string()).collect()
+}
+
+#[test]
+fn an_adapter_takes_in_new_classes_past_a_gate_and_forgets_on_request() {
+    let program = Program::new();
+    let (old, new) = (part(&program, "old", &OLD, 0, 1), part(&program, "new", &NEW, 0, 1));
+    let first = program.json(&update("shop", &old, &["--init", "rail"]));
+    assert_eq!(first["version"], "shop/1");
+    assert_eq!(first["new_classes"].as_array().map(Vec::len), Some(5));
+    assert!(first["accuracy"].as_f64() > Some(0.2), "{first}");
+
+    // The gate says no: exit 3, the verdict is on stdout, nothing is published.
+    let refused = program.run(&update("shop", &new, &[LENIENT, &["--set", "gate.most_bytes=10"]].concat()));
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert!(refused.stderr.contains("most_bytes") && refused.stdout.contains("BROKEN"), "{}", refused.stdout);
+    assert!(!program.path("shop/2").exists());
+
+    let second = program.json(&update("shop", &new, LENIENT));
+    assert_eq!((second["version"].as_str(), second["parent"].as_str()), (Some("shop/2"), Some("shop/1")));
+    assert_eq!(second["new_classes"], serde_json::json!(NEW));
+    program.fail(&update("shop", &new, LENIENT), 1, &["learned before"]);
+    program.fail(&update("shop", &new, &["--init", "rail"]), 1, &["exists already"]);
+    program.fail(&update("nowhere", &new, &[]), 1, &["nowhere", "--init"]);
+
+    // It is an adapter like any other.
+    let image = inarch_core::file::list(&Path::new(&new).join("test/dress")).expect("images")[0].display().to_string();
+    let predicted = program.json(&["predict", "-b", "pocket", "-a", "shop/2", &image]);
+    assert!(predicted.to_string().contains("dress") || predicted.to_string().contains("hat"), "{predicted}");
+
+    // Forgetting everything of the second update gives the statistics of the first.
+    let gone: Vec<String> = ids(&program, "shop").into_iter().filter(|id| id.starts_with("new/")).collect();
+    assert!(gone.len() > 20, "the memory holds all of it");
+    let mut arguments = vec!["memory", "forget", "shop", "-b", "pocket"];
+    arguments.extend(gone.iter().map(String::as_str));
+    let report = program.json(&arguments);
+    assert_eq!(report["version"], "shop/3");
+    assert_eq!(report["influence_removed"], true);
+    assert_eq!(report["samples"][1].as_u64(), first["learned"].as_u64());
+    assert!(report["residual"].as_f64().is_some_and(|residual| residual < 1e-12), "{report}");
+    assert_eq!(report["still_in"], serde_json::json!(["shop/2"]));
+    let classes = |version: &str| -> Value {
+        let text = std::fs::read_to_string(program.path(version).join("adapter.json")).expect("a manifest");
+        serde_json::from_str::<Value>(&text).expect("JSON")["classes"].clone()
+    };
+    assert_eq!(classes("shop/3"), classes("shop/1"));
+    assert!(program.path("shop/3/forgotten.json").is_file());
+    let proof = std::fs::read_to_string(program.path("shop/3/forgotten.json")).expect("reads");
+    assert!(!proof.contains("dress"), "the record names no sample");
+    program.fail(&["memory", "forget", "shop", "-b", "pocket", "new/no-such"], 2, &["unknown sample"]);
+    let one = ids(&program, "shop")[0].clone();
+    let purged = program.json(&["memory", "forget", "shop", "-b", "pocket", &one, "--purge"]);
+    assert_eq!(purged["purged"].as_array().map(Vec::len), Some(3), "{purged}");
+    assert!(!program.path("shop/1").exists());
+}
+
+#[test]
+fn two_sites_merge_to_the_adapter_of_all_data() {
+    let program = Program::new();
+    let base = part(&program, "base", &OLD, 0, 3);
+    let (north, south) = (part(&program, "north", &OLD, 1, 3), part(&program, "south", &OLD, 2, 3));
+    program.json(&update("base-line", &base, &["--init", "rail"]));
+    let to = |output: &'static str| [LENIENT, &["-o", output]].concat();
+    program.json(&update("base-line", &north, &to("north-line")));
+    program.json(&update("base-line", &south, &to("south-line")));
+    program.json(&update("north-line", &south, &to("pooled-line")));
+    program.fail(&["merge", "north-line", "south-line", "-o", "wrong"], 1, &["share", "--base"]);
+    let merged = ["merge", "north-line", "south-line", "--base", "base-line", "-b", "pocket", "-o", "merged-line"];
+    let report = program.json(&merged);
+    assert_eq!(report["exact"], true);
+    let pooled = program.json(&["eval", "-b", "pocket", "-d", &base, "-a", "pooled-line/1"]);
+    let found = program.json(&["eval", "-b", "pocket", "-d", &base, "-a", "merged-line/1"]);
+    assert_eq!(pooled["accuracy"], found["accuracy"]);
+    let held = |line: &str| ids(&program, line);
+    assert_eq!(held("pooled-line"), held("merged-line"));
+}
+
+#[test]
+fn an_adapter_trained_by_steps_is_updated_with_rehearsal_and_cannot_be_undone() {
+    let program = Program::new();
+    let (old, new) = (part(&program, "old", &OLD, 0, 2), part(&program, "new", &NEW, 0, 2));
+    let steps = ["--set", "fit.train.budget={ iterations = 30 }"];
+    let run = |target, data, more: &[&'static str]| {
+        let arguments: Vec<&str> =
+            [&["update", target, "-b", "pocket", "-d", data], &steps[..], LENIENT, more].concat();
+        program.json(&arguments)
+    };
+    run("line", &old, &["--init", "linear-probe"]);
+    let second = run("line", &new, &[]);
+    assert_eq!(second["strategy"], "er");
+    assert_eq!(second["version"], "line/2");
+    let one = ids(&program, "line")[0].clone();
+    program.fail(
+        &["memory", "forget", "line", "-b", "pocket", &one],
+        3,
+        &["cannot be undone", "clean version", "--memory-only"],
+    );
+    let report = program.json(&["memory", "forget", "line", "-b", "pocket", &one, "--memory-only"]);
+    assert_eq!(report["influence_removed"], false);
+    assert!(adapter_bytes(&program.path("line/2"))[0] == adapter_bytes(&program.path("line/3"))[0]);
+}
+
+#[test]
+fn memories_are_kept_apart_from_other_backbones_and_other_eyes() {
+    let program = Program::new();
+    let old = part(&program, "old", &OLD, 0, 2);
+    program.succeed(&["memory", "key", "key"]);
+    program.fail(&["memory", "key", "key"], 1, &["key"]);
+    program.json(&update("shop", &old, &["--init", "rail", "--key", "key"]));
+    program.fail(&["memory", "show", "shop"], 2, &["encrypted", "--key"]);
+    let shown = program.json(&["memory", "show", "shop", "--key", "key"]);
+    let (bytes, budget) = (shown["bytes"].as_u64(), shown["config"]["budget_bytes"].as_u64());
+    assert!(bytes <= budget && bytes > Some(0), "{shown}");
+
+    program.json(&["memory", "add", "camera", "-b", "pocket", "-d", &old, "--set", "budget_bytes=4096"]);
+    let other = fixture("parity/clip_tiny/quick").display().to_string();
+    program.fail(&["memory", "verify", "camera", "-b", &other], 3, &["refused", "pocket"]);
+    program.fail(&["memory", "add", "camera", "-b", &other, "-d", &old], 3, &["refused"]);
+    let verified = program.json(&["memory", "verify", "camera", "-b", "pocket"]);
+    assert_eq!(verified["within_budget"], true);
+
+    // A snapshot is exact: the database can be lost.
+    let exported = program.json(&["memory", "export", "camera", "camera.memory"]);
+    std::fs::remove_dir_all(program.path("home/memory/camera.sled")).expect("removes");
+    let imported = program.json(&["memory", "import", "camera.memory", "camera"]);
+    assert_eq!(imported["digest"], exported["digest"]);
+    let one = ids(&program, "camera")[0].clone();
+    assert_eq!(program.json(&["memory", "forget", "camera", &one])["forgotten"], 1);
+    program.fail(&["memory", "forget", "camera", &one], 2, &["unknown sample"]);
+
+    let drift = program.json(&["memory", "drift", "camera", "-b", "pocket", "-d", &old, "--state", "drift.json"]);
+    assert!(drift["drifted"].is_boolean() && program.path("drift.json").is_file());
+}
+
+#[test]
+fn an_alias_of_the_registry_is_brought_up_to_date() {
+    let program = Program::new();
+    let (old, new) = (part(&program, "old", &OLD, 0, 1), part(&program, "new", &NEW, 0, 1));
+    let first = program.json(&update("shop@prod", &old, &["--init", "rail"]));
+    assert_eq!(first["version"], "shop@1");
+    let refused = program.run(&update("shop@prod", &new, &[LENIENT, &["--set", "gate.most_bytes=10"]].concat()));
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    let second = program.json(&update("shop@prod", &new, LENIENT));
+    assert_eq!((second["version"].as_str(), second["parent"].as_str()), (Some("shop@2"), Some("shop@1")));
+    let image = inarch_core::file::list(&Path::new(&new).join("test/dress")).expect("images")[0].display().to_string();
+    let answer = |adapter: &str| program.json(&["predict", "-b", "pocket", "-a", adapter, &image])["images"].clone();
+    assert_eq!(answer("shop@prod"), answer("shop@2"));
+    assert_ne!(answer("shop@prod"), answer("shop@1"));
+    assert!(ids(&program, "shop@prod").iter().any(|id| id.starts_with("new/")), "the memory is published with it");
+    // What moved meanwhile is not overwritten: a version itself is no target.
+    program.fail(&update("shop@1", &new, LENIENT), 1, &["never changes"]);
+    program.fail(&update("nobody@prod", &new, &[]), 1, &["nobody"]);
+}

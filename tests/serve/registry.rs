@@ -1,0 +1,77 @@
+//! A server over a registry that other processes change.
+
+use std::sync::Arc;
+
+use inarch_peft::Artifact;
+use inarch_registry::{Expect, GcPolicy, PublishRequest, Registry, Version};
+use inarch_serve::{Preload, Running, Server};
+use serde_json::json;
+
+use super::client::Client;
+use super::world::{agree, alone, backbone, picture, settings, variant};
+use crate::contract::case::configured;
+
+fn publish(registry: &Registry, root: &std::path::Path, deviation: f32) -> (Version, Artifact) {
+    let (folder, artifact) = variant(root, &format!("d{deviation}"), &configured("lora", ""), deviation);
+    let request = PublishRequest::folder("chest".parse().expect("a name"), &folder).expect("an adapter");
+    (registry.publish(request).expect("a writable folder").version, artifact)
+}
+
+fn serve(registry: &Registry, preload: &[Preload]) -> (Running, Client) {
+    let source = Arc::new(registry.clone());
+    let running = Server::bind(backbone(), Some(source), preload, settings()).expect("a server").spawn();
+    let client = Client::new(running.address());
+    (running, client)
+}
+
+#[test]
+fn aliases_that_move_are_followed_at_once() {
+    let root = tempfile::tempdir().expect("a folder");
+    let registry = Registry::open(root.path().join("registry")).expect("a registry");
+    let (first, one) = publish(&registry, root.path(), 0.2);
+    let (second, two) = publish(&registry, root.path(), 0.4);
+    let prod = "prod".parse().expect("an alias");
+    let tag = |to: &Version| {
+        registry.tag(&first.name, &prod, Some(to.number), Expect::Any, "a test").expect("a known version");
+    };
+    tag(&first);
+    let (_running, client) = serve(&registry, &[Preload::Reference("chest@prod".into())]);
+    let picture = picture(1);
+    let [one, two] = [one, two].map(|artifact| alone(Some(&artifact), &picture, &[]));
+
+    let ask = |reference: &str| client.classify(reference, &picture).ok();
+    let answer = ask("chest@prod");
+    assert_eq!((&answer["model"], &answer["version"]), (&json!("chest"), &json!("1")));
+    agree("prod", &answer["predictions"], &one);
+    agree("the newest", &ask("chest")["predictions"], &two);
+    agree("by number", &ask("chest@1")["predictions"], &one);
+    agree("by digest", &ask(&second.digest.to_string())["predictions"], &two);
+    tag(&second);
+    agree("moved by another process", &ask("chest@prod")["predictions"], &two);
+
+    let put = |version: &str, expected: Option<&str>| {
+        client.put("/v1/adapters/chest/aliases/prod", &json!({ "version": version, "expected": expected }))
+    };
+    assert_eq!(put("1", Some("1")).fault(), (409, "conflict".into()), "it stands at 2");
+    assert_eq!(put("1", Some("2")).ok()["version"], "1");
+    agree("moved through the server", &ask("chest@prod")["predictions"], &one);
+    assert_eq!(put("7", None).fault(), (404, "unknown_model".into()));
+    let models = client.get("/v1/models").ok();
+    assert_eq!((&models["data"][1]["id"], &models["data"][1]["version"]), (&json!("chest"), &json!("2")));
+}
+
+#[test]
+fn a_version_that_was_collected_is_gone_and_one_in_memory_stays() {
+    let root = tempfile::tempdir().expect("a folder");
+    let registry = Registry::open(root.path().join("registry")).expect("a registry");
+    let (first, one) = publish(&registry, root.path(), 0.2);
+    publish(&registry, root.path(), 0.4);
+    let (_running, client) = serve(&registry, &[]);
+    let picture = picture(2);
+    let reference = format!("chest@{}", first.number);
+    agree("loaded", &client.classify(&reference, &picture).ok()["predictions"], &alone(Some(&one), &picture, &[]));
+    let keep_one = GcPolicy { keep: Some(1), ..GcPolicy::default() };
+    registry.gc(&keep_one).expect("a registry");
+    assert_eq!(client.classify(&reference, &picture).fault(), (404, "unknown_model".into()));
+    assert_eq!(client.classify("chest", &picture).status, 200);
+}
