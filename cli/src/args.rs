@@ -3,6 +3,7 @@
 mod continual;
 mod convert;
 mod data_sets;
+mod fleet;
 mod registry;
 mod serve;
 
@@ -18,6 +19,7 @@ pub(crate) use self::data_sets::{CropArgs, DataSetsArgs, DataSetsCommand};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
+pub(crate) use fleet::*;
 pub(crate) use registry::*;
 pub(crate) use serve::{LogFormat, ServeArgs};
 
@@ -70,6 +72,8 @@ pub(crate) enum Command {
     Backbone(BackboneArgs),
     /// Adapters as named versions that never change
     Registry(RegistryArgs),
+    /// Follow a channel as a device of a fleet: verify, self-test, activate, or roll back
+    Agent(AgentArgs),
     /// Devices, features, versions, and what is missing
     Doctor,
 }

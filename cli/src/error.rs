@@ -36,6 +36,11 @@ impl CommandError {
         Self { kind: Kind::Failed, message: message.into(), hints: vec![hint.into()] }
     }
 
+    /// Something that was said no to.
+    pub(crate) fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::Refused, message: message.into(), hints: vec![hint.into()] }
+    }
+
     /// With another hint.
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -194,6 +199,9 @@ impl From<RegistryError> for CommandError {
                 (Kind::Refused, vec!["somebody else was first: look at `inarch registry log NAME`, then decide".into()])
             }
             RegistryError::Refused { .. } | RegistryError::Untrusted { .. } => (Kind::Refused, Vec::new()),
+            RegistryError::Remote { transient: true, .. } => {
+                (Kind::Failed, vec!["run it again: what was moved is kept, and it goes on from there".into()])
+            }
             _ => (Kind::Failed, Vec::new()),
         };
         Self { kind, message, hints }

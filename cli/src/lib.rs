@@ -64,6 +64,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Serve(args) => commands::serve::run(&args, output),
         Command::Backbone(args) => commands::backbone::run(&args, output),
         Command::Registry(args) => commands::registry::run(&args, output),
+        Command::Agent(args) => commands::agent::run(&args, output),
         Command::Doctor => commands::doctor::run(output),
     }
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::Backbone;
 use inarch_peft::Artifact;
-use inarch_registry::{Candidate, Checkout, Name, Reference, Registry, Release, Selector};
+use inarch_registry::{
+    Candidate, Checkout, Credentials, Name, Reference, Registry, Release, Remote, Selector, open_remote,
+};
 
 use crate::error::CommandError;
 use crate::home::home;
@@ -12,6 +14,26 @@ use crate::home::home;
 /// Opens the registry, which is made where there is none.
 pub(crate) fn open() -> Result<Registry, CommandError> {
     Ok(Registry::open(home()?.join("registry"))?)
+}
+
+/// Opens a remote, with the credentials in `INARCH_REGISTRY_USER` and `INARCH_REGISTRY_PASSWORD` where they are set.
+pub(crate) fn remote(address: &str) -> Result<Box<dyn Remote>, CommandError> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let credentials = variable("INARCH_REGISTRY_USER")
+        .zip(variable("INARCH_REGISTRY_PASSWORD"))
+        .map(|(user, password)| Credentials { user, password });
+    Ok(open_remote(address, credentials)?)
+}
+
+/// Opens the remote of `REMOTE#NAME` and returns it with the name of the channel.
+pub(crate) fn channel(text: &str) -> Result<(Box<dyn Remote>, String), CommandError> {
+    let usage = || {
+        let hint = "expected REMOTE#NAME, such as `oci://registry.clinic/adapters#stable` or `./mirror#stable`";
+        CommandError::usage(format!("`{text}` names no channel"), hint)
+    };
+    let (address, name) = text.rsplit_once('#').ok_or_else(usage)?;
+    let name: Name = name.parse()?;
+    Ok((remote(address)?, name.to_string()))
 }
 
 /// Where an adapter's files are.

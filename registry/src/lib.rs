@@ -28,16 +28,27 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod agent;
+mod channel;
 mod digest;
 mod error;
 mod name;
 mod oci;
 mod registry;
 mod store;
+mod transport;
+mod trust;
 
+pub use agent::{Agent, AgentOptions, Device, Outcome, RolloutDecision, RolloutLimits, StepReport, decide, draw};
+pub use channel::{
+    Channel, ChannelKeys, Fetch, Lifetimes, Offer, Publisher, RoleKeys, Store, Trusted, sign_document, with_channel,
+};
 pub use digest::{Digest, Hasher};
 pub use error::{Error, Result};
+pub use jiff::Timestamp;
 pub use name::{Alias, LATEST, Name, Reference, Release, Selector};
 pub use oci::{ARTIFACT_TYPE, Card, Descriptor, GateVerdict, Manifest, annotation, media_type};
 pub use registry::*;
 pub use store::{Blobs, Observer, Step, Verdict};
+pub use transport::{Credentials, PullReport, PushOptions, PushReport, Remote, Transfer, open_remote};
+pub use trust::{KeyId, Policy, PublicKey, SecretKey};

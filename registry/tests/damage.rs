@@ -1,6 +1,6 @@
 //! Damaged and hostile content: found, named, refused; never a panic, never half of something.
 
-use inarch_registry::{Error, Manifest, Registry};
+use inarch_registry::{Alias, Error, Expect, Manifest, Name, Registry};
 
 use crate::support::{Draws, Shelf};
 
@@ -139,4 +139,33 @@ fn no_mutation_of_a_manifest_makes_it_panic() {
         }
     }
     assert!(accepted > 0, "some changes are harmless");
+}
+
+/// Whatever happens to the log of an alias, it says something that was once true, or nothing; and it can be moved again.
+#[test]
+fn a_damaged_alias_log_never_says_what_was_never_true() {
+    let shelf = Shelf::new();
+    let registry = &shelf.registry;
+    let (name, prod): (Name, Alias) = ("chest".parse().expect("a name"), "prod".parse().expect("an alias"));
+    for seed in 1..=3 {
+        shelf.publish("chest", seed);
+        registry.tag(&name, &prod, Some(seed), Expect::Any, "").expect("tagged");
+    }
+    let path = registry.root().join("names/chest/aliases/prod");
+    let good = std::fs::read(&path).expect("a log");
+    let mut draws = Draws::new(8);
+    for case in 0..300 {
+        let mut bytes = good.clone();
+        let at = draws.below(bytes.len() as u64) as usize;
+        match draws.below(3) {
+            0 => bytes[at] ^= 1 << draws.below(8),
+            1 => bytes.truncate(at),
+            _ => bytes.extend_from_slice(&good[..at]),
+        }
+        std::fs::write(&path, &bytes).expect("damaged");
+        let says = registry.alias(&name, &prod).expect("readable");
+        assert!(says.is_none_or(|number| (1..=3).contains(&number)), "case {case}: {says:?}");
+        registry.tag(&name, &prod, Some(2), Expect::Any, "").expect("tagged");
+        assert_eq!(registry.alias(&name, &prod).expect("readable"), Some(2), "case {case}");
+    }
 }

@@ -3,7 +3,11 @@
 mod bundle;
 mod crash;
 mod damage;
+mod fleet;
 mod index;
 mod lifecycle;
+mod server;
 mod sharing;
 mod support;
+mod transport;
+mod trust;

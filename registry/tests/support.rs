@@ -74,6 +74,7 @@ pub(crate) fn sized(name: &str, seed: u64, values: usize) -> PublishRequest {
 }
 
 /// Draws that are the same in every run.
+#[derive(Debug)]
 pub(crate) struct Draws(u64);
 
 impl Draws {

@@ -6,6 +6,7 @@ mod compare;
 mod crop;
 mod errors;
 mod features;
+mod fleet;
 mod fusion;
 mod pairs;
 mod program;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use inarch_registry::MetricBound;
 
-use super::DeviceArgs;
+use super::{ChannelCommand, DeviceArgs, KeysCommand, PullArgs, PushArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct RegistryArgs {
@@ -97,6 +97,28 @@ pub(crate) enum RegistryCommand {
         /// Set its aliases here, too
         #[arg(long)]
         aliases: bool,
+    },
+    /// Push a version with its signatures to a registry server, a bucket or a folder
+    Push(PushArgs),
+    /// Pull a version: what is missing here only, by difference where there is one
+    Pull(PullArgs),
+    /// Sign a version
+    Sign {
+        /// NAME, NAME@ALIAS, NAME@VERSION or a digest
+        reference: String,
+        /// Secret key file
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Keys, and which of them are trusted
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// What a fleet shall run
+    Channel {
+        #[command(subcommand)]
+        command: ChannelCommand,
     },
     /// Make the search index and `index.json` again from the blobs
     Reindex,

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod agent;
 pub(crate) mod backbone;
 pub(crate) mod combine;
 pub(crate) mod compare;

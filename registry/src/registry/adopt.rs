@@ -34,6 +34,7 @@ impl Registry {
             self.blobs.verify(&layer.digest, Some(layer.size))?;
         }
         self.check_inside(&manifest, &card, &what)?;
+        self.check_signatures(&format!("{name}@{number}"), digest, attachments)?;
         self.blobs.sync()?;
 
         let annotations = manifest.annotations();

@@ -41,10 +41,13 @@ impl Registry {
     /// holds.
     ///
     /// # Errors
-    /// [`Error::Damaged`] or [`Error::Unknown`] for a blob that is not whole.
+    /// [`Error::Damaged`] or [`Error::Unknown`] for a blob that is not whole, [`Error::Untrusted`] when the policy asks for
+    /// signatures that it does not have.
     pub fn checkout(&self, version: &Version) -> Result<Checkout> {
         let manifest = self.manifest(&version.digest)?;
         Card::of(&manifest, &version.to_string())?;
+        let attachments = self.shelf(&version.name).attachments(&version.digest)?;
+        self.check_signatures(&version.to_string(), &version.digest, &attachments)?;
         for layer in manifest.content() {
             self.blobs.verify(&layer.digest, Some(layer.size))?;
         }

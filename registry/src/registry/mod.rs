@@ -33,6 +33,9 @@ pub use search::{Found, MetricBound, Query};
 pub use verify::{Problem, VerifyReport};
 pub use version::Version;
 
+pub(crate) use adopt::identity;
+pub(crate) use publish::MAX_FILE_BYTES;
+
 use crate::error::{Error, Result};
 use crate::oci::{LAYOUT_FILE, LAYOUT_TEXT};
 use crate::store::{Blobs, Disk, Lock, Observer, read_if_present};
@@ -125,6 +128,14 @@ impl Registry {
         &self.blobs
     }
 
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     fn names_folder(&self) -> PathBuf {
         self.root.join("names")
     }
@@ -138,7 +149,7 @@ impl Registry {
     }
 
     /// Excludes all other changes.
-    fn write_lock(&self) -> Result<Lock> {
+    pub(crate) fn write_lock(&self) -> Result<Lock> {
         Lock::exclusive(&self.root.join("write.lock"), self.patience)
     }
 

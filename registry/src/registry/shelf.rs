@@ -95,6 +95,20 @@ impl Registry {
         Ok(versions)
     }
 
+    /// The version before one, by number.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn previous(&self, version: &Version) -> Result<Option<Version>> {
+        let shelf = self.shelf(&version.name);
+        for number in (1..version.number).rev().take(1000) {
+            if let Some(record) = shelf.record(number)?.filter(|record| record.removed.is_none()) {
+                return Ok(Some(record.version(&version.name)));
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) fn no_such_name(&self, name: &Name) -> Error {
         let candidates = self.names().unwrap_or_default().iter().map(ToString::to_string).collect();
         Error::Unknown { kind: "adapter", name: name.to_string(), place: " in the registry".into(), candidates }

@@ -95,6 +95,17 @@ impl Blobs {
         Ok((digest, size))
     }
 
+    /// Takes in a file beside that was filled by other means, if it is whole; if not, the file is removed.
+    pub(crate) fn adopt(&self, part: &Path, digest: &Digest) -> Result<()> {
+        let attempt = || Digest::of_reader(File::open(part)?);
+        let (found, _) = attempt().map_err(Error::io("read", part))?;
+        if found != *digest {
+            self.disk.remove(part)?;
+            return Err(Error::damaged("what was received", digest, &found));
+        }
+        self.disk.settle(part, &self.path(digest))
+    }
+
     /// Makes all blobs stored so far durable; call it before anything refers to them.
     ///
     /// # Errors

@@ -137,6 +137,23 @@ impl Disk {
         }
     }
 
+    /// Gives a complete file beside its final, read-only place.
+    pub(crate) fn settle(&self, from: &Path, to: &Path) -> Result<()> {
+        let attempt = || {
+            let file = OpenOptions::new().write(true).open(from)?;
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt as _;
+                file.set_permissions(fs::Permissions::from_mode(0o444))?;
+            }
+            self.ask(Step::Sync(from))?;
+            file.sync_all()?;
+            self.ask(Step::Rename(from, to))?;
+            fs::rename(from, to)
+        };
+        attempt().map_err(Error::io("rename to", to))
+    }
+
     /// Makes the names in a folder durable.
     pub(crate) fn sync_folder(&self, path: &Path) -> Result<()> {
         let attempt = || {

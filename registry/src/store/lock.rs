@@ -32,12 +32,18 @@ impl Lock {
         path.is_file()
     }
 
-    /// Waits until nobody else holds the lock.
+    /// Waits until nobody else holds the lock, and writes into the file who does.
     pub(crate) fn exclusive(path: &Path, patience: Duration) -> Result<Self> {
-        let mut file = open(path)?;
-        wait(path, patience, || file.try_lock())?;
+        let mut lock = Self::hold(path, patience)?;
         // Only for the message that another process shows.
-        let _ = file.set_len(0).and_then(|()| write!(file, "process {}", std::process::id()));
+        let _ = lock.file.set_len(0).and_then(|()| write!(lock.file, "process {}", std::process::id()));
+        Ok(lock)
+    }
+
+    /// Waits until nobody else holds the lock on a file that has other content.
+    pub(crate) fn hold(path: &Path, patience: Duration) -> Result<Self> {
+        let file = open(path)?;
+        wait(path, patience, || file.try_lock())?;
         Ok(Self { file })
     }
 

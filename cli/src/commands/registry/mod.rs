@@ -3,9 +3,12 @@
 mod alias;
 mod bundle;
 mod care;
+mod channel;
 mod history;
+mod keys;
 mod list;
 mod publish;
+mod transport;
 
 use crate::args::{RegistryArgs, RegistryCommand};
 use crate::error::CommandError;
@@ -30,6 +33,11 @@ pub(crate) fn run(args: &RegistryArgs, output: &Output) -> Result<(), CommandErr
         RegistryCommand::Gc { keep, dry_run } => care::gc(*keep, *dry_run, output),
         RegistryCommand::Export { references, output: path } => bundle::export(references, path, output),
         RegistryCommand::Import { bundle, aliases } => bundle::import(bundle, *aliases, output),
+        RegistryCommand::Push(args) => transport::push(args, output),
+        RegistryCommand::Pull(args) => transport::pull(args, output),
+        RegistryCommand::Sign { reference, key } => keys::sign(reference, key, output),
+        RegistryCommand::Keys { command } => keys::run(command, output),
+        RegistryCommand::Channel { command } => channel::run(command, output),
         RegistryCommand::Reindex => care::reindex(output),
     }
 }

@@ -1,0 +1,132 @@
+//! `inarch agent`: a device of a fleet.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use inarch_core::backbone::Backbone;
+use inarch_core::file;
+use inarch_registry::{
+    Agent, AgentOptions, Candidate, Digest, Outcome, Registry, StepReport, Timestamp, Transfer, Version,
+};
+
+use crate::args::AgentArgs;
+use crate::backbones;
+use crate::error::CommandError;
+use crate::home::home;
+use crate::output::Output;
+use crate::published;
+
+/// This machine, with its backbone.
+struct Machine {
+    backbone: Backbone,
+    registry: Registry,
+    health: Option<PathBuf>,
+}
+
+impl inarch_registry::Device for Machine {
+    fn self_test(&self, candidate: &Candidate<'_>) -> Result<(), String> {
+        published::self_test(candidate.folder, &self.backbone).map_err(|error| error.to_string())
+    }
+
+    fn health(&self, version: &Version) -> Result<(), String> {
+        let Some(program) = &self.health else {
+            let checkout = self.registry.checkout(version).map_err(|error| error.to_string())?;
+            return published::self_test(checkout.folder(), &self.backbone).map_err(|error| error.to_string());
+        };
+        let status = Command::new(program)
+            .arg(version.name.as_str())
+            .arg(version.number.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("`{}` ended with {status}", program.display())),
+            Err(error) => Err(format!("`{}` cannot be run: {error}", program.display())),
+        }
+    }
+}
+
+pub(crate) fn run(args: &AgentArgs, output: &Output) -> Result<(), CommandError> {
+    let (remote, channel) = published::channel(&args.channel)?;
+    let registry = published::open()?;
+    let backbone = backbones::open(&args.backbone, &inarch_core::device(&args.device.device)?)?;
+    let root = args.root.as_ref().map(|path| file::read(path)).transpose()?;
+    // Each channel is remembered by itself: what one promised says nothing about another.
+    let folder = home()?.join("agent").join(Digest::of(args.channel.as_bytes()).short());
+    let name = args.name.clone().unwrap_or_else(machine_name);
+    let options = AgentOptions {
+        folder,
+        device: name.clone(),
+        channel,
+        alias: args.alias.parse()?,
+        checks: args.checks,
+        max_bytes: args.max_bytes,
+        transfer: Transfer::default(),
+    };
+    let mut agent = Agent::open(registry.clone(), options, root.as_deref())?;
+    let machine = Machine { backbone, registry, health: args.health.clone() };
+    for step in 0_u64.. {
+        let report = agent.step(&*remote, &machine, Timestamp::now())?;
+        output.result(&report, || text(&report));
+        if args.once {
+            return verdict(&report);
+        }
+        // Devices that were started together must not ask together.
+        let chance = Digest::of(format!("{name} {step} {}", std::process::id()).as_bytes()).bytes()[0];
+        std::thread::sleep(Duration::from_secs(args.interval).mul_f64(0.8 + 0.4 * f64::from(chance) / 255.0));
+    }
+    Ok(())
+}
+
+/// A single step that went wrong is a failed command.
+fn verdict(report: &StepReport) -> Result<(), CommandError> {
+    if let Some(fault) = &report.channel_fault {
+        return Err(CommandError::refused(fault.clone(), "what is in use stays in use; the next step tries again"));
+    }
+    for outcome in &report.outcomes {
+        if let Outcome::Failed { name, number, reason, .. } = outcome {
+            let hint = "what worked before is in use";
+            return Err(CommandError::refused(format!("`{name}@{number}` does not work here: {reason}"), hint));
+        }
+        if let Outcome::Delayed { name, number, reason } = outcome {
+            return Err(CommandError::failed(
+                format!("`{name}@{number}` could not be had: {reason}"),
+                "the next step tries again",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn text(report: &StepReport) -> String {
+    let mut text = String::new();
+    if let Some(fault) = &report.channel_fault {
+        text.push_str(&format!("{}  channel: {fault}\n", report.at));
+    }
+    for outcome in &report.outcomes {
+        let line = match outcome {
+            Outcome::Current { name, number } => format!("{name}@{number} is in use"),
+            Outcome::Activated { name, number, moved_bytes, full_bytes } => {
+                format!("{name}@{number} is in use and watched ({moved_bytes} of {full_bytes} bytes moved)")
+            }
+            Outcome::Watching { name, number } => format!("{name}@{number} works so far"),
+            Outcome::Committed { name, number } => format!("{name}@{number} has proved itself"),
+            Outcome::Failed { name, number, reason, active } => {
+                let active = active.map_or("nothing".into(), |active| format!("{name}@{active}"));
+                format!("{name}@{number} does not work here ({reason}); {active} is in use")
+            }
+            Outcome::Delayed { name, number, reason } => format!("{name}@{number} could not be had: {reason}"),
+        };
+        text.push_str(&format!("{}  {line}\n", report.at));
+    }
+    text
+}
+
+/// What the machine calls itself.
+fn machine_name() -> String {
+    let named = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    let file = || std::fs::read_to_string("/etc/machine-id").or_else(|_| std::fs::read_to_string("/etc/hostname")).ok();
+    named.or_else(file).map_or_else(|| "device".into(), |name| name.trim().to_string())
+}
