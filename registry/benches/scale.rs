@@ -87,7 +87,7 @@ fn main() {
         registry.gc(&inarch_registry::GcPolicy { keep: None, dry_run: true }).expect("a plan");
         let gc = started.elapsed();
         let cells = [publish, resolve, checkout, verify, pull, first, again, gc];
-        let cells: Vec<String> = cells.iter().map(|time| format!("{:.2} ms", time.as_secs_f64() * 1e3)).collect();
+        let cells: Vec<String> = cells.iter().map(|time| format!("{:.3} ms", time.as_secs_f64() * 1e3)).collect();
         println!("| {size} | {} |", cells.join(" | "));
     }
 }
