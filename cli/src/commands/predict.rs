@@ -6,6 +6,7 @@ use std::sync::Arc;
 use inarch_core::backbone::{Entry, Frozen, Pass, Tower, normalise, values};
 use inarch_core::data::{Dataset, Example, FeatureFile, Source};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View, decode_images};
+use inarch_core::metrics::most_probable;
 use inarch_peft::Classifier;
 use inarch_recipes::Error::Stopped;
 use inarch_recipes::test_time::{FallBack, Model as AdaptedModel, Outcome, TestTime};
@@ -240,16 +241,8 @@ fn of_features(
 
 /// The `count` most probable classes under a softmax.
 fn best(logits: &[f32], classes: &[String], count: usize) -> Vec<Prediction> {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = logits.iter().map(|logit| (logit - top).exp()).sum();
-    let mut predictions: Vec<Prediction> = logits
-        .iter()
-        .zip(classes)
-        .map(|(logit, label)| Prediction { label: label.clone(), score: (logit - top).exp() / total })
-        .collect();
-    predictions.sort_by(|left, right| right.score.total_cmp(&left.score));
-    predictions.truncate(count);
-    predictions
+    let prediction = |(class, score): (usize, f32)| Prediction { label: classes[class].clone(), score };
+    most_probable(logits, count).into_iter().map(prediction).collect()
 }
 
 fn text(result: &PredictResult) -> String {

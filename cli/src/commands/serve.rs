@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ServeArgs, output: &Output) -> Result<(), CommandError>
     output.result(&result, || {
         let open = if args.tokens.is_some() { "" } else { "; open to all who reach it" };
         format!(
-            "{} serves `{}` with {} adapters{open}; Ctrl-C stops it",
+            "{} serves `{}`, {} adapters pinned{open}; Ctrl-C stops it",
             result.url,
             result.backbone,
             result.adapters.len()

@@ -5,6 +5,23 @@ use serde::{Deserialize, Serialize};
 use super::calibration::{expected_calibration_error, negative_log_likelihood};
 use crate::error::{Error, Result};
 
+/// Probabilities of one row of scores.
+pub fn softmax(logits: &[f32]) -> Vec<f32> {
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut shares: Vec<f32> = logits.iter().map(|logit| (logit - greatest).exp()).collect();
+    let sum: f32 = shares.iter().sum();
+    shares.iter_mut().for_each(|share| *share /= sum);
+    shares
+}
+
+/// The `count` most probable classes with their probabilities, best first; of equal ones the first.
+pub fn most_probable(logits: &[f32], count: usize) -> Vec<(usize, f32)> {
+    let mut shares: Vec<(usize, f32)> = softmax(logits).into_iter().enumerate().collect();
+    shares.sort_by(|left, right| right.1.total_cmp(&left.1));
+    shares.truncate(count);
+    shares
+}
+
 /// What one evaluation measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {

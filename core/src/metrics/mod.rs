@@ -5,5 +5,7 @@ pub mod classification;
 pub mod summary;
 
 pub use self::calibration::{ECE_BINS, expected_calibration_error, negative_log_likelihood};
-pub use self::classification::{Metrics, accuracy, confusion, macro_f1, per_class_accuracy, predictions};
+pub use self::classification::{
+    Metrics, accuracy, confusion, macro_f1, most_probable, per_class_accuracy, predictions, softmax,
+};
 pub use self::summary::{MeanStd, harmonic_mean};

@@ -1,18 +1,11 @@
 //! How sure scores are, and which views are sure enough.
 
+pub(super) use inarch_core::metrics::softmax;
+
 use super::rows::Rows;
 
 /// What the references add inside of a logarithm; a memory that compares entropies must do the same.
 const FLOOR: f32 = 1e-5;
-
-/// Probabilities of one row of scores.
-pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut shares: Vec<f32> = logits.iter().map(|logit| (logit - greatest).exp()).collect();
-    let sum: f32 = shares.iter().sum();
-    shares.iter_mut().for_each(|share| *share /= sum);
-    shares
-}
 
 /// `-sum p ln p` of the softmax of one row of scores, in nats.
 pub(super) fn entropy(logits: &[f32]) -> f32 {

@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, Multipart, Query, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use inarch_core::metrics::most_probable;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -194,25 +195,11 @@ fn stream(app: Arc<App>, head: Arc<Head>, images: Vec<Bytes>, top_k: usize) -> R
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// The `top_k` most probable classes under a softmax.
+/// The `top_k` most probable classes.
 fn result(head: &Head, logits: &[f32], top_k: usize) -> ImageResult {
-    let probabilities = softmax(logits);
-    let mut predictions: Vec<Prediction> = probabilities
-        .into_iter()
-        .zip(head.classifier.classes())
-        .map(|(score, label)| Prediction { label: label.clone(), score })
-        .collect();
-    predictions.sort_by(|left, right| right.score.total_cmp(&left.score));
-    predictions.truncate(top_k.max(1));
-    ImageResult { predictions }
-}
-
-/// Probabilities of scores.
-pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f32> = logits.iter().map(|logit| (logit - top).exp()).collect();
-    let total: f32 = weights.iter().sum();
-    weights.into_iter().map(|weight| weight / total).collect()
+    let classes = head.classifier.classes();
+    let prediction = |(class, score): (usize, f32)| Prediction { label: classes[class].clone(), score };
+    ImageResult { predictions: most_probable(logits, top_k.max(1)).into_iter().map(prediction).collect() }
 }
 
 /// Reads a request of any of the three forms.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use inarch_core::metrics::softmax;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::App;
-use super::classify::{head, rejected, softmax};
+use super::classify::{head, rejected};
 use super::images::{from_base64, pixels};
 use super::problem::{Problem, ProblemBody};
 use crate::engine::Want;
