@@ -181,6 +181,7 @@ struct Fleet {
     devices: usize,
     moved: AtomicU64,
     full: AtomicU64,
+    content: AtomicU64,
 }
 
 fn name() -> Name {
@@ -205,8 +206,8 @@ impl Fleet {
         let memory = Path::new("/dev/shm");
         let home = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let home = home.expect("a folder");
-        let (moved, full) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { home, publisher: Shelf::new(), remote, root: root.expect("a channel"), devices, moved, full }
+        let [moved, full, content] = [const { AtomicU64::new(0) }; 3];
+        Self { home, publisher: Shelf::new(), remote, root: root.expect("a channel"), devices, moved, full, content }
     }
 
     /// Publishes the next version, with the difference to the one before.
@@ -274,7 +275,8 @@ impl Fleet {
                         let report =
                             self.agent(device).step(&line, &Model { device }, at(30 + skew)).expect("books are kept");
                         for outcome in &report.outcomes {
-                            if let Outcome::Activated { full_bytes, .. } = outcome {
+                            if let Outcome::Activated { full_bytes, moved_bytes, .. } = outcome {
+                                self.content.fetch_add(*moved_bytes, Ordering::Relaxed);
                                 self.full.fetch_add(*full_bytes, Ordering::Relaxed);
                             }
                         }
@@ -317,6 +319,7 @@ fn every_device_of_a_faulty_fleet_ends_on_a_version_that_works() {
     let mut round = fleet.settle(1, rarity, |_| 1);
     let first_bytes = fleet.moved.swap(0, Ordering::Relaxed);
     let first_full = fleet.full.swap(0, Ordering::Relaxed);
+    fleet.content.store(0, Ordering::Relaxed);
 
     // In stages; the second stage adds to the first.
     let second = fleet.publish();
@@ -325,10 +328,11 @@ fn every_device_of_a_faulty_fleet_ends_on_a_version_that_works() {
         let is_in = |device: usize| draw(&format!("device-{device}"), &name(), 2) < share;
         round = fleet.settle(round, rarity, |device| if is_in(device) { 2 } else { 1 });
     }
-    let (delta_bytes, delta_full) = (fleet.moved.load(Ordering::Relaxed), fleet.full.load(Ordering::Relaxed));
+    let [delta_bytes, delta_full, content] =
+        [&fleet.moved, &fleet.full, &fleet.content].map(|counter| counter.load(Ordering::Relaxed));
     assert!(delta_bytes < delta_full, "{delta_bytes} of {delta_full} bytes, metadata and repetitions included");
     eprintln!(
-        "{devices} devices: first version {first_bytes} bytes for {first_full}; update by difference {delta_bytes} for {delta_full}"
+        "{devices} devices: first version {first_bytes} bytes for {first_full}; update by difference {content} for {delta_full}, {delta_bytes} with all metadata and repetitions"
     );
 
     // A version that some devices refuse: they stay, the others go.
