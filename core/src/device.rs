@@ -74,6 +74,17 @@ fn libtorch(name: &str, rest: Option<&str>, index: impl Fn(&str) -> Result<usize
     }
 }
 
+/// Whether work on a device is done by the processor's own threads.
+pub(crate) fn on_processor(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return *device == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    return {
+        let _ = device;
+        false
+    };
+}
+
 /// Which devices this binary can use, as `(name, feature, compiled in)`.
 pub fn devices() -> Vec<(&'static str, &'static str, bool)> {
     KNOWN

@@ -12,7 +12,9 @@ mod digest;
 mod error;
 pub mod file;
 pub mod image;
+mod kernel;
 pub mod metrics;
+pub mod parallel;
 mod seed;
 pub mod text;
 

@@ -4,8 +4,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass, Scores,
-    Sites, Touched, Tower,
+    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
+    Scores, Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -271,6 +271,10 @@ impl Sites for Adapter {
 
     fn needs_all_tokens(&self, tower: Tower) -> bool {
         self.sites().needs_all_tokens(tower)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        self.sites().shares_beginnings(mode)
     }
 
     fn touched(&self) -> Touched {

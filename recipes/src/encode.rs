@@ -1,18 +1,21 @@
 //! Image features of many files, once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Entry, Partial, Pass, Sites, Tower, values};
 use inarch_core::data::{Dataset, Example, Source};
 use inarch_core::image::{Augment, BadImage, ImageBatch, ImageJob, Loader, OnBadImage, View};
+use inarch_core::{Seed, parallel};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
 
 /// Images in an encoding batch: large enough for the matrix products, small enough for the caches.
 const BATCH: usize = 32;
+/// Images that a core should have at least.
+const PART: usize = 4;
 
 /// What is stored of some examples' images, one row for each example and view.
 #[derive(Debug, Clone)]
@@ -104,7 +107,13 @@ pub fn encode_images(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
-    let encode = |pixels| Partial::feature(backbone.encode_image(pixels, sites, &Pass::evaluate()));
+    let encode = |pixels: Tensor<4>| {
+        let [images, _, _, _] = pixels.dims();
+        let part = |rows: Range<usize>| {
+            backbone.encode_image(pixels.clone().narrow(0, rows.start, rows.len()), sites, &Pass::evaluate())
+        };
+        Partial::feature(Tensor::cat(parallel::ranges(images, PART, part), 0))
+    };
     encode_with(&encode, backbone, dataset, examples, views, policy, control)
 }
 
@@ -193,7 +202,7 @@ fn encode_with(
             Some(stream) => {
                 let [_, tokens, width] = stream.dims();
                 row = [tokens, width];
-                values_found.extend(values(stream.clone()));
+                values_found.extend(values(stream));
             }
             None => values_found.extend(partial.into_feature().map(values).unwrap_or_default()),
         }

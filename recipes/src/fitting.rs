@@ -19,15 +19,13 @@ use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
 use crate::gradient::{accumulate, by_rate, copied, guided, guided_as_one};
 use crate::objective::{Images, Objective, Texts};
-use crate::parallel::{Shards, sharded_gradients, threads};
 use crate::recipe::Recipe;
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
 use crate::schedule::learning_rate;
 use crate::session::Session;
+use crate::shards::{Shards, shard_size, sharded_gradients};
 use crate::task::views_of;
 
-/// Images in a shard of a step through the image tower.
-const SHARD: usize = 16;
 /// Fixed views that stand for fresh ones where features are computed once.
 const FRESH_VIEWS: usize = 32;
 /// Bytes of decoded training images that are kept in memory.
@@ -218,11 +216,12 @@ impl<'a> Fitting<'a> {
                     continue;
                 }
                 let frozen = frozen.as_ref().map(|frozen| frozen.gather(rows(0, batch.len()), session.backbone));
+                let size = shard_size(batch.len());
                 let part = |shard: usize| {
-                    let from = shard * SHARD;
-                    stored.partial(rows(from, (from + SHARD).min(batch.len())), session.backbone)
+                    let from = shard * size;
+                    stored.partial(rows(from, (from + size).min(batch.len())), session.backbone)
                 };
-                self.tower_step(&part, batch.len().div_ceil(SHARD), frozen, &batch, run)?;
+                self.tower_step(&part, batch.len().div_ceil(size), frozen, &batch, run)?;
             }
         }
         session.control.progress.finish();
@@ -292,7 +291,7 @@ impl<'a> Fitting<'a> {
     fn image_step(&mut self, batch: &ImageBatch, run: &SavedRun) -> Result<()> {
         let backbone = self.session.backbone;
         let entry = self.adapter.entry(Tower::Image);
-        let shards = Shards::new(batch, SHARD, backbone.device());
+        let shards = Shards::new(batch, shard_size(batch.indices.len()), backbone.device());
         let part = |shard: usize| backbone.start_image(shards.pixels(shard), entry);
         self.tower_step(&part, shards.count(), None, &batch.indices, run)
     }
@@ -335,7 +334,7 @@ impl<'a> Fitting<'a> {
                 };
                 which.of(self.loss(images, &texts, &pass))
             };
-            sharded_gradients(&self.adapter, shards, threads(), forward, loss)
+            sharded_gradients(&self.adapter, shards, forward, loss)
         };
         let (gradients, value) = self.guided(gradients);
         self.apply(gradients, value, run)

@@ -2,14 +2,14 @@
 
 use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::activation::{gelu, sigmoid};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use super::parameter;
 use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Pass, Projection, Sites};
 use super::spec::{Activation, TransformerSpec};
+use super::stream::{Stream, behind};
+use crate::kernel;
 
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Module, Debug)]
@@ -36,8 +36,7 @@ pub struct Block {
 #[derive(Clone, Copy)]
 pub(super) struct BlockContext<'a> {
     pub(super) at: BlockSite,
-    pub(super) heads: usize,
-    pub(super) activation: Activation,
+    pub(super) spec: &'a TransformerSpec,
     pub(super) causal: bool,
     pub(super) sites: &'a dyn Sites,
     pub(super) pass: &'a Pass<'a>,
@@ -90,39 +89,64 @@ impl Block {
     /// residual stream of all other tokens are not computed. This changes no value for adapters that treat tokens one by
     /// one; others say so with [`Sites::needs_all_tokens`].
     pub(super) fn forward(&self, stream: Tensor<3>, first_only: bool, context: BlockContext<'_>) -> Tensor<3> {
-        let BlockContext { at, sites, pass, .. } = context;
-        let normed = norm(&self.norm1, NormSite::Attention(at), stream.clone(), sites, pass);
+        let BlockContext { at, spec, sites, pass, .. } = context;
+        let normed = norm(&self.norm1, NormSite::Attention(at), spec, stream.clone(), sites, pass);
         let (stream, query) = if first_only {
             (stream.narrow(1, 0, 1), normed.clone().narrow(1, 0, 1))
         } else {
             (stream, normed.clone())
         };
-        let attended = self.attend(query, normed, context);
+        let attended = self.attend(query, self.keys_and_values(normed, context), context);
         let attended = sites.branch(BranchSite::Attention(at), &stream, attended, pass);
-        let stream = stream + attended;
+        self.think(stream + attended, context)
+    }
 
-        let normed = norm(&self.norm2, NormSite::Mlp(at), stream.clone(), sites, pass);
+    /// As [`forward`](Self::forward) in a causal tower, for rows behind a beginning that they share. After the `last` block
+    /// nobody reads the beginning, of which then only keys and values are computed.
+    pub(super) fn forward_behind(
+        &self,
+        beginning: Tensor<3>,
+        rest: Tensor<3>,
+        last: bool,
+        context: BlockContext<'_>,
+    ) -> Stream {
+        let BlockContext { at, spec, sites, pass, .. } = context;
+        let site = BranchSite::Attention(at);
+        let normed = norm(&self.norm1, NormSite::Attention(at), spec, beginning.clone(), sites, pass);
+        let before = self.keys_and_values(normed.clone(), context);
+        let beginning = (!last).then(|| {
+            let attended = self.attend(normed, before.clone(), context);
+            let attended = sites.branch(site, &beginning, attended, pass);
+            self.think(beginning + attended, context)
+        });
+        let normed = norm(&self.norm1, NormSite::Attention(at), spec, rest.clone(), sites, pass);
+        let [key, value] = self.keys_and_values(normed.clone(), context);
+        let [key_before, value_before] = before;
+        let seen = [behind(key_before, key), behind(value_before, value)];
+        let attended = self.attend(normed, seen, context);
+        let attended = sites.branch(site, &rest, attended, pass);
+        Stream { beginning, rest: self.think(rest + attended, context) }
+    }
+
+    /// The second half of the block.
+    fn think(&self, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let BlockContext { at, spec, sites, pass, .. } = context;
+        let normed = norm(&self.norm2, NormSite::Mlp(at), spec, stream.clone(), sites, pass);
         let hidden = self.project(Projection::Up, normed, context);
-        let hidden = activate(hidden, context.activation);
+        let hidden = activate(hidden, spec.activation);
         let output = self.project(Projection::Down, hidden, context);
         let output = sites.branch(BranchSite::Mlp(at), &stream, output, pass);
         stream + output
     }
 
-    fn attend(&self, query: Tensor<3>, normed: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
-        let [batch, tokens, width] = query.dims();
-        let heads = context.heads;
-        let split = |projected: Tensor<3>| {
-            let [_, tokens, _] = projected.dims();
-            projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
-        };
-        let query = split(self.project(Projection::Query, query, context));
-        let key = split(self.project(Projection::Key, normed.clone(), context));
-        let value = split(self.project(Projection::Value, normed, context));
-        // The scale is left at its default 1/sqrt(head_dim): an explicit one leaves the fused path on some backends.
-        let options = AttentionModuleOptions { is_causal: context.causal, ..Default::default() };
-        let attended = attention(query, key, value, None, None, options);
-        let attended = attended.swap_dims(1, 2).reshape([batch, tokens, width]);
+    fn keys_and_values(&self, normed: Tensor<3>, context: BlockContext<'_>) -> [Tensor<3>; 2] {
+        let key = self.project(Projection::Key, normed.clone(), context);
+        [key, self.project(Projection::Value, normed, context)]
+    }
+
+    fn attend(&self, query: Tensor<3>, [key, value]: [Tensor<3>; 2], context: BlockContext<'_>) -> Tensor<3> {
+        let query = self.project(Projection::Query, query, context);
+        let attended = kernel::attention(query, key, value, context.spec.heads, context.causal);
         self.project(Projection::Output, attended, context)
     }
 
@@ -144,13 +168,20 @@ pub(super) fn linear(
 }
 
 /// Runs a normalisation through its site.
-pub(super) fn norm(layer: &LayerNorm, at: NormSite, input: Tensor<3>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<3> {
-    sites.norm(Base::new(at, layer, &|input| layer.forward(input)), input, pass)
+pub(super) fn norm(
+    layer: &LayerNorm,
+    at: NormSite,
+    spec: &TransformerSpec,
+    input: Tensor<3>,
+    sites: &dyn Sites,
+    pass: &Pass<'_>,
+) -> Tensor<3> {
+    sites.norm(Base::new(at, layer, &|input| kernel::layer_norm(layer, spec.epsilon(), input)), input, pass)
 }
 
 fn activate(hidden: Tensor<3>, activation: Activation) -> Tensor<3> {
     match activation {
-        Activation::QuickGelu => hidden.clone() * sigmoid(hidden * 1.702),
+        Activation::QuickGelu => kernel::quick_gelu(hidden),
         Activation::Gelu => gelu(hidden),
     }
 }

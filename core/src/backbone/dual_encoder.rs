@@ -5,6 +5,7 @@ use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
 
 use super::image_tower::ImageTower;
+use super::partial::Texts;
 use super::site::{BlockSite, Entry, Frozen, NormSite, Pass, Tower};
 use super::spec::BackboneSpec;
 use super::text_tower::TextTower;
@@ -40,7 +41,8 @@ impl DualEncoder {
 
     /// Features of token rows, without any adapter: `[rows, dim]`, not normalised.
     pub fn text_features(&self, spec: &BackboneSpec, rows: &[Vec<u32>], device: &Device) -> Tensor<2> {
-        let partial = self.text.start(&spec.text, rows, Entry::Feature, device);
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(1);
+        let partial = self.text.start(&spec.text, rows, longest, Texts::new(rows), Entry::Feature, device);
         partial.into_feature().expect("the tower ran to its end")
     }
 

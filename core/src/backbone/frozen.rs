@@ -1,21 +1,27 @@
 //! The backbone as everyone else sees it: a value that never changes.
 
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 
 use super::dual_encoder::DualEncoder;
 use super::embeddings::{self, Embeddings, TextFeatures};
-use super::partial::Partial;
+use super::partial::{Partial, Texts};
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Projection, Scores, Sites, Tower};
 use super::spec::BackboneSpec;
 use super::state_dict::{self, StateDict, values};
+use crate::device::on_processor;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
+use crate::parallel;
 use crate::text::{Template, Tokenizer};
 
+/// Rows that a core should have at least.
+const PART: usize = 4;
 const NO_TOWERS: &str = "a backbone with towers";
 
 /// A frozen dual encoder with everything that belongs to it: weights, tokenizer, preprocessing, identity.
@@ -277,14 +283,33 @@ impl Backbone {
     /// # Panics
     /// Without towers, which have no [`pixels`](Self::pixels) either.
     pub fn start_image(&self, pixels: Tensor<4>, entry: Entry) -> Partial {
-        self.towers().expect(NO_TOWERS).image.start(&self.spec.image, pixels, entry)
+        let (tower, spec) = (&self.towers().expect(NO_TOWERS).image, &self.spec.image);
+        let [images, _, _, _] = pixels.dims();
+        let start = |rows: Range<usize>| tower.start(spec, pixels.clone().narrow(0, rows.start, rows.len()), entry);
+        Partial::join(self.in_parts(images, start), None)
     }
 
     /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`; without towers it is the place of a text.
     pub fn start_text(&self, rows: &[Vec<u32>], entry: Entry) -> Partial {
         match &self.source {
-            Source::Towers(model) => model.text.start(&self.spec.text, rows, entry, &self.device),
+            Source::Towers(model) => {
+                let longest = rows.iter().map(Vec::len).max().unwrap_or(1).max(1);
+                let texts = Texts::new(rows);
+                let start = |part: Range<usize>| {
+                    let texts = Texts { ends: texts.ends[part.clone()].to_vec(), beginning: texts.beginning };
+                    model.text.start(&self.spec.text, &rows[part], longest, texts, entry, &self.device)
+                };
+                Partial::join(self.in_parts(rows.len(), start), Some(Arc::new(texts)))
+            }
             Source::Embeddings(embeddings) => embeddings.start(rows),
+        }
+    }
+
+    /// Parts of a batch that nothing but the frozen tower meets, each on a core of its own.
+    fn in_parts(&self, rows: usize, start: impl Fn(Range<usize>) -> Partial + Sync) -> Vec<Partial> {
+        match on_processor(&self.device) {
+            true => parallel::ranges(rows, PART, start),
+            false => vec![start(0..rows)],
         }
     }
 

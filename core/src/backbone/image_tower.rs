@@ -9,6 +9,7 @@ use super::parameter;
 use super::partial::Partial;
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Sites, Tower};
 use super::spec::ImageSpec;
+use super::stream::Stream;
 
 /// Pixels `[batch, 3, size, size]` to features `[batch, dim]`.
 #[derive(Module, Debug)]
@@ -62,7 +63,13 @@ impl ImageTower {
     /// The frozen prefix: everything before `entry`.
     pub(super) fn start(&self, spec: &ImageSpec, pixels: Tensor<4>, entry: Entry) -> Partial {
         let stream = self.embed(spec, pixels);
-        self.advance(spec, Partial::tokens(Entry::Tokens, stream, None), entry, &Frozen, &Pass::evaluate())
+        self.advance(
+            spec,
+            Partial::tokens(Entry::Tokens, Stream::whole(stream), None),
+            entry,
+            &Frozen,
+            &Pass::evaluate(),
+        )
     }
 
     /// Goes on from a frozen prefix to the stage `until`, through the adapter's sites.
@@ -79,33 +86,26 @@ impl ImageTower {
         while partial.entry < until.min(Entry::Feature) {
             partial = match partial.entry {
                 Entry::Tokens => {
-                    let stream = sites.tokens(BlockSite { tower, block: 0 }, partial.into_tokens(), pass);
-                    let stream = norm(&self.pre_norm, NormSite::Input(tower), stream, sites, pass);
-                    Partial::tokens(Entry::Block(0), stream, None)
+                    let stream = sites.tokens(BlockSite { tower, block: 0 }, partial.into_stream().rest, pass);
+                    let stream = norm(&self.pre_norm, NormSite::Input(tower), &spec.transformer, stream, sites, pass);
+                    Partial::tokens(Entry::Block(0), Stream::whole(stream), None)
                 }
                 Entry::Block(block) if block < self.blocks.len() => {
                     let at = BlockSite { tower, block };
-                    let mut stream = partial.into_tokens();
+                    let mut stream = partial.into_stream().rest;
                     if block > 0 {
                         stream = sites.tokens(at, stream, pass);
                     }
-                    let context = BlockContext {
-                        at,
-                        heads: spec.transformer.heads,
-                        activation: spec.transformer.activation,
-                        causal: false,
-                        sites,
-                        pass,
-                    };
+                    let context = BlockContext { at, spec: &spec.transformer, causal: false, sites, pass };
                     let last = block + 1 == self.blocks.len();
                     let stream = self.blocks[block].forward(stream, last && !sites.needs_all_tokens(tower), context);
                     let next = if last { Entry::Head } else { Entry::Block(block + 1) };
-                    Partial::tokens(next, stream, None)
+                    Partial::tokens(next, Stream::whole(stream), None)
                 }
-                Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_tokens(), None),
+                Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_stream(), None),
                 Entry::Head => {
-                    let class = partial.into_tokens().narrow(1, 0, 1);
-                    let class = norm(&self.post_norm, NormSite::Output(tower), class, sites, pass);
+                    let class = partial.into_stream().rest.narrow(1, 0, 1);
+                    let class = norm(&self.post_norm, NormSite::Output(tower), &spec.transformer, class, sites, pass);
                     let feature = linear(&self.projection, LinearSite::Head(tower), class, sites, pass);
                     Partial::feature(feature.squeeze_dim::<2>(1))
                 }

@@ -13,6 +13,7 @@ mod site;
 mod spec;
 mod stack;
 mod state_dict;
+mod stream;
 mod text_tower;
 
 pub use block::Block;

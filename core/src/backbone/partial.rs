@@ -1,8 +1,11 @@
 //! A tower stopped on its way.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 
 use super::site::Entry;
+use super::stream::Stream;
 
 /// The value of a tower at some entry: what the frozen work before an adapter amounts to.
 #[derive(Debug, Clone)]
@@ -10,24 +13,42 @@ pub struct Partial {
     /// How far the tower has come.
     pub entry: Entry,
     pub(super) state: State,
-    /// For the text tower: the position of the end-of-text token in each row.
-    pub(super) ends: Option<Vec<usize>>,
+    /// For the text tower.
+    pub(super) texts: Option<Arc<Texts>>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum State {
-    Tokens(Tensor<3>),
+    Tokens(Stream),
     Feature(Tensor<2>),
 }
 
+/// What the text tower knows about its rows.
+#[derive(Debug)]
+pub(super) struct Texts {
+    /// The position of the end-of-text token in each row.
+    pub(super) ends: Vec<usize>,
+    /// How many tokens all rows have in common at the front, short of any end.
+    pub(super) beginning: usize,
+}
+
+impl Texts {
+    pub(super) fn new(rows: &[Vec<u32>]) -> Self {
+        let ends: Vec<usize> = rows.iter().map(|row| row.len().max(1) - 1).collect();
+        let most = ends.iter().copied().min().unwrap_or(0);
+        let alike = |at: &usize| rows.iter().all(|row| row[*at] == rows[0][*at]);
+        Self { beginning: (0..most).take_while(alike).count(), ends }
+    }
+}
+
 impl Partial {
-    pub(super) fn tokens(entry: Entry, stream: Tensor<3>, ends: Option<Vec<usize>>) -> Self {
-        Self { entry, state: State::Tokens(stream), ends }
+    pub(super) fn tokens(entry: Entry, stream: Stream, texts: Option<Arc<Texts>>) -> Self {
+        Self { entry, state: State::Tokens(stream), texts }
     }
 
     /// A pooled feature, `[rows, dim]`.
     pub fn feature(feature: Tensor<2>) -> Self {
-        Self { entry: Entry::Feature, state: State::Feature(feature), ends: None }
+        Self { entry: Entry::Feature, state: State::Feature(feature), texts: None }
     }
 
     /// The residual stream of some images, `[images, tokens, width]`, as [`stream`](Self::stream) gave it at `entry`.
@@ -36,10 +57,22 @@ impl Partial {
     /// When `entry` is past the last block: that is a feature.
     pub fn image_stream(entry: Entry, stream: Tensor<3>) -> Self {
         assert!(entry < Entry::Feature, "a stream of tokens ends before the feature");
-        Self::tokens(entry, stream, None)
+        Self::tokens(entry, Stream::whole(stream), None)
     }
 
-    pub(super) fn into_tokens(self) -> Tensor<3> {
+    /// Several parts of one batch, in order, which begin alike if they are texts.
+    pub(super) fn join(mut parts: Vec<Self>, texts: Option<Arc<Texts>>) -> Self {
+        if parts.len() == 1 {
+            return Self { texts, ..parts.remove(0) };
+        }
+        let entry = parts[0].entry;
+        if entry < Entry::Feature {
+            return Self::tokens(entry, Stream::join(parts.into_iter().map(Self::into_stream).collect()), texts);
+        }
+        Self::feature(Tensor::cat(parts.into_iter().filter_map(Self::into_feature).collect(), 0))
+    }
+
+    pub(super) fn into_stream(self) -> Stream {
         match self.state {
             State::Tokens(stream) => stream,
             State::Feature(_) => unreachable!("a feature is the last stage of a tower"),
@@ -55,10 +88,18 @@ impl Partial {
     }
 
     /// The residual stream `[rows, tokens, width]`, if the tower has not come to its end.
-    pub fn stream(&self) -> Option<&Tensor<3>> {
+    pub fn stream(&self) -> Option<Tensor<3>> {
         match &self.state {
-            State::Tokens(stream) => Some(stream),
+            State::Tokens(stream) => Some(stream.clone().into_whole()),
             State::Feature(_) => None,
+        }
+    }
+
+    /// Values that it holds.
+    pub fn values(&self) -> usize {
+        match &self.state {
+            State::Tokens(stream) => stream.values(),
+            State::Feature(feature) => feature.dims().iter().product(),
         }
     }
 }

@@ -346,6 +346,14 @@ pub trait Sites: Send + Sync {
         false
     }
 
+    /// Whether texts that begin with the same tokens keep the same values there in every block of the text tower: whatever this
+    /// adapter does to a token depends on the tokens before it and on its place, not on its row (with a condition: on its
+    /// image) or on the number of tokens at hand. What such texts share is then computed once.
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        let _ = mode;
+        false
+    }
+
     /// Which kinds of sites this adapter may change. Naming too many costs time in mixed batches; one too few would be
     /// passed over.
     fn touched(&self) -> Touched {
@@ -423,6 +431,10 @@ pub struct Frozen;
 
 impl Sites for Frozen {
     fn folds(&self) -> bool {
+        true
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
         true
     }
 

@@ -4,8 +4,8 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 
 use super::site::{
-    Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass, Scores, Sites,
-    Touched, Tower,
+    Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass, Scores,
+    Sites, Touched, Tower,
 };
 
 /// Several adapters at once. Each sees the frozen backbone as those before it have changed it: at linear and norm sites
@@ -40,6 +40,10 @@ impl Sites for Stack<'_> {
 
     fn entry(&self, tower: Tower) -> Entry {
         self.0.iter().map(|member| member.entry(tower)).min().unwrap_or(Entry::Never)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        self.0.iter().all(|member| member.shares_beginnings(mode))
     }
 
     fn touched(&self) -> Touched {

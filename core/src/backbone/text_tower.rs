@@ -1,14 +1,17 @@
 //! The causal text transformer of CLIP (Radford et al., 2021, arXiv 2103.00020).
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::block::{Block, BlockContext, linear, norm};
 use super::parameter;
-use super::partial::Partial;
+use super::partial::{Partial, Texts};
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Sites, Tower};
 use super::spec::TextSpec;
+use super::stream::Stream;
 
 /// Token ids `[batch, tokens]` to features `[batch, dim]`.
 #[derive(Module, Debug)]
@@ -38,11 +41,17 @@ impl TextTower {
         }
     }
 
-    /// The frozen prefix. Rows shorter than the longest are padded, which a causal tower cannot see before the end of
-    /// the text: cutting at the longest row instead of the full context is exact.
-    pub(super) fn start(&self, spec: &TextSpec, rows: &[Vec<u32>], entry: Entry, device: &Device) -> Partial {
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(1).max(1);
-        let ends: Vec<usize> = rows.iter().map(|row| row.len().max(1) - 1).collect();
+    /// The frozen prefix of rows padded to `longest`. A causal tower cannot see what stands behind the end of a text: cutting
+    /// at the longest row instead of the full context is exact.
+    pub(super) fn start(
+        &self,
+        spec: &TextSpec,
+        rows: &[Vec<u32>],
+        longest: usize,
+        texts: Texts,
+        entry: Entry,
+        device: &Device,
+    ) -> Partial {
         let mut ids = Vec::with_capacity(rows.len() * longest);
         for row in rows {
             ids.extend(row.iter().map(|id| *id as i32));
@@ -51,7 +60,7 @@ impl TextTower {
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [rows.len() * longest]), device);
         let width = spec.transformer.width;
         let stream = self.token_embedding.val().select(0, ids).reshape([rows.len(), longest, width]);
-        let partial = Partial::tokens(Entry::Tokens, stream, Some(ends));
+        let partial = Partial::tokens(Entry::Tokens, Stream::whole(stream), Some(Arc::new(texts)));
         self.advance(spec, partial, entry, &Frozen, &Pass::evaluate())
     }
 
@@ -65,39 +74,50 @@ impl TextTower {
         pass: &Pass<'_>,
     ) -> Partial {
         let tower = Tower::Text;
+        let texts = partial.texts.clone();
+        let (ends, beginning) = texts.as_ref().map_or((&[][..], 0), |texts| (&texts.ends[..], texts.beginning));
+        let pass = &Pass { ends: Some(ends), ..*pass };
+        let shares = beginning > 1 && sites.shares_beginnings(pass.mode);
+        // With a condition each image has rows of its own.
+        let groups = pass.condition.filter(|_| sites.conditions_text()).map_or(1, |images| images.dims()[0]);
+        let arrange = |stream: Tensor<3>| match shares && stream.dims()[0] > groups {
+            true => Stream::split(stream, beginning, groups),
+            false => Stream::whole(stream),
+        };
         let mut partial = partial;
         while partial.entry < until.min(Entry::Feature) {
-            let ends = partial.ends.clone();
-            let pass = &Pass { ends: ends.as_deref(), ..*pass };
             partial = match partial.entry {
                 Entry::Tokens => {
-                    let stream = sites.tokens(BlockSite { tower, block: 0 }, partial.into_tokens(), pass);
+                    let stream = partial.into_stream().into_whole();
+                    let stream = sites.tokens(BlockSite { tower, block: 0 }, stream, pass);
                     let [_, tokens, _] = stream.dims();
                     let positions = self.position_embedding.val().narrow(0, 0, tokens);
-                    Partial::tokens(Entry::Block(0), stream + positions.unsqueeze::<3>(), ends.clone())
+                    Partial::tokens(Entry::Block(0), arrange(stream + positions.unsqueeze::<3>()), texts.clone())
                 }
                 Entry::Block(block) if block < self.blocks.len() => {
                     let at = BlockSite { tower, block };
-                    let mut stream = partial.into_tokens();
-                    if block > 0 {
-                        stream = sites.tokens(at, stream, pass);
+                    let mut stream = partial.into_stream();
+                    if stream.beginning.is_some() && !shares {
+                        stream = Stream::whole(stream.into_whole());
                     }
-                    let context = BlockContext {
-                        at,
-                        heads: spec.transformer.heads,
-                        activation: spec.transformer.activation,
-                        causal: true,
-                        sites,
-                        pass,
+                    if block > 0 && sites.touched().tokens {
+                        stream = arrange(sites.tokens(at, stream.into_whole(), pass));
+                    }
+                    let last = block + 1 == self.blocks.len();
+                    let context = BlockContext { at, spec: &spec.transformer, causal: true, sites, pass };
+                    let stream = match stream.beginning {
+                        None => Stream::whole(self.blocks[block].forward(stream.rest, false, context)),
+                        Some(beginning) => self.blocks[block].forward_behind(beginning, stream.rest, last, context),
                     };
-                    let stream = self.blocks[block].forward(stream, false, context);
-                    let next = if block + 1 == self.blocks.len() { Entry::Head } else { Entry::Block(block + 1) };
-                    Partial::tokens(next, stream, ends.clone())
+                    let next = if last { Entry::Head } else { Entry::Block(block + 1) };
+                    Partial::tokens(next, stream, texts.clone())
                 }
-                Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_tokens(), ends.clone()),
+                Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_stream(), texts.clone()),
                 Entry::Head => {
-                    let end = pool(partial.into_tokens(), ends.as_deref().unwrap_or_default());
-                    let end = norm(&self.final_norm, NormSite::Output(tower), end, sites, pass);
+                    let stream = partial.into_stream();
+                    let shared = stream.shared();
+                    let end = pool(stream.rest, ends, shared);
+                    let end = norm(&self.final_norm, NormSite::Output(tower), &spec.transformer, end, sites, pass);
                     let feature = linear(&self.projection, LinearSite::Head(tower), end, sites, pass);
                     Partial::feature(feature.squeeze_dim::<2>(1))
                 }
@@ -108,11 +128,11 @@ impl TextTower {
     }
 }
 
-/// The end-of-text token of each row: `[batch, tokens, width]` to `[batch, 1, width]`. When an adapter repeats the rows
+/// The end-of-text token of each row: `[batch, tokens, width]` behind `shared` tokens to `[batch, 1, width]`. When an adapter repeats the rows
 /// (one set of classes per image), the ends repeat with them.
-fn pool(stream: Tensor<3>, ends: &[usize]) -> Tensor<3> {
+fn pool(stream: Tensor<3>, ends: &[usize], shared: usize) -> Tensor<3> {
     let [batch, tokens, width] = stream.dims();
-    let indices: Vec<i32> = (0..batch).map(|row| (row * tokens + ends[row % ends.len().max(1)]) as i32).collect();
+    let indices: Vec<i32> = (0..batch).map(|row| (row * tokens + ends[row % ends.len()] - shared) as i32).collect();
     let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [batch]), &stream.device());
     stream.reshape([batch * tokens, width]).select(0, indices).reshape([batch, 1, width])
 }

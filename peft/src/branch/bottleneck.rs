@@ -15,7 +15,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, BranchSite, Entry, Pass, Sites, Touched, Tower};
+use inarch_core::backbone::{Backbone, BranchSite, Entry, Mode, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::sites::{BranchSites, BranchTargets};
@@ -194,6 +194,10 @@ impl Sites for Behind {
         self.sites.entry(tower)
     }
 
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
+    }
+
     fn touched(&self) -> Touched {
         Touched::BRANCH
     }
@@ -211,6 +215,10 @@ impl Learner for Beside {}
 impl Sites for Beside {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn touched(&self) -> Touched {

@@ -11,7 +11,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, BranchSite, Entry, Pass, Sites, Touched, Tower};
+use inarch_core::backbone::{Backbone, BranchSite, Entry, Mode, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::sites::{BranchSites, BranchTargets};
@@ -145,6 +145,10 @@ impl Learner for Compacter {}
 impl Sites for Compacter {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn touched(&self) -> Touched {

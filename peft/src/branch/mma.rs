@@ -9,7 +9,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, BlockSite, BranchSite, Entry, Pass, Sites, Touched, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, BranchSite, Entry, Mode, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::sites::{BranchSites, BranchTargets};
@@ -134,6 +134,10 @@ impl Learner for Mma {}
 impl Sites for Mma {
     fn entry(&self, tower: Tower) -> Entry {
         self.tower(tower).0.entry(tower)
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn touched(&self) -> Touched {

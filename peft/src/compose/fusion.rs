@@ -18,8 +18,8 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use inarch_core::backbone::{
-    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass, Scores,
-    Sites, Touched, Tower,
+    Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
+    Scores, Sites, Touched, Tower,
 };
 use serde::{Deserialize, Serialize};
 
@@ -236,6 +236,10 @@ impl Learner for Fusion {
 impl Sites for Fusion {
     fn entry(&self, tower: Tower) -> Entry {
         self.parts().map(|member| member.entry(tower)).min().unwrap_or(Entry::Never)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        self.parts().all(|member| member.shares_beginnings(mode))
     }
 
     fn touched(&self) -> Touched {

@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Pass,
+    self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
     Scores, Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
@@ -219,6 +219,10 @@ impl Learner for Stack {
 impl Sites for Stack {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites().entry(tower)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        self.sites().shares_beginnings(mode)
     }
 
     fn conditions_text(&self) -> bool {

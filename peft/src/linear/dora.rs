@@ -9,7 +9,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::factors::{Factors, check_dropout, check_finite, check_rank, check_targets, dropped};
@@ -100,6 +100,11 @@ impl Learner for Dora {}
 impl Sites for Dora {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        // Every token of every row has its own dropout.
+        mode == Mode::Evaluate || self.dropout == 0.0
     }
 
     fn touched(&self) -> Touched {

@@ -7,7 +7,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::factors::check_targets;
@@ -84,6 +84,10 @@ impl Learner for Ia3 {}
 impl Sites for Ia3 {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn touched(&self) -> Touched {

@@ -8,7 +8,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::factors::{check_finite, check_rank, check_targets, dense};
@@ -94,6 +94,10 @@ impl Learner for LoHa {}
 impl Sites for LoHa {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn touched(&self) -> Touched {

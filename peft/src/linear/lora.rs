@@ -16,7 +16,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData};
 use inarch_core::backbone::{
-    Backbone, Entry, LinearBase, LinearChange, LinearSite, LowRank, Pass, Sites, Touched, Tower,
+    Backbone, Entry, LinearBase, LinearChange, LinearSite, LowRank, Mode, Pass, Sites, Touched, Tower,
 };
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
@@ -297,6 +297,11 @@ impl Learner for Lora {
 impl Sites for Lora {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        // Every token of every row has its own dropout.
+        mode == Mode::Evaluate || self.dropout == 0.0
     }
 
     fn touched(&self) -> Touched {

@@ -13,7 +13,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Pass, Sites, Touched, Tower, values};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, Pass, Sites, Touched, Tower, values};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
@@ -162,6 +162,10 @@ impl Learner for Oft {}
 impl Sites for Oft {
     fn entry(&self, tower: Tower) -> Entry {
         self.sites.entry(tower)
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn touched(&self) -> Touched {

@@ -6,7 +6,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, NormBase, NormSite, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, NormBase, NormSite, Pass, Sites, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::sites::{NormSites, selected_norms};
@@ -93,6 +93,10 @@ impl Learner for BitFit {}
 impl Sites for BitFit {
     fn entry(&self, tower: Tower) -> Entry {
         self.linear.entry(tower).min(self.norms.entry(tower))
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {

@@ -8,7 +8,7 @@
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
-use inarch_core::backbone::{Backbone, Entry, NormBase, NormSite, Pass, Sites, Touched, Tower};
+use inarch_core::backbone::{Backbone, Entry, Mode, NormBase, NormSite, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::sites::{NormSites, selected_norms};
@@ -102,6 +102,10 @@ impl Learner for LnTuning {}
 impl Sites for LnTuning {
     fn entry(&self, tower: Tower) -> Entry {
         self.norms.entry(tower)
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn touched(&self) -> Touched {

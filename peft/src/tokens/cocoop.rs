@@ -10,7 +10,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,10 @@ impl Sites for CoCoop {
             Tower::Image => Entry::Never,
             Tower::Text => Entry::Tokens,
         }
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn conditions_text(&self) -> bool {

@@ -10,7 +10,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData};
-use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,10 @@ impl Sites for Coop {
             Tower::Image => Entry::Never,
             Tower::Text => Entry::Tokens,
         }
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        !self.class_specific && self.before.is_none()
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

@@ -7,7 +7,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,10 @@ impl Learner for KgCoop {
 impl Sites for KgCoop {
     fn entry(&self, tower: Tower) -> Entry {
         self.prompt.entry(tower)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        self.prompt.shares_beginnings(mode)
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

@@ -8,7 +8,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,10 @@ impl Learner for Maple {}
 impl Sites for Maple {
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Tokens
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {

@@ -8,7 +8,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_softmax, softmax};
-use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,10 @@ impl Learner for ProGrad {
 impl Sites for ProGrad {
     fn entry(&self, tower: Tower) -> Entry {
         self.prompt.entry(tower)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        self.prompt.shares_beginnings(mode)
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

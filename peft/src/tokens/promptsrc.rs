@@ -8,7 +8,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
-use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower, normalise};
 use inarch_core::text::{Template, TemplateSet};
 use serde::{Deserialize, Serialize};
 
@@ -159,6 +159,10 @@ impl Learner for PromptSrc {
 impl Sites for PromptSrc {
     fn entry(&self, tower: Tower) -> Entry {
         self.prompts.entry(tower)
+    }
+
+    fn shares_beginnings(&self, mode: Mode) -> bool {
+        self.prompts.shares_beginnings(mode)
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {

@@ -20,8 +20,8 @@ use super::recipe::PretrainRecipe;
 use crate::contrastive::Pairs;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::parallel::{Shards, sharded_gradients, threads};
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
+use crate::shards::{Shards, sharded_gradients};
 
 /// Images in a shard: small enough for the activations to stay in cache.
 const SHARD: usize = 32;
@@ -260,7 +260,7 @@ impl Trainer<'_> {
             let scale = model.logit_scale.val().clamp_max(SCALE_LIMIT.ln()).exp();
             (pairs.loss(normalise(image), text, scale, smoothing), ())
         };
-        let (mut gradients, loss, ()) = sharded_gradients(model, shards.count(), threads(), forward, loss);
+        let (mut gradients, loss, ()) = sharded_gradients(model, shards.count(), forward, loss);
         if !loss.is_finite() {
             return Err(Error::Diverged { step, loss });
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 use inarch_core::backbone::{Backbone, Entry, Pass, Tower, normalise};
 use inarch_core::image::{RgbImage, TestViews, decode_image};
+use inarch_core::parallel;
 use inarch_core::{Seed, file};
 
 use super::confidence::{greatest, softmax};
@@ -20,7 +21,6 @@ use super::rows::Rows;
 use super::snapshot::{Snapshot, SnapshotHead};
 use super::world::{Model, World};
 use crate::error::{Error, Result};
-use crate::parallel;
 
 /// Bytes of pixels that are held at once.
 const PIXEL_BYTES: usize = 128 << 20;
@@ -226,7 +226,7 @@ impl<'a> TestTime<'a> {
         let one = |chunk: &&[f32]| -> Result<(Tensor<2>, Option<Tensor<3>>)> {
             let pixels = backbone.pixels(chunk.to_vec(), [chunk.len() / size, 3, side, side])?;
             let partial = backbone.start_image(pixels, entry);
-            let stream = partial.stream().filter(|_| keep).cloned();
+            let stream = partial.stream().filter(|_| keep);
             Ok((backbone.finish(Tower::Image, partial, sites, &Pass::evaluate()), stream))
         };
         let found: Result<Vec<_>> = parallel::map(&chunks, one).into_iter().collect();

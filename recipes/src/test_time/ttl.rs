@@ -9,6 +9,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Entry, Partial, Pass, Stack, Tower, normalise, values};
+use inarch_core::parallel;
 use inarch_peft::{Adapter, LoraConfig, MethodConfig, Start};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,6 @@ use super::tuner::needed;
 use super::world::World;
 use crate::error::{Error, Result};
 use crate::optimizer::OptimizerConfig;
-use crate::parallel;
 
 /// The entropy at which a view counts with weight 1.
 const PIVOT: f64 = 0.4;

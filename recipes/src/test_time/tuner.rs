@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use inarch_core::backbone::{normalise, values};
+use inarch_core::parallel;
 
 use super::adamw::{AdamW, Moments};
 use super::episode::{Answer, Episode};
@@ -10,7 +11,6 @@ use super::prompt::{Prompt, shares_passes};
 use super::shared_prefix::{PART, SharedPrefix};
 use super::world::{Model, World};
 use crate::error::{Error, Result};
-use crate::parallel;
 
 /// Rows of the text tower in one pass: enough for the matrix products, few enough for the processor's caches. Fixed, so
 /// that the result does not depend on the number of cores.

@@ -56,7 +56,7 @@ impl Head {
         let sites: &dyn Sites = adapter.as_ref().map_or(&Frozen, |loaded| loaded.sites());
         let start = classifier.start(sites);
         let text = (!sites.conditions_text()).then(|| classifier.text(start.clone(), sites, &Pass::evaluate()));
-        let stream = start.stream().map_or(0, |stream| stream.dims().iter().product());
+        let stream = start.values();
         let values = stream + text.as_ref().map_or(0, |text| text.dims().iter().product());
         let names: usize = classifier.classes().iter().map(String::len).sum();
         let bytes = (values * size_of::<f32>() + names) as u64;

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use inarch_core::backbone::Backbone;
+use inarch_core::parallel;
 
 pub(crate) use job::{Answer, Fault, Job, Want};
 use queue::Queue;
@@ -43,7 +44,8 @@ impl Engine {
         let queue = Arc::new(Queue::new(settings.queue));
         let start = |_| {
             let (queue, backbone, metrics) = (queue.clone(), backbone.clone(), metrics.clone());
-            std::thread::spawn(move || work(&queue, &backbone, settings, &metrics))
+            let own = parallel::threads() / settings.workers.max(1);
+            std::thread::spawn(move || parallel::within(own, || work(&queue, &backbone, settings, &metrics)))
         };
         let workers = (0..settings.workers.max(1)).map(start).collect();
         Self { queue, workers }

@@ -78,7 +78,7 @@ impl Case {
         let spec = self.backbone.spec();
         for block in 0..spec.image.transformer.depth {
             let partial = self.backbone.start_image(self.pixels(), Entry::Block(block));
-            self.check(&format!("vision.hidden.{block}"), partial.stream().expect("tokens").clone());
+            self.check(&format!("vision.hidden.{block}"), partial.stream().expect("tokens"));
         }
         for block in 0..spec.text.transformer.depth {
             let rows = self.rows();

@@ -148,7 +148,7 @@ fn tuned_normalisations_equal_pytorch() {
     let shape = <[usize; 4]>::try_from(pixels.shape).expect("four axes");
     let pixels = tiny().pixels(pixels.data, shape).expect("the backbone's size");
     let partial = tiny().start_image(pixels.clone(), Entry::Tokens);
-    let tokens = partial.stream().expect("tokens").clone();
+    let tokens = partial.stream().expect("tokens");
     let features = tiny().encode_image(pixels, &Frozen, &inarch_core::backbone::Pass::evaluate());
     let features = Rows::from_tensor(inarch_core::backbone::normalise(features));
     let mut episodes = episodes(&model, &features, 1, text);

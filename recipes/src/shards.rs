@@ -11,6 +11,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::image::ImageBatch;
+use inarch_core::parallel::{threads, within};
 
 /// Detaches every parameter into a leaf of its own with the same identity, so that graphs of different threads share
 /// nothing.
@@ -30,7 +31,6 @@ impl ModuleMapper for Leaves {
 pub(crate) fn sharded_gradients<M, T>(
     module: &M,
     shards: usize,
-    threads: usize,
     forward: impl Fn(&M, usize) -> Tensor<2> + Sync,
     loss: impl FnOnce(Tensor<2>) -> (Tensor<1>, T),
 ) -> (GradientsParams, f32, T)
@@ -38,16 +38,17 @@ where
     M: Module + Sync,
 {
     let shards = shards.max(1);
-    let threads = threads.clamp(1, shards);
-    let share = shards.div_ceil(threads);
+    let workers = threads().clamp(1, shards);
+    let share = shards.div_ceil(workers);
+    let own = threads() / workers;
     let models: Vec<M> = (0..shards).map(|_| module.clone().map(&mut Leaves)).collect();
     let forward = &forward;
     std::thread::scope(|scope| {
-        let mut workers = Vec::with_capacity(threads);
+        let mut workers = Vec::with_capacity(workers);
         for (worker, models) in models.chunks(share).enumerate() {
             let (features_out, features_in) = mpsc::channel::<Tensor<2>>();
             let (gradients_out, gradients_in) = mpsc::channel::<Tensor<2>>();
-            let handle = scope.spawn(move || {
+            let shards = move || {
                 let graphs: Vec<Tensor<2>> = models
                     .iter()
                     .enumerate()
@@ -66,7 +67,8 @@ where
                     found.push(GradientsParams::from_grads(upstream.backward(), model));
                 }
                 found
-            });
+            };
+            let handle = scope.spawn(move || within(own, shards));
             workers.push((handle, features_in, gradients_out));
         }
 
@@ -96,27 +98,10 @@ where
     })
 }
 
-/// How many threads a step may use.
-pub(crate) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// `work` on every item, on all cores; the results are in the order of the items.
-pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let share = items.len().div_ceil(threads()).max(1);
-    let work = &work;
-    if items.len() <= share {
-        return items.iter().map(work).collect();
-    }
-    std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            items.chunks(share).map(|items| scope.spawn(move || items.iter().map(work).collect::<Vec<R>>())).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<R>>| match worker.join() {
-            Ok(found) => found,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        workers.into_iter().flat_map(join).collect()
-    })
+/// Images in a shard of a batch: few enough for the caches, at least two shards. It depends on the batch alone, so that the
+/// number of cores does not show in any sum.
+pub(crate) fn shard_size(images: usize) -> usize {
+    images.div_ceil(2).clamp(1, 16)
 }
 
 /// An image batch cut into shards.

@@ -1,0 +1,80 @@
+//! The operations of a tower that are worth more than their composition: attention, layer normalisation, quick-GELU.
+//!
+//! On the CPU backend each is one pass over its rows, forward and backward, and keeps for the backward pass only what it
+//! was given; on other backends they are those backends' own operations. Only inputs get gradients from the fused forms:
+//! a normalisation whose own gain is trained is computed from primitive operations.
+
+#[cfg(feature = "flex")]
+mod attention;
+#[cfg(feature = "flex")]
+mod autodiff;
+#[cfg(feature = "flex")]
+mod layer_norm;
+#[cfg(feature = "flex")]
+mod ops;
+#[cfg(feature = "flex")]
+mod quick_gelu;
+#[cfg(feature = "flex")]
+mod rows;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+
+use burn::nn::LayerNorm;
+use burn::tensor::Tensor;
+use burn::tensor::activation::sigmoid;
+use burn::tensor::module;
+use burn::tensor::ops::AttentionModuleOptions;
+
+#[cfg(feature = "flex")]
+use burn::backend::Dispatch;
+#[cfg(feature = "flex")]
+use ops::TowerOps;
+
+/// Attention of several heads: query `[batch, queries, width]`, key and value `[batch, keys, width]`, to
+/// `[batch, queries, width]`. With `causal` a query sees the keys up to its own place, both counted from the end.
+pub(crate) fn attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if on_flex(&query) {
+        let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::tower_attention(query, key, value, heads, causal));
+    }
+    let [batch, queries, width] = query.dims();
+    let split = |projected: Tensor<3>| {
+        let [_, tokens, _] = projected.dims();
+        projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
+    };
+    // The scale is left at its default 1/sqrt(head_dim): an explicit one leaves the fused path on some backends.
+    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
+    let attended = module::attention(split(query), split(key), split(value), None, None, options);
+    attended.swap_dims(1, 2).reshape([batch, queries, width])
+}
+
+/// Layer normalisation over the last dimension. `epsilon` is the layer's own, which it keeps to itself.
+pub(crate) fn layer_norm(layer: &LayerNorm, epsilon: f64, input: Tensor<3>) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if on_flex(&input)
+        && let Some(beta) = &layer.beta
+    {
+        let (gain, shift) = (layer.gamma.val(), beta.val());
+        if !gain.is_tracked() && !shift.is_tracked() {
+            let (gain, shift) = (gain.into_dispatch(), shift.into_dispatch());
+            let normed = Dispatch::tower_layer_norm(input.into_dispatch(), gain, shift, epsilon);
+            return Tensor::from_dispatch(normed);
+        }
+    }
+    layer.forward(input)
+}
+
+/// `x * sigmoid(1.702 x)`.
+pub(crate) fn quick_gelu(input: Tensor<3>) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if on_flex(&input) {
+        return Tensor::from_dispatch(Dispatch::tower_quick_gelu(input.into_dispatch()));
+    }
+    input.clone() * sigmoid(input * 1.702)
+}
+
+#[cfg(feature = "flex")]
+fn on_flex<const D: usize>(tensor: &Tensor<D>) -> bool {
+    crate::device::on_processor(&tensor.device()) && tensor.dtype() == burn::tensor::DType::F32
+}
