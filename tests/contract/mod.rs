@@ -2,6 +2,7 @@
 //! [`inarch_peft::METHODS`]; [`names`] asks for its written list of parameters.
 
 mod artifact;
+mod beginnings;
 mod black_box;
 pub(crate) mod case;
 mod classes;

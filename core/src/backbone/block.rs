@@ -101,31 +101,32 @@ impl Block {
         self.think(stream + attended, context)
     }
 
-    /// As [`forward`](Self::forward) in a causal tower, for rows behind a beginning that they share. After the `last` block
-    /// nobody reads the beginning, of which then only keys and values are computed.
+    /// As [`forward`](Self::forward) in a causal tower, for rows behind a beginning that they share. Where the beginning
+    /// is `unread` afterwards, only its keys and values are computed.
     pub(super) fn forward_behind(
         &self,
         beginning: Tensor<3>,
         rest: Tensor<3>,
-        last: bool,
+        unread: bool,
         context: BlockContext<'_>,
     ) -> Stream {
         let BlockContext { at, spec, sites, pass, .. } = context;
         let site = BranchSite::Attention(at);
         let normed = norm(&self.norm1, NormSite::Attention(at), spec, beginning.clone(), sites, pass);
         let before = self.keys_and_values(normed.clone(), context);
-        let beginning = (!last).then(|| {
+        let beginning = (!unread).then(|| {
             let attended = self.attend(normed, before.clone(), context);
             let attended = sites.branch(site, &beginning, attended, pass);
             self.think(beginning + attended, context)
         });
         let normed = norm(&self.norm1, NormSite::Attention(at), spec, rest.clone(), sites, pass);
         let [key, value] = self.keys_and_values(normed.clone(), context);
+        let shared = before[0].dims()[1];
         let [key_before, value_before] = before;
         let seen = [behind(key_before, key), behind(value_before, value)];
         let attended = self.attend(normed, seen, context);
         let attended = sites.branch(site, &rest, attended, pass);
-        Stream { beginning, rest: self.think(rest + attended, context) }
+        Stream { beginning, shared, rest: self.think(rest + attended, context) }
     }
 
     /// The second half of the block.

@@ -8,13 +8,15 @@ use burn::tensor::Tensor;
 pub(super) struct Stream {
     /// `[groups, tokens, width]`: the beginning that the rows of each group share, where there is one.
     pub(super) beginning: Option<Tensor<3>>,
+    /// How many tokens come before those of `rest`: those of the beginning, also when nobody reads it any more.
+    pub(super) shared: usize,
     /// What comes after it, `[rows, tokens, width]`, group by group.
     pub(super) rest: Tensor<3>,
 }
 
 impl Stream {
     pub(super) fn whole(tokens: Tensor<3>) -> Self {
-        Self { beginning: None, rest: tokens }
+        Self { beginning: None, shared: 0, rest: tokens }
     }
 
     /// Takes the first `count` tokens of each of `groups` groups of rows together; they must be equal within a group.
@@ -28,12 +30,7 @@ impl Stream {
                 firsts.reshape([groups, count, width])
             }
         };
-        Self { beginning: Some(beginning), rest: tokens.narrow(1, count, length - count) }
-    }
-
-    /// Number of shared tokens.
-    pub(super) fn shared(&self) -> usize {
-        self.beginning.as_ref().map_or(0, |beginning| beginning.dims()[1])
+        Self { beginning: Some(beginning), shared: count, rest: tokens.narrow(1, count, length - count) }
     }
 
     /// All tokens of all rows.
@@ -46,8 +43,8 @@ impl Stream {
 
     /// Streams whose rows all share one beginning, or none.
     pub(super) fn join(parts: Vec<Self>) -> Self {
-        let beginning = parts[0].beginning.clone();
-        Self { beginning, rest: Tensor::cat(parts.into_iter().map(|part| part.rest).collect(), 0) }
+        let (beginning, shared) = (parts[0].beginning.clone(), parts[0].shared);
+        Self { beginning, shared, rest: Tensor::cat(parts.into_iter().map(|part| part.rest).collect(), 0) }
     }
 
     pub(super) fn values(&self) -> usize {

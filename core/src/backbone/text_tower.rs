@@ -107,7 +107,10 @@ impl TextTower {
                     let context = BlockContext { at, spec: &spec.transformer, causal: true, sites, pass };
                     let stream = match stream.beginning {
                         None => Stream::whole(self.blocks[block].forward(stream.rest, false, context)),
-                        Some(beginning) => self.blocks[block].forward_behind(beginning, stream.rest, last, context),
+                        Some(beginning) => {
+                            let unread = last && until > Entry::Head;
+                            self.blocks[block].forward_behind(beginning, stream.rest, unread, context)
+                        }
                     };
                     let next = if last { Entry::Head } else { Entry::Block(block + 1) };
                     Partial::tokens(next, stream, texts.clone())
@@ -115,7 +118,7 @@ impl TextTower {
                 Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_stream(), texts.clone()),
                 Entry::Head => {
                     let stream = partial.into_stream();
-                    let shared = stream.shared();
+                    let shared = stream.shared;
                     let end = pool(stream.rest, ends, shared);
                     let end = norm(&self.final_norm, NormSite::Output(tower), &spec.transformer, end, sites, pass);
                     let feature = linear(&self.projection, LinearSite::Head(tower), end, sites, pass);
