@@ -54,17 +54,11 @@ class Photos:
         return folder
 
     def labelled(self, classes: int, images: int) -> Path:
-        """A data set of `images` training images, dealt to the classes one by one.
-
-        Each class also has a validation image, so that there may be more classes than training images.
-        """
+        """A data set of `images` training images, dealt to the classes one by one."""
         folder = self.target / f"set-{classes}-{images}"
         if folder.exists():
             return folder
         labels = [name.replace(" ", "_") for name in names(classes)]
-        for name in labels:
-            (folder / "val" / name).mkdir(parents=True)
-            shutil.copy(self.paths[0], folder / "val" / name / "0.jpg")
         for at, (name, path) in enumerate(zip(islice(cycle(labels), images), cycle(self.paths))):
             (folder / "train" / name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / "train" / name / f"{at:05}.jpg")

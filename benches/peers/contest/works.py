@@ -128,9 +128,9 @@ class Pixels:
 class Steps:
     """Steps of a training: their median alone or, with `total`, the whole run that they make up.
 
-    Both sides run few steps over a data set of one batch. Ours is the difference of a short and a longer run, since the
-    report has the sum alone. A whole run is what is done once, plus the encoding of all views at the measured rate, plus
-    `total` steps.
+    Both sides run few steps over a data set of one batch, or of one image for each class if those are more. Ours is the
+    difference of a short and a longer run, since the report has the sum alone. A whole run is what is done once, plus the
+    encoding of all views at the measured rate, plus `total` steps. Losses are compared where all images are one batch.
     """
 
     name: str
@@ -149,30 +149,46 @@ class Steps:
     runs: int = 2
     note: str = ""
 
-    def ours(self, place: Place) -> Sample:
-        folder = place.photos.labelled(self.classes, self.batch)
+    @property
+    def stored(self) -> int:
+        """Images in the data set."""
+        return max(self.batch, self.classes)
 
-        def fit(steps: int, centre: bool) -> Fit:
-            settings = {"train.budget": f"{{ iterations = {steps} }}", "train.batch": str(self.batch), **self.settings}
+    @property
+    def apart(self) -> bool:
+        """Whether losses are compared in runs of their own, over all images in one batch."""
+        return self.compared > 0 and self.stored > self.batch
+
+    def ours(self, place: Place) -> Sample:
+        folder = place.photos.labelled(self.classes, self.stored)
+
+        def fit(steps: int, batch: int, centre: bool) -> Fit:
+            settings = {"train.budget": f"{{ iterations = {steps} }}", "train.batch": str(batch), **self.settings}
             return place.inarch.fit(self.method, folder, settings, centre)
 
-        short, long = fit(SHORT, True), fit(SHORT + self.ours_steps, self.views == 0)
+        short = fit(SHORT, self.batch, True)
+        long = fit(SHORT + self.ours_steps, self.batch, self.views == 0)
+        losses = fit(self.compared, self.stored, True).losses if self.apart else short.losses
         step = max(long.train - short.train, 0.0) / self.ours_steps
         once = long.cost.seconds - long.encode - long.train
-        return self.summed([short.cost, long.cost], step, once, long.encode, self.batch * self.views, short.losses)
+        return self.summed([short.cost, long.cost], step, once, long.encode, self.stored * self.views, losses)
 
     def theirs(self, place: Place, variant: str) -> Sample:
-        folder = place.photos.labelled(self.classes, self.batch)
+        backbone, folder = place.inarch.backbone, place.photos.labelled(self.classes, self.stored)
         cost, found = peer(
-            self.method, variant, place.inarch.backbone,
-            data=folder, steps=self.peer_steps[variant], views=self.views, count=self.count,
+            self.method, variant, backbone,
+            data=folder, steps=self.peer_steps[variant], batch=self.batch, views=self.views, count=self.count,
         )
+        losses = found["losses"]
+        if self.apart:
+            again = variant == "optimised"
+            losses = peer(self.method, variant, backbone, data=folder, steps=self.compared)[1]["losses"] if again else None
         step = typical(found["units"])
         once = cost.seconds - found["encode"] - sum(found["units"])
-        return self.summed([cost], step, once, found["encode"], found["encoded"], found["losses"])
+        return self.summed([cost], step, once, found["encode"], found["encoded"], losses)
 
     def summed(
-        self, costs: list[Cost], step: float, once: float, encode: float, encoded: int, losses: list[float]
+        self, costs: list[Cost], step: float, once: float, encode: float, encoded: int, losses: list[float] | None
     ) -> Sample:
         """Seconds of a step or of the whole run."""
         if not self.total:
@@ -184,6 +200,8 @@ class Steps:
     def agree(self, ours: Sample, theirs: Sample) -> Agreement:
         if not self.compared:
             return Agreement("random start")
+        if theirs.values is None:
+            return Agreement("not compared")
         return agreement.of_losses(ours.values[: self.compared], theirs.values[: self.compared])
 
 

@@ -43,7 +43,7 @@ def adapt(encoder: Encoder, first: int, dense: bool) -> list[nn.Parameter]:
 
 
 def run(task: Task) -> dict:
-    """`steps` steps over the whole data set; `count` blocks at the end of each tower are adapted, all for 0.
+    """`steps` steps; `count` blocks at the end of each tower are adapted, all for 0.
 
     The official code has fused attention of its own, so both variants have it.
     """
@@ -59,23 +59,25 @@ def run(task: Task) -> dict:
     optimizer = torch.optim.AdamW(trained, RATE, weight_decay=0.01)
     tokens, scale = Tokens(task.backbone, padded=task.official), towers.scale
     prompts = photos.prompts()
-    loader = Loader(centre, len(photos.paths))
+    loader = Loader(centre, 32)
     if not task.official:
         rows = tokens.rows(prompts)
         last = ends(rows)
         with torch.no_grad():
-            images = towers.start_image(next(loader(photos.paths)), first)
+            images = towers.start_image(loader.all(photos.paths), first)
             texts = towers.start_text(towers.embed_text(rows), first)
-    for _ in range(task.steps):
+    for step in range(task.steps):
         with meter.unit():
+            turn = photos.turn(step, task.batch)
+            paths, labels = [photos.paths[at] for at in turn], photos.labels[turn]
             if task.official:
                 rows = tokens.rows(prompts)
                 text = towers.text(rows, ends(rows))
-                image = towers.image(next(loader(photos.paths)))
+                image = towers.image(loader.all(paths))
             else:
                 text = towers.text_from(texts, last, first)
-                image = towers.image_from(images, first)
-            loss = F.cross_entropy(scale * unit(image) @ unit(text).T, photos.labels)
+                image = towers.image_from(images[turn], first)
+            loss = F.cross_entropy(scale * unit(image) @ unit(text).T, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -16,7 +16,7 @@ TOKENS, DEPTH, RATE = 2, 9, 0.0035
 
 
 def run(task: Task) -> dict:
-    """`steps` steps over the whole data set; the official way decodes the images in each."""
+    """`steps` steps; the official way decodes the images in each."""
     torch.manual_seed(1)
     towers, meter, photos = Towers.open(task.backbone, eager=task.official), Meter(), Photos.open(task.data)
     scale = towers.scale
@@ -28,17 +28,18 @@ def run(task: Task) -> dict:
     maps = nn.ModuleList(nn.Linear(text_width, image_width) for _ in range(DEPTH))
     trained = [*(prompt.requires_grad_(True) for prompt in text_prompts), *maps.parameters()]
     optimizer = torch.optim.SGD(trained, RATE * sgd_factor(scale), momentum=0.9, weight_decay=5e-4)
-    loader = Loader(centre, len(photos.paths))
+    loader = Loader(centre, 32)
     if not task.official:
-        patches = towers.vision_model.embed(next(loader(photos.paths)))
-    for _ in range(task.steps):
+        all_patches = towers.vision_model.embed(loader.all(photos.paths))
+    for step in range(task.steps):
         with meter.unit():
-            if task.official:
-                patches = towers.vision_model.embed(next(loader(photos.paths)))
+            turn = photos.turn(step, task.batch)
+            paths, labels = [photos.paths[at] for at in turn], photos.labels[turn]
+            patches = towers.vision_model.embed(loader.all(paths)) if task.official else all_patches[turn]
             mapped = [own(prompt) for own, prompt in zip(maps, text_prompts)]
             image = unit(prompts.image(towers, patches, mapped))
             text = unit(prompts.text(towers, embedded, last, text_prompts))
-            loss = F.cross_entropy(scale * image @ text.T, photos.labels)
+            loss = F.cross_entropy(scale * image @ text.T, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

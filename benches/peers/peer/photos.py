@@ -35,6 +35,11 @@ class Photos:
         paths = [path for name in names for path in sorted((folder / "train" / name).glob("*"))]
         return cls(paths, torch.tensor([names.index(path.parent.name) for path in paths]), names)
 
+    def turn(self, step: int, batch: int) -> list[int]:
+        """Positions of the images of a step, all of them for a batch of 0."""
+        count = len(self.paths)
+        return [(step * batch + at) % count for at in range(batch or count)]
+
     def prompts(self, template: str = "a photo of a {}.") -> list[str]:
         """The template filled with each class."""
         return [template.format(name.replace("_", " ")) for name in self.classes]
@@ -93,6 +98,10 @@ class Loader:
                     yield torch.stack([future.result() for future in waiting.popleft()])
             for batch in waiting:
                 yield torch.stack([future.result() for future in batch])
+
+    def all(self, paths: list[Path]) -> Tensor:
+        """All files in one batch."""
+        return torch.cat(list(self(paths)))
 
     def load(self, path: Path) -> Tensor:
         """One view of one file."""

@@ -16,7 +16,7 @@ RATE, TEXT_WEIGHT, IMAGE_WEIGHT = 0.0025, 25.0, 10.0
 
 
 def run(task: Task) -> dict:
-    """`steps` steps over the whole data set; the official way decodes the images and runs the frozen tower in each."""
+    """`steps` steps; the official way decodes the images and runs the frozen tower in each."""
     torch.manual_seed(1)
     towers, meter, photos = Towers.open(task.backbone, eager=task.official), Meter(), Photos.open(task.data)
     tokens, scale = Tokens(task.backbone, padded=task.official), towers.scale
@@ -29,23 +29,27 @@ def run(task: Task) -> dict:
     image_prompts = [prompts.drawn(TOKENS, widths[1]) for _ in range(DEPTH)]
     trained = [prompt.requires_grad_(True) for prompt in text_prompts + image_prompts]
     optimizer = torch.optim.SGD(trained, RATE * sgd_factor(scale), momentum=0.9, weight_decay=5e-4)
-    loader = Loader(centre, len(photos.paths))
+    loader = Loader(centre, 32)
     if not task.official:
         with torch.no_grad():
-            pixels = next(loader(photos.paths))
-            patches, frozen_image = towers.vision_model.embed(pixels), unit(towers.image(pixels))
-    for _ in range(task.steps):
+            pixels = loader.all(photos.paths)
+            all_patches, all_frozen = towers.vision_model.embed(pixels), unit(towers.image(pixels))
+    for step in range(task.steps):
         with meter.unit():
+            turn = photos.turn(step, task.batch)
+            paths, labels = [photos.paths[at] for at in turn], photos.labels[turn]
             if task.official:
-                pixels = next(loader(photos.paths))
+                pixels = loader.all(paths)
                 with torch.no_grad():
                     frozen_image = unit(towers.image(pixels))
                 patches = towers.vision_model.embed(pixels)
+            else:
+                patches, frozen_image = all_patches[turn], all_frozen[turn]
             image = unit(prompts.image(towers, patches, image_prompts))
             text = unit(prompts.text(towers, embedded, last, text_prompts))
             logits = scale * image @ text.T
             own, frozen = logits.log_softmax(1), (scale * frozen_image @ frozen_text.T).log_softmax(1)
-            loss = F.cross_entropy(logits, photos.labels)
+            loss = F.cross_entropy(logits, labels)
             loss = loss + TEXT_WEIGHT * (text - frozen_text).abs().mean() + IMAGE_WEIGHT * (image - frozen_image).abs().mean()
             loss = loss + F.kl_div(own, frozen, reduction="sum", log_target=True) / own.numel()
             optimizer.zero_grad()

@@ -13,6 +13,7 @@ class Task:
     backbone: Path
     data: Path
     steps: int
+    batch: int
     views: int
     count: int
     classes: str
