@@ -1,0 +1,32 @@
+"""Frozen features of the views of training images."""
+
+import torch
+from torch import Tensor
+
+from .meter import Meter
+from .photos import Loader, Photos, centre, varied, views
+from .towers import Towers
+
+BATCH = 32
+
+
+def stored(towers: Towers, photos: Photos, count: int, meter: Meter) -> Tensor:
+    """Features `[images, views, dim]` of `count` random views, or of the centre view, each image decoded once."""
+    per_image = max(count, 1)
+    found, waiting = [], []
+    with torch.inference_mode(), meter.encoding(len(photos.paths) * per_image):
+        for pixels in views(photos.paths, count):
+            waiting.append(pixels)
+            if len(waiting) * per_image >= BATCH:
+                found += [towers.image(batch) for batch in torch.cat(waiting).split(BATCH)]
+                waiting = []
+        if waiting:
+            found += [towers.image(batch) for batch in torch.cat(waiting).split(BATCH)]
+    return torch.cat(found).view(len(photos.paths), per_image, -1).clone()
+
+
+def fresh(towers: Towers, photos: Photos, augmented: bool) -> Tensor:
+    """Features `[images, dim]` of one pass over the files, as a data loader of the authors' code gives them."""
+    loader = Loader(varied if augmented else centre, BATCH)
+    with torch.no_grad():
+        return torch.cat([towers.image(pixels) for pixels in loader(photos.paths)])

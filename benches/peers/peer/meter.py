@@ -1,0 +1,34 @@
+"""Seconds of the parts of a run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+
+class Meter:
+    """What a run took: image features encoded once, and the units (steps, epochs or batches) that repeat."""
+
+    def __init__(self) -> None:
+        self.encode = 0.0
+        self.encoded = 0
+        self.units: list[float] = []
+        self.losses: list[float] = []
+
+    @contextmanager
+    def encoding(self, images: int) -> Iterator[None]:
+        """Times the encoding of `images` views."""
+        began = perf_counter()
+        yield
+        self.encode += perf_counter() - began
+        self.encoded += images
+
+    @contextmanager
+    def unit(self) -> Iterator[None]:
+        """Times one unit."""
+        began = perf_counter()
+        yield
+        self.units.append(perf_counter() - began)
+
+    def report(self, **more: object) -> dict:
+        """All of it as JSON."""
+        return {**vars(self), **more}
