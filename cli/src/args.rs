@@ -174,6 +174,9 @@ pub(crate) struct FitArgs {
     /// Folder for the adapter and the report
     #[arg(short = 'o', long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
+    /// Only print what the run would compute once, what in every step, and what that saves
+    #[arg(long, conflicts_with = "publish")]
+    pub(crate) explain: bool,
     /// Publish the adapter under this name in the registry, perhaps with a semantic version
     #[arg(long, value_name = "NAME[@RELEASE]")]
     pub(crate) publish: Option<String>,

@@ -1,15 +1,16 @@
 //! Class names to scores: the one path that zero-shot, training and evaluation share.
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{BackboneHandle, Frozen, Partial, Pass, Scores, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, BackboneHandle, Frozen, Partial, Pass, Scores, Sites, Tower, normalise};
 use inarch_core::text::Template;
 
 use crate::adapter::MethodConfig;
+use crate::class_parts::ClassParts;
 use crate::error::{Error, Result};
 use crate::method::Prior;
 
 /// Rows of frozen texts in one batch.
-const ROWS: usize = 256;
+const ROWS: usize = 4096;
 
 /// Some classes, tokenised for a backbone and a method.
 ///
@@ -102,6 +103,25 @@ impl<'a> Classifier<'a> {
         self.backbone.start_text(&self.rows, sites.entry(Tower::Text))
     }
 
+    /// The same in at most `count` parts, to be run apart.
+    pub fn parts(&self, sites: &dyn Sites, count: usize) -> ClassParts {
+        ClassParts::new(self, sites, count)
+    }
+
+    pub(crate) fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
+    /// Token rows, class-major.
+    pub(crate) fn rows(&self) -> &[Vec<u32>] {
+        &self.rows
+    }
+
+    /// The adapter's row of each class, where it has any.
+    pub(crate) fn known(&self) -> Option<&[usize]> {
+        self.known.as_deref()
+    }
+
     /// Frozen text features that the method holds on to, `[classes, dim]`, if it asks for them.
     pub fn prior(&self) -> Option<&Tensor<2>> {
         self.prior.as_ref()
@@ -124,8 +144,18 @@ impl<'a> Classifier<'a> {
             !sites.conditions_text() || pass.condition.is_some(),
             "this adapter's prompts depend on the image: the pass must carry image features"
         );
+        let output = self.backbone.output(Tower::Text, start, sites, &self.pass(pass));
+        self.class_text(output, sites, pass)
+    }
+
+    /// As [`encode`](Self::encode), from what the parts gave, in their order.
+    pub fn join(&self, parts: &ClassParts, outputs: Vec<Tensor<2>>, sites: &dyn Sites, pass: &Pass<'_>) -> ClassText {
+        self.class_text(parts.join(outputs), sites, pass)
+    }
+
+    /// The mean over templates, through the feature site.
+    fn class_text(&self, output: Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> ClassText {
         let pass = self.pass(pass);
-        let output = self.backbone.output(Tower::Text, start, sites, &pass);
         let count = self.templates.len();
         let (output, prompts) = if count == 1 {
             (output, None)

@@ -18,14 +18,24 @@ use crate::fit_page::fit_page;
 use crate::fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
 use crate::fitting::{Fitted, Fitting, training_views};
 use crate::objective::Objective;
+use crate::plan::Plan;
 use crate::pretrain::PairSet;
 use crate::recipe::Recipe;
 use crate::report::render;
 use crate::saved_run::SavedRun;
 use crate::session::Session;
+use crate::shards::text_shards;
 
 /// Points of the loss curve in a report.
 const CURVE_POINTS: usize = 200;
+
+/// Everything before the first step.
+struct Prepared<'a> {
+    train: Vec<Example>,
+    objective: Objective<'a>,
+    adapter: Adapter,
+    templates: Vec<Template>,
+}
 
 impl<'a> Session<'a> {
     /// Trains an adapter to classify, into `folder`. An unfinished run in `folder` is continued; the result is the same
@@ -35,6 +45,21 @@ impl<'a> Session<'a> {
     /// Faults of recipe and data, a diverged loss, or [`Error::Interrupted`] after the state was saved.
     pub fn fit(&self, recipe: &Recipe, folder: &Path) -> Result<(Artifact, FitReport)> {
         let recipe = &Recipe { method: recipe.method.resolved(self.backbone)?, ..recipe.clone() };
+        let Prepared { train, objective, adapter, templates } = self.prepare(recipe)?;
+        self.train(recipe, train, objective, adapter, &templates, folder)
+    }
+
+    /// What [`fit`](Self::fit) would compute once, and what in every step.
+    ///
+    /// # Errors
+    /// Faults of recipe and data.
+    pub fn plan(&self, recipe: &Recipe) -> Result<Plan> {
+        let recipe = &Recipe { method: recipe.method.resolved(self.backbone)?, ..recipe.clone() };
+        let Prepared { train, objective, adapter, .. } = self.prepare(recipe)?;
+        Ok(Plan::new(self.backbone, recipe, train.len(), &objective, &adapter))
+    }
+
+    fn prepare(&self, recipe: &Recipe) -> Result<Prepared<'_>> {
         let seed = Seed::new(recipe.seed);
         let classes = &self.dataset.classes;
         let train = match recipe.shots {
@@ -49,8 +74,8 @@ impl<'a> Session<'a> {
         let class_features = Classifier::zero_shot(self.backbone, classes, &templates)?.features(&Frozen);
         let (adapter, train) = self.begin(recipe, train, &class_features)?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
-        let text = classifier.start(adapter.sites());
-        self.train(recipe, train, Objective::Classify { classifier, text }, adapter, &templates, folder)
+        let text = classifier.parts(adapter.sites(), text_shards(classes.len()));
+        Ok(Prepared { train, objective: Objective::Classify { classifier, text }, adapter, templates })
     }
 
     /// Trains an adapter on image-text pairs with the contrastive loss, into `folder`; resumable like

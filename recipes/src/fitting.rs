@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Entry, Frozen, Partial, Pass, Sites as _, Tower};
+use inarch_core::backbone::{Entry, Frozen, Partial, Pass, Sites as _, Tower, normalise};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
 use inarch_core::data::{Example, Source};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
@@ -18,20 +18,19 @@ use crate::companion::{Change, Companion, Moment};
 use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
 use crate::gradient::{accumulate, by_rate, copied, guided, guided_as_one};
-use crate::objective::{Images, Objective, Texts};
+use crate::objective::{Images, Objective, TextSide, Texts};
+use crate::plan::stored_entry;
 use crate::recipe::Recipe;
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
 use crate::schedule::learning_rate;
 use crate::session::Session;
-use crate::shards::{Shards, shard_size, sharded_gradients};
+use crate::shards::{Shard, ShardCounts, ShardFeatures, Shards, shard_size, sharded_gradients};
 use crate::task::views_of;
 
 /// Fixed views that stand for fresh ones where features are computed once.
 const FRESH_VIEWS: usize = 32;
 /// Bytes of decoded training images that are kept in memory.
 const CACHE_BYTES: usize = 512 << 20;
-/// Bytes of activations that are stored instead of computed again in every step.
-const STORE_BYTES: usize = 1 << 30;
 
 /// A run on its way.
 pub(crate) struct Fitting<'a> {
@@ -64,6 +63,15 @@ pub(crate) struct Fitted {
     pub(crate) losses: Vec<f32>,
     /// Images that could not be read.
     pub(crate) skipped: Vec<String>,
+}
+
+/// Where a step's images come from.
+enum ImageSide<'a> {
+    /// Frozen features `[images, dim]`, for an adapter that leaves the tower alone.
+    Features(Tensor<2>),
+    /// The tower, from where `part` leaves each shard. `frozen` features are computed in the step when they are needed and
+    /// not given.
+    Towers { part: &'a (dyn Fn(usize) -> Partial + Sync), shards: usize, frozen: Option<Tensor<2>> },
 }
 
 /// Which of a step's losses a gradient is taken of.
@@ -136,7 +144,7 @@ impl<'a> Fitting<'a> {
         if self.step == self.steps {
             return Ok(0.0);
         }
-        match self.stored_entry() {
+        match stored_entry(self.session.backbone, &self.adapter, self.recipe, self.train.len()) {
             Some(entry) => self.run_stored(entry, run),
             None => self.run_images(run),
         }
@@ -155,19 +163,6 @@ impl<'a> Fitting<'a> {
                 .map_err(|reason| inarch_core::Error::invalid("average over epochs", reason))?
         };
         Ok(Fitted { adapter, train: self.train, losses: self.losses, skipped: self.skipped })
-    }
-
-    /// How far images are run once and stored, or `None` when every step starts from pixels.
-    fn stored_entry(&self) -> Option<Entry> {
-        let backbone = self.session.backbone;
-        let entry = self.adapter.entry(Tower::Image).min(Entry::Feature);
-        if entry == Entry::Feature {
-            return Some(entry);
-        }
-        let spec = &backbone.spec().image;
-        let tokens = if entry == Entry::Head { 1 } else { spec.tokens() };
-        let bytes = self.train.len() * self.recipe.views * tokens * spec.transformer.width * size_of::<f32>();
-        (self.recipe.views > 0 && bytes <= STORE_BYTES).then_some(entry)
     }
 
     /// The examples of each step of an epoch, from the current step on; those that are rehearsed come last.
@@ -212,7 +207,8 @@ impl<'a> Fitting<'a> {
             for batch in self.batches(epoch) {
                 let rows = |from: usize, to: usize| batch[from..to].iter().map(move |example| (*example, epoch));
                 if entry == Entry::Feature {
-                    self.feature_step(&stored.gather(rows(0, batch.len()), session.backbone), &batch, run)?;
+                    let features = stored.gather(rows(0, batch.len()), session.backbone);
+                    self.step(&ImageSide::Features(features), &batch, run)?;
                     continue;
                 }
                 let frozen = frozen.as_ref().map(|frozen| frozen.gather(rows(0, batch.len()), session.backbone));
@@ -221,7 +217,8 @@ impl<'a> Fitting<'a> {
                     let from = shard * size;
                     stored.partial(rows(from, (from + size).min(batch.len())), session.backbone)
                 };
-                self.tower_step(&part, batch.len().div_ceil(size), frozen, &batch, run)?;
+                let shards = batch.len().div_ceil(size);
+                self.step(&ImageSide::Towers { part: &part, shards, frozen }, &batch, run)?;
             }
         }
         session.control.progress.finish();
@@ -273,45 +270,38 @@ impl<'a> Fitting<'a> {
         Ok(0.0)
     }
 
-    /// A step of an adapter that leaves the image tower alone, on frozen features `[images, dim]`.
-    fn feature_step(&mut self, frozen: &Tensor<2>, examples: &[usize], run: &SavedRun) -> Result<()> {
-        let pass = self.pass();
-        let texts = self.texts(examples)?;
-        let gradients = |part: Part| {
-            let adapted = self.adapter.feature(Tower::Image, frozen.clone(), &pass);
-            let images = Images { adapted, frozen: Some(frozen.clone()), examples };
-            let (loss, guide) = part.of(self.loss(images, &texts, &pass));
-            let value = loss.clone().into_scalar::<f32>();
-            (GradientsParams::from_grads(loss.backward(), &self.adapter), value, guide)
-        };
-        let (gradients, value) = self.guided(gradients);
-        self.apply(gradients, value, run)
-    }
-
     fn image_step(&mut self, batch: &ImageBatch, run: &SavedRun) -> Result<()> {
         let backbone = self.session.backbone;
         let entry = self.adapter.entry(Tower::Image);
         let shards = Shards::new(batch, shard_size(batch.indices.len()), backbone.device());
         let part = |shard: usize| backbone.start_image(shards.pixels(shard), entry);
-        self.tower_step(&part, shards.count(), None, &batch.indices, run)
+        self.step(&ImageSide::Towers { part: &part, shards: shards.count(), frozen: None }, &batch.indices, run)
     }
 
-    /// A step through the image tower, from where `part` leaves each shard. `frozen` features are computed here when
-    /// they are needed and not given.
-    fn tower_step(
-        &mut self,
-        part: &(dyn Fn(usize) -> Partial + Sync),
-        shards: usize,
-        frozen: Option<Tensor<2>>,
-        examples: &[usize],
-        run: &SavedRun,
-    ) -> Result<()> {
+    /// A step through the towers that the adapter touches, in shards.
+    fn step(&mut self, side: &ImageSide<'_>, examples: &[usize], run: &SavedRun) -> Result<()> {
         let backbone = self.session.backbone;
         let pass = self.pass();
         let step_seed = self.step_seed();
-        let texts = self.texts(examples)?;
-        let beside = frozen.is_none() && self.adapter.learner().needs_frozen_image();
-        let forward = |adapter: &Adapter, shard: usize| {
+        let pairs = self.texts(examples)?;
+        let parts = self.objective.text_shards(self.adapter.sites());
+        let (shards, given) = match side {
+            ImageSide::Features(features) => (0, Some(features)),
+            ImageSide::Towers { shards, frozen, .. } => (*shards, frozen.as_ref()),
+        };
+        let beside = given.is_none() && self.adapter.learner().needs_frozen_image();
+        // Only an adapter that leaves the images alone has texts that depend on them, and runs in shards.
+        let condition = given.filter(|_| self.adapter.conditions_text()).map(|features| normalise(features.clone()));
+        let forward = |adapter: &Adapter, shard: Shard| {
+            let (part, shard) = match (shard, side) {
+                (Shard::Text(shard), _) => {
+                    let pass =
+                        Pass { condition: condition.as_ref(), ..Pass::train(step_seed.split("text").split(shard)) };
+                    return parts[shard].output(backbone, adapter.sites(), &pass);
+                }
+                (Shard::Image(shard), ImageSide::Towers { part, .. }) => (part, shard),
+                (Shard::Image(_), ImageSide::Features(_)) => unreachable!("features are not cut"),
+            };
             let partial = part(shard);
             let frozen = beside.then(|| backbone.finish(Tower::Image, partial.clone(), &Frozen, &Pass::evaluate()));
             let pass = Pass::train(step_seed.split(shard));
@@ -323,18 +313,31 @@ impl<'a> Fitting<'a> {
             }
         };
         let gradients = |which: Part| {
-            let frozen = frozen.clone();
-            let loss = |image: Tensor<2>| {
-                let [_, width] = image.dims();
-                let images = if beside {
-                    let frozen = image.clone().narrow(1, width / 2, width / 2).without_autodiff();
-                    Images { adapted: image.narrow(1, 0, width / 2), frozen: Some(frozen), examples }
-                } else {
-                    Images { adapted: image, frozen, examples }
+            let loss = |features: ShardFeatures| {
+                let images = match side {
+                    ImageSide::Features(frozen) => {
+                        let adapted = self.adapter.feature(Tower::Image, frozen.clone(), &pass);
+                        Images { adapted, frozen: Some(frozen.clone()), examples }
+                    }
+                    ImageSide::Towers { frozen, .. } => {
+                        let image = Tensor::cat(features.images, 0);
+                        let [_, width] = image.dims();
+                        if beside {
+                            let frozen = image.clone().narrow(1, width / 2, width / 2).without_autodiff();
+                            Images { adapted: image.narrow(1, 0, width / 2), frozen: Some(frozen), examples }
+                        } else {
+                            Images { adapted: image, frozen: frozen.clone(), examples }
+                        }
+                    }
                 };
-                which.of(self.loss(images, &texts, &pass))
+                let texts = match &pairs {
+                    Some((pairs, rows)) => TextSide::Pairs(pairs, rows),
+                    None if parts.is_empty() => TextSide::Classes,
+                    None => TextSide::Shards(features.texts),
+                };
+                which.of(self.loss(images, texts, &pass))
             };
-            sharded_gradients(&self.adapter, shards, forward, loss)
+            sharded_gradients(&self.adapter, ShardCounts { images: shards, texts: parts.len() }, forward, loss)
         };
         let (gradients, value) = self.guided(gradients);
         self.apply(gradients, value, run)
@@ -349,7 +352,7 @@ impl<'a> Fitting<'a> {
         (correct(&self.adapter, task, guide, strength), value)
     }
 
-    fn loss(&self, images: Images<'_>, texts: &Texts, pass: &Pass<'_>) -> Loss {
+    fn loss(&self, images: Images<'_>, texts: TextSide<'_>, pass: &Pass<'_>) -> Loss {
         let examples = images.examples;
         let own = |step: &Step<'_>| match &self.companion {
             None => self.adapter.learner().loss(step),

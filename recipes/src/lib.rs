@@ -19,6 +19,7 @@ mod fitting;
 mod gradient;
 mod objective;
 mod optimizer;
+mod plan;
 pub mod pocket;
 mod pretrain;
 mod recipe;
@@ -40,6 +41,7 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, evaluate_features, score};
 pub use fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
 pub use optimizer::OptimizerConfig;
+pub use plan::{Plan, TowerPlan};
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };

@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Partial, Pass, Tower, normalise};
+use inarch_core::backbone::{Backbone, Entry, Mode, Pass, Sites, Tower, normalise};
 use inarch_core::data::Example;
-use inarch_peft::{Adapter, Classifier, Loss, Step};
+use inarch_peft::{Adapter, ClassPart, ClassParts, Classifier, Loss, Step};
 
 use crate::contrastive::Pairs;
 use crate::error::Result;
@@ -18,7 +18,7 @@ pub(crate) enum Objective<'a> {
         /// The classes.
         classifier: Classifier<'a>,
         /// The frozen part of their texts.
-        text: Partial,
+        text: ClassParts,
     },
     /// The contrastive loss over pairs; position `i` of the training examples is pair `i`.
     Match(&'a PairSet),
@@ -37,7 +37,38 @@ pub(crate) struct Images<'a> {
 /// The texts of a contrastive step.
 pub(crate) type Texts = Option<(Pairs, Vec<Vec<u32>>)>;
 
+/// The text side of a step as a loss sees it.
+pub(crate) enum TextSide<'a> {
+    /// The classes, still to be run through their tower.
+    Classes,
+    /// What the shards of the classes gave.
+    Shards(Vec<Tensor<2>>),
+    /// The texts of pairs, as token rows.
+    Pairs(&'a Pairs, &'a [Vec<u32>]),
+}
+
 impl Objective<'_> {
+    /// The parts of the classes that shards of a step run through the text tower: none where they are not touched there, are
+    /// few, or depend on images that are not there before the step.
+    pub(crate) fn text_shards(&self, sites: &dyn Sites) -> &[ClassPart] {
+        let known = !sites.conditions_text() || sites.entry(Tower::Image) == Entry::Never;
+        match self {
+            Self::Classify { text, .. } if known && sites.entry(Tower::Text) < Entry::Feature => match text.parts() {
+                [_] => &[],
+                parts => parts,
+            },
+            _ => &[],
+        }
+    }
+
+    /// Texts of a step that a tower runs, their tokens when each part ends at its longest, and those that run.
+    pub(crate) fn text_tokens(&self, adapter: &Adapter, mode: Mode) -> [usize; 3] {
+        match self {
+            Self::Classify { text, .. } => text.tokens(adapter.sites(), mode),
+            Self::Match(_) => [0; 3],
+        }
+    }
+
     /// The texts of a step of the contrastive objective: pairs and token rows.
     pub(crate) fn texts(&self, backbone: &Backbone, examples: &[usize], draw: Seed) -> Result<Texts> {
         let Self::Match(set) = self else { return Ok(None) };
@@ -53,7 +84,7 @@ impl Objective<'_> {
         backbone: &Backbone,
         adapter: &Adapter,
         images: Images<'_>,
-        texts: &Texts,
+        texts: TextSide<'_>,
         train: &[Example],
         pass: &Pass<'_>,
         of_step: &dyn Fn(&Step<'_>) -> Loss,
@@ -61,10 +92,14 @@ impl Objective<'_> {
         let sites = adapter.sites();
         let Images { adapted: image, frozen, examples } = images;
         match (self, texts) {
-            (Self::Classify { classifier, text }, _) => {
+            (Self::Classify { classifier, text }, texts) => {
                 let condition = sites.conditions_text().then(|| normalise(image.clone()));
                 let pass = Pass { condition: condition.as_ref(), ..*pass };
-                let text = classifier.encode(text.clone(), sites, &pass);
+                let outputs = match texts {
+                    TextSide::Shards(outputs) => outputs,
+                    _ => text.parts().iter().map(|part| part.output(backbone, sites, &pass)).collect(),
+                };
+                let text = classifier.join(text, outputs, sites, &pass);
                 let logits = classifier.logits(&image, &text.features, sites, &pass);
                 let labels: Vec<usize> = examples.iter().map(|index| train[*index].label).collect();
                 of_step(&Step {
@@ -78,13 +113,13 @@ impl Objective<'_> {
                     prior: classifier.prior(),
                 })
             }
-            (Self::Match(_), Some((pairs, rows))) => {
+            (Self::Match(_), TextSide::Pairs(pairs, rows)) => {
                 let partial = backbone.start_text(rows, sites.entry(Tower::Text));
                 let text = normalise(backbone.finish(Tower::Text, partial, sites, pass));
                 let scale = Tensor::from_data([backbone.logit_scale()], backbone.device());
                 Loss::plain(pairs.loss(normalise(image), text, scale, 0.0))
             }
-            (Self::Match(_), None) => unreachable!("the contrastive objective always has texts"),
+            (Self::Match(_), _) => unreachable!("the contrastive objective always has texts"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One training step on all cores: the batch is cut into shards, each shard runs its tower forward and backward on one
-//! thread, and the loss sees the features of the whole batch.
+//! One training step on all cores: the batch is cut into shards of images and of classes, each runs its tower forward and
+//! backward on one thread, and the loss sees the features of all.
 //!
 //! The towers' part of the gradient is linear in the gradient of the features, so cutting there changes no value beyond
 //! the order of a sum (GradCache: Gao et al., 2021, arXiv 2101.06983). Small shards also stay in the processor's cache,
@@ -13,6 +13,28 @@ use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::image::ImageBatch;
 use inarch_core::parallel::{threads, within};
 
+/// A part of a step that one thread runs through its tower.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shard {
+    /// Some images, by number.
+    Image(usize),
+    /// Some classes, by number.
+    Text(usize),
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShardCounts {
+    pub(crate) images: usize,
+    pub(crate) texts: usize,
+}
+
+/// The features `[rows, dim]` of each shard, as the loss sees them.
+pub(crate) struct ShardFeatures {
+    pub(crate) images: Vec<Tensor<2>>,
+    pub(crate) texts: Vec<Tensor<2>>,
+}
+
 /// Detaches every parameter into a leaf of its own with the same identity, so that graphs of different threads share
 /// nothing.
 struct Leaves;
@@ -24,76 +46,114 @@ impl ModuleMapper for Leaves {
     }
 }
 
-/// Gradients of `module` over a batch cut into `shards`.
+impl ShardCounts {
+    /// The shards of each of `workers` threads: every thread gets its share of either kind.
+    fn dealt(self, workers: usize) -> Vec<Vec<Shard>> {
+        let mut dealt = vec![Vec::new(); workers];
+        (0..self.images).for_each(|shard| dealt[shard % workers].push(Shard::Image(shard)));
+        // The other way round, so that an odd image shard and an odd text shard meet on different threads.
+        (0..self.texts).for_each(|shard| dealt[workers - 1 - shard % workers].push(Shard::Text(shard)));
+        dealt
+    }
+}
+
+/// Gradients of `module` over shards.
 ///
-/// `forward` gives the features `[rows, dim]` of one shard; `loss` is given the features of all shards in order, as one
-/// leaf, and returns the loss `[1]` and whatever else the caller wants to know.
+/// `forward` gives the features of one shard; `loss` is given those of all, as leaves, and returns the loss `[1]` and whatever
+/// else the caller wants to know.
 pub(crate) fn sharded_gradients<M, T>(
     module: &M,
-    shards: usize,
-    forward: impl Fn(&M, usize) -> Tensor<2> + Sync,
-    loss: impl FnOnce(Tensor<2>) -> (Tensor<1>, T),
+    counts: ShardCounts,
+    forward: impl Fn(&M, Shard) -> Tensor<2> + Sync,
+    loss: impl FnOnce(ShardFeatures) -> (Tensor<1>, T),
 ) -> (GradientsParams, f32, T)
 where
     M: Module + Sync,
 {
-    let shards = shards.max(1);
-    let workers = threads().clamp(1, shards);
-    let share = shards.div_ceil(workers);
+    let workers = threads().clamp(1, (counts.images + counts.texts).max(1));
     let own = threads() / workers;
-    let models: Vec<M> = (0..shards).map(|_| module.clone().map(&mut Leaves)).collect();
     let forward = &forward;
+    let dealt: Vec<Vec<(Shard, M)>> = counts
+        .dealt(workers)
+        .into_iter()
+        .map(|shards| shards.into_iter().map(|shard| (shard, module.clone().map(&mut Leaves))).collect())
+        .collect();
     std::thread::scope(|scope| {
-        let mut workers = Vec::with_capacity(workers);
-        for (worker, models) in models.chunks(share).enumerate() {
+        let mut workers = Vec::with_capacity(dealt.len());
+        for shards in dealt {
+            let names: Vec<Shard> = shards.iter().map(|(shard, _)| *shard).collect();
             let (features_out, features_in) = mpsc::channel::<Tensor<2>>();
             let (gradients_out, gradients_in) = mpsc::channel::<Tensor<2>>();
-            let shards = move || {
-                let graphs: Vec<Tensor<2>> = models
+            let work = move || {
+                let graphs: Vec<Tensor<2>> = shards
                     .iter()
-                    .enumerate()
-                    .map(|(index, model)| {
-                        let features = forward(model, worker * share + index);
+                    .map(|(shard, model)| {
+                        let features = forward(model, *shard);
                         // The other end only goes away when the caller panics, and then nothing is left to do.
                         let _ = features_out.send(features.clone().without_autodiff());
                         features
                     })
                     .collect();
                 drop(features_out);
-                let mut found = Vec::with_capacity(models.len());
-                for (features, model) in graphs.into_iter().zip(models) {
+                let mut found = Vec::with_capacity(shards.len());
+                for (features, (_, model)) in graphs.into_iter().zip(shards) {
                     let Ok(gradient) = gradients_in.recv() else { break };
                     let upstream = (features * gradient).sum();
-                    found.push(GradientsParams::from_grads(upstream.backward(), model));
+                    // A shard that no parameter reaches has nothing to go back through.
+                    if upstream.is_autodiff() {
+                        found.push(GradientsParams::from_grads(upstream.backward(), &model));
+                    }
                 }
                 found
             };
-            let handle = scope.spawn(move || within(own, shards));
-            workers.push((handle, features_in, gradients_out));
+            let handle = scope.spawn(move || within(own, work));
+            workers.push((handle, names, features_in, gradients_out));
         }
 
-        let parts: Vec<Tensor<2>> = workers.iter().flat_map(|(_, features, _)| features.iter()).collect();
-        let rows: Vec<usize> = parts.iter().map(|part| part.dims()[0]).collect();
-        let leaf = Tensor::cat(parts, 0).autodiff().require_grad();
-        let (loss, extra) = loss(leaf.clone());
-        let value = loss.clone().into_scalar::<f32>();
-        let gradients = loss.backward();
-        let gradient = leaf.grad(&gradients).unwrap_or_else(|| leaf.clone().without_autodiff().zeros_like());
-
-        let mut start = 0;
-        for (shard, rows) in rows.into_iter().enumerate() {
-            let _ = workers[shard / share].2.send(gradient.clone().narrow(0, start, rows));
-            start += rows;
+        let mut leaves: Vec<Vec<Tensor<2>>> = Vec::with_capacity(workers.len());
+        let mut features = (vec![None; counts.images], vec![None; counts.texts]);
+        for (_, names, features_in, _) in &workers {
+            let own: Vec<Tensor<2>> = features_in.iter().map(|found| found.autodiff().require_grad()).collect();
+            for (shard, leaf) in names.iter().zip(&own) {
+                match shard {
+                    Shard::Image(shard) => features.0[*shard] = Some(leaf.clone()),
+                    Shard::Text(shard) => features.1[*shard] = Some(leaf.clone()),
+                }
+            }
+            leaves.push(own);
         }
-        // What the loss itself used of the module: the text tower, the temperature, class rows.
+        // A thread that panicked sent nothing; its panic is passed on below.
+        let complete = features.0.iter().chain(&features.1).all(Option::is_some);
+        let outcome = complete.then(|| {
+            let (images, texts) = features;
+            let (images, texts) = (images.into_iter().flatten().collect(), texts.into_iter().flatten().collect());
+            let (loss, extra) = loss(ShardFeatures { images, texts });
+            let value = loss.clone().into_scalar::<f32>();
+            let gradients = loss.backward();
+            for ((_, _, _, gradients_out), leaves) in workers.iter().zip(&leaves) {
+                for leaf in leaves {
+                    let gradient = leaf.grad(&gradients);
+                    let _ =
+                        gradients_out.send(gradient.unwrap_or_else(|| leaf.clone().without_autodiff().zeros_like()));
+                }
+            }
+            // What the loss itself used of the module: the temperature, class rows, a feature site.
+            (GradientsParams::from_grads(gradients, module), value, extra)
+        });
         let mut accumulated = GradientsAccumulator::new();
-        accumulated.accumulate(module, GradientsParams::from_grads(gradients, module));
-        for (handle, _, _) in workers {
+        let mut kept = None;
+        if let Some((gradients, value, extra)) = outcome {
+            accumulated.accumulate(module, gradients);
+            kept = Some((value, extra));
+        }
+        for (handle, _, _, gradients_out) in workers {
+            drop(gradients_out);
             match handle.join() {
                 Ok(found) => found.into_iter().for_each(|gradients| accumulated.accumulate(module, gradients)),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
+        let (value, extra) = kept.expect("every shard sent its features");
         (accumulated.grads(), value, extra)
     })
 }
@@ -102,6 +162,12 @@ where
 /// number of cores does not show in any sum.
 pub(crate) fn shard_size(images: usize) -> usize {
     images.div_ceil(2).clamp(1, 16)
+}
+
+/// Into how many shards classes are cut that run through the text tower in every step: few, since each of them runs the
+/// beginning that all texts share.
+pub(crate) fn text_shards(classes: usize) -> usize {
+    (classes / 48).clamp(1 + usize::from(classes >= 8), 16)
 }
 
 /// An image batch cut into shards.

@@ -14,10 +14,11 @@ use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fitting::{Fitted, Fitting, training_views};
 use crate::gradient::host_gradients;
-use crate::objective::{Images, Objective};
+use crate::objective::{Images, Objective, TextSide};
 use crate::recipe::Recipe;
 use crate::saved_run::SavedRun;
 use crate::session::Session;
+use crate::shards::text_shards;
 
 /// What is to be trained.
 pub struct Task<'t> {
@@ -108,7 +109,7 @@ impl Session<'_> {
             let (image, frozen) = self.image(&adapter, &stored, row, &pass);
             let images = Images { adapted: image, frozen, examples: &[*position] };
             let of_step = |step: &Step<'_>| Loss::plain(loss(*position, step));
-            let loss = objective.loss_by(self.backbone, &adapter, images, &None, examples, &pass, &of_step);
+            let loss = objective.loss_by(self.backbone, &adapter, images, TextSide::Classes, examples, &pass, &of_step);
             take(&host_gradients(&adapter, &loss.task.backward()));
         }
         Ok(())
@@ -166,7 +167,7 @@ impl Session<'_> {
     fn objective(&self, recipe: &Recipe, classes: &[String], adapter: &Adapter) -> Result<Objective<'_>> {
         let templates = recipe.templates.resolve()?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
-        let text = classifier.start(adapter.sites());
+        let text = classifier.parts(adapter.sites(), text_shards(classes.len()));
         Ok(Objective::Classify { classifier, text })
     }
 

@@ -95,6 +95,11 @@ fn a_shared_beginning_changes_no_value_and_no_gradient() {
             close(name, &values(found), &values(expected), 2e-5);
             let found = gradients(&config, &adapter, &adapter, &pass);
             let expected = gradients(&config, &adapter, &Apart(&adapter), &pass);
+            // An adapter of the image side has gradients that no text reaches.
+            if expected.iter().all(|value| *value == 0.0) {
+                assert!(found.iter().all(|value| *value == 0.0), "{name}");
+                continue;
+            }
             let scale = expected.iter().fold(1.0f32, |scale, value| scale.max(value.abs()));
             let [found, expected] =
                 [found, expected].map(|all| all.iter().map(|value| value / scale).collect::<Vec<_>>());

@@ -1,6 +1,6 @@
 //! The no-op adapter, and the naive reference that the other files lean on.
 
-use inarch_core::backbone::{Entry, Frozen, Sites, Stack, Tower};
+use inarch_core::backbone::{Entry, Frozen, Mode, Sites, Stack, Tower};
 
 use crate::support::{Reference, features, like_reference, pixels, rows, same_features, tiny};
 
@@ -10,6 +10,10 @@ struct Transparent;
 impl Sites for Transparent {
     fn entry(&self, _tower: Tower) -> Entry {
         Entry::Tokens
+    }
+
+    fn shares_beginnings(&self, _mode: Mode) -> bool {
+        true
     }
 }
 

@@ -18,7 +18,7 @@ use crate::output::Output;
 use crate::progress::Bars;
 
 /// Texts in an encoding batch.
-const TEXT_BATCH: usize = 64;
+const TEXT_BATCH: usize = 1024;
 
 /// What is printed with `--json`.
 #[derive(Serialize)]

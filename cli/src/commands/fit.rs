@@ -66,6 +66,11 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     let dataset = open_dataset(&data, recipe.root.as_deref())?;
     let policy = recipe.on_bad_image.into();
     let session = Session::new(&backbone, &dataset, recipe.subset, policy, control)?;
+    if args.explain {
+        let plan = session.plan(&recipe)?;
+        output.result(&plan, || plan.to_string());
+        return Ok(());
+    }
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&recipe, backbone.name(), &dataset.name));
 
     let mut reports = Vec::new();

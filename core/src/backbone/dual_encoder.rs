@@ -42,7 +42,8 @@ impl DualEncoder {
     /// Features of token rows, without any adapter: `[rows, dim]`, not normalised.
     pub fn text_features(&self, spec: &BackboneSpec, rows: &[Vec<u32>], device: &Device) -> Tensor<2> {
         let longest = rows.iter().map(Vec::len).max().unwrap_or(1);
-        let partial = self.text.start(&spec.text, rows, longest, Texts::new(rows), Entry::Feature, device);
+        let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let partial = self.text.start(&spec.text, &rows, longest, Texts::new(&rows), Entry::Feature, device);
         partial.into_feature().expect("the tower ran to its end")
     }
 

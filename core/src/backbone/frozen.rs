@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::batch;
 use super::dual_encoder::DualEncoder;
 use super::embeddings::{self, Embeddings, TextFeatures};
 use super::partial::{Partial, Texts};
@@ -20,8 +20,6 @@ use crate::image::Preprocess;
 use crate::parallel;
 use crate::text::{Template, Tokenizer};
 
-/// Rows that a core should have at least.
-const PART: usize = 4;
 const NO_TOWERS: &str = "a backbone with towers";
 
 /// A frozen dual encoder with everything that belongs to it: weights, tokenizer, preprocessing, identity.
@@ -246,7 +244,6 @@ impl Backbone {
     /// # Panics
     /// Without towers; see [`need_towers`](Self::need_towers).
     pub fn token_embeddings(&self, ids: &[u32]) -> Tensor<2> {
-        use burn::tensor::{Int, TensorData};
         let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let count = ids.len();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &self.device);
@@ -275,7 +272,7 @@ impl Backbone {
                 format!("{shape:?} with {} values", data.len()),
             ));
         }
-        Ok(Tensor::from_data(burn::tensor::TensorData::new(data, shape), &self.device))
+        Ok(Tensor::from_data(TensorData::new(data, shape), &self.device))
     }
 
     /// The frozen part of the image tower, up to `entry`.
@@ -286,31 +283,28 @@ impl Backbone {
         let (tower, spec) = (&self.towers().expect(NO_TOWERS).image, &self.spec.image);
         let [images, _, _, _] = pixels.dims();
         let start = |rows: Range<usize>| tower.start(spec, pixels.clone().narrow(0, rows.start, rows.len()), entry);
-        Partial::join(self.in_parts(images, start), None)
+        Partial::join(batch::parts(images, self.workers(), start), None)
     }
 
     /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`; without towers it is the place of a text.
     pub fn start_text(&self, rows: &[Vec<u32>], entry: Entry) -> Partial {
         match &self.source {
             Source::Towers(model) => {
-                let longest = rows.iter().map(Vec::len).max().unwrap_or(1).max(1);
-                let texts = Texts::new(rows);
-                let start = |part: Range<usize>| {
-                    let texts = Texts { ends: texts.ends[part.clone()].to_vec(), beginning: texts.beginning };
-                    model.text.start(&self.spec.text, &rows[part], longest, texts, entry, &self.device)
+                let run = |rows: &[&[u32]], longest: usize, texts: Texts| {
+                    model.text.start(&self.spec.text, rows, longest, texts, entry, &self.device)
                 };
-                Partial::join(self.in_parts(rows.len(), start), Some(Arc::new(texts)))
+                match entry {
+                    Entry::Feature | Entry::Never => batch::sorted(rows, self.workers(), run),
+                    _ => batch::in_order(rows, self.workers(), run),
+                }
             }
             Source::Embeddings(embeddings) => embeddings.start(rows),
         }
     }
 
-    /// Parts of a batch that nothing but the frozen tower meets, each on a core of its own.
-    fn in_parts(&self, rows: usize, start: impl Fn(Range<usize>) -> Partial + Sync) -> Vec<Partial> {
-        match on_processor(&self.device) {
-            true => parallel::ranges(rows, PART, start),
-            false => vec![start(0..rows)],
-        }
+    /// On how many threads parts of a batch may run.
+    fn workers(&self) -> usize {
+        if on_processor(&self.device) { parallel::threads() } else { 1 }
     }
 
     /// The rest of a tower through the adapter, short of its feature site: `[rows, dim]`, not normalised.

@@ -1,5 +1,6 @@
 //! The frozen backbone and the sites at which adapters enter it.
 
+mod batch;
 mod block;
 mod dual_encoder;
 mod embeddings;

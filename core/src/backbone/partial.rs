@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::site::Entry;
+use super::site::{Entry, Mode, Sites};
 use super::stream::Stream;
 
 /// The value of a tower at some entry: what the frozen work before an adapter amounts to.
@@ -33,7 +33,7 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    pub(super) fn new(rows: &[Vec<u32>]) -> Self {
+    pub(super) fn new(rows: &[&[u32]]) -> Self {
         let ends: Vec<usize> = rows.iter().map(|row| row.len().max(1) - 1).collect();
         let most = ends.iter().copied().min().unwrap_or(0);
         let alike = |at: &usize| rows.iter().all(|row| row[*at] == rows[0][*at]);
@@ -92,6 +92,27 @@ impl Partial {
         match &self.state {
             State::Tokens(stream) => Some(stream.clone().into_whole()),
             State::Feature(_) => None,
+        }
+    }
+
+    /// Tokens of all rows; 0 for features.
+    pub fn token_count(&self) -> usize {
+        match &self.state {
+            State::Tokens(stream) => {
+                let [rows, tokens, _] = stream.rest.dims();
+                rows * (stream.shared + tokens)
+            }
+            State::Feature(_) => 0,
+        }
+    }
+
+    /// How many tokens each block runs for this adapter: those of a beginning that texts share count once.
+    pub fn tokens_run(&self, sites: &dyn Sites, mode: Mode) -> usize {
+        let (State::Tokens(stream), Some(texts)) = (&self.state, &self.texts) else { return self.token_count() };
+        let [rows, _, _] = stream.rest.dims();
+        match texts.beginning > 1 && rows > 1 && sites.shares_beginnings(mode) {
+            true => self.token_count() - (rows - 1) * texts.beginning,
+            false => self.token_count(),
         }
     }
 

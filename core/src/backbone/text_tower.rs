@@ -46,7 +46,7 @@ impl TextTower {
     pub(super) fn start(
         &self,
         spec: &TextSpec,
-        rows: &[Vec<u32>],
+        rows: &[&[u32]],
         longest: usize,
         texts: Texts,
         entry: Entry,

@@ -21,7 +21,7 @@ use crate::contrastive::Pairs;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
-use crate::shards::{Shards, sharded_gradients};
+use crate::shards::{Shard, ShardCounts, ShardFeatures, Shards, sharded_gradients};
 
 /// Images in a shard: small enough for the activations to stay in cache.
 const SHARD: usize = 32;
@@ -254,13 +254,18 @@ impl Trainer<'_> {
         let (spec, device, model) = (&self.spec, self.device, &self.model);
         let smoothing = self.recipe.train.smoothing;
         let shards = Shards::new(&batch, SHARD, device);
-        let forward = |model: &DualEncoder, shard: usize| model.image_features(spec, shards.pixels(shard));
-        let loss = |image: Tensor<2>| {
+        let forward = |model: &DualEncoder, shard: Shard| match shard {
+            Shard::Image(shard) => model.image_features(spec, shards.pixels(shard)),
+            Shard::Text(_) => unreachable!("the texts of pairs are not cut"),
+        };
+        let loss = |features: ShardFeatures| {
+            let image = Tensor::cat(features.images, 0);
             let text = normalise(model.text_features(spec, &rows, device));
             let scale = model.logit_scale.val().clamp_max(SCALE_LIMIT.ln()).exp();
             (pairs.loss(normalise(image), text, scale, smoothing), ())
         };
-        let (mut gradients, loss, ()) = sharded_gradients(model, shards.count(), forward, loss);
+        let (mut gradients, loss, ()) =
+            sharded_gradients(model, ShardCounts { images: shards.count(), texts: 0 }, forward, loss);
         if !loss.is_finite() {
             return Err(Error::Diverged { step, loss });
         }

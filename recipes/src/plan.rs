@@ -1,0 +1,186 @@
+//! What a run computes once, and what in every step: decided here, and told before it begins.
+
+use std::fmt;
+
+use inarch_core::Seed;
+use inarch_core::backbone::{Backbone, Entry, Mode, Sites as _, Tower};
+use inarch_peft::Adapter;
+use serde::Serialize;
+
+use crate::objective::Objective;
+use crate::recipe::Recipe;
+
+/// Bytes of activations that are stored instead of computed again in every step.
+const STORE_BYTES: usize = 1 << 30;
+
+/// How far images are run once and stored, or `None` when every step starts from pixels: the adapter's entry decides, and
+/// whether views are fixed and their activations fit.
+pub(crate) fn stored_entry(backbone: &Backbone, adapter: &Adapter, recipe: &Recipe, images: usize) -> Option<Entry> {
+    let entry = adapter.entry(Tower::Image).min(Entry::Feature);
+    let fits = recipe.views > 0 && stored_bytes(backbone, entry, images * recipe.views) <= STORE_BYTES;
+    (entry == Entry::Feature || fits).then_some(entry)
+}
+
+fn stored_bytes(backbone: &Backbone, entry: Entry, rows: usize) -> usize {
+    let spec = &backbone.spec().image;
+    let values = match entry {
+        Entry::Feature | Entry::Never => backbone.spec().dim,
+        Entry::Head => spec.transformer.width,
+        Entry::Tokens | Entry::Block(_) => spec.tokens() * spec.transformer.width,
+    };
+    rows * values * size_of::<f32>()
+}
+
+/// The work of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// The method.
+    pub method: String,
+    /// The image side.
+    pub image: TowerPlan,
+    /// The text side.
+    pub text: TowerPlan,
+    /// Images of a step.
+    pub batch: usize,
+    /// Images, each in `views` views, that are run once.
+    pub stored_images: usize,
+    /// Views of each image that are stored; 0 when every step starts from fresh pixels.
+    pub views: usize,
+    /// Bytes of what is stored.
+    pub stored_bytes: usize,
+    /// Texts of a step.
+    pub texts: usize,
+    /// Their tokens when each is padded to the whole context.
+    pub tokens_padded: usize,
+    /// Their tokens when texts end at the longest of their part.
+    pub tokens_cut: usize,
+    /// Their tokens when what they share at the front runs once.
+    pub tokens_run: usize,
+    /// Multiply-adds of a step.
+    pub step: u64,
+    /// Multiply-adds of a step that stores nothing and pads every text.
+    pub naive_step: u64,
+}
+
+/// One tower.
+#[derive(Debug, Clone, Serialize)]
+pub struct TowerPlan {
+    /// Where the adapter enters.
+    pub entry: String,
+    /// Blocks that run in every step, of `blocks`.
+    pub blocks_run: usize,
+    /// Blocks of the tower.
+    pub blocks: usize,
+}
+
+impl TowerPlan {
+    fn new(backbone: &Backbone, tower: Tower, adapter: Entry, from: Entry) -> Self {
+        let blocks = backbone.depth(tower);
+        let entry = match adapter {
+            Entry::Tokens => "tokens".into(),
+            Entry::Block(block) => format!("block {block}"),
+            Entry::Head => "final normalisation".into(),
+            Entry::Feature => "feature".into(),
+            Entry::Never => "not touched".into(),
+        };
+        Self { entry, blocks_run: blocks - before(from, blocks), blocks }
+    }
+}
+
+/// How many blocks lie before an entry.
+fn before(entry: Entry, blocks: usize) -> usize {
+    match entry {
+        Entry::Tokens => 0,
+        Entry::Block(block) => block.min(blocks),
+        Entry::Head | Entry::Feature | Entry::Never => blocks,
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(
+        backbone: &Backbone,
+        recipe: &Recipe,
+        images: usize,
+        objective: &Objective<'_>,
+        adapter: &Adapter,
+    ) -> Self {
+        let entries = [Tower::Image, Tower::Text].map(|tower| adapter.entry(tower));
+        let stored = stored_entry(backbone, adapter, recipe, images);
+        let image = TowerPlan::new(backbone, Tower::Image, entries[0], stored.unwrap_or(Entry::Tokens));
+        let text = TowerPlan::new(backbone, Tower::Text, entries[1], entries[1]);
+        let batch = recipe.train.batch.min(images);
+        let counted = objective.text_tokens(adapter, Mode::Train(Seed::new(0)));
+        // Texts that depend on the image are there once for each.
+        let each = if adapter.conditions_text() { batch } else { 1 };
+        let [texts, cut, run] = counted.map(|count| count * each);
+        let padded = texts * backbone.spec().text.context;
+        let touched = entries.map(|entry| entry < Entry::Feature);
+        // A block's products take 12 width^2 multiply-adds a token; going back to the adapter takes as many again.
+        let cost = |tower: Tower, tokens: usize, forward: usize, backward: usize| {
+            let width = backbone.width(tower) as u64;
+            12 * width * width * tokens as u64 * (forward + backward) as u64
+        };
+        let behind = |tower: Tower, entry: Entry| backbone.depth(tower) - before(entry, backbone.depth(tower));
+        let pixels = batch * backbone.spec().image.tokens();
+        let back = [Tower::Image, Tower::Text].map(|tower| behind(tower, adapter.entry(tower)));
+        let step = cost(Tower::Image, pixels, image.blocks_run, back[0])
+            + if touched[1] { cost(Tower::Text, run, text.blocks_run, back[1]) } else { 0 };
+        let naive = cost(Tower::Image, pixels, image.blocks, back[0]) + cost(Tower::Text, padded, text.blocks, back[1]);
+        let views = stored.map_or(0, |_| recipe.views.max(1));
+        Self {
+            method: recipe.method.name().into(),
+            image,
+            text,
+            batch,
+            stored_images: stored.map_or(0, |_| images),
+            views,
+            stored_bytes: stored.map_or(0, |entry| stored_bytes(backbone, entry, images * views)),
+            texts,
+            tokens_padded: padded,
+            tokens_cut: cut,
+            tokens_run: run,
+            step,
+            naive_step: naive,
+        }
+    }
+
+    /// How many times fewer multiply-adds a step has than one that stores nothing and pads every text; `None` when the towers
+    /// do not run at all.
+    pub fn saving(&self) -> Option<f64> {
+        (self.step > 0).then(|| self.naive_step as f64 / self.step as f64)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { image, text, .. } = self;
+        let mebibytes = self.stored_bytes as f64 / f64::from(1 << 20);
+        writeln!(f, "{}: images enter at {}, texts at {}", self.method, image.entry, text.entry)?;
+        match self.views {
+            0 => writeln!(f, "images: nothing is stored; {} blocks from fresh pixels in every step", image.blocks_run)?,
+            views => writeln!(
+                f,
+                "images: {} x {views} views run once and stored, {mebibytes:.1} MiB; {} of {} blocks in every step",
+                self.stored_images, image.blocks_run, image.blocks
+            )?,
+        }
+        match text.blocks_run {
+            0 => writeln!(f, "texts: run once")?,
+            blocks => writeln!(
+                f,
+                "texts: {} in every step, {blocks} of {} blocks; {} tokens padded, {} cut at the longest, {} with shared \
+                 beginnings run once",
+                self.texts, text.blocks, self.tokens_padded, self.tokens_cut, self.tokens_run
+            )?,
+        }
+        match self.saving() {
+            Some(saving) => write!(
+                f,
+                "step of {} images: {:.1} billion multiply-adds, {saving:.1} times fewer than with nothing stored or shared",
+                self.batch,
+                self.step as f64 / 1e9
+            ),
+            None => write!(f, "step of {} images: no tower runs", self.batch),
+        }
+    }
+}
