@@ -81,7 +81,7 @@ impl TowerPlan {
             Entry::Block(block) => format!("block {block}"),
             Entry::Head => "final normalisation".into(),
             Entry::Feature => "feature".into(),
-            Entry::Never => "not touched".into(),
+            Entry::Never => "nowhere".into(),
         };
         Self { entry, blocks_run: blocks - before(from, blocks), blocks }
     }
@@ -155,7 +155,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { image, text, .. } = self;
         let mebibytes = self.stored_bytes as f64 / f64::from(1 << 20);
-        writeln!(f, "{}: images enter at {}, texts at {}", self.method, image.entry, text.entry)?;
+        writeln!(f, "{} enters the image tower at: {}; the text tower at: {}", self.method, image.entry, text.entry)?;
         match self.views {
             0 => writeln!(f, "images: nothing is stored; {} blocks from fresh pixels in every step", image.blocks_run)?,
             views => writeln!(

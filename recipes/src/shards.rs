@@ -47,6 +47,14 @@ impl ModuleMapper for Leaves {
 }
 
 impl ShardCounts {
+    /// Where a shard stands among all: images first.
+    fn place(self, shard: Shard) -> usize {
+        match shard {
+            Shard::Image(shard) => shard,
+            Shard::Text(shard) => self.images + shard,
+        }
+    }
+
     /// The shards of each of `workers` threads: every thread gets its share of either kind.
     fn dealt(self, workers: usize) -> Vec<Vec<Shard>> {
         let mut dealt = vec![Vec::new(); workers];
@@ -96,12 +104,12 @@ where
                     .collect();
                 drop(features_out);
                 let mut found = Vec::with_capacity(shards.len());
-                for (features, (_, model)) in graphs.into_iter().zip(shards) {
+                for (features, (shard, model)) in graphs.into_iter().zip(shards) {
                     let Ok(gradient) = gradients_in.recv() else { break };
                     let upstream = (features * gradient).sum();
                     // A shard that no parameter reaches has nothing to go back through.
                     if upstream.is_autodiff() {
-                        found.push(GradientsParams::from_grads(upstream.backward(), &model));
+                        found.push((counts.place(shard), GradientsParams::from_grads(upstream.backward(), &model)));
                     }
                 }
                 found
@@ -146,13 +154,17 @@ where
             accumulated.accumulate(module, gradients);
             kept = Some((value, extra));
         }
+        let mut parts = Vec::with_capacity(counts.images + counts.texts);
         for (handle, _, _, gradients_out) in workers {
             drop(gradients_out);
             match handle.join() {
-                Ok(found) => found.into_iter().for_each(|gradients| accumulated.accumulate(module, gradients)),
+                Ok(found) => parts.extend(found),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
+        // In the order of the shards, whichever thread ran them.
+        parts.sort_by_key(|(place, _)| *place);
+        parts.into_iter().for_each(|(_, gradients)| accumulated.accumulate(module, gradients));
         let (value, extra) = kept.expect("every shard sent its features");
         (accumulated.grads(), value, extra)
     })

@@ -24,10 +24,11 @@ fn the_reference_equals_the_backbone() {
 }
 
 #[test]
-fn visiting_every_site_changes_no_bit() {
+fn visiting_every_site_changes_nothing() {
     let frozen = features(tiny(), &Frozen);
-    same_features("transparent", features(tiny(), &Transparent), frozen.clone(), 0.0);
-    same_features("stack of two", features(tiny(), &Stack(vec![&Transparent, &Frozen])), frozen.clone(), 0.0);
+    // Frozen texts run in parts and in another order, which shows in the last bit.
+    same_features("transparent", features(tiny(), &Transparent), frozen.clone(), 1e-6);
+    same_features("stack of two", features(tiny(), &Stack(vec![&Transparent, &Frozen])), frozen.clone(), 1e-6);
     same_features("empty stack", features(tiny(), &Stack(Vec::new())), frozen, 0.0);
     assert_eq!(Stack(Vec::new()).entry(Tower::Image), Entry::Never);
 }
