@@ -18,6 +18,7 @@ pub struct Partial {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few of them at a time")]
 pub(super) enum State {
     Tokens(Stream),
     Feature(Tensor<2>),
