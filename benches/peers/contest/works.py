@@ -95,7 +95,8 @@ class Encode:
         return sample([cost], seconds, dict(zip(found["names"], found["values"])))
 
     def agree(self, ours: Sample, theirs: Sample) -> Agreement:
-        return agreement.of_features(ours.values, theirs.values)
+        allowed = agreement.JPEG_FEATURES if self.kind == "images" else agreement.FEATURES
+        return agreement.of_features(ours.values, theirs.values, allowed)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .meter import Meter
-from .photos import Loader, Photos, centre, varied, views
+from .photos import SIDE, Loader, Photos, centre, varied, views
 from .towers import Towers
 
 BATCH = 32
@@ -13,15 +13,15 @@ BATCH = 32
 def stored(towers: Towers, photos: Photos, count: int, meter: Meter) -> Tensor:
     """Features `[images, views, dim]` of `count` random views, or of the centre view, each image decoded once."""
     per_image = max(count, 1)
-    found, waiting = [], []
+    found, waiting = [], torch.empty(0, 3, SIDE, SIDE)
     with torch.inference_mode(), meter.encoding(len(photos.paths) * per_image):
         for pixels in views(photos.paths, count):
-            waiting.append(pixels)
-            if len(waiting) * per_image >= BATCH:
-                found += [towers.image(batch) for batch in torch.cat(waiting).split(BATCH)]
-                waiting = []
-        if waiting:
-            found += [towers.image(batch) for batch in torch.cat(waiting).split(BATCH)]
+            waiting = torch.cat([waiting, pixels])
+            while len(waiting) >= BATCH:
+                found.append(towers.image(waiting[:BATCH]))
+                waiting = waiting[BATCH:]
+        if len(waiting):
+            found.append(towers.image(waiting))
     return torch.cat(found).view(len(photos.paths), per_image, -1).clone()
 
 

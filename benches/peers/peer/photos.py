@@ -118,7 +118,7 @@ def views(paths: list[Path], count: int) -> Iterator[Tensor]:
         waiting: deque[Future] = deque()
         for path in paths:
             waiting.append(pool.submit(load, path))
-            if len(waiting) > 16:
+            if len(waiting) > max(64 // max(count, 1), 2):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
