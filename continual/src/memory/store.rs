@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::config::MemoryConfig;
 use super::fingerprint::Fingerprint;
@@ -17,6 +18,15 @@ const HEADER: &[u8] = b"header";
 /// What the keys of samples begin with.
 const SAMPLE: &[u8] = b"sample/";
 
+/// How long opening waits for a database that is still held, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether somebody holds the lock of a database; `sled` has no kind of error for it.
+fn is_held(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
 /// A memory in a database. With a key every value is encrypted, and ids stand as hashes.
 pub struct MemoryStore {
     path: PathBuf,
@@ -30,9 +40,18 @@ impl MemoryStore {
     /// # Errors
     /// A folder that cannot be opened, or is in use by another process.
     pub fn open(path: &Path, key: Option<Key>) -> Result<Self> {
-        let database = sled::Config::new().path(path).open();
-        let database = database.map_err(|source| Error::Database { path: path.to_path_buf(), source })?;
-        Ok(Self { path: path.to_path_buf(), database, key })
+        let mut waited = Duration::ZERO;
+        loop {
+            match sled::Config::new().path(path).open() {
+                Ok(database) => return Ok(Self { path: path.to_path_buf(), database, key }),
+                // A database that was just closed is held a little longer by the thread that writes it.
+                Err(source) if is_held(&source) && waited < PATIENCE => {
+                    std::thread::sleep(PAUSE);
+                    waited += PAUSE;
+                }
+                Err(source) => return Err(Error::Database { path: path.to_path_buf(), source }),
+            }
+        }
     }
 
     /// The memory, or `None` in a new database.
@@ -140,6 +159,8 @@ mod tests {
     use inarch_core::{Digest, Seed};
 
     use super::super::{Fingerprint, Key, MemoryConfig, MemoryStore, Sample};
+    use super::PAUSE;
+    use crate::error::Error;
 
     fn sample(at: u64) -> Sample {
         Sample {
@@ -152,6 +173,19 @@ mod tests {
             image: None,
             scores: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_database_that_is_about_to_be_closed_is_waited_for_and_one_in_use_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = MemoryStore::open(folder.path(), None).unwrap();
+        assert!(matches!(MemoryStore::open(folder.path(), None), Err(Error::Database { .. })));
+        let close = std::thread::spawn(move || {
+            std::thread::sleep(PAUSE * 5);
+            drop(first);
+        });
+        assert!(MemoryStore::open(folder.path(), None).is_ok());
+        close.join().unwrap();
     }
 
     #[test]
