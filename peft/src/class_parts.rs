@@ -1,20 +1,22 @@
 //! The classes in parts that can be run apart, each on a thread of its own.
 
-use burn::tensor::{Int, Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Mode, Partial, Pass, Sites, Tower};
+use burn::tensor::Tensor;
+use inarch_core::backbone::{Backbone, Mode, Partial, Pass, Sites, Tower, indices};
 
 use crate::classifier::Classifier;
 
 /// Classes of similar length together: a part is as long as its longest text.
+#[derive(Debug, Clone)]
 pub struct ClassParts {
     parts: Vec<ClassPart>,
-    /// Where each class is found behind one another in the parts.
-    places: Vec<usize>,
+    /// The classes as they come, part after part.
+    order: Vec<usize>,
     /// Texts of a class.
     templates: usize,
 }
 
 /// Some of the classes, with what an adapter is told about them.
+#[derive(Debug, Clone)]
 pub struct ClassPart {
     start: Partial,
     classes: usize,
@@ -47,13 +49,13 @@ impl ClassParts {
                 start: classifier.backbone().start_text(&own, sites.entry(Tower::Text)),
                 classes: classes.len(),
                 known: classifier.known().map(|known| classes.iter().map(|class| known[*class]).collect()),
-                prior: classifier.prior().map(|prior| prior.clone().select(0, indices(classes, prior))),
+                prior: classifier
+                    .prior()
+                    .map(|prior| prior.clone().select(0, indices(classes.iter().copied(), &prior.device()))),
             }
         };
         let parts: Vec<ClassPart> = (0..count).map(part).collect();
-        let mut places = vec![0; classes];
-        order.iter().enumerate().for_each(|(place, class)| places[*class] = place);
-        Self { parts, places, templates }
+        Self { parts, order, templates }
     }
 
     /// The parts.
@@ -69,6 +71,17 @@ impl ClassParts {
         })
     }
 
+    /// Rows of all classes `[classes, dim]`, dealt out to the parts: the way back from [`Classifier::join`] for one template.
+    pub fn split(&self, rows: Tensor<2>) -> Vec<Tensor<2>> {
+        let places = indices(self.order.iter().copied(), &rows.device());
+        let (rows, mut start) = (rows.select(0, places), 0);
+        let next = |part: &ClassPart| {
+            start += part.classes;
+            rows.clone().narrow(0, start - part.classes, part.classes)
+        };
+        self.parts.iter().map(next).collect()
+    }
+
     /// Outputs of all parts, in their order, as one of all classes in theirs: `[classes * templates, dim]`, image-major
     /// with an image-conditioned prompt.
     pub(crate) fn join(&self, outputs: Vec<Tensor<2>>) -> Tensor<2> {
@@ -79,16 +92,15 @@ impl ClassParts {
         });
         let whole = Tensor::cat(sized.collect(), 1);
         let [images, classes, width] = whole.dims();
-        let whole = match self.places.is_sorted() {
+        let whole = match self.order.is_sorted() {
             true => whole,
-            false => whole.clone().select(1, indices(&self.places, &whole)),
+            false => {
+                let mut places = vec![0; classes];
+                self.order.iter().enumerate().for_each(|(place, class)| places[*class] = place);
+                let places = indices(places, &whole.device());
+                whole.select(1, places)
+            }
         };
         whole.reshape([images * classes * self.templates, width / self.templates])
     }
-}
-
-fn indices<const D: usize>(places: &[usize], beside: &Tensor<D>) -> Tensor<1, Int> {
-    let places: Vec<i32> = places.iter().map(|place| *place as i32).collect();
-    let count = places.len();
-    Tensor::from_data(TensorData::new(places, [count]), &beside.device().without_autodiff())
 }

@@ -1,21 +1,18 @@
 //! Image features of many files, once.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
+use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Entry, Partial, Pass, Sites, Tower, values};
 use inarch_core::data::{Dataset, Example, Source};
 use inarch_core::image::{Augment, BadImage, ImageBatch, ImageJob, Loader, OnBadImage, View};
-use inarch_core::{Seed, parallel};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
 
 /// Images in an encoding batch: large enough for the matrix products, small enough for the caches.
 const BATCH: usize = 32;
-/// Images that a core should have at least.
-const PART: usize = 4;
 
 /// What is stored of some examples' images, one row for each example and view.
 #[derive(Debug, Clone)]
@@ -107,13 +104,7 @@ pub fn encode_images(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
-    let encode = |pixels: Tensor<4>| {
-        let [images, _, _, _] = pixels.dims();
-        let part = |rows: Range<usize>| {
-            backbone.encode_image(pixels.clone().narrow(0, rows.start, rows.len()), sites, &Pass::evaluate())
-        };
-        Partial::feature(Tensor::cat(parallel::ranges(images, PART, part), 0))
-    };
+    let encode = |pixels| Partial::feature(backbone.evaluate_image(pixels, sites));
     encode_with(&encode, backbone, dataset, examples, views, policy, control)
 }
 

@@ -56,7 +56,7 @@ impl<'a> Session<'a> {
     pub fn plan(&self, recipe: &Recipe) -> Result<Plan> {
         let recipe = &Recipe { method: recipe.method.resolved(self.backbone)?, ..recipe.clone() };
         let Prepared { train, objective, adapter, .. } = self.prepare(recipe)?;
-        Ok(Plan::new(self.backbone, recipe, train.len(), &objective, &adapter))
+        Ok(Plan::new(self.backbone, recipe, (train.len(), self.dataset.features.is_some()), &objective, &adapter))
     }
 
     fn prepare(&self, recipe: &Recipe) -> Result<Prepared<'_>> {

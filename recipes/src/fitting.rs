@@ -19,7 +19,7 @@ use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
 use crate::gradient::{accumulate, by_rate, copied, guided, guided_as_one};
 use crate::objective::{Images, Objective, TextSide, Texts};
-use crate::plan::stored_entry;
+use crate::plan::{stored_entry, stored_views};
 use crate::recipe::Recipe;
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
 use crate::schedule::learning_rate;
@@ -27,8 +27,6 @@ use crate::session::Session;
 use crate::shards::{Shard, ShardCounts, ShardFeatures, Shards, shard_size, sharded_gradients};
 use crate::task::views_of;
 
-/// Fixed views that stand for fresh ones where features are computed once.
-const FRESH_VIEWS: usize = 32;
 /// Bytes of decoded training images that are kept in memory.
 const CACHE_BYTES: usize = 512 << 20;
 
@@ -106,11 +104,11 @@ impl<'a> Fitting<'a> {
         objective: Objective<'a>,
         adapter: Adapter,
     ) -> Self {
-        let steps_per_epoch = (train.len() / recipe.train.batch).max(1);
+        let (steps, steps_per_epoch) = recipe.steps(train.len());
         // A method without trained values is done when it is made, whatever the recipe allows it.
         let steps = match adapter.trainable() {
             0 => 0,
-            _ => recipe.train.budget.steps(recipe.shots.unwrap_or(16), steps_per_epoch),
+            _ => steps,
         };
         Self {
             session,
@@ -187,10 +185,8 @@ impl<'a> Fitting<'a> {
     fn run_stored(&mut self, entry: Entry, run: &SavedRun) -> Result<f64> {
         let started = Instant::now();
         let session = self.session;
-        let count = match self.recipe.views {
-            0 if session.dataset.features.is_none() => self.steps.div_ceil(self.steps_per_epoch).clamp(1, FRESH_VIEWS),
-            count => count.max(1),
-        };
+        let epochs = self.steps.div_ceil(self.steps_per_epoch);
+        let count = stored_views(self.recipe, epochs, session.dataset.features.is_some());
         let views = views_of(self.recipe, count);
         let store = |entry: Entry| session.frozen(entry, &self.train, &views);
         let stored = store(entry)?;

@@ -13,12 +13,25 @@ use crate::recipe::Recipe;
 /// Bytes of activations that are stored instead of computed again in every step.
 const STORE_BYTES: usize = 1 << 30;
 
+/// Fixed views that stand for fresh ones where features are computed once.
+const FRESH_VIEWS: usize = 32;
+
 /// How far images are run once and stored, or `None` when every step starts from pixels: the adapter's entry decides, and
 /// whether views are fixed and their activations fit.
 pub(crate) fn stored_entry(backbone: &Backbone, adapter: &Adapter, recipe: &Recipe, images: usize) -> Option<Entry> {
     let entry = adapter.entry(Tower::Image).min(Entry::Feature);
     let fits = recipe.views > 0 && stored_bytes(backbone, entry, images * recipe.views) <= STORE_BYTES;
     (entry == Entry::Feature || fits).then_some(entry)
+}
+
+/// How many views of each image are run once: as many as the recipe fixes. Where fresh ones are asked for and features are
+/// stored, as many fixed ones stand for them as there are epochs, within a bound; a features file has one row an image.
+pub(crate) fn stored_views(recipe: &Recipe, epochs: usize, from_file: bool) -> usize {
+    match recipe.views {
+        _ if from_file => 1,
+        0 => epochs.clamp(1, FRESH_VIEWS),
+        count => count,
+    }
 }
 
 fn stored_bytes(backbone: &Backbone, entry: Entry, rows: usize) -> usize {
@@ -42,7 +55,7 @@ pub struct Plan {
     pub text: TowerPlan,
     /// Images of a step.
     pub batch: usize,
-    /// Images, each in `views` views, that are run once.
+    /// Images that are run once, each in `views` views.
     pub stored_images: usize,
     /// Views of each image that are stored; 0 when every step starts from fresh pixels.
     pub views: usize,
@@ -100,7 +113,7 @@ impl Plan {
     pub(crate) fn new(
         backbone: &Backbone,
         recipe: &Recipe,
-        images: usize,
+        (images, from_file): (usize, bool),
         objective: &Objective<'_>,
         adapter: &Adapter,
     ) -> Self {
@@ -114,7 +127,6 @@ impl Plan {
         let each = if adapter.conditions_text() { batch } else { 1 };
         let [texts, cut, run] = counted.map(|count| count * each);
         let padded = texts * backbone.spec().text.context;
-        let touched = entries.map(|entry| entry < Entry::Feature);
         // A block's products take 12 width^2 multiply-adds a token; going back to the adapter takes as many again.
         let cost = |tower: Tower, tokens: usize, forward: usize, backward: usize| {
             let width = backbone.width(tower) as u64;
@@ -123,10 +135,11 @@ impl Plan {
         let behind = |tower: Tower, entry: Entry| backbone.depth(tower) - before(entry, backbone.depth(tower));
         let pixels = batch * backbone.spec().image.tokens();
         let back = [Tower::Image, Tower::Text].map(|tower| behind(tower, adapter.entry(tower)));
-        let step = cost(Tower::Image, pixels, image.blocks_run, back[0])
-            + if touched[1] { cost(Tower::Text, run, text.blocks_run, back[1]) } else { 0 };
+        let step =
+            cost(Tower::Image, pixels, image.blocks_run, back[0]) + cost(Tower::Text, run, text.blocks_run, back[1]);
         let naive = cost(Tower::Image, pixels, image.blocks, back[0]) + cost(Tower::Text, padded, text.blocks, back[1]);
-        let views = stored.map_or(0, |_| recipe.views.max(1));
+        let (steps, steps_per_epoch) = recipe.steps(images);
+        let views = stored.map_or(0, |_| stored_views(recipe, steps.div_ceil(steps_per_epoch), from_file));
         Self {
             method: recipe.method.name().into(),
             image,

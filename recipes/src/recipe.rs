@@ -246,6 +246,12 @@ pub(crate) fn set(table: &mut Table, assignment: &str) -> Result<()> {
 }
 
 impl Recipe {
+    /// Steps of a run over `images` training images, and of one epoch.
+    pub(crate) fn steps(&self, images: usize) -> (usize, usize) {
+        let steps_per_epoch = (images / self.train.batch).max(1);
+        (self.train.budget.steps(self.shots.unwrap_or(16), steps_per_epoch), steps_per_epoch)
+    }
+
     fn check(&self) -> Result<()> {
         let train = &self.train;
         if train.batch == 0 {

@@ -46,6 +46,11 @@ impl ModuleMapper for Leaves {
     }
 }
 
+/// A copy for another thread: graphs that meet in a parameter are one graph, which only one of them may run backward.
+pub(crate) fn apart<M: Module>(module: &M) -> M {
+    module.clone().map(&mut Leaves)
+}
+
 impl ShardCounts {
     /// Where a shard stands among all: images first.
     fn place(self, shard: Shard) -> usize {
@@ -84,7 +89,7 @@ where
     let dealt: Vec<Vec<(Shard, M)>> = counts
         .dealt(workers)
         .into_iter()
-        .map(|shards| shards.into_iter().map(|shard| (shard, module.clone().map(&mut Leaves))).collect())
+        .map(|shards| shards.into_iter().map(|shard| (shard, apart(module))).collect())
         .collect();
     std::thread::scope(|scope| {
         let mut workers = Vec::with_capacity(dealt.len());
@@ -148,12 +153,6 @@ where
             // What the loss itself used of the module: the temperature, class rows, a feature site.
             (GradientsParams::from_grads(gradients, module), value, extra)
         });
-        let mut accumulated = GradientsAccumulator::new();
-        let mut kept = None;
-        if let Some((gradients, value, extra)) = outcome {
-            accumulated.accumulate(module, gradients);
-            kept = Some((value, extra));
-        }
         let mut parts = Vec::with_capacity(counts.images + counts.texts);
         for (handle, _, _, gradients_out) in workers {
             drop(gradients_out);
@@ -162,10 +161,12 @@ where
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
+        let (gradients, value, extra) = outcome.expect("every shard sent its features");
+        let mut accumulated = GradientsAccumulator::new();
+        accumulated.accumulate(module, gradients);
         // In the order of the shards, whichever thread ran them.
         parts.sort_by_key(|(place, _)| *place);
         parts.into_iter().for_each(|(_, gradients)| accumulated.accumulate(module, gradients));
-        let (value, extra) = kept.expect("every shard sent its features");
         (accumulated.grads(), value, extra)
     })
 }
@@ -207,5 +208,35 @@ impl<'a> Shards<'a> {
         let (from, to) = (shard * self.size, ((shard + 1) * self.size).min(images));
         let data = self.batch.pixels[from * values..to * values].to_vec();
         Tensor::from_data(TensorData::new(data, [to - from, channels, height, width]), self.device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::{Device, Tensor};
+
+    use super::apart;
+
+    /// Trains nothing, but goes backward through the module from many threads at once.
+    fn side_by_side(module: &Linear, copy: impl Fn(&Linear) -> Linear + Sync) {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        let own = copy(module);
+                        let input = Tensor::<2>::ones([3, 4], &Device::flex());
+                        let gradients = own.forward(own.forward(input)).powf_scalar(2.0).sum().backward();
+                        assert!(own.weight.val().grad(&gradients).is_some());
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn copies_go_backward_side_by_side() {
+        let module = LinearConfig::new(4, 4).init(&Device::flex().autodiff());
+        side_by_side(&module, apart);
     }
 }

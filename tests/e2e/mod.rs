@@ -9,6 +9,7 @@ mod features;
 mod fleet;
 mod fusion;
 mod pairs;
+mod plan;
 mod program;
 mod real_images;
 mod registry;

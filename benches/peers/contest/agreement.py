@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 FEATURES, LOSSES, SCORES = 1e-3, 1e-2, 1e-3
-# Two decoders give pixels of a JPEG that differ by a level or two; from the same pixels features agree to 1e-5.
-JPEG_FEATURES = 1e-2
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,25 @@ class Agreement:
         return f"{self.what} {self.difference:.0e}{'' if self.holds else ' DIFFER'}"
 
 
-def of_features(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], allowed: float) -> Agreement:
+def of_features(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> Agreement:
     """Relative error of rows, the greatest one."""
-    def error(left: Sequence[float], right: Sequence[float]) -> float:
-        return math.dist(left, right) / math.hypot(*right)
+    return Agreement("features", furthest(ours, theirs), FEATURES)
 
-    return Agreement("features", max(error(ours[name], row) for name, row in theirs.items()), allowed)
+
+def of_photos(
+    files: Mapping[str, Sequence[float]], pixels: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]
+) -> Agreement:
+    """The same where both sides were given the same pixels; two decoders of JPEGs differ, by how much is said beside it."""
+    # Names are those of the files, which the copies share but for the ending.
+    stems = {name.partition(".")[0]: row for name, row in theirs.items()}
+    copies = {name.partition(".")[0]: row for name, row in pixels.items()}
+    what = f"features of the same pixels (of JPEGs {furthest(files, theirs):.0e})"
+    return Agreement(what, furthest(copies, stems), FEATURES)
+
+
+def furthest(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> float:
+    """The greatest relative error of a row."""
+    return max(math.dist(ours[name], row) / math.hypot(*row) for name, row in theirs.items())
 
 
 def of_losses(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:

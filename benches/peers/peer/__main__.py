@@ -11,6 +11,7 @@ from pathlib import Path
 from .task import Task
 
 MODULES = {
+    "copies": "copies",
     "encode-images": "encode",
     "encode-pixels": "encode",
     "encode-texts": "encode",
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="steps or epochs to measure; 0 for the whole run")
     parser.add_argument("--batch", type=int, default=0, help="images of a step; 0 for all")
     parser.add_argument("--views", type=int, default=0, help="random views of each image; 0 for the centre view")
-    parser.add_argument("--count", type=int, default=0, help="pixels: rows; lora: adapted blocks from the end, 0 for all")
+    parser.add_argument("--count", type=int, default=0, help="pixels: rows; copies: images; lora: adapted blocks from the end, 0 for all")
     parser.add_argument("--classes", default="", help="classes of a prediction, separated by commas")
     given = vars(parser.parse_args())
     work = given["work"]

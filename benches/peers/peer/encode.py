@@ -9,7 +9,7 @@ from .texts import Tokens, ends
 from .towers import Towers
 
 IMAGE_BATCH, TEXT_BATCH = 32, 64
-SHOWN = 16
+SHOWN = 60
 
 
 def run(task: Task) -> dict:

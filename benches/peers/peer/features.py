@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from .meter import Meter
-from .photos import SIDE, Loader, Photos, centre, varied, views
+from .photos import SIDE, Loader, Photos, varied, views
+from .task import Task
 from .towers import Towers
 
 BATCH = 32
@@ -25,8 +26,19 @@ def stored(towers: Towers, photos: Photos, count: int, meter: Meter) -> Tensor:
     return torch.cat(found).view(len(photos.paths), per_image, -1).clone()
 
 
-def fresh(towers: Towers, photos: Photos, augmented: bool) -> Tensor:
+def by_view(task: Task, towers: Towers, photos: Photos, meter: Meter) -> Tensor:
+    """Features `[images, views, dim]`: the official way makes a pass over the files for each, `steps` of them as units."""
+    if not task.official:
+        return stored(towers, photos, task.views, meter)
+    passes = []
+    for _ in range(task.steps):
+        with meter.unit():
+            passes.append(fresh(towers, photos))
+    return torch.stack(passes, 1)
+
+
+def fresh(towers: Towers, photos: Photos) -> Tensor:
     """Features `[images, dim]` of one pass over the files, as a data loader of the authors' code gives them."""
-    loader = Loader(varied if augmented else centre, BATCH)
+    loader = Loader(varied, BATCH)
     with torch.no_grad():
         return torch.cat([towers.image(pixels) for pixels in loader(photos.paths)])

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from .features import fresh, stored
+from .features import by_view
 from .meter import Meter
 from .photos import Photos
 from .schedules import sgd_factor, warm_cosine
@@ -21,14 +21,7 @@ def run(task: Task) -> dict:
     rows = Tokens(task.backbone, padded=task.official).rows(photos.prompts())
     with torch.no_grad():
         prototypes = LENGTH * unit(towers.text(rows, ends(rows)))
-    if task.official:
-        passes = []
-        for _ in range(task.steps):
-            with meter.unit():
-                passes.append(fresh(towers, photos, augmented=True))
-        features = torch.stack(passes, 1)
-    else:
-        features = stored(towers, photos, task.views, meter)
+    features = by_view(task, towers, photos, meter)
     scale, labels = towers.scale, photos.labels
     prototypes.requires_grad_(True)
     optimizer = torch.optim.SGD([prototypes], RATE, momentum=0.9)
@@ -36,8 +29,5 @@ def run(task: Task) -> dict:
         optimizer.param_groups[0]["lr"] = warm_cosine(RATE, epoch, EPOCHS) * sgd_factor(scale)
         image = unit(features[:, epoch % features.shape[1]])
         loss = F.cross_entropy(scale * image @ unit(prototypes).T, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        meter.losses.append(loss.item())
+        meter.learn(optimizer, loss)
     return meter.report(passes=VIEWS)

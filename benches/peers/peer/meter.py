@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
+from torch import Tensor
+from torch.optim import Optimizer
+
 
 class Meter:
     """What a run took: image features encoded once, and the units (steps, epochs or batches) that repeat."""
@@ -28,6 +31,13 @@ class Meter:
         began = perf_counter()
         yield
         self.units.append(perf_counter() - began)
+
+    def learn(self, optimizer: Optimizer, loss: Tensor) -> None:
+        """A step of the optimizer down the loss, which is noted."""
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        self.losses.append(loss.item())
 
     def report(self, **more: object) -> dict:
         """All of it as JSON."""

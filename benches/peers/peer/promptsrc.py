@@ -52,10 +52,7 @@ def run(task: Task) -> dict:
             loss = F.cross_entropy(logits, labels)
             loss = loss + TEXT_WEIGHT * (text - frozen_text).abs().mean() + IMAGE_WEIGHT * (image - frozen_image).abs().mean()
             loss = loss + F.kl_div(own, frozen, reduction="sum", log_target=True) / own.numel()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            meter.losses.append(loss.item())
+            meter.learn(optimizer, loss)
     return meter.report()
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .features import fresh, stored
+from .features import by_view
 from .meter import Meter
 from .photos import Photos
 from .schedules import cosine
@@ -22,14 +22,7 @@ def run(task: Task) -> dict:
     rows = Tokens(task.backbone, padded=task.official).rows(photos.prompts())
     with torch.no_grad():
         text = unit(towers.text(rows, ends(rows)))
-    if task.official:
-        passes = []
-        for _ in range(task.steps):
-            with meter.unit():
-                passes.append(fresh(towers, photos, augmented=True))
-        features = torch.stack(passes, 1)
-    else:
-        features = stored(towers, photos, task.views, meter)
+    features = by_view(task, towers, photos, meter)
     train(features, text, photos.labels, towers.scale, meter)
     return meter.report(passes=KEY_VIEWS + EPOCHS)
 
@@ -44,7 +37,4 @@ def train(features: Tensor, text: Tensor, labels: Tensor, scale: float, meter: M
         image = unit(features[:, epoch % features.shape[1]])
         votes = (BETA * (image @ keys.T - 1)).exp() @ values
         loss = F.cross_entropy(scale * image @ text.T + ALPHA * votes, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        meter.losses.append(loss.item())
+        meter.learn(optimizer, loss)

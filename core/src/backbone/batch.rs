@@ -3,9 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, TensorData};
-
 use super::partial::{Partial, Texts};
+use super::state_dict::indices;
 use crate::parallel;
 
 /// Rows that a core should have at least.
@@ -54,9 +53,9 @@ pub(super) fn sorted(
         return joined;
     }
     let mut places = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(place, row)| places[*row] = place as i32);
+    order.iter().enumerate().for_each(|(place, row)| places[*row] = place);
     let feature = joined.into_feature().expect("the tower ran to its end");
-    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [order.len()]), &feature.device());
+    let places = indices(places, &feature.device());
     Partial::feature(feature.select(0, places))
 }
 

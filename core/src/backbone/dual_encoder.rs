@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
 
+use super::batch;
 use super::image_tower::ImageTower;
 use super::partial::Texts;
 use super::site::{BlockSite, Entry, Frozen, NormSite, Pass, Tower};
@@ -41,9 +42,11 @@ impl DualEncoder {
 
     /// Features of token rows, without any adapter: `[rows, dim]`, not normalised.
     pub fn text_features(&self, spec: &BackboneSpec, rows: &[Vec<u32>], device: &Device) -> Tensor<2> {
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(1);
-        let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let partial = self.text.start(&spec.text, &rows, longest, Texts::new(&rows), Entry::Feature, device);
+        let run = |rows: &[&[u32]], longest: usize, texts: Texts| {
+            self.text.start(&spec.text, rows, longest, texts, Entry::Feature, device)
+        };
+        // One graph, for training.
+        let partial = batch::in_order(rows, 1, run);
         partial.into_feature().expect("the tower ran to its end")
     }
 

@@ -339,6 +339,18 @@ impl Backbone {
         self.finish(Tower::Image, partial, sites, pass)
     }
 
+    /// As [`encode_image`](Self::encode_image) in an evaluation pass, its rows on all cores: for adapters that take each row by
+    /// itself, as all but [`Mixed`](super::Mixed) do, and without gradients.
+    pub fn evaluate_image(&self, pixels: Tensor<4>, sites: &dyn Sites) -> Tensor<2> {
+        let [images, _, _, _] = pixels.dims();
+        let part = |rows: Range<usize>| {
+            let pixels = pixels.clone().narrow(0, rows.start, rows.len());
+            Partial::feature(self.encode_image(pixels, sites, &Pass::evaluate()))
+        };
+        let joined = Partial::join(batch::parts(images, self.workers(), part), None);
+        joined.into_feature().expect("features of all parts")
+    }
+
     /// Text features `[rows, dim]`, not normalised.
     pub fn encode_text(&self, rows: &[Vec<u32>], sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
         let partial = self.start_text(rows, sites.entry(Tower::Text));

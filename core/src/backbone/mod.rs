@@ -31,5 +31,5 @@ pub use site::{
 };
 pub use spec::{Activation, BackboneSpec, ImageSpec, TextSpec, TransformerSpec};
 pub use stack::Stack;
-pub use state_dict::{HostTensor, StateDict, values};
+pub use state_dict::{HostTensor, StateDict, indices, values};
 pub use text_tower::TextTower;

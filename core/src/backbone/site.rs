@@ -347,11 +347,11 @@ pub trait Sites: Send + Sync {
     }
 
     /// Whether texts that begin with the same tokens keep the same values there in every block of the text tower: whatever this
-    /// adapter does to a token depends on the tokens before it and on its place, not on its row (with a condition: on its
-    /// image) or on the number of tokens at hand. What such texts share is then computed once.
+    /// adapter does to a token depends on the tokens before it and on its place, not on its text or on the number of tokens at
+    /// hand; where it repeats the texts for each image, it may depend on the image. What such texts share is then computed once.
     fn shares_beginnings(&self, mode: Mode) -> bool {
         let _ = mode;
-        false
+        self.entry(Tower::Text) >= Entry::Feature
     }
 
     /// Which kinds of sites this adapter may change. Naming too many costs time in mixed batches; one too few would be
@@ -431,10 +431,6 @@ pub struct Frozen;
 
 impl Sites for Frozen {
     fn folds(&self) -> bool {
-        true
-    }
-
-    fn shares_beginnings(&self, _mode: Mode) -> bool {
         true
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::block::Block;
 use super::dual_encoder::DualEncoder;
@@ -99,6 +99,13 @@ fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 /// The values of a float tensor, row-major, as f32.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
+}
+
+/// Places as a tensor to select by.
+pub fn indices(places: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
+    let places: Vec<i32> = places.into_iter().map(|place| place as i32).collect();
+    let count = places.len();
+    Tensor::from_data(TensorData::new(places, [count]), &device.clone().without_autodiff())
 }
 
 /// Every parameter of the model with its canonical name.

@@ -11,6 +11,7 @@ use super::parameter;
 use super::partial::{Partial, Texts};
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Sites, Tower};
 use super::spec::TextSpec;
+use super::state_dict::indices;
 use super::stream::Stream;
 
 /// Token ids `[batch, tokens]` to features `[batch, dim]`.
@@ -78,10 +79,9 @@ impl TextTower {
         let (ends, beginning) = texts.as_ref().map_or((&[][..], 0), |texts| (&texts.ends[..], texts.beginning));
         let pass = &Pass { ends: Some(ends), ..*pass };
         let shares = beginning > 1 && sites.shares_beginnings(pass.mode);
-        // With a condition each image has rows of its own.
-        let groups = pass.condition.filter(|_| sites.conditions_text()).map_or(1, |images| images.dims()[0]);
-        let arrange = |stream: Tensor<3>| match shares && stream.dims()[0] > groups {
-            true => Stream::split(stream, beginning, groups),
+        let arrange = |stream: Tensor<3>| match shares && ends.len() > 1 {
+            // A token site may repeat all texts, once for each image.
+            true => Stream::split(stream.clone(), beginning, stream.dims()[0] / ends.len()),
             false => Stream::whole(stream),
         };
         let mut partial = partial;
@@ -135,7 +135,7 @@ impl TextTower {
 /// (one set of classes per image), the ends repeat with them.
 fn pool(stream: Tensor<3>, ends: &[usize], shared: usize) -> Tensor<3> {
     let [batch, tokens, width] = stream.dims();
-    let indices: Vec<i32> = (0..batch).map(|row| (row * tokens + ends[row % ends.len()] - shared) as i32).collect();
-    let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [batch]), &stream.device());
-    stream.reshape([batch * tokens, width]).select(0, indices).reshape([batch, 1, width])
+    let places = (0..batch).map(|row| row * tokens + ends[row % ends.len()] - shared);
+    let places = indices(places, &stream.device());
+    stream.reshape([batch * tokens, width]).select(0, places).reshape([batch, 1, width])
 }

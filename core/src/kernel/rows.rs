@@ -15,22 +15,12 @@ pub(super) fn zip_rows(
     width: usize,
     work: impl Fn(&mut [f32], &[f32]) + Sync + Send + Copy,
 ) {
-    let share = share(output.len(), width);
-    let each = |(output, input): (&mut [f32], &[f32])| {
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (output, input) in output.chunks_exact_mut(width).zip(input.chunks_exact(width)) {
-                    work(output, input);
-                }
-            },
-        );
-    };
-    if output.len() <= share {
-        each((output, input));
-    } else {
-        output.par_chunks_mut(share).zip(input.par_chunks(share)).for_each(each);
-    }
+    map_rows(
+        output,
+        width,
+        #[inline(always)]
+        |row, output| work(output, &input[row * width..][..width]),
+    );
 }
 
 /// Runs `work` on rows of `width` values of `output`, given their index.

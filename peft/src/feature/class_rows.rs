@@ -1,7 +1,7 @@
 //! Rows that belong to classes.
 
-use burn::tensor::{Int, Tensor, TensorData};
-use inarch_core::backbone::Pass;
+use burn::tensor::Tensor;
+use inarch_core::backbone::{Pass, indices};
 
 /// The rows `[count, dim]` of the classes at hand, from rows `[classes, dim]` of all that were trained. Where prompts
 /// depend on the image, the classes repeat for each image.
@@ -13,8 +13,7 @@ pub(crate) fn class_rows(rows: Tensor<2>, count: usize, pass: &Pass<'_>) -> Tens
             rows
         }
         Some(classes) => {
-            let ids: Vec<i32> = classes.iter().map(|class| *class as i32).collect();
-            let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [classes.len()]), &rows.device());
+            let ids = indices(classes.iter().copied(), &rows.device());
             rows.select(0, ids)
         }
     };

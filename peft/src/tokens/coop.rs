@@ -9,8 +9,8 @@
 //! draws from N(0, 0.02) in place of `n` neutral tokens.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, TensorData};
-use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower};
+use burn::tensor::{Tensor, TensorData};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower, indices};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
@@ -75,11 +75,7 @@ impl Coop {
         }
         match pass.classes {
             None => contexts,
-            Some(classes) => {
-                let indices: Vec<i32> = classes.iter().map(|class| *class as i32).collect();
-                let indices = TensorData::new(indices, [classes.len()]);
-                contexts.clone().select(0, Tensor::<1, Int>::from_data(indices, &contexts.device()))
-            }
+            Some(classes) => contexts.clone().select(0, indices(classes.iter().copied(), &contexts.device())),
         }
     }
 }

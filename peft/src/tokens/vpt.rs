@@ -6,7 +6,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::deep::DeepPrompts;
@@ -100,10 +100,6 @@ impl Sites for Vpt {
             Tower::Image => Entry::Tokens,
             Tower::Text => Entry::Never,
         }
-    }
-
-    fn shares_beginnings(&self, _mode: Mode) -> bool {
-        true
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {

@@ -27,7 +27,6 @@ mod rlcf;
 mod rows;
 mod sar;
 mod session;
-mod shared_prefix;
 mod snapshot;
 mod stream;
 mod swap_prompt;

@@ -4,14 +4,15 @@ use std::sync::Mutex;
 
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    BlockSite, BranchSite, Entry, LinearBase, NormBase, Partial, Pass, Scores, Sites, Tower, values,
+    BlockSite, BranchSite, Entry, LinearBase, Mode, NormBase, Pass, Scores, Sites, Tower, values,
 };
-use inarch_peft::Classifier;
+use inarch_peft::{ClassParts, Classifier};
 
-use super::shared_prefix::SharedPrefix;
 use super::world::Model;
 use crate::error::Result;
 
+/// Classes in one part.
+const PART: usize = 128;
 /// The block whose token site meets the context.
 const AT: BlockSite = BlockSite { tower: Tower::Text, block: 0 };
 
@@ -19,11 +20,9 @@ const AT: BlockSite = BlockSite { tower: Tower::Text, block: 0 };
 #[derive(Clone)]
 pub(super) struct Prompt {
     /// The embedded tokens of all classes.
-    start: Partial,
+    pub(super) parts: ClassParts,
     /// The context as the template, or the adapter, has it: `[tokens, width]`.
     pub(super) context: Tensor<2>,
-    /// The short way, where there is one.
-    pub(super) short: Option<SharedPrefix>,
 }
 
 impl Prompt {
@@ -46,9 +45,9 @@ impl Prompt {
             return refuse(format!("`{template}` has no words before the class name; take `a photo of a {{}}.`"));
         }
         let recorder = Recorder { inner: sites, seen: Mutex::default() };
-        let start = classifier.start(&recorder);
+        let parts = classifier.parts(&recorder, classifier.classes().len().div_ceil(PART));
         let pass = Pass { condition: condition.filter(|_| sites.conditions_text()), ..Pass::evaluate() };
-        classifier.text(start.clone(), &recorder, &pass);
+        classifier.text(classifier.start(&recorder), &recorder, &pass);
         let Some(tokens) = recorder.seen.into_inner().ok().flatten() else {
             unreachable!("a text tower that starts at its tokens meets their site")
         };
@@ -63,19 +62,24 @@ impl Prompt {
             ));
         }
         let context = contexts.narrow(0, 0, 1).reshape([count, width]);
-        Ok(Self { start, context, short: SharedPrefix::new(model, count)? })
+        Ok(Self { parts, context })
     }
 
     /// Class features `[images * classes, dim]`, image-major, not normalised, of one context for each image,
     /// `[images, tokens, width]`.
     pub(super) fn text(&self, model: &Model<'_>, contexts: Tensor<3>, condition: Option<&Tensor<2>>) -> Tensor<2> {
         let Model { backbone, classifier, sites } = *model;
-        if let Some(short) = &self.short {
-            return short.text(backbone, &contexts);
-        }
         let prompted = Prompted { inner: sites, contexts, classes: classifier.classes().len() };
         let pass = Pass { condition: condition.filter(|_| sites.conditions_text()), ..Pass::evaluate() };
-        classifier.text(self.start.clone(), &prompted, &pass)
+        let outputs = self.parts.parts().iter().map(|part| part.output(backbone, &prompted, &pass)).collect();
+        classifier.join(&self.parts, outputs, &prompted, &pass).features
+    }
+
+    /// The same of the classes of one part, of one context `[1, tokens, width]`, where no adapter touches the texts.
+    pub(super) fn part(&self, model: &Model<'_>, context: Tensor<3>, part: usize) -> Tensor<2> {
+        let Model { backbone, classifier, sites } = *model;
+        let prompted = Prompted { inner: sites, contexts: context, classes: classifier.classes().len() };
+        self.parts.parts()[part].output(backbone, &prompted, &Pass::evaluate())
     }
 }
 
@@ -90,6 +94,10 @@ macro_rules! rest_of_sites {
     () => {
         fn conditions_text(&self) -> bool {
             self.inner.conditions_text()
+        }
+
+        fn shares_beginnings(&self, mode: Mode) -> bool {
+            self.inner.shares_beginnings(mode)
         }
 
         fn needs_all_tokens(&self, tower: Tower) -> bool {
@@ -158,8 +166,7 @@ impl Sites for Prompted<'_> {
         if at != AT {
             return tokens;
         }
-        let ([images, count, width], classes) = (self.contexts.dims(), self.classes);
-        let [_, length, _] = tokens.dims();
+        let ([images, count, width], [classes, length, _]) = (self.contexts.dims(), tokens.dims());
         let rows = images * classes;
         let tokens = tokens.unsqueeze::<4>().expand([images, classes, length, width]).reshape([rows, length, width]);
         let contexts = self.contexts.clone().unsqueeze_dim::<4>(1).expand([images, classes, count, width]);

@@ -20,6 +20,7 @@ use super::tuner::needed;
 use super::world::World;
 use crate::error::{Error, Result};
 use crate::optimizer::OptimizerConfig;
+use crate::shards::apart;
 
 /// The entropy at which a view counts with weight 1.
 const PIVOT: f64 = 0.4;
@@ -122,7 +123,8 @@ impl Ttl {
             world.score.logits(&normalise(features), &text)
         };
         let config = OptimizerConfig::Adamw { lr: self.config.lr, weight_decay: 0.01, epsilon: 1e-8 };
-        let (mut adapter, mut optimizer) = (self.adapter.clone(), config.build());
+        // Episodes run side by side.
+        let (mut adapter, mut optimizer) = (apart(&self.adapter), config.build());
         for _ in 0..self.config.steps {
             let entropies = row_entropies(scores(&adapter, stream.tokens.clone()));
             let weights = (entropies.clone().without_autodiff() * -1.0 + PIVOT).exp();

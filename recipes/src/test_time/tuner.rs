@@ -1,14 +1,13 @@
 //! Adapts the prompts of many images at once: one forward and one backward pass for all.
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{normalise, values};
+use inarch_core::backbone::{Entry, Pass, Tower, normalise, values};
 use inarch_core::parallel;
 
 use super::adamw::{AdamW, Moments};
 use super::episode::{Answer, Episode};
 use super::objective::{gradient_of, views_of};
 use super::prompt::{Prompt, shares_passes};
-use super::shared_prefix::{PART, SharedPrefix};
 use super::world::{Model, World};
 use crate::error::{Error, Result};
 
@@ -43,10 +42,11 @@ impl Tuner<'_> {
             *prompt = Some(Prompt::new(&model, None)?);
         }
         let prompt = prompt.as_ref();
-        if let Some((prompt, short)) = prompt.and_then(|prompt| Some((prompt, prompt.short.as_ref()?)))
-            && short.parts() > 1
+        if let Some(prompt) = prompt
+            && model.sites.entry(Tower::Text) == Entry::Never
+            && prompt.parts.parts().len() > 1
         {
-            return Ok(episodes.iter().map(|episode| self.wide(world, &model, prompt, short, episode)).collect());
+            return Ok(episodes.iter().map(|episode| self.wide(world, &model, prompt, episode)).collect());
         }
         let size = if shares { (ROWS / world.classes).max(1) } else { 1 };
         let shards: Vec<&[Episode]> = episodes.chunks(size).collect();
@@ -57,23 +57,17 @@ impl Tuner<'_> {
     /// One image with many classes: the cores share its classes. The gradient of the class features is taken first; the
     /// towers' part is linear in it, so part after part goes forward and backward on its own, and memory is that of a part
     /// for each core (GradCache: Gao et al., 2021, arXiv 2101.06983).
-    fn wide(
-        &self,
-        world: &World<'_>,
-        model: &Model<'_>,
-        prompt: &Prompt,
-        short: &SharedPrefix,
-        episode: &Episode,
-    ) -> Answer {
+    fn wide(&self, world: &World<'_>, model: &Model<'_>, prompt: &Prompt, episode: &Episode) -> Answer {
         let device = world.device;
-        let parts: Vec<usize> = (0..short.parts()).collect();
+        let parts: Vec<usize> = (0..prompt.parts.parts().len()).collect();
         let chosen = (self.select)(episode);
         let views = views_of(episode, &chosen, device);
         let mut context = prompt.context.clone().unsqueeze::<3>();
         let mut moments = Moments::new();
         let forward = |context: &Tensor<3>| {
-            let part = |part: &usize| normalise(short.part(model.backbone, context.clone(), *part));
-            Tensor::cat(parallel::map(&parts, part), 0)
+            let part = |part: &usize| normalise(prompt.part(model, context.clone(), *part));
+            let outputs = parallel::map(&parts, part);
+            model.classifier.join(&prompt.parts, outputs, model.sites, &Pass::evaluate()).features
         };
         for step in 0..self.steps {
             // Before the first step the class features are those of every image.
@@ -81,12 +75,11 @@ impl Tuner<'_> {
             let leaf = text.autodiff().require_grad();
             let loss = (self.loss)(episode, &chosen, world.score.logits(&views, &leaf), leaf.clone());
             let Some(upstream) = gradient_of(&leaf, &loss) else { break };
+            let upstream = prompt.parts.split(upstream);
             let gradients = parallel::map(&parts, |part| {
                 let leaf = context.clone().autodiff().require_grad();
-                let features = normalise(short.part(model.backbone, leaf.clone(), *part));
-                let [rows, _] = features.dims();
-                let upstream = upstream.clone().narrow(0, part * PART, rows);
-                gradient_of(&leaf, &(features * upstream).sum())
+                let features = normalise(prompt.part(model, leaf.clone(), *part));
+                gradient_of(&leaf, &(features * upstream[*part].clone()).sum())
             });
             let Some(gradient) = gradients.into_iter().flatten().reduce(|sum, gradient| sum + gradient) else { break };
             context = moments.step(&self.optimizer, context, gradient);
