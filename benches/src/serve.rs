@@ -51,6 +51,9 @@ struct Arguments {
     clients: usize,
 }
 
+/// Adapters that are only used to time what the server has never seen.
+const NEW: usize = 30;
+
 /// Figures of one load.
 #[derive(Debug, Clone, Serialize)]
 struct Load {
@@ -69,9 +72,12 @@ struct Report {
     /// Moving a name to another resident version.
     swap_resident_p50_ms: f64,
     swap_resident_p99_ms: f64,
-    /// The first answer of an adapter that was on disk, less that of one in memory.
+    /// The first answer of an adapter that was on disk, less that of one in memory: one that was in memory before.
     swap_disk_p50_ms: f64,
     swap_disk_p99_ms: f64,
+    /// The same for one that this process has never seen, with its self-test and the text features of its classes.
+    swap_new_p50_ms: f64,
+    swap_new_p99_ms: f64,
     bytes_per_adapter: u64,
 }
 
@@ -81,7 +87,8 @@ fn main() -> Result<(), Fault> {
     let backbone = Arc::new(open_backbone(&arguments.backbone, &device)?);
     let images = photos(&arguments.images)?;
     let root = tempfile::tempdir()?;
-    let folders = adapters(&backbone, root.path(), arguments.adapters)?;
+    say(&format!("{} adapters are written", arguments.adapters + NEW));
+    let folders = adapters(&backbone, root.path(), arguments.adapters + NEW)?;
     let report = ours(&backbone, &arguments, &images, root.path(), &folders)?;
     let mut report = report;
     if let Some(python) = &arguments.python {
@@ -148,6 +155,7 @@ fn ours(
         .enumerate()
         .map(|(at, folder)| Preload::Folder { name: format!("a{at}"), folder: folder.clone() })
         .collect();
+    let count = arguments.adapters;
     let mut loads = Vec::new();
     {
         let running = Server::bind(backbone.clone(), None, &preload[..1], settings(true))?.spawn();
@@ -155,17 +163,25 @@ fn ours(
         load("warm-up", running.address(), images, 1, arguments);
         loads.push(load("inarch, folded", running.address(), images, 1, arguments));
     }
-    let before = resident_bytes();
-    let running = Server::bind(backbone.clone(), None, &preload, settings(false))?.spawn();
+    // Half of the adapters and one load bring the buffers to their size; what the other half adds is the adapters' own.
+    let half = count.div_ceil(2);
+    let running = Server::bind(backbone.clone(), None, &preload[..half], settings(false))?.spawn();
     let address = running.address();
-    load("warm-up", address, images, folders.len(), arguments);
-    let bytes_per_adapter = resident_bytes().saturating_sub(before) / folders.len() as u64;
-    for mix in [1, 16, folders.len()] {
+    load("warm-up", address, images, half, arguments);
+    let before = resident_bytes();
+    let fresh = cold(address, images, half..count);
+    let bytes_per_adapter = resident_bytes().saturating_sub(before) / (count - half).max(1) as u64;
+    say(&format!("{bytes_per_adapter} bytes for each of {} more adapters", fresh.len()));
+    for mix in [1, 16, count] {
         loads.push(load("inarch", address, images, mix, arguments));
     }
     // Half of the clients that saturate the server, each pausing as long as an answer takes.
-    let half_load = paced(address, images, folders.len(), loads[loads.len() - 1].images_per_s / 2.0, arguments);
-    let (resident, disk) = (swaps(address, images, folders.len()), cold(address, images, folders.len()));
+    let half_load = paced(address, images, count, loads[loads.len() - 1].images_per_s / 2.0, arguments);
+    let resident = swaps(address, images, count);
+    let new = cold(address, images, count..folders.len());
+    let known: Vec<String> = (0..count.min(100)).map(|at| format!("a{at}")).collect();
+    known.iter().for_each(|name| forget(address, name));
+    let disk = cold(address, images, 0..known.len());
     Ok(Report {
         backbone: backbone.name().into(),
         loads,
@@ -174,6 +190,8 @@ fn ours(
         swap_resident_p99_ms: percentile(&resident, 0.99),
         swap_disk_p50_ms: percentile(&disk, 0.5),
         swap_disk_p99_ms: percentile(&disk, 0.99),
+        swap_new_p50_ms: percentile(&new, 0.5),
+        swap_new_p99_ms: percentile(&new, 0.99),
         bytes_per_adapter,
     })
 }
@@ -264,13 +282,17 @@ fn swaps(address: SocketAddr, images: &[Vec<u8>], count: usize) -> Vec<f64> {
     times.collect()
 }
 
-/// Times of naming an adapter that is on disk and in no memory: its name is taken away first.
-fn cold(address: SocketAddr, images: &[Vec<u8>], count: usize) -> Vec<f64> {
+/// Takes a name away, and with it the adapter out of memory.
+fn forget(address: SocketAddr, name: &str) {
+    let response = agent().delete(format!("http://{address}/v1/adapters/{name}")).call().expect("an answer");
+    assert_eq!(response.status().as_u16(), 204);
+}
+
+/// Times of naming adapters that are on disk and in no memory, up to the first answer, less that of a second one.
+fn cold(address: SocketAddr, images: &[Vec<u8>], adapters: std::ops::Range<usize>) -> Vec<f64> {
     let agent = agent();
-    let times = (0..count.min(100)).map(|at| {
+    let times = adapters.map(|at| {
         let name = format!("a{at}");
-        let response = agent.delete(format!("http://{address}/v1/adapters/{name}")).call().expect("an answer");
-        assert_eq!(response.status().as_u16(), 204);
         let body = json!({ "name": name, "path": name });
         let started = Instant::now();
         post(&agent, address, &body);
@@ -285,13 +307,20 @@ fn cold(address: SocketAddr, images: &[Vec<u8>], count: usize) -> Vec<f64> {
 
 fn figures(server: &'static str, adapters: usize, times: Vec<Duration>, took: Duration) -> Load {
     let times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
-    Load {
+    let load = Load {
         server,
         adapters,
         images_per_s: times.len() as f64 / took.as_secs_f64(),
         p50_ms: percentile(&times, 0.5),
         p99_ms: percentile(&times, 0.99),
-    }
+    };
+    say(&format!("{server}, {adapters} adapters: {:.1} images/s", load.images_per_s));
+    load
+}
+
+/// What has been done so far, for those who wait.
+fn say(line: &str) {
+    eprintln!("{line}");
 }
 
 fn percentile(values: &[f64], share: f64) -> f64 {
@@ -371,5 +400,11 @@ fn print(report: &Report) {
             }
         }
     }
+    let Report { swap_resident_p50_ms, swap_resident_p99_ms, swap_disk_p50_ms, swap_disk_p99_ms, .. } = report;
+    println!("swap, resident: p50 {swap_resident_p50_ms:.2} ms, p99 {swap_resident_p99_ms:.2} ms");
+    println!("swap, from disk: p50 {swap_disk_p50_ms:.1} ms, p99 {swap_disk_p99_ms:.1} ms");
+    let Report { swap_new_p50_ms, swap_new_p99_ms, bytes_per_adapter, .. } = report;
+    println!("swap, never seen: p50 {swap_new_p50_ms:.1} ms, p99 {swap_new_p99_ms:.1} ms");
+    println!("memory: {:.2} MiB for each adapter", *bytes_per_adapter as f64 / f64::from(1 << 20));
     println!("{}", serde_json::to_string(report).unwrap_or_default());
 }

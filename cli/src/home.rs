@@ -16,3 +16,11 @@ pub(crate) fn home() -> Result<PathBuf, CommandError> {
         CommandError::usage("no home directory was found", "set INARCH_HOME to a folder this program may write to")
     })
 }
+
+/// The folder of frozen image features.
+///
+/// # Errors
+/// As [`home`].
+pub(crate) fn features() -> Result<PathBuf, CommandError> {
+    Ok(home()?.join("features"))
+}

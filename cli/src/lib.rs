@@ -16,8 +16,10 @@ mod versions;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use inarch_core::checkpoint::Precision;
+use inarch_recipes::FeatureStore;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, StorePrecision};
 use error::CommandError;
 use output::Output;
 use progress::Bars;
@@ -32,7 +34,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let bars = Bars::new();
+    let store = match store(&arguments) {
+        Ok(store) => store,
+        Err(error) => {
+            error.print();
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    let bars = Bars::new(store);
     let output = Output::new(arguments.json);
     match run(arguments.command, &bars, &output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,6 +51,16 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Where frozen features are kept, if anywhere.
+fn store(arguments: &Arguments) -> Result<Option<FeatureStore>, CommandError> {
+    let Some(limit) = arguments.store.filter(|limit| limit.as_u64() > 0) else { return Ok(None) };
+    let precision = match arguments.store_precision {
+        StorePrecision::F32 => Precision::F32,
+        StorePrecision::F16 => Precision::F16,
+    };
+    Ok(Some(FeatureStore::new(home::features()?, limit.as_u64(), precision)))
 }
 
 fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandError> {

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{LazyLock, Mutex};
 
-use inarch_recipes::{Control, Progress};
+use inarch_recipes::{Control, FeatureStore, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Set by Ctrl-C; every long run looks at it between steps.
@@ -26,19 +26,20 @@ pub(crate) fn stop_signal() -> &'static AtomicBool {
     &STOP
 }
 
-/// The bar of the current stage.
+/// The bar of the current stage, and where runs keep frozen work.
 pub(crate) struct Bars {
     bar: Mutex<Option<ProgressBar>>,
+    store: Option<FeatureStore>,
 }
 
 impl Bars {
-    pub(crate) fn new() -> Self {
-        Self { bar: Mutex::new(None) }
+    pub(crate) fn new(store: Option<FeatureStore>) -> Self {
+        Self { bar: Mutex::new(None), store }
     }
 
     /// What runs are given to report to and to be stopped by.
     pub(crate) fn control(&self) -> Control<'_> {
-        Control { progress: self, stop: stop_signal() }
+        Control { progress: self, stop: stop_signal(), store: self.store.as_ref() }
     }
 
     /// Takes the bar off the screen.

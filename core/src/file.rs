@@ -1,8 +1,9 @@
 //! The only place that touches the file system: every error names the path, every write is whole or absent.
 
 use std::fs;
-use std::io::Write as _;
-use std::path::Path;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,6 +32,44 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// [`Error::Io`], or [`Error::Malformed`] with line and column.
 pub fn read_json<T: DeserializeOwned>(path: &Path, format: &'static str) -> Result<T> {
     serde_json::from_slice(&read(path)?).map_err(|error| Error::malformed(format, path, error))
+}
+
+/// A file that is read in pieces, so that it need not fit into memory beside what is made of it. It stays the same file when
+/// another takes its name.
+pub struct Pieces {
+    file: fs::File,
+    path: PathBuf,
+    length: u64,
+}
+
+impl Pieces {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the path.
+    pub fn open(path: &Path) -> Result<Self> {
+        let open = || {
+            let file = fs::File::open(path)?;
+            let length = file.metadata()?.len();
+            Ok((file, length))
+        };
+        let (file, length) = open().map_err(Error::io("read", path))?;
+        Ok(Self { file, path: path.to_path_buf(), length })
+    }
+
+    /// Bytes of the file when it was opened.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Fills `bytes` from byte `from` on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the path, also when the file ends before.
+    pub fn read(&mut self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        let read = self.file.seek(SeekFrom::Start(from)).and_then(|_| self.file.read_exact(bytes));
+        read.map_err(Error::io("read", &self.path))
+    }
 }
 
 /// Writes a file through a temporary sibling and a rename, so that a killed process or a full disk leaves either the
@@ -78,13 +117,31 @@ pub fn create_folder(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`] naming the path.
-pub fn list(path: &Path) -> Result<Vec<std::path::PathBuf>> {
+pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(path).map_err(Error::io("list", path))?;
     let mut paths = entries
         .map(|entry| entry.map(|entry| entry.path()).map_err(Error::io("list", path)))
         .collect::<Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
+}
+
+/// When a file was last changed or [touched](touch), and its bytes.
+///
+/// # Errors
+/// [`Error::Io`] naming the path.
+pub fn age_and_bytes(path: &Path) -> Result<(SystemTime, u64)> {
+    let about = fs::metadata(path).map_err(Error::io("read", path))?;
+    Ok((about.modified().unwrap_or(SystemTime::UNIX_EPOCH), about.len()))
+}
+
+/// Says that a file is of use now.
+///
+/// # Errors
+/// [`Error::Io`] naming the path.
+pub fn touch(path: &Path) -> Result<()> {
+    let touch = || fs::File::open(path)?.set_modified(SystemTime::now());
+    touch().map_err(Error::io("touch", path))
 }
 
 /// Gives a file or folder another name, on the same file system.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::feature_store::FeatureStore;
+
 /// Receives the progress of a run. All methods may be ignored.
 pub trait Progress: Sync {
     /// A stage begins; `total` is in units of `advance`.
@@ -29,16 +31,23 @@ pub struct Silent;
 
 impl Progress for Silent {}
 
-/// Where a run reports and when it stops.
+/// What surrounds a run: where it reports, when it stops, where it keeps frozen work.
 #[derive(Clone, Copy)]
 pub struct Control<'a> {
     /// The receiver of progress.
     pub progress: &'a dyn Progress,
     /// Set from outside to stop at the next step.
     pub stop: &'a AtomicBool,
+    /// Frozen features of earlier runs, and a place for those of this one.
+    pub store: Option<&'a FeatureStore>,
 }
 
-impl Control<'_> {
+impl<'a> Control<'a> {
+    /// Without a store.
+    pub fn new(progress: &'a dyn Progress, stop: &'a AtomicBool) -> Self {
+        Self { progress, stop, store: None }
+    }
+
     /// Whether the caller asked to stop.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)

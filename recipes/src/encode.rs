@@ -10,6 +10,8 @@ use inarch_core::image::{Augment, BadImage, ImageBatch, ImageJob, Loader, OnBadI
 
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::evaluate::shares_image_features;
+use crate::feature_store::{self, Shelf};
 
 /// Images in an encoding batch: large enough for the matrix products, small enough for the caches.
 const BATCH: usize = 32;
@@ -104,8 +106,12 @@ pub fn encode_images(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
+    if shares_image_features(sites) && dataset.features.is_none() {
+        let frozen = encode_frozen(backbone, Entry::Feature, dataset, examples, views, policy, control)?;
+        return Ok(frozen.through(sites, backbone));
+    }
     let encode = |pixels| Partial::feature(backbone.evaluate_image(pixels, sites));
-    encode_with(&encode, backbone, dataset, examples, views, policy, control)
+    encode_with(&encode, Entry::Feature, None, backbone, dataset, examples, views, policy, control)
 }
 
 /// Runs examples through the frozen image tower up to `until`, to be gone on from there by
@@ -122,12 +128,17 @@ pub fn encode_frozen(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
-    let encode = |pixels| backbone.start_image(pixels, until.min(Entry::Feature));
-    encode_with(&encode, backbone, dataset, examples, views, policy, control)
+    let until = until.min(Entry::Feature);
+    let encode = |pixels| backbone.start_image(pixels, until);
+    let shelf = control.store.map(|store| store.shelf(backbone, until));
+    encode_with(&encode, until, shelf, backbone, dataset, examples, views, policy, control)
 }
 
+#[expect(clippy::too_many_arguments, reason = "those of the two functions above, and what they differ in")]
 fn encode_with(
     encode: &dyn Fn(Tensor<4>) -> Partial,
+    until: Entry,
+    shelf: Option<Shelf<'_>>,
     backbone: &Backbone,
     dataset: &Dataset,
     examples: &[Example],
@@ -177,40 +188,104 @@ fn encode_with(
         .with_batch_size(BATCH)
         .with_on_bad_image(policy)
         .with_cache_bytes(if count > 1 { 256 << 20 } else { 0 });
-    let mut values_found = Vec::new();
-    let (mut entry, mut row) = (Entry::Feature, [1, dim]);
-    let mut found = Vec::with_capacity(jobs.len());
     control.progress.start("encode", jobs.len() as u64);
-    let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
+    let mut rows = Rows::new(examples.len() * count, until, dim);
+    let mut shelf = shelf.map(|shelf| (feature_store::keys(&jobs), shelf));
+    if let Some((keys, shelf)) = &shelf {
+        for (job, tensor) in shelf.find(keys) {
+            rows.put(job, &[tensor.shape[0], tensor.shape[1]], &tensor.data);
+        }
+        control.progress.advance(rows.count() as u64, "");
+    }
+    let missing: Vec<ImageJob> = jobs.iter().filter(|job| !rows.has(job.index)).cloned().collect();
+    let bad = loader.run(&missing, |batch: ImageBatch| -> Result<()> {
         if control.stopped() {
-            return Err(Error::Stopped { what: "images", done: found.len(), total: jobs.len() });
+            return Err(Error::Stopped { what: "images", done: rows.count(), total: jobs.len() });
         }
         let images = batch.indices.len();
         let pixels = backbone.pixels(batch.pixels, batch.shape)?;
         let partial = encode(pixels);
-        entry = partial.entry;
-        match partial.stream() {
+        let (shape, mut data) = match partial.stream() {
             Some(stream) => {
                 let [_, tokens, width] = stream.dims();
-                row = [tokens, width];
-                values_found.extend(values(stream));
+                ([tokens, width], values(stream))
             }
-            None => values_found.extend(partial.into_feature().map(values).unwrap_or_default()),
+            None => ([1, dim], partial.into_feature().map(values).unwrap_or_default()),
+        };
+        for (job, row) in batch.indices.iter().zip(data.chunks_mut(shape[0] * shape[1])) {
+            if let Some((keys, shelf)) = &mut shelf {
+                shelf.add(keys.get(job), shape, row);
+            }
+            rows.put(*job, &shape, row);
         }
-        found.extend(batch.indices);
         control.progress.advance(images as u64, "");
         Ok(())
-    })?;
-    control.progress.finish();
-    // A bad image is bad in every view, but it is one image.
-    let mut bad: Vec<BadImage> = bad;
-    bad.dedup_by(|left, right| left.path == right.path);
-    let kept: Vec<usize> = found.iter().filter(|job| *job % count == 0).map(|job| job / count).collect();
-    if kept.len() * count != found.len() {
-        return Err(inarch_core::Error::invalid("images", "an image could be read in some views only").into());
+    });
+    if let Some((_, shelf)) = shelf
+        && let Err(fault) = shelf.close()
+    {
+        control.progress.say(&format!("warning: features are not kept for later runs: {fault}"));
     }
-    let [tokens, dim] = row;
-    Ok(ImageFeatures { entry, tokens, dim, views: count, values: values_found, kept, bad })
+    // A bad image is bad in every view, but it is one image.
+    let mut bad: Vec<BadImage> = bad?;
+    control.progress.finish();
+    bad.dedup_by(|left, right| left.path == right.path);
+    rows.features(count, bad)
+}
+
+/// Rows as they come, each at its place.
+struct Rows {
+    entry: Entry,
+    /// Tokens and width.
+    shape: [usize; 2],
+    values: Vec<f32>,
+    there: Vec<bool>,
+}
+
+impl Rows {
+    /// Room for `total` rows of an image tower at `entry`.
+    fn new(total: usize, entry: Entry, dim: usize) -> Self {
+        Self { entry, shape: [1, dim], values: Vec::new(), there: vec![false; total] }
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.there[at]
+    }
+
+    fn count(&self) -> usize {
+        self.there.iter().filter(|there| **there).count()
+    }
+
+    fn put(&mut self, at: usize, shape: &[usize; 2], row: &[f32]) {
+        if self.values.is_empty() {
+            self.shape = *shape;
+            self.values.resize(self.there.len() * row.len(), 0.0);
+        }
+        self.values[at * row.len()..(at + 1) * row.len()].copy_from_slice(row);
+        self.there[at] = true;
+    }
+
+    /// All rows of those examples that have theirs.
+    fn features(mut self, views: usize, bad: Vec<BadImage>) -> Result<ImageFeatures> {
+        let [tokens, dim] = self.shape;
+        let size = views * tokens * dim;
+        let mut kept = Vec::new();
+        for (example, there) in self.there.chunks(views).enumerate() {
+            match there.iter().filter(|there| **there).count() {
+                0 => {}
+                all if all == views => {
+                    self.values.copy_within(example * size..(example + 1) * size, kept.len() * size);
+                    kept.push(example);
+                }
+                _ => {
+                    let reason = "an image could be read in some views only";
+                    return Err(inarch_core::Error::invalid("images", reason).into());
+                }
+            }
+        }
+        self.values.truncate(kept.len() * size);
+        Ok(ImageFeatures { entry: self.entry, tokens, dim, views, values: self.values, kept, bad })
+    }
 }
 
 fn image_jobs(examples: &[Example], count: usize, view: impl Fn(&Example, usize) -> View) -> Vec<ImageJob> {

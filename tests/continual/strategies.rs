@@ -60,7 +60,7 @@ fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continua
     }
     let protocol = recipe.protocol().expect("valid settings");
     let stop = AtomicBool::new(false);
-    let control = Control { progress: &Silent, stop: &stop };
+    let control = Control::new(&Silent, &stop);
     run_stream(tiny(), &[dataset()], &protocol, OnBadImage::Fail, folder, control).expect("runs")
 }
 

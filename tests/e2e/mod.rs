@@ -14,6 +14,7 @@ mod program;
 mod real_images;
 mod registry;
 mod resume;
+mod store;
 mod stream;
 mod test_time;
 mod update;

@@ -9,7 +9,7 @@ use inarch_continual::{
 use inarch_core::data::{Source, open_dataset};
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
-use inarch_recipes::{Session, Subset};
+use inarch_recipes::{Progress as _, Session, Subset};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use super::update::{now, read_key};
 use crate::args::{AddArgs, DriftArgs, ForgetArgs, MemoryArgs, MemoryCommand, MemoryTarget};
 use crate::backbones;
 use crate::error::CommandError;
-use crate::home::home;
+use crate::home::{features, home};
 use crate::output::{Output, table};
 use crate::progress::Bars;
 use crate::versions::AnyVersions;
@@ -210,6 +210,11 @@ fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), CommandError>
 }
 
 fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let kept = features()?;
+    if kept.exists() {
+        // They are found by what an image looks like, not by its id.
+        bars.say(&format!("warning: `{}` keeps features of images (`--store`): remove it too", kept.display()));
+    }
     let key = read_key(args.version.key.as_ref())?;
     if !Path::new(&args.target).is_dir() {
         return forget_at_work(args, key, output);

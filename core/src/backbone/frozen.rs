@@ -108,8 +108,7 @@ impl Backbone {
                 format!("{} x {} (preprocessor_config.json)", crop.height, crop.width),
             ));
         }
-        let digest = state_dict::digest(&spec, &tensors);
-        let model = DualEncoder::from_state_dict(&spec, tensors, path, device)?;
+        let (model, digest) = DualEncoder::identified(&spec, tensors, path, device)?;
         let logit_scale = values(model.logit_scale.val())[0].exp();
         let source = Source::Towers(Box::new(model));
         Ok(Self { name: name.into(), spec, source, logit_scale, tokenizer, preprocess, digest, device: device.clone() })

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -87,10 +89,16 @@ fn matrix(data: Vec<f32>, rows: usize, columns: usize, device: &Device) -> Tenso
 }
 
 fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    // Square tiles: of both sides only a few lines are touched at a time.
+    const TILE: usize = 16;
     let mut transposed = vec![0.0; data.len()];
-    for row in 0..rows {
-        for column in 0..columns {
-            transposed[column * rows + row] = data[row * columns + column];
+    for from_row in (0..rows).step_by(TILE) {
+        for from_column in (0..columns).step_by(TILE) {
+            for column in from_column..columns.min(from_column + TILE) {
+                for row in from_row..rows.min(from_row + TILE) {
+                    transposed[column * rows + row] = data[row * columns + column];
+                }
+            }
         }
     }
     transposed
@@ -175,42 +183,85 @@ impl DualEncoder {
     ///
     /// # Errors
     /// [`Error::Tensor`] naming the first tensor that is missing, mis-shaped, not finite or not part of the model.
-    pub fn from_state_dict(spec: &BackboneSpec, mut tensors: StateDict, path: &Path, device: &Device) -> Result<Self> {
+    pub fn from_state_dict(spec: &BackboneSpec, tensors: StateDict, path: &Path, device: &Device) -> Result<Self> {
+        Self::filled(spec, &shapes(&tensors), tensors, path, device)
+    }
+
+    /// As [`from_state_dict`](Self::from_state_dict), and the identity of the backbone: one thread hashes what another
+    /// then puts into place.
+    pub(super) fn identified(
+        spec: &BackboneSpec,
+        tensors: StateDict,
+        path: &Path,
+        device: &Device,
+    ) -> Result<(Self, Digest)> {
+        let shapes = shapes(&tensors);
+        // Few wait between the threads, so that what has its place does not stay in memory twice.
+        let (hashed, waiting) = sync_channel(4);
+        thread::scope(|scope| {
+            let digest = scope.spawn(move || {
+                let mut hasher = Hasher::new(spec);
+                for (name, tensor) in tensors {
+                    hasher.tensor(&name, &tensor);
+                    if hashed.send((name, tensor)).is_err() {
+                        break; // The other thread has found a fault.
+                    }
+                }
+                hasher.0.finish()
+            });
+            let model = Self::filled(spec, &shapes, waiting, path, device)?;
+            Ok((model, digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+        })
+    }
+
+    /// A model filled with tensors as they come; their shapes are known before.
+    fn filled(
+        spec: &BackboneSpec,
+        shapes: &BTreeMap<String, (Vec<usize>, String)>,
+        tensors: impl IntoIterator<Item = (String, HostTensor)>,
+        path: &Path,
+        device: &Device,
+    ) -> Result<Self> {
         let mut model = Self::zeros(spec, device);
         let slots = slots(&mut model, spec);
-        let known: BTreeSet<String> = slots.iter().map(|(name, _)| name.clone()).collect();
-        for (name, mut slot) in slots {
+        let fault = |name: &str, expected: String, found: String| {
+            Err(Error::Tensor { path: path.to_path_buf(), name: name.into(), expected, found })
+        };
+        let known: BTreeSet<&str> = slots.iter().map(|(name, _)| name.as_str()).collect();
+        let unused = || shapes.iter().filter(|(name, _)| !known.contains(name.as_str()));
+        for (name, slot) in &slots {
             let expected = slot.shape();
-            let fault = |name: String, found: String| Error::Tensor {
-                path: path.to_path_buf(),
-                name,
-                expected: format!("shape {expected:?}"),
-                found,
-            };
-            let Some(tensor) = tensors.remove(&name) else {
-                let unused = tensors.keys().filter(|other| !known.contains(*other));
-                let near = unused.min_by_key(|other| distance(other, &name));
-                let hint = near.map(|near| format!(" (nearest unused name: `{near}`)")).unwrap_or_default();
-                return Err(fault(name, format!("no such tensor{hint}")));
-            };
-            let same = tensor.shape == expected || (expected.is_empty() && tensor.data.len() == 1);
-            if !same {
-                return Err(fault(tensor.origin, format!("shape {:?}", tensor.shape)));
+            let wanted = || format!("shape {expected:?}");
+            match shapes.get(name) {
+                None => {
+                    let near = unused().min_by_key(|(other, _)| distance(other, name));
+                    let hint = near.map(|(near, _)| format!(" (nearest unused name: `{near}`)")).unwrap_or_default();
+                    return fault(name, wanted(), format!("no such tensor{hint}"));
+                }
+                Some((found, origin)) => {
+                    let scalar = expected.is_empty() && found.iter().product::<usize>() == 1;
+                    if *found != expected && !scalar {
+                        return fault(origin, wanted(), format!("shape {found:?}"));
+                    }
+                }
             }
-            if let Some(index) = tensor.data.iter().position(|value| !value.is_finite()) {
-                return Err(fault(tensor.origin, format!("{} at element {index}", tensor.data[index])));
+        }
+        let foreign: Vec<_> = unused().filter(|(name, _)| !IGNORED.contains(&name.as_str())).collect();
+        if let Some((_, (found, origin))) = foreign.first() {
+            let found = format!("shape {found:?} ({} tensors are unused)", foreign.len());
+            return fault(origin, "no such tensor in a model of this config".into(), found);
+        }
+        drop(known);
+        let mut slots: BTreeMap<String, Slot<'_>> = slots.into_iter().collect();
+        for (name, tensor) in tensors {
+            let Some(mut slot) = slots.remove(&name) else { continue };
+            if let Some(index) = first_not_finite(&tensor.data) {
+                let found = format!("{} at element {index}", tensor.data[index]);
+                return fault(&tensor.origin, format!("shape {:?}", slot.shape()), found);
             }
             slot.fill(tensor, device);
         }
-        tensors.retain(|name, _| !IGNORED.contains(&name.as_str()));
-        if let Some((_, tensor)) = tensors.pop_first() {
-            return Err(Error::Tensor {
-                path: path.to_path_buf(),
-                name: tensor.origin,
-                expected: "no such tensor in a model of this config".into(),
-                found: format!("shape {:?} ({} tensors are unused)", tensor.shape, tensors.len() + 1),
-            });
-        }
+        drop(slots);
         Ok(model)
     }
 
@@ -234,18 +285,52 @@ fn distance(left: &str, right: &str) -> usize {
     (left.len() + right.len()).saturating_sub(2 * (prefix + suffix))
 }
 
+/// Shapes and original names of tensors.
+fn shapes(tensors: &StateDict) -> BTreeMap<String, (Vec<usize>, String)> {
+    let of = |tensor: &HostTensor| (tensor.shape.clone(), tensor.origin.clone());
+    tensors.iter().map(|(name, tensor)| (name.clone(), of(tensor))).collect()
+}
+
+/// The place of the first value that is infinite or not a number.
+fn first_not_finite(values: &[f32]) -> Option<usize> {
+    const PART: usize = 4096;
+    // A part at a time without a way out in its middle, which the compiler makes wide instructions of.
+    let all_finite = |part: &[f32]| part.iter().fold(true, |all, value| all & value.is_finite());
+    let part = values.chunks(PART).position(|part| !all_finite(part))?;
+    values[part * PART..].iter().position(|value| !value.is_finite()).map(|at| part * PART + at)
+}
+
 /// The identity of a backbone: SHA-256 over its specification and its canonical tensors, in name order, as
 /// little-endian f32.
-pub(super) fn digest(spec: &BackboneSpec, tensors: &StateDict) -> Digest {
-    let mut builder = DigestBuilder::default();
-    builder.piece(serde_json::to_string(spec).expect("a specification is plain data").as_bytes());
-    for (name, tensor) in tensors.iter().filter(|(name, _)| !IGNORED.contains(&name.as_str())) {
-        builder.piece(name.as_bytes());
-        for axis in &tensor.shape {
-            builder.piece(&(*axis as u64).to_le_bytes());
-        }
-        let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
-        builder.piece(&bytes);
+struct Hasher(DigestBuilder);
+
+impl Hasher {
+    fn new(spec: &BackboneSpec) -> Self {
+        let mut builder = DigestBuilder::default();
+        builder.piece(serde_json::to_string(spec).expect("a specification is plain data").as_bytes());
+        Self(builder)
     }
-    builder.finish()
+
+    fn tensor(&mut self, name: &str, tensor: &HostTensor) {
+        if IGNORED.contains(&name) {
+            return;
+        }
+        self.0.piece(name.as_bytes());
+        for axis in &tensor.shape {
+            self.0.piece(&(*axis as u64).to_le_bytes());
+        }
+        if cfg!(target_endian = "little") {
+            self.0.piece(bytemuck::cast_slice(&tensor.data));
+        } else {
+            let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            self.0.piece(&bytes);
+        }
+    }
+}
+
+/// The identity of a backbone of these tensors.
+pub(super) fn digest(spec: &BackboneSpec, tensors: &StateDict) -> Digest {
+    let mut hasher = Hasher::new(spec);
+    tensors.iter().for_each(|(name, tensor)| hasher.tensor(name, tensor));
+    hasher.0.finish()
 }

@@ -10,6 +10,6 @@ mod write;
 pub use embeddings::{LOGIT_SCALE_KEY, open_embeddings};
 pub use open::open_backbone;
 pub use openai::to_canonical as from_openai;
-pub use tensors::{read_safetensors, read_tensors};
+pub use tensors::{TensorFile, read_safetensors, read_tensors};
 pub use torch::{TorchValue, read_torch};
 pub use write::{Precision, encode_safetensors, write_backbone};

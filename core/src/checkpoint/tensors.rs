@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
+use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::torch::{TorchValue, read_torch};
 use crate::backbone::{HostTensor, StateDict};
 use crate::error::{Error, Result};
-use crate::file;
+use crate::file::{self, Pieces};
 
 #[derive(Deserialize)]
 struct ShardIndex {
@@ -65,24 +66,79 @@ fn read_shards(path: &Path) -> Result<StateDict> {
 /// # Errors
 /// [`Error::Io`] or [`Error::Malformed`] naming the file.
 pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, String>)> {
-    let bytes = file::read(path)?;
-    let malformed = |reason: String| Error::Malformed { format: "safetensors file", path: path.to_path_buf(), reason };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| {
-        malformed(format!("{error} ({} bytes found); it may be truncated: download or write it again", bytes.len()))
-    })?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| malformed(error.to_string()))?;
-    let mut tensors = StateDict::new();
-    for (name, view) in file.iter() {
-        let data = floats(view.dtype(), view.data()).ok_or_else(|| {
-            malformed(format!(
-                "tensor `{name}` has type {:?}; known are f16, bf16, f32, f64 and integers",
-                view.dtype()
-            ))
-        })?;
-        tensors.insert(name.into(), HostTensor { shape: view.shape().to_vec(), data, origin: name.into() });
+    let mut file = TensorFile::open(path)?;
+    let tensors = file.names().map(String::from).collect::<Vec<_>>();
+    let tensors = tensors.into_iter().map(|name| Ok((name.clone(), file.read(&name)?))).collect::<Result<_>>()?;
+    Ok((tensors, file.metadata))
+}
+
+/// A safetensors file that is read tensor by tensor, so that it is never in memory beside what is made of it.
+pub struct TensorFile {
+    file: Pieces,
+    path: PathBuf,
+    /// Where the tensors begin.
+    start: u64,
+    infos: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl TensorFile {
+    /// Opens a file and checks its header against its length.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Malformed`] naming the file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut file = Pieces::open(path)?;
+        let length = file.length();
+        let cut = |reason: String| {
+            let reason = format!("{reason} ({length} bytes found); it may be truncated: download or write it again");
+            Error::Malformed { format: "safetensors file", path: path.to_path_buf(), reason }
+        };
+        let start = header_end(&mut file)?.ok_or_else(|| cut("no whole header".into()))?;
+        let mut header = vec![0; start as usize];
+        file.read(0, &mut header)?;
+        let (_, header) = SafeTensors::read_metadata(&header).map_err(|error| cut(error.to_string()))?;
+        let infos: BTreeMap<String, TensorInfo> =
+            header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        let end = infos.values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+        if start.checked_add(end) != Some(length) {
+            return Err(cut(format!("{end} bytes of tensors should follow {start} of header")));
+        }
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { file, path: path.to_path_buf(), start, infos, metadata })
     }
-    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok((tensors, metadata))
+
+    /// The names of its tensors, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.infos.keys().map(String::as_str)
+    }
+
+    /// One tensor, as f32.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Malformed`] naming the file, also for a name that it does not have.
+    pub fn read(&mut self, name: &str) -> Result<HostTensor> {
+        let malformed = |reason| Error::Malformed { format: "safetensors file", path: self.path.clone(), reason };
+        let info = self.infos.get(name).ok_or_else(|| malformed(format!("no tensor `{name}`")))?;
+        let (from, to) = info.data_offsets;
+        let data = floats(info.dtype, &mut self.file, self.start + from as u64, to - from)?.ok_or_else(|| {
+            malformed(format!("tensor `{name}` has type {:?}; known are f16, bf16, f32, f64 and integers", info.dtype))
+        })?;
+        Ok(HostTensor { shape: info.shape.clone(), data, origin: name.into() })
+    }
+}
+
+/// Where the tensors of a safetensors file begin; `None` if the file ends before.
+fn header_end(file: &mut Pieces) -> Result<Option<u64>> {
+    // The limit of the format's own reader.
+    const LONGEST: u64 = 100_000_000;
+    let mut count = [0; size_of::<u64>()];
+    if file.length() < count.len() as u64 {
+        return Ok(None);
+    }
+    file.read(0, &mut count)?;
+    let end = count.len() as u64 + u64::from_le_bytes(count).min(LONGEST);
+    Ok(Some(end).filter(|end| *end <= file.length()))
 }
 
 /// The tensors of a PyTorch file: those of its state dict, where it has one among other things.
@@ -106,13 +162,24 @@ fn read_torch_tensors(path: &Path) -> Result<StateDict> {
     Ok(found.into_iter().map(|(name, tensor)| (canonical(&name), tensor)).collect())
 }
 
-/// Little-endian bytes of a type as f32; `None` for a type without a plain value.
-fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+/// `length` bytes of a type, little-endian, as f32; `None` for a type without a plain value.
+fn floats(dtype: Dtype, file: &mut Pieces, from: u64, length: usize) -> Result<Option<Vec<f32>>> {
+    if dtype == Dtype::F32 {
+        // Straight to where they stay.
+        let mut values = vec![0.0_f32; length / size_of::<f32>()];
+        file.read(from, bytemuck::cast_slice_mut(&mut values))?;
+        if cfg!(target_endian = "big") {
+            values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
+        }
+        return Ok(Some(values));
+    }
     fn each<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
     }
-    Some(match dtype {
-        Dtype::F32 => each(bytes, f32::from_le_bytes),
+    let mut bytes = vec![0; length];
+    file.read(from, &mut bytes)?;
+    let bytes = &bytes;
+    Ok(Some(match dtype {
         Dtype::F16 => each(bytes, |chunk| f16::from_le_bytes(chunk).to_f32()),
         Dtype::BF16 => each(bytes, |chunk| bf16::from_le_bytes(chunk).to_f32()),
         Dtype::F64 => each(bytes, |chunk| f64::from_le_bytes(chunk) as f32),
@@ -124,8 +191,8 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         Dtype::U16 => each(bytes, |chunk| f32::from(u16::from_le_bytes(chunk))),
         Dtype::I8 => each(bytes, |chunk: [u8; 1]| f32::from(chunk[0] as i8)),
         Dtype::U8 | Dtype::BOOL => each(bytes, |chunk: [u8; 1]| f32::from(chunk[0])),
-        _ => return None,
-    })
+        _ => return Ok(None),
+    }))
 }
 
 /// The weights file of a folder, by the names that the ecosystem uses.

@@ -22,6 +22,16 @@ pub enum Precision {
     F16,
 }
 
+impl Precision {
+    /// What is read back of a value that was written.
+    pub fn rounded(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::F16 => f16::from_f32(value).to_f32(),
+        }
+    }
+}
+
 /// The bytes of a safetensors file; equal input gives equal bytes.
 ///
 /// # Errors

@@ -77,7 +77,7 @@ pub fn compare(
     control: Control<'_>,
 ) -> Result<Comparison> {
     let jobs = jobs(config)?;
-    let inner = Control { progress: &Silent, stop: control.stop };
+    let inner = Control { progress: &Silent, ..control };
     let subset = if config.base_to_new { Subset::Base } else { Subset::All };
     let session = Session::new(backbone, dataset, subset, policy, inner)?;
     let unseen = match config.base_to_new {

@@ -20,14 +20,16 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Reads the files of a version and checks them.
-    pub(super) fn open(digest: &str, folder: &Path, backbone: &Backbone) -> Result<Self> {
+    /// Reads the files of a version and checks them; what is `tested` has passed its self-test on this machine before.
+    pub(super) fn open(digest: &str, folder: &Path, backbone: &Backbone, tested: bool) -> Result<Self> {
         let artifact = if folder.join(PEFT_CONFIG_FILE).is_file() {
             read_peft(folder, backbone)?
         } else {
             Artifact::load(folder, backbone)?
         };
-        artifact.self_test(backbone)?;
+        if !tested {
+            artifact.self_test(backbone)?;
+        }
         let values: usize = artifact.adapter.parameters().values().map(|tensor| tensor.data.len()).sum();
         let bytes = (values * size_of::<f32>()) as u64;
         Ok(Self { digest: digest.into(), artifact, bytes, folded: RwLock::new(None) })

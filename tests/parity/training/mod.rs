@@ -99,7 +99,7 @@ fn the_first_losses_equal_those_of_pytorch() {
     let folder = tempfile::tempdir().expect("a folder");
     let dataset = images(&folder.path().join("data"));
     let stop = AtomicBool::new(false);
-    let control = Control { progress: &Silent, stop: &stop };
+    let control = Control::new(&Silent, &stop);
     let session = Session::new(tiny(), &dataset, Subset::All, OnBadImage::Fail, control).expect("four classes");
     for (method, settings) in RUNS {
         let (_, report) = session.fit(&recipe(method, settings), &folder.path().join(method)).expect("a run");
