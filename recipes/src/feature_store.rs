@@ -55,7 +55,9 @@ impl FeatureStore {
         // Kernels may round otherwise in another version or on another device.
         let device = format!("{:?}", backbone.device());
         let parts = [env!("CARGO_PKG_VERSION"), &backbone.digest().to_string(), &preprocess, &device];
-        parts.iter().for_each(|part| drop(key.piece(part.as_bytes())));
+        for part in parts {
+            key.piece(part.as_bytes());
+        }
         key.piece(format!("{entry:?} {:?}", self.precision).as_bytes());
         let folder = self.folder.join(key.finish().short());
         Shelf { store: self, folder, waiting: BTreeMap::new(), bytes: 0, written: 0, fault: None }

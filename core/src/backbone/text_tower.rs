@@ -34,7 +34,7 @@ impl TextTower {
         let transformer = &spec.transformer;
         let width = transformer.width;
         Self {
-            token_embedding: Param::from_tensor(Tensor::zeros([spec.vocabulary, width], device)),
+            token_embedding: parameter::zeros(spec.vocabulary, width, device),
             position_embedding: Param::from_tensor(Tensor::zeros([spec.context, width], device)),
             blocks: (0..transformer.depth).map(|_| Block::zeros(transformer, device)).collect(),
             final_norm: parameter::layer_norm(width, transformer.epsilon(), device),

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use safetensors::tensor::TensorInfo;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
 use super::torch::{TorchValue, read_torch};
 use crate::backbone::{HostTensor, StateDict};
 use crate::error::{Error, Result};
 use crate::file::{self, Pieces};
+
+/// Bytes before the header of a safetensors file, which say how long it is.
+const COUNT: usize = size_of::<u64>();
 
 #[derive(Deserialize)]
 struct ShardIndex {
@@ -95,9 +98,9 @@ impl TensorFile {
             Error::Malformed { format: "safetensors file", path: path.to_path_buf(), reason }
         };
         let start = header_end(&mut file)?.ok_or_else(|| cut("no whole header".into()))?;
-        let mut header = vec![0; start as usize];
-        file.read(0, &mut header)?;
-        let (_, header) = SafeTensors::read_metadata(&header).map_err(|error| cut(error.to_string()))?;
+        let mut header = vec![0; start as usize - COUNT];
+        file.read(COUNT as u64, &mut header)?;
+        let header: Metadata = serde_json::from_slice(&header).map_err(|error| cut(error.to_string()))?;
         let infos: BTreeMap<String, TensorInfo> =
             header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         let end = infos.values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
@@ -132,12 +135,12 @@ impl TensorFile {
 fn header_end(file: &mut Pieces) -> Result<Option<u64>> {
     // The limit of the format's own reader.
     const LONGEST: u64 = 100_000_000;
-    let mut count = [0; size_of::<u64>()];
-    if file.length() < count.len() as u64 {
+    if file.length() < COUNT as u64 {
         return Ok(None);
     }
+    let mut count = [0; COUNT];
     file.read(0, &mut count)?;
-    let end = count.len() as u64 + u64::from_le_bytes(count).min(LONGEST);
+    let end = COUNT as u64 + u64::from_le_bytes(count).min(LONGEST);
     Ok(Some(end).filter(|end| *end <= file.length()))
 }
 
