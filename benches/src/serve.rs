@@ -34,7 +34,7 @@ struct Arguments {
     /// Folder of a CLIP in the Hugging Face layout
     #[arg(long)]
     backbone: PathBuf,
-    /// Folder of photos
+    /// Folder of JPEGs, at any depth
     #[arg(long)]
     images: PathBuf,
     /// Python with torch, transformers, peft, fastapi and uvicorn (`peers/requirements.txt`); the peer is left out without
@@ -104,7 +104,12 @@ fn photos(folder: &Path) -> Result<Vec<Vec<u8>>, Fault> {
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for path in inarch_core::file::list(&folder)? {
-            if path.is_dir() { folders.push(path) } else { paths.push(path) }
+            let kind = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+            match kind.as_str() {
+                _ if path.is_dir() => folders.push(path),
+                "jpg" | "jpeg" => paths.push(path),
+                _ => {} // A licence, for instance.
+            }
         }
     }
     let images = paths.iter().take(64).map(|path| inarch_core::file::read(path)).collect::<Result<Vec<_>, _>>()?;
@@ -169,9 +174,10 @@ fn ours(
     let address = running.address();
     load("warm-up", address, images, half, arguments);
     let before = resident_bytes();
-    let fresh = cold(address, images, half..count);
+    cold(address, images, half..count);
+    // After the same load, so that the buffers are those of before.
+    load("warm-up", address, images, count, arguments);
     let bytes_per_adapter = resident_bytes().saturating_sub(before) / (count - half).max(1) as u64;
-    say(&format!("{bytes_per_adapter} bytes for each of {} more adapters", fresh.len()));
     for mix in [1, 16, count] {
         loads.push(load("inarch", address, images, mix, arguments));
     }
@@ -371,7 +377,7 @@ fn theirs(python: &Path, arguments: &Arguments, images: &[Vec<u8>], root: &Path)
 }
 
 fn wait_for(address: SocketAddr) -> Result<(), Fault> {
-    let until = Instant::now() + Duration::from_secs(300);
+    let until = Instant::now() + Duration::from_secs(1800);
     while Instant::now() < until {
         if agent().get(format!("http://{address}/health")).call().is_ok() {
             return Ok(());

@@ -301,6 +301,15 @@ impl Backbone {
         }
     }
 
+    /// `work` on ranges that make up `0..rows`: one for each core, none of less than `least` rows, where the processor
+    /// computes, else a single one.
+    pub fn in_parts<R: Send>(&self, rows: usize, least: usize, work: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
+        match self.workers() {
+            1 => vec![work(0..rows)],
+            _ => parallel::ranges(rows, least, work),
+        }
+    }
+
     /// On how many threads parts of a batch may run.
     fn workers(&self) -> usize {
         if on_processor(&self.device) { parallel::threads() } else { 1 }

@@ -13,6 +13,9 @@ use inarch_core::backbone::{Backbone, Frozen, LinearChange, LinearSite, Mixed, P
 use super::job::{Answer, Fault, Job, Want};
 use crate::adapters::{Head, Loaded};
 
+/// Least images of a part of a batch that runs on a core of its own.
+const LEAST: usize = 2;
+
 /// The answers of some jobs, in their order.
 pub(super) fn run(jobs: &[Job], backbone: &Backbone, most: usize) -> Vec<Result<Answer, Fault>> {
     let mut features: Vec<Option<Tensor<2>>> = jobs.iter().map(|_| None).collect();
@@ -85,8 +88,7 @@ fn frozen(jobs: &[Job], members: &[usize], backbone: &Backbone, most: usize) -> 
         }
     }
     let all: Vec<&[f32]> = fresh.iter().map(|pixels| pixels.as_slice()).collect();
-    let encode = |pixels| backbone.encode_image(pixels, &Frozen, &Pass::evaluate());
-    let features = in_chunks(&tensor(&all, backbone), most, encode);
+    let features = in_chunks(&tensor(&all, backbone), most, |pixels| backbone.evaluate_image(pixels, &Frozen));
     let size = backbone.preprocess().values_per_image();
     let mut start = 0;
     for pixels in &fresh {
@@ -122,15 +124,14 @@ fn mixed(jobs: &[Job], members: &[usize], backbone: &Backbone, most: usize) -> V
         let (group, later) = rest.split_at(taken);
         rest = later;
         let parts: Vec<&Job> = group.iter().map(|at| &jobs[members[*at]]).collect();
-        let rows: Vec<(usize, &dyn Sites)> = merged(&parts);
-        let sites: &dyn Sites = match rows[..] {
-            [(_, only)] => only,
-            _ => &Mixed::new(rows, Vec::new()),
+        let found = match &parts[..] {
+            [only] => {
+                let pixels =
+                    tensor(&pixels(only).map(|pixels| pixels.as_slice()).into_iter().collect::<Vec<_>>(), backbone);
+                in_chunks(&pixels, most, |pixels| backbone.evaluate_image(pixels, only.head.sites()))
+            }
+            parts => Tensor::cat(backbone.in_parts(parts.len(), LEAST, |range| together(&parts[range], backbone)), 0),
         };
-        let all: Vec<&[f32]> = parts.iter().filter_map(|job| Some(pixels(job)?.as_slice())).collect();
-        let encode = |pixels| backbone.encode_image(pixels, sites, &Pass::evaluate());
-        let pixels = tensor(&all, backbone);
-        let found = if parts.len() == 1 { in_chunks(&pixels, most, encode) } else { encode(pixels) };
         let mut start = 0;
         for (at, job) in group.iter().zip(parts) {
             features[*at] = Some(found.clone().narrow(0, start, job.rows()));
@@ -138,6 +139,17 @@ fn mixed(jobs: &[Job], members: &[usize], backbone: &Backbone, most: usize) -> V
         }
     }
     features.into_iter().flatten().collect()
+}
+
+/// Image features of some jobs in one pass, each row with its own adapter.
+fn together(parts: &[&Job], backbone: &Backbone) -> Tensor<2> {
+    let rows: Vec<(usize, &dyn Sites)> = merged(parts);
+    let sites: &dyn Sites = match rows[..] {
+        [(_, only)] => only,
+        _ => &Mixed::new(rows, Vec::new()),
+    };
+    let all: Vec<&[f32]> = parts.iter().filter_map(|job| Some(pixels(job)?.as_slice())).collect();
+    backbone.encode_image(tensor(&all, backbone), sites, &Pass::evaluate())
 }
 
 /// Sorts adapters of low rank first, by rank, then by identity.
@@ -168,8 +180,8 @@ fn alone(jobs: &[Job], members: &[usize], backbone: &Backbone, most: usize) -> V
     let folded = head.adapter.as_ref().and_then(|loaded| loaded.folded());
     let pixels = tensor(&all, backbone);
     let features = match &folded {
-        Some(folded) => in_chunks(&pixels, most, |pixels| folded.encode_image(pixels, &Frozen, &Pass::evaluate())),
-        None => in_chunks(&pixels, most, |pixels| backbone.encode_image(pixels, head.sites(), &Pass::evaluate())),
+        Some(folded) => in_chunks(&pixels, most, |pixels| folded.evaluate_image(pixels, &Frozen)),
+        None => in_chunks(&pixels, most, |pixels| backbone.evaluate_image(pixels, head.sites())),
     };
     let mut start = 0;
     let of = |at: &usize| {
