@@ -43,6 +43,9 @@ struct Arguments {
     /// Adapters
     #[arg(long, default_value_t = 256)]
     adapters: usize,
+    /// Adapters of the peer, which takes minutes to load more
+    #[arg(long, default_value_t = 64)]
+    peer_adapters: usize,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -356,15 +359,15 @@ impl Drop for Peer {
 fn theirs(python: &Path, arguments: &Arguments, images: &[Vec<u8>], root: &Path) -> Result<Vec<Load>, Fault> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/serve.py");
     let mut loads = Vec::new();
-    for (server, mode, mixes) in [
-        ("PEFT, set_adapter", "switch", vec![1, arguments.adapters]),
-        ("PEFT, adapter_names", "mixed", vec![1, 16, arguments.adapters]),
-    ] {
+    let most = arguments.peer_adapters.min(arguments.adapters);
+    for (server, mode, mixes) in
+        [("PEFT, set_adapter", "switch", vec![1, most]), ("PEFT, adapter_names", "mixed", vec![1, 16, most])]
+    {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         drop(listener);
         let mut command = Command::new(python);
-        command.arg(&script).arg(&arguments.backbone).arg(root).arg(arguments.adapters.to_string());
+        command.arg(&script).arg(&arguments.backbone).arg(root).arg(most.to_string());
         command.arg(address.port().to_string()).arg(mode).stdin(Stdio::null());
         let _peer = Peer(command.spawn()?);
         wait_for(address)?;
@@ -397,13 +400,14 @@ fn print(report: &Report) {
     let of = |server: &str, mix: usize| {
         report.loads.iter().find(|load| load.server == server && load.adapters == mix).map(|load| load.images_per_s)
     };
-    let most = report.loads.iter().map(|load| load.adapters).max().unwrap_or(1);
-    if let (Some(folded), Some(mixed)) = (of("inarch, folded", 1), of("inarch", most)) {
-        println!("\n{most} adapters against the folded single one: {:.2}x", mixed / folded);
-        for peer in ["PEFT, set_adapter", "PEFT, adapter_names"] {
-            if let Some(theirs) = of(peer, most) {
-                println!("{most} adapters against {peer}: {:.1}x", mixed / theirs);
-            }
+    let most_of =
+        |server: &str| report.loads.iter().filter(|load| load.server == server).max_by_key(|load| load.adapters);
+    if let (Some(folded), Some(mixed)) = (of("inarch, folded", 1), most_of("inarch")) {
+        let (count, speed) = (mixed.adapters, mixed.images_per_s);
+        println!("\n{count} adapters against the folded single one: {:.2}x", speed / folded);
+        for theirs in ["PEFT, set_adapter", "PEFT, adapter_names"].into_iter().filter_map(most_of) {
+            let Load { server, adapters, images_per_s, .. } = theirs;
+            println!("{count} adapters against {server} with {adapters}: {:.1}x", speed / images_per_s);
         }
     }
     let Report { swap_resident_p50_ms, swap_resident_p99_ms, swap_disk_p50_ms, swap_disk_p99_ms, .. } = report;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use inarch_core::backbone::{Backbone, Frozen, Sites};
 use inarch_core::text::{Template, TemplateSet};
-use inarch_peft::{Artifact, Classifier, PEFT_CONFIG_FILE, read_peft};
+use inarch_peft::{Artifact, Classifier, open_adapter};
 
 use crate::args::ModelArgs;
 use crate::backbones;
@@ -69,11 +69,7 @@ impl Model {
 /// registry.
 pub(crate) fn load(adapters: &[PathBuf], backbone: &Backbone) -> Result<Vec<Artifact>, CommandError> {
     let one = |given: &PathBuf| -> Result<Artifact, CommandError> {
-        let place = Place::find(given)?;
-        match place.folder().join(PEFT_CONFIG_FILE).is_file() {
-            true => Ok(read_peft(place.folder(), backbone)?),
-            false => Ok(Artifact::load(place.folder(), backbone)?),
-        }
+        Ok(open_adapter(Place::find(given)?.folder(), backbone)?)
     };
     adapters.iter().map(one).collect()
 }

@@ -32,10 +32,18 @@ pub(crate) struct Arguments {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Keep frozen image features for later runs, up to this size (such as 2GiB), in `features` under `INARCH_HOME`
-    #[arg(long, global = true, value_name = "SIZE", env = "INARCH_STORE")]
+    #[arg(long, global = true, value_name = "SIZE", env = "INARCH_STORE", help_heading = "Kept features")]
     pub(crate) store: Option<ByteSize>,
     /// How they are kept
-    #[arg(long, global = true, value_enum, default_value = "f32", env = "INARCH_STORE_PRECISION")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "TYPE",
+        default_value = "f32",
+        env = "INARCH_STORE_PRECISION",
+        help_heading = "Kept features"
+    )]
     pub(crate) store_precision: StorePrecision,
     #[command(subcommand)]
     pub(crate) command: Command,

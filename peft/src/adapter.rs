@@ -175,6 +175,10 @@ methods! {
     VptShallow(VptShallowConfig => Vpt): "vpt-shallow",
     /// Learned tokens in the blocks of the image tower.
     VptDeep(VptDeepConfig => Vpt): "vpt-deep",
+    /// Image prompts from a pool, chosen by the image.
+    L2p(L2pConfig => L2p): "l2p",
+    /// Image prompts that are sums of components, weighted by the image.
+    CodaPrompt(CodaPromptConfig => CodaPrompt): "coda-prompt",
     /// Independent prompts in both towers.
     Ivlp(IvlpConfig => Ivlp): "ivlp",
     /// Coupled prompts in both towers.
@@ -267,6 +271,10 @@ impl Sites for Adapter {
 
     fn conditions_text(&self) -> bool {
         self.sites().conditions_text()
+    }
+
+    fn queries_image(&self) -> bool {
+        self.sites().queries_image()
     }
 
     fn needs_all_tokens(&self, tower: Tower) -> bool {

@@ -35,7 +35,9 @@ pub use compose::*;
 pub use error::{Error, Result};
 pub use feature::*;
 pub use fixed::Fixed;
-pub use foreign::{Import, ImportFormat, PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, import, read_peft, write_peft};
+pub use foreign::{
+    Import, ImportFormat, PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, import, open_adapter, read_peft, write_peft,
+};
 pub use learner::{Averaging, Guide, Learner, Loss, Step, cross_entropy};
 pub use linear::*;
 pub use logits::*;

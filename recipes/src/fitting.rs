@@ -19,7 +19,7 @@ use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
 use crate::gradient::{accumulate, by_rate, copied, guided, guided_as_one};
 use crate::objective::{Images, Objective, TextSide, Texts};
-use crate::plan::{stored_entry, stored_views};
+use crate::plan::{KEPT_BYTES, kept_bytes, stored_entry, stored_views};
 use crate::recipe::Recipe;
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
 use crate::schedule::learning_rate;
@@ -39,6 +39,8 @@ pub(crate) struct Fitting<'a> {
     fresh: usize,
     companion: Option<&'a mut dyn Companion>,
     objective: Objective<'a>,
+    /// Whether activations are too many to be kept for the way back.
+    recompute: bool,
     adapter: Adapter,
     optimizer: ModuleOptimizer,
     seed: Seed,
@@ -110,9 +112,11 @@ impl<'a> Fitting<'a> {
             0 => 0,
             _ => steps,
         };
+        let kept = kept_bytes(session.backbone, &adapter, &objective, recipe.train.batch.min(train.len()));
         Self {
             session,
             recipe,
+            recompute: kept > KEPT_BYTES,
             fresh: train.len(),
             train,
             companion: None,
@@ -300,7 +304,13 @@ impl<'a> Fitting<'a> {
             };
             let partial = part(shard);
             let frozen = beside.then(|| backbone.finish(Tower::Image, partial.clone(), &Frozen, &Pass::evaluate()));
-            let pass = Pass::train(step_seed.split(shard));
+            // What a prompt asks of the image is known already.
+            let known = given.map(|frozen| {
+                let (all, size) = (examples.len(), shard_size(examples.len()));
+                frozen.clone().narrow(0, shard * size, size.min(all - shard * size))
+            });
+            let query = frozen.clone().or(known).filter(|_| adapter.queries_image()).map(normalise);
+            let pass = Pass { query: query.as_ref(), ..Pass::train(step_seed.split(shard)) };
             let adapted = backbone.finish(Tower::Image, partial, adapter.sites(), &pass);
             // Side by side through the one channel that a shard has; nothing flows back into the frozen half.
             match frozen {
@@ -333,7 +343,8 @@ impl<'a> Fitting<'a> {
                 };
                 which.of(self.loss(images, texts, &pass))
             };
-            sharded_gradients(&self.adapter, ShardCounts { images: shards, texts: parts.len() }, forward, loss)
+            let counts = ShardCounts { images: shards, texts: parts.len(), recompute: self.recompute };
+            sharded_gradients(&self.adapter, counts, forward, loss)
         };
         let (gradients, value) = self.guided(gradients);
         self.apply(gradients, value, run)

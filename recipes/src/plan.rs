@@ -13,6 +13,13 @@ use crate::recipe::Recipe;
 /// Bytes of activations that are stored instead of computed again in every step.
 const STORE_BYTES: usize = 1 << 30;
 
+/// Bytes of activations that a step keeps for its way back; beyond, every shard computes its own again.
+pub(crate) const KEPT_BYTES: usize = 2 << 30;
+
+/// Values that a block keeps for the way back, for each value of its token stream: normalised twice, projected six times,
+/// four of them widths in the hidden layer before and after its activation, and their sums.
+const KEPT_VALUES: usize = 20;
+
 /// Fixed views that stand for fresh ones where features are computed once.
 const FRESH_VIEWS: usize = 32;
 
@@ -44,6 +51,23 @@ fn stored_bytes(backbone: &Backbone, entry: Entry, rows: usize) -> usize {
     rows * values * size_of::<f32>()
 }
 
+/// Texts of a step that a tower runs, their tokens when each part ends at its longest, and those that run.
+fn step_texts(adapter: &Adapter, objective: &Objective<'_>, batch: usize) -> [usize; 3] {
+    // Texts that depend on the image are there once for each.
+    let each = if adapter.conditions_text() { batch } else { 1 };
+    objective.text_tokens(adapter, Mode::Train(Seed::new(0))).map(|count| count * each)
+}
+
+/// About how many bytes of activations a step keeps for its way back.
+pub(crate) fn kept_bytes(backbone: &Backbone, adapter: &Adapter, objective: &Objective<'_>, batch: usize) -> usize {
+    let [_, _, run] = step_texts(adapter, objective, batch);
+    let of = |tower: Tower, tokens: usize| {
+        let blocks = backbone.depth(tower) - before(adapter.entry(tower), backbone.depth(tower));
+        blocks * tokens * backbone.width(tower) * KEPT_VALUES * size_of::<f32>()
+    };
+    of(Tower::Image, batch * backbone.spec().image.tokens()) + of(Tower::Text, run)
+}
+
 /// The work of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
@@ -69,6 +93,10 @@ pub struct Plan {
     pub tokens_cut: usize,
     /// Their tokens when what they share at the front runs once.
     pub tokens_run: usize,
+    /// About how many bytes of activations a step needs on its way back.
+    pub activation_bytes: usize,
+    /// Whether they are computed again, part by part, as they are too many to be kept.
+    pub recomputed: bool,
     /// Multiply-adds of a step.
     pub step: u64,
     /// Multiply-adds of a step that stores nothing and pads every text.
@@ -122,10 +150,7 @@ impl Plan {
         let image = TowerPlan::new(backbone, Tower::Image, entries[0], stored.unwrap_or(Entry::Tokens));
         let text = TowerPlan::new(backbone, Tower::Text, entries[1], entries[1]);
         let batch = recipe.train.batch.min(images);
-        let counted = objective.text_tokens(adapter, Mode::Train(Seed::new(0)));
-        // Texts that depend on the image are there once for each.
-        let each = if adapter.conditions_text() { batch } else { 1 };
-        let [texts, cut, run] = counted.map(|count| count * each);
+        let [texts, cut, run] = step_texts(adapter, objective, batch);
         let padded = texts * backbone.spec().text.context;
         // A block's products take 12 width^2 multiply-adds a token; going back to the adapter takes as many again.
         let cost = |tower: Tower, tokens: usize, forward: usize, backward: usize| {
@@ -138,6 +163,7 @@ impl Plan {
         let step =
             cost(Tower::Image, pixels, image.blocks_run, back[0]) + cost(Tower::Text, run, text.blocks_run, back[1]);
         let naive = cost(Tower::Image, pixels, image.blocks, back[0]) + cost(Tower::Text, padded, text.blocks, back[1]);
+        let activation_bytes = kept_bytes(backbone, adapter, objective, batch);
         let (steps, steps_per_epoch) = recipe.steps(images);
         let views = stored.map_or(0, |_| stored_views(recipe, steps.div_ceil(steps_per_epoch), from_file));
         Self {
@@ -152,6 +178,8 @@ impl Plan {
             tokens_padded: padded,
             tokens_cut: cut,
             tokens_run: run,
+            activation_bytes,
+            recomputed: activation_bytes > KEPT_BYTES,
             step,
             naive_step: naive,
         }
@@ -185,6 +213,11 @@ impl fmt::Display for Plan {
                  beginnings run once",
                 self.texts, text.blocks, self.tokens_padded, self.tokens_cut, self.tokens_run
             )?,
+        }
+        if self.activation_bytes > 0 {
+            let mebibytes = self.activation_bytes as f64 / f64::from(1 << 20);
+            let how = if self.recomputed { "computed again part by part, for memory" } else { "kept" };
+            writeln!(f, "way back: about {mebibytes:.0} MiB of activations, {how}")?;
         }
         match self.saving() {
             Some(saving) => write!(

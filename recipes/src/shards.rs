@@ -27,6 +27,9 @@ pub(crate) enum Shard {
 pub(crate) struct ShardCounts {
     pub(crate) images: usize,
     pub(crate) texts: usize,
+    /// Whether a shard's activations are dropped once its features are known and computed again on the way back, so that
+    /// only one shard of each thread has any: a forward pass more, for memory.
+    pub(crate) recompute: bool,
 }
 
 /// The features `[rows, dim]` of each shard, as the loss sees them.
@@ -98,20 +101,23 @@ where
             let (features_out, features_in) = mpsc::channel::<Tensor<2>>();
             let (gradients_out, gradients_in) = mpsc::channel::<Tensor<2>>();
             let work = move || {
-                let graphs: Vec<Tensor<2>> = shards
+                let graphs: Vec<Option<Tensor<2>>> = shards
                     .iter()
                     .map(|(shard, model)| {
-                        let features = forward(model, *shard);
+                        let features = match counts.recompute {
+                            true => forward(&model.clone().no_grad(), *shard),
+                            false => forward(model, *shard),
+                        };
                         // The other end only goes away when the caller panics, and then nothing is left to do.
                         let _ = features_out.send(features.clone().without_autodiff());
-                        features
+                        (!counts.recompute).then_some(features)
                     })
                     .collect();
                 drop(features_out);
                 let mut found = Vec::with_capacity(shards.len());
                 for (features, (shard, model)) in graphs.into_iter().zip(shards) {
                     let Ok(gradient) = gradients_in.recv() else { break };
-                    let upstream = (features * gradient).sum();
+                    let upstream = (features.unwrap_or_else(|| forward(&model, shard)) * gradient).sum();
                     // A shard that no parameter reaches has nothing to go back through.
                     if upstream.is_autodiff() {
                         found.push((counts.place(shard), GradientsParams::from_grads(upstream.backward(), &model)));
@@ -216,7 +222,7 @@ mod tests {
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::{Device, Tensor};
 
-    use super::apart;
+    use super::{Shard, ShardCounts, apart, sharded_gradients};
 
     /// Trains nothing, but goes backward through the module from many threads at once.
     fn side_by_side(module: &Linear, copy: impl Fn(&Linear) -> Linear + Sync) {
@@ -232,6 +238,31 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn activations_that_are_computed_again_give_the_same_gradients() {
+        let module = LinearConfig::new(4, 4).init(&Device::flex().autodiff());
+        let gradients = |recompute| {
+            let forward = |module: &Linear, shard: Shard| {
+                let (kind, shard) = match shard {
+                    Shard::Image(shard) => (1.0, shard),
+                    Shard::Text(shard) => (-1.0, shard),
+                };
+                let input = Tensor::<2>::ones([2, 4], &Device::flex()) * (kind * (shard + 1) as f64 / 7.0);
+                module.forward(module.forward(input).tanh())
+            };
+            let counts = ShardCounts { images: 3, texts: 5, recompute };
+            let (gradients, value, ()) = sharded_gradients(&module, counts, forward, |features| {
+                let all = Tensor::cat([features.images, features.texts].concat(), 0);
+                (all.clone().matmul(all.transpose()).powf_scalar(2.0).mean(), ())
+            });
+            let weight = gradients.get::<2>(module.weight.id).expect("a gradient").into_data();
+            (weight.to_vec::<f32>().expect("floats"), value)
+        };
+        let (kept, value) = gradients(false);
+        assert!(kept.iter().any(|value| value.abs() > 1e-3), "{kept:?}");
+        assert_eq!((kept, value), gradients(true));
     }
 
     #[test]

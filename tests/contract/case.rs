@@ -18,6 +18,8 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("cocoop", "reduction = 4"),
     // Longer templates would not fit either.
     ("promptsrc", "templates = 4"),
+    // A hundred are more than a tower this small has values for.
+    ("coda-prompt", "components = 7"),
     ("vera", "rank = 16"),
     ("oft", "block = 8"),
     ("fourierft", "coefficients = 20"),

@@ -13,6 +13,7 @@ mod init;
 mod mixed;
 mod names;
 mod pass;
+mod pools;
 mod stack;
 mod tamper;
 mod test_time;

@@ -60,6 +60,8 @@ fn predictions_are_made_of_features() {
     let (program, classes) = with_features();
     let arguments =
         ["fit", "-b", BACKBONE, "-d", "images.safetensors", "-m", "tip-adapter", "--shots", "2", "-o", "tip"];
+    let plan = program.json(&[&arguments[..], &["--explain"]].concat());
+    assert_eq!((&plan["step"], &plan["activation_bytes"]), (&Value::from(0), &Value::from(0)));
     program.succeed(&arguments);
     let found = program.json(&["predict", "-b", BACKBONE, "-a", "tip", "images.safetensors"]);
     let rows = found["images"].as_array().expect("a list");

@@ -33,7 +33,12 @@ fn what_is_stored_and_shared_is_told_and_not_done() {
     // Six steps of one batch are six epochs: as many fixed views stand for fresh ones.
     assert_eq!(number(&plan(&program, "coop", &["views=0", "train.batch=20"]), "views"), 6);
 
+    // Ten short texts through a small tower: far from too much.
+    assert!(number(&coop, "activation_bytes") > 0);
+    assert_eq!(coop["recomputed"], false);
+
     let probe = plan(&program, "linear-probe", &[]);
+    assert_eq!((number(&probe, "activation_bytes"), &probe["recomputed"]), (0, &Value::from(false)));
     assert_eq!((number(&probe, "step"), &probe["text"]["blocks_run"]), (0, &Value::from(0)));
 
     let lora = plan(&program, "lora", &["views=0"]);

@@ -61,12 +61,12 @@ class Inarch:
         cost = run([str(self.binary), "encode", "-b", str(self.backbone), f"--{kind}", str(path), "-o", str(output), "--json"])
         return cost, features(output)
 
-    def predict(self, image: Path, classes: list[str]) -> tuple[Cost, dict[str, float]]:
-        """Probabilities by class."""
-        words = ["--classes", ",".join(classes), "--top-k", str(len(classes)), "--json"]
-        cost = run([str(self.binary), "predict", "-b", str(self.backbone), *words, str(image)])
-        found = json.loads(cost.output)["images"][0]["predictions"]
-        return cost, {entry["label"]: entry["score"] for entry in found}
+    def predict(self, images: list[Path], classes: list[str], *words: str) -> tuple[Cost, dict, dict[str, float]]:
+        """What is reported, and the last image's probabilities by class."""
+        words = ["--classes", ",".join(classes), "--top-k", str(len(classes)), "--json", *words]
+        cost = run([str(self.binary), "predict", "-b", str(self.backbone), *words, *map(str, images)])
+        found = json.loads(cost.output)
+        return cost, found, {entry["label"]: entry["score"] for entry in found["images"][-1]["predictions"]}
 
 
 def features(path: Path) -> dict[str, list[float]]:

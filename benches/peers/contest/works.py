@@ -270,7 +270,8 @@ class Predict:
         return place.photos.loose(1) / "00000.jpg", data.names(self.classes)
 
     def ours(self, place: Place) -> Sample:
-        cost, scores = place.inarch.predict(*self.arguments(place))
+        image, classes = self.arguments(place)
+        cost, _, scores = place.inarch.predict([image], classes)
         return sample([cost], cost.seconds, scores)
 
     def theirs(self, place: Place, variant: str) -> Sample:
@@ -279,6 +280,50 @@ class Predict:
         return sample([cost], cost.seconds, found["scores"])
 
     def agree(self, ours: Sample, theirs: Sample) -> Agreement:
+        return agreement.of_scores(ours.values, theirs.values)
+
+
+@dataclass(frozen=True)
+class TestTimeTuning:
+    """TPT of some images, views included, weights and the class texts before any step not.
+
+    What must agree is measured apart, on one image with views from files.
+    """
+
+    name: str
+    classes: int
+    ours_images: int
+    peer_images: Mapping[str, int]
+    unit: str = "s an image"
+    runs: int = 1
+    note: str = ""
+
+    def predict(self, place: Place, images: list[Path], *settings: str) -> tuple[Cost, dict, dict[str, float]]:
+        """Ours, with crops as views."""
+        changes = [word for setting in ("recipe=crop", *settings) for word in ("--set", f"test-time.{setting}")]
+        return place.inarch.predict(images, data.names(self.classes), "--test-time", "tpt", *changes)
+
+    def ours(self, place: Place) -> Sample:
+        images = sorted(place.photos.loose(self.ours_images).glob("*"))
+        cost, found, _ = self.predict(place, images)
+        _, made = peer("tpt-views", "optimised", place.inarch.backbone, data=place.photos.loose(1), count=1)
+        folder = Path(made["folder"])
+        _, _, scores = self.predict(place, [folder / "00000.png"], f"views_from={folder}")
+        return sample([cost], found["test_time"]["seconds_per_image"], scores)
+
+    def theirs(self, place: Place, variant: str) -> Sample:
+        backbone, images = place.inarch.backbone, self.peer_images[variant]
+        classes = ",".join(data.names(self.classes))
+        cost, found = peer("tpt", variant, backbone, data=place.photos.loose(images), steps=images, classes=classes)
+        if variant == "official":
+            return sample([cost], typical(found["units"]))
+        same = place.photos.target / "loose-1-views"
+        _, apart = peer("tpt", variant, backbone, data=same, steps=1, classes=classes)
+        return sample([cost], typical(found["units"]), apart["scores"])
+
+    def agree(self, ours: Sample, theirs: Sample) -> Agreement:
+        if theirs.values is None:
+            return Agreement("not compared")
         return agreement.of_scores(ours.values, theirs.values)
 
 
@@ -319,6 +364,8 @@ WORKS: list[Work] = [
         count=4, compared=1,
     ),
     Steps("promptsrc-step", "promptsrc", 10, 4, 8, {"official": 5, "optimised": 8}, sgd(0.0025), compared=0),
+    TestTimeTuning("tpt-10", 10, 16, {"official": 2, "optimised": 3}),
+    TestTimeTuning("tpt-1000", 1000, 4, {"official": 1, "optimised": 2}, note="official texts extrapolated"),
     Steps("maple-step", "maple", 10, 4, 8, {"official": 5, "optimised": 8}, sgd(0.0035), compared=0),
 ]
 BY_NAME: dict[str, Work] = {work.name: work for work in WORKS}

@@ -22,6 +22,8 @@ MODULES = {
     "promptsrc": "promptsrc",
     "maple": "maple",
     "predict": "predict",
+    "tpt": "tpt",
+    "tpt-views": "tpt",
 }
 
 
@@ -34,11 +36,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="steps or epochs to measure; 0 for the whole run")
     parser.add_argument("--batch", type=int, default=0, help="images of a step; 0 for all")
     parser.add_argument("--views", type=int, default=0, help="random views of each image; 0 for the centre view")
-    parser.add_argument("--count", type=int, default=0, help="pixels: rows; copies: images; lora: adapted blocks from the end, 0 for all")
+    parser.add_argument("--count", type=int, default=0, help="pixels: rows; copies, tpt-views: images; lora: adapted blocks from the end, 0 for all")
     parser.add_argument("--classes", default="", help="classes of a prediction, separated by commas")
     given = vars(parser.parse_args())
     work = given["work"]
-    print(json.dumps(import_module(f".{MODULES[work]}", __package__).run(Task(**given))))
+    module = import_module(f".{MODULES[work]}", __package__)
+    run = module.write_views if work == "tpt-views" else module.run
+    print(json.dumps(run(Task(**given))))
 
 
 if __name__ == "__main__":

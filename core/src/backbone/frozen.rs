@@ -338,6 +338,9 @@ impl Backbone {
 
     /// The rest of a tower through the adapter: features `[rows, dim]`, not normalised.
     pub fn finish(&self, tower: Tower, partial: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let unknown = tower == Tower::Image && sites.queries_image() && pass.query.is_none();
+        let query = unknown.then(|| normalise(self.output(tower, partial.clone(), &Frozen, &Pass::evaluate())));
+        let pass = &Pass { query: query.as_ref().or(pass.query), ..*pass };
         sites.feature(tower, self.output(tower, partial, sites, pass), pass)
     }
 

@@ -77,13 +77,19 @@ impl Sites for Mixed<'_> {
         self.members(tower).iter().map(|(_, member)| member.entry(tower)).min().unwrap_or(Entry::Never)
     }
 
+    fn queries_image(&self) -> bool {
+        self.members(Tower::Image).iter().any(|(_, member)| member.queries_image())
+    }
+
     fn needs_all_tokens(&self, tower: Tower) -> bool {
         self.members(tower).iter().any(|(_, member)| member.needs_all_tokens(tower))
     }
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let leaves = |member: &dyn Sites| !member.touched().tokens;
-        self.deal(at.tower, tokens, leaves, |member, _, tokens| member.tokens(at, tokens, pass))
+        self.deal(at.tower, tokens, leaves, |member, rows, tokens| {
+            own(pass, at.tower, &rows, |pass| member.tokens(at, tokens, pass))
+        })
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
@@ -108,7 +114,9 @@ impl Sites for Mixed<'_> {
                 let rows: Vec<usize> = members.iter().map(|(rows, _)| rows.len()).collect();
                 with_low_rank(base.forward(part.clone()), part, &rows, group)
             } else {
-                members[0].1.linear(Base::new(base.at, base.layer, &next), part, pass)
+                own(pass, base.at.tower(), &rows, |pass| {
+                    members[0].1.linear(Base::new(base.at, base.layer, &next), part, pass)
+                })
             });
         }
         joined(parts)
@@ -125,7 +133,9 @@ impl Sites for Mixed<'_> {
             let part = input.clone().narrow(0, rows.start, rows.len());
             parts.push(match leaves(group[0].1) {
                 true => base.forward(part),
-                false => group[0].1.norm(Base::new(base.at, base.layer, &next), part, pass),
+                false => {
+                    own(pass, tower, &rows, |pass| group[0].1.norm(Base::new(base.at, base.layer, &next), part, pass))
+                }
             });
         }
         joined(parts)
@@ -134,13 +144,26 @@ impl Sites for Mixed<'_> {
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let leaves = |member: &dyn Sites| !member.touched().branch;
         self.deal(at.block().tower, output, leaves, |member, rows, output| {
-            member.branch(at, &input.clone().narrow(0, rows.start, rows.len()), output, pass)
+            let input = input.clone().narrow(0, rows.start, rows.len());
+            own(pass, at.block().tower, &rows, |pass| member.branch(at, &input, output, pass))
         })
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        self.deal(tower, feature, |_| false, |member, _, feature| member.feature(tower, feature, pass))
+        self.deal(
+            tower,
+            feature,
+            |_| false,
+            |member, rows, feature| own(pass, tower, &rows, |pass| member.feature(tower, feature, pass)),
+        )
     }
+}
+
+/// Runs `site` with what a pass knows about a member's own images.
+fn own<R>(pass: &Pass<'_>, tower: Tower, rows: &Range<usize>, site: impl FnOnce(&Pass<'_>) -> R) -> R {
+    let query = pass.query.filter(|_| tower == Tower::Image);
+    let query = query.map(|query| query.clone().narrow(0, rows.start, rows.len()));
+    site(&Pass { query: query.as_ref(), ..*pass })
 }
 
 /// Adds each member's low-rank product to its rows of a frozen layer's output. Neighbours of equal rank share one

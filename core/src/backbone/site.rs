@@ -227,6 +227,9 @@ pub struct Pass<'a> {
     /// Normalised image features `[images, dim]` on which text prompts may depend (CoCoOp). The text rows are then
     /// `images * classes`, image-major.
     pub condition: Option<&'a Tensor<2>>,
+    /// Normalised frozen features `[images, dim]` of the images in the image tower, for adapters whose prompts depend on them
+    /// ([`Sites::queries_image`]).
+    pub query: Option<&'a Tensor<2>>,
     /// For each row of the text tower's output and each column of the scores, the class of the adapter that it stands
     /// for; `None` means row `i` is class `i`. With a condition the rows of each image repeat them.
     pub classes: Option<&'a [usize]>,
@@ -336,6 +339,12 @@ pub trait Sites: Send + Sync {
 
     /// Whether text features depend on the image ([`Pass::condition`] must then be given).
     fn conditions_text(&self) -> bool {
+        false
+    }
+
+    /// Whether image prompts depend on the image's own frozen feature: [`Pass::query`] is then given, and the frozen tower
+    /// runs first where the feature is not known.
+    fn queries_image(&self) -> bool {
         false
     }
 

@@ -77,9 +77,9 @@ pub struct ImageSpec {
 }
 
 impl ImageSpec {
-    /// Patches along one side.
+    /// Patches along one side; 0 without a tower.
     pub fn grid(&self) -> usize {
-        self.size / self.patch
+        self.size.checked_div(self.patch).unwrap_or(0)
     }
 
     /// Tokens of one image: the class token and the patches.

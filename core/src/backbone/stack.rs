@@ -63,6 +63,10 @@ impl Sites for Stack<'_> {
         self.0.iter().any(|member| member.conditions_text())
     }
 
+    fn queries_image(&self) -> bool {
+        self.0.iter().any(|member| member.queries_image())
+    }
+
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         self.0.iter().fold(tokens, |tokens, member| member.tokens(at, tokens, pass))
     }

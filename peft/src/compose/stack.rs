@@ -229,6 +229,10 @@ impl Sites for Stack {
         self.sites().conditions_text()
     }
 
+    fn queries_image(&self) -> bool {
+        self.sites().queries_image()
+    }
+
     fn touched(&self) -> Touched {
         self.sites().touched()
     }

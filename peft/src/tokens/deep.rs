@@ -16,7 +16,7 @@ use crate::method::Start;
 /// Standard deviation of random prompts.
 const DEVIATION: f32 = 0.02;
 /// More image prompts than anyone trains; a manifest must not ask for all memory.
-const MOST_TOKENS: usize = 1024;
+pub(super) const MOST_TOKENS: usize = 1024;
 
 /// The prompts of the first blocks of one tower, `[n, width]` each.
 #[derive(Module, Debug)]

@@ -2,11 +2,13 @@
 
 mod affine;
 mod cocoop;
+mod coda_prompt;
 mod context;
 mod coop;
 mod deep;
 mod ivlp;
 mod kgcoop;
+mod l2p;
 mod maple;
 mod place;
 mod prefix_tuning;
@@ -17,10 +19,12 @@ mod tcp;
 mod vpt;
 
 pub use cocoop::{CoCoop, CoCoopConfig};
+pub use coda_prompt::{CodaPrompt, CodaPromptConfig};
 pub use context::ClassPosition;
 pub use coop::{Coop, CoopConfig};
 pub use ivlp::{Ivlp, IvlpConfig};
 pub use kgcoop::{KgCoop, KgCoopConfig};
+pub use l2p::{L2p, L2pConfig};
 pub use maple::{Maple, MapleConfig};
 pub use prefix_tuning::{PrefixTuning, PrefixTuningConfig};
 pub use proda::{ProDa, ProDaConfig};

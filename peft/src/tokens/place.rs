@@ -23,5 +23,10 @@ pub(super) fn each_into_text(tokens: Tensor<3>, prompts: Tensor<3>) -> Tensor<3>
 pub(super) fn behind_patches(block: usize, tokens: Tensor<3>, prompt: Tensor<2>) -> Tensor<3> {
     let ([rows, length, width], [count, _]) = (tokens.dims(), prompt.dims());
     let kept = if block == 0 { length } else { length - count };
-    Tensor::cat(vec![tokens.narrow(1, 0, kept), prompt.unsqueeze::<3>().expand([rows, count, width])], 1)
+    each_behind_patches(tokens.narrow(1, 0, kept), prompt.unsqueeze::<3>().expand([rows, count, width]))
+}
+
+/// A prompt for each row, `[rows, n, width]`, behind the patches.
+pub(super) fn each_behind_patches(tokens: Tensor<3>, prompts: Tensor<3>) -> Tensor<3> {
+    Tensor::cat(vec![tokens, prompts], 1)
 }

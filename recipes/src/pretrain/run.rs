@@ -265,7 +265,7 @@ impl Trainer<'_> {
             (pairs.loss(normalise(image), text, scale, smoothing), ())
         };
         let (mut gradients, loss, ()) =
-            sharded_gradients(model, ShardCounts { images: shards.count(), texts: 0 }, forward, loss);
+            sharded_gradients(model, ShardCounts { images: shards.count(), texts: 0, recompute: false }, forward, loss);
         if !loss.is_finite() {
             return Err(Error::Diverged { step, loss });
         }

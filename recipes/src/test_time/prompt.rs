@@ -120,6 +120,10 @@ macro_rules! rest_of_sites {
             self.inner.logits(scores, pass)
         }
 
+        fn queries_image(&self) -> bool {
+            self.inner.queries_image()
+        }
+
         fn entry(&self, tower: Tower) -> Entry {
             if tower == Tower::Text { Entry::Tokens } else { self.inner.entry(tower) }
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use inarch_core::backbone::{Backbone, Entry, Sites, Tower};
-use inarch_peft::{Artifact, PEFT_CONFIG_FILE, Stacking, read_peft};
+use inarch_peft::{Artifact, Stacking, open_adapter};
 
 use crate::error::Result;
 
@@ -22,11 +22,7 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Reads the files of a version and checks them; what is `tested` has passed its self-test on this machine before.
     pub(super) fn open(digest: &str, folder: &Path, backbone: &Backbone, tested: bool) -> Result<Self> {
-        let artifact = if folder.join(PEFT_CONFIG_FILE).is_file() {
-            read_peft(folder, backbone)?
-        } else {
-            Artifact::load(folder, backbone)?
-        };
+        let artifact = open_adapter(folder, backbone)?;
         if !tested {
             artifact.self_test(backbone)?;
         }
@@ -37,6 +33,11 @@ impl Loaded {
 
     pub(crate) fn sites(&self) -> &dyn Sites {
         self.artifact.adapter.sites()
+    }
+
+    /// Whether it was trained for classes.
+    pub(crate) fn knows_classes(&self) -> bool {
+        !self.artifact.manifest.classes.is_empty()
     }
 
     /// Whether its image features are the frozen ones, short of its feature site.

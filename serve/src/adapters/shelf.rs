@@ -174,20 +174,12 @@ impl Shelf {
         pinned.or_else(|| self.bindings().get(&version.name).filter(|bound| bound.version == *version)?.pinned.clone())
     }
 
-    /// What scores are taken over: a reference (or none, for zero-shot) and classes.
-    pub(crate) async fn head(
-        &self,
-        reference: Option<&str>,
-        set: ClassSet,
-    ) -> Result<(Option<Version>, Arc<Head>), Arc<Error>> {
-        let (version, adapter) = match reference {
-            Some(reference) => self.adapter(reference).await.map(|(version, loaded)| (Some(version), Some(loaded)))?,
-            None => (None, None),
-        };
+    /// What scores are taken over: an adapter (or none, for zero-shot) and classes.
+    pub(crate) async fn head(&self, adapter: Option<Arc<Loaded>>, set: ClassSet) -> Result<Arc<Head>, Arc<Error>> {
         let key = set.key(adapter.as_ref().map(|loaded| loaded.digest.as_str()));
         let backbone = self.backbone.clone();
         let make = apart(move || Head::new(&backbone, adapter, &set).map(Arc::new));
-        Ok((version, self.heads.try_get_with(key, make).await?))
+        self.heads.try_get_with(key, make).await
     }
 
     /// Gives a name to the adapter in a folder, in one step: requests see the old version or the new one.

@@ -16,7 +16,7 @@ use super::app::App;
 use super::images::{check_count, from_base64, pixels};
 use super::problem::{Problem, ProblemBody};
 use super::test_time::{Adapted, adapt};
-use crate::adapters::{ClassSet, Head, Version};
+use crate::adapters::{ClassSet, Head, Loaded, Version};
 use crate::engine::Want;
 
 /// Classes of an answer where the request does not say how many.
@@ -146,7 +146,6 @@ pub(super) async fn head(
     template: Option<String>,
 ) -> Result<(Version, Arc<Head>), Problem> {
     let classes = classes.unwrap_or_default();
-    let model = model.filter(|model| !model.is_empty() && *model != app.backbone.name());
     if classes.len() > app.settings.classes {
         let most = app.settings.classes;
         return Err(Problem::too_large(format!("{} classes; at most {most} fit one request", classes.len())));
@@ -154,19 +153,27 @@ pub(super) async fn head(
     if let Some(empty) = classes.iter().position(|class| class.trim().is_empty()) {
         return Err(Problem::invalid(format!("class {empty} is an empty name")));
     }
-    let known = match model {
-        Some(model) => !app.shelf.adapter(model).await?.1.artifact.manifest.classes.is_empty(),
-        None => false,
-    };
-    if classes.is_empty() && !known {
+    let (version, adapter) = named(app, model).await?;
+    if classes.is_empty() && !adapter.as_deref().is_some_and(Loaded::knows_classes) {
         let hint = "send `classes`, e.g. [\"cat\", \"dog\"], or a `model` that knows its own";
         return Err(Problem::invalid("this model knows no classes").hint(hint));
     }
-    if template.is_some() && model.is_some() {
+    if template.is_some() && adapter.is_some() {
         return Err(Problem::invalid("an adapter brings its own template").hint("leave `template` out"));
     }
-    let (version, head) = app.shelf.head(model, ClassSet { classes, template }).await?;
-    Ok((version.unwrap_or_else(|| backbone_version(app)), head))
+    Ok((version, app.shelf.head(adapter, ClassSet { classes, template }).await?))
+}
+
+/// The adapter that a request names, or the backbone alone. It is looked up once: an alias that moves meanwhile moves for the
+/// next request.
+pub(super) async fn named(app: &App, model: Option<&str>) -> Result<(Version, Option<Arc<Loaded>>), Problem> {
+    match model.filter(|model| !model.is_empty() && *model != app.backbone.name()) {
+        Some(model) => {
+            let (version, loaded) = app.shelf.adapter(model).await?;
+            Ok((version, Some(loaded)))
+        }
+        None => Ok((backbone_version(app), None)),
+    }
 }
 
 /// How the backbone itself is called in answers.

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::App;
-use super::classify::{backbone_version, rejected};
+use super::classify::{named, rejected};
 use super::images::{from_base64, pixels};
 use super::problem::{Problem, ProblemBody};
-use crate::adapters::{ClassSet, Head, Version};
+use crate::adapters::{ClassSet, Head, Loaded, Version};
 use crate::engine::Want;
 
 /// One thing to embed: a text, or `{"image": base64}`.
@@ -155,15 +155,11 @@ pub(crate) async fn embeddings(
 
 /// A head for features alone: its classes are of no account.
 pub(super) async fn featurer(app: &App, model: Option<&str>) -> Result<(Version, Arc<Head>), Problem> {
-    let model = model.filter(|model| !model.is_empty() && *model != app.backbone.name());
-    let own = match model {
-        Some(model) => !app.shelf.adapter(model).await?.1.artifact.manifest.classes.is_empty(),
-        None => false,
-    };
+    let (version, adapter) = named(app, model).await?;
     // Any one class does where the adapter has none.
+    let own = adapter.as_deref().is_some_and(Loaded::knows_classes);
     let classes = if own { Vec::new() } else { vec!["image".to_string()] };
-    let (version, head) = app.shelf.head(model, ClassSet { classes, template: None }).await?;
-    Ok((version.unwrap_or_else(|| backbone_version(app)), head))
+    Ok((version, app.shelf.head(adapter, ClassSet { classes, template: None }).await?))
 }
 
 /// A feature scaled to length 1.

@@ -63,13 +63,17 @@ fn described(app: &Arc<App>) -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
 
 /// The description of all routes, as JSON.
 pub(crate) fn openapi(app: &Arc<App>) -> String {
-    described(app).1.to_pretty_json().unwrap_or_default()
+    json(&described(app).1)
+}
+
+fn json(description: &utoipa::openapi::OpenApi) -> String {
+    description.to_pretty_json().unwrap_or_default()
 }
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let (routes, _) = described(&app);
-    let description: Arc<str> = openapi(&app).into();
+    let (routes, description) = described(&app);
+    let description: Arc<str> = json(&description).into();
     let description = move || async move { ([(header::CONTENT_TYPE, "application/json")], description.to_string()) };
     routes
         .route("/openapi.json", get(description))

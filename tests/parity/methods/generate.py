@@ -239,6 +239,28 @@ class Vpt(Sites):
         return torch.cat([kept, prompt.expand(len(x), *prompt.shape)], 1)
 
 
+class L2p(Sites):
+    query = None  # Normalised frozen features of the images at hand.
+
+    def tokens(self, tower, block, x, ends):
+        if tower == "text" or block > 0:
+            return x
+        nearest = (self.query @ F.normalize(self.p["keys"], dim=1).T).topk(5, dim=1).indices
+        return torch.cat([x, self.p["prompts"][nearest].flatten(1, 2)], 1)
+
+
+class CodaPrompt(L2p):
+    def tokens(self, tower, block, x, ends):
+        part = lambda name: self.p.get(f"blocks.{block}.{name}")
+        if tower == "text" or part("keys") is None:
+            return x
+        attended = self.query[:, None] * part("attention")
+        weights = F.cosine_similarity(attended, part("keys")[None], dim=2)
+        prompts = torch.einsum("im,mlw->ilw", weights, part("prompts"))
+        kept = x if block == 0 else x[:, : x.shape[1] - prompts.shape[1]]
+        return torch.cat([kept, prompts], 1)
+
+
 class Ivlp(Vpt):
     templates = Words.templates
     text = "text.blocks"
@@ -514,6 +536,8 @@ CASES = [
     ("tcp", Tcp, "", None),
     ("vpt-shallow", Vpt, "", None),
     ("vpt-deep", Vpt, "", None),
+    ("l2p", L2p, "", None),
+    ("coda-prompt", CodaPrompt, "components = 7", None),
     ("ivlp", Ivlp, "", None),
     ("maple", Maple, "", None),
     ("promptsrc", PromptSrc, "templates = 4", None),
@@ -647,6 +671,7 @@ def main():
     pixels = torch.sin(0.37 * i).float().double().reshape(3, 3, size, size)
     check_towers(pixels)
     check_peft()
+    L2p.query = F.normalize(image_features(Sites(), pixels), dim=1).detach()
     cases = []
     for method, reference, settings, own in CASES:
         p = parameters(method, own or shapes(method))
@@ -657,7 +682,8 @@ def main():
         if loss.requires_grad:
             loss.backward()
         for name, value in p.items():
-            if not value.requires_grad:
+            # The choice of prompts has no gradient; keys learn from the loss alone.
+            if not value.requires_grad or (method == "l2p" and name == "keys"):
                 continue
             g = value.grad.reshape(-1)
             weights = torch.cos(0.3 * torch.arange(1, len(g) + 1, dtype=torch.float64))
