@@ -165,7 +165,7 @@ pub(super) fn linear(
     sites: &dyn Sites,
     pass: &Pass<'_>,
 ) -> Tensor<3> {
-    sites.linear(Base::new(at, layer, &|input| layer.forward(input)), input, pass)
+    sites.linear(Base::new(at, layer, &|input| kernel::linear(layer, input)), input, pass)
 }
 
 /// Runs a normalisation through its site.

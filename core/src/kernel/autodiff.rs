@@ -62,6 +62,20 @@ impl<B: TowerGradients> Backward<B, 1> for QuickGelu {
     }
 }
 
+#[derive(Debug)]
+struct Linear;
+
+impl<B: TowerGradients> Backward<B, 1> for Linear {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::linear_gradient(ops.state, gradient));
+        }
+    }
+}
+
 impl<B: TowerGradients, C: CheckpointStrategy> TowerOps for Autodiff<B, C> {
     fn tower_attention(
         query: Tracked<B, C>,
@@ -110,6 +124,15 @@ impl<B: TowerGradients, C: CheckpointStrategy> TowerOps for Autodiff<B, C> {
                 prepared.finish(state, B::tower_quick_gelu(input.into_primitive()))
             }
             OpsKind::UnTracked(prepared) => prepared.finish(B::tower_quick_gelu(input.into_primitive())),
+        }
+    }
+    fn tower_linear(input: Tracked<B, C>, weight: Tracked<B, C>, bias: Tracked<B, C>) -> Tracked<B, C> {
+        let (weight, bias) = (weight.into_primitive(), bias.into_primitive());
+        match Linear.prepare::<C>([input.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                prepared.finish(weight.clone(), B::tower_linear(input.into_primitive(), weight, bias))
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::tower_linear(input.into_primitive(), weight, bias)),
         }
     }
 }

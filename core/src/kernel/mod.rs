@@ -1,4 +1,5 @@
-//! The operations of a tower that are worth more than their composition: attention, layer normalisation, quick-GELU.
+//! The operations of a tower that are worth more than their composition: attention, layer normalisation, quick-GELU, and
+//! linear layers that are not trained.
 //!
 //! On the CPU backend each is one pass over its rows, forward and backward, and keeps for the backward pass only what it
 //! was given; on other backends they are those backends' own operations. Only inputs get gradients from the fused forms:
@@ -19,7 +20,7 @@ mod rows;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-use burn::nn::LayerNorm;
+use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::module;
@@ -60,6 +61,21 @@ pub(crate) fn layer_norm(layer: &LayerNorm, epsilon: f64, input: Tensor<3>) -> T
             let (gain, shift) = (gain.into_dispatch(), shift.into_dispatch());
             let normed = Dispatch::tower_layer_norm(input.into_dispatch(), gain, shift, epsilon);
             return Tensor::from_dispatch(normed);
+        }
+    }
+    layer.forward(input)
+}
+
+/// A linear layer over the last dimension, `[batch, tokens, d_input]` to `[batch, tokens, d_output]`.
+pub(crate) fn linear(layer: &Linear, input: Tensor<3>) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if on_flex(&input)
+        && let Some(bias) = &layer.bias
+    {
+        let (weight, bias) = (layer.weight.val(), bias.val());
+        if !weight.is_tracked() && !bias.is_tracked() {
+            let (weight, bias) = (weight.into_dispatch(), bias.into_dispatch());
+            return Tensor::from_dispatch(Dispatch::tower_linear(input.into_dispatch(), weight, bias));
         }
     }
     layer.forward(input)

@@ -8,6 +8,9 @@ use burn::tensor::{Bytes, DType, Shape};
 
 use super::{attention, layer_norm, quick_gelu};
 
+/// Rows are few while a weight has this many times as many outputs (measured, see `docs/benchmarks.md`).
+const FEW: usize = 5;
+
 /// The operations, for tensors with and without gradients.
 #[backend_extension(Flex, Autodiff)]
 pub(super) trait TowerOps: Backend {
@@ -30,6 +33,9 @@ pub(super) trait TowerOps: Backend {
 
     /// See [`quick_gelu`](super::quick_gelu()).
     fn tower_quick_gelu(input: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`linear`](super::linear()).
+    fn tower_linear(input: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// What their backward passes compute.
@@ -52,6 +58,9 @@ pub(super) trait TowerGradients: TowerOps {
 
     /// Gradient of the input.
     fn quick_gelu_gradient(input: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradient of the input.
+    fn linear_gradient(weight: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl TowerOps for Flex {
@@ -78,6 +87,16 @@ impl TowerOps for Flex {
         let mut output = vec![0.0; input.layout().num_elements()];
         quick_gelu::forward(&mut output, values(&input), last(&input));
         tensor(output, input.layout().shape().clone())
+    }
+
+    fn tower_linear(input: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        // All rows at once: a product for each row of the batch would read the weight as often.
+        let [batch, tokens, inputs] = input.layout().shape().dims();
+        let [_, outputs] = weight.layout().shape().dims();
+        let rows = Self::float_reshape(input, Shape::new([batch * tokens, inputs]));
+        let bias = Self::float_reshape(bias, Shape::new([1, outputs]));
+        let product = Self::float_add(Self::float_matmul(rows, weight), bias);
+        Self::float_reshape(product, Shape::new([batch, tokens, outputs]))
     }
 }
 
@@ -112,6 +131,22 @@ impl TowerGradients for Flex {
         let mut gradient = owned(gradient);
         quick_gelu::backward(gradient.storage_mut(), values(&input), last(&input));
         gradient
+    }
+
+    fn linear_gradient(weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        let [batch, tokens, outputs] = gradient.layout().shape().dims();
+        let [inputs, _] = weight.layout().shape().dims();
+        let rows = batch * tokens;
+        let gradient = Self::float_reshape(gradient, Shape::new([rows, outputs]));
+        // `g W^T` copies the whole weight into another order first, which for few rows takes longer than the product; `W g^T`
+        // reads it as it lies, and only the small result has to be turned.
+        let found = if FEW * rows > outputs {
+            Self::float_matmul(gradient, Self::float_transpose(weight))
+        } else {
+            let turned = Self::float_matmul(weight, Self::float_transpose(gradient));
+            Self::float_transpose(turned).to_contiguous()
+        };
+        Self::float_reshape(found, Shape::new([batch, tokens, inputs]))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Fused against composed: the same values and gradients.
 
-use burn::nn::{LayerNorm, LayerNormConfig};
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig, LinearConfig};
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{attention, layer_norm, quick_gelu};
+use super::{attention, layer_norm, linear, quick_gelu};
 use crate::backbone::values;
 
 /// Values without pattern in -2 to 2.
@@ -134,4 +135,25 @@ fn norm() -> LayerNorm {
     norm.gamma = norm.gamma.map(|_| part(11));
     norm.beta = norm.beta.map(|beta| beta.map(|_| part(12)));
     norm
+}
+
+#[test]
+fn linear_equals_its_composition() {
+    // Few and many rows for the outputs, with and without a bias.
+    for (batch, tokens, outputs, bias) in [(1, 1, 9, true), (2, 3, 40, true), (2, 3, 40, false), (5, 4, 24, true)] {
+        let layer = LinearConfig::new(6, outputs).with_bias(bias).init(&Device::flex()).no_grad();
+        assert_same(
+            &[tensor([batch, tokens, 6], outputs)],
+            |[input]| linear(&layer, input),
+            |[input]| layer.forward(input),
+        );
+    }
+}
+
+#[test]
+fn a_trained_layer_gets_its_gradient() {
+    let layer = LinearConfig::new(6, 40).init(&Device::flex().autodiff());
+    let gradients = linear(&layer, tensor([2, 3, 6], 1)).sum().backward();
+    assert!(layer.weight.val().grad(&gradients).is_some());
+    assert!(layer.bias.as_ref().and_then(|bias| bias.val().grad(&gradients)).is_some());
 }
