@@ -54,14 +54,19 @@ impl Slot<'_> {
         }
     }
 
-    fn fill(&mut self, tensor: HostTensor, device: &Device) {
-        let HostTensor { shape, data, .. } = tensor;
+    /// `spare` is memory for work, kept from one slot to the next.
+    fn fill(&mut self, tensor: HostTensor, spare: &mut Vec<f32>, device: &Device) {
+        let HostTensor { shape, mut data, .. } = tensor;
         match self {
             Self::Linear(param, _) => {
                 let rows = shape[0];
                 let columns = data.len() / rows.max(1);
-                // The transposed copy is made once here, so that every product reads contiguous rows.
-                **param = Param::from_tensor(matrix(transpose(&data, rows, columns), columns, rows, device));
+                // Transposed once here, so that every product reads contiguous rows; into the memory that is there, since
+                // fresh pages cost more than the copy.
+                spare.clear();
+                spare.extend_from_slice(&data);
+                transpose(spare, rows, columns, &mut data);
+                **param = Param::from_tensor(matrix(data, columns, rows, device));
             }
             Self::Matrix(param) => **param = Param::from_tensor(matrix(data, shape[0], shape[1], device)),
             Self::Vector(param) | Self::Scalar(param) => {
@@ -76,7 +81,9 @@ impl Slot<'_> {
             Self::Linear(param, _) => {
                 let weight = param.val();
                 let [inputs, outputs] = weight.dims();
-                transpose(&values(weight), inputs, outputs)
+                let mut data = vec![0.0; inputs * outputs];
+                transpose(&values(weight), inputs, outputs, &mut data);
+                data
             }
             Self::Matrix(param) => values(param.val()),
             Self::Vector(param) | Self::Scalar(param) => values(param.val()),
@@ -88,10 +95,10 @@ fn matrix(data: Vec<f32>, rows: usize, columns: usize, device: &Device) -> Tenso
     Tensor::from_data(TensorData::new(data, [rows, columns]), device)
 }
 
-fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+/// Writes `data` `[rows, columns]` transposed.
+fn transpose(data: &[f32], rows: usize, columns: usize, transposed: &mut [f32]) {
     // Square tiles: of both sides only a few lines are touched at a time.
     const TILE: usize = 16;
-    let mut transposed = vec![0.0; data.len()];
     for from_row in (0..rows).step_by(TILE) {
         for from_column in (0..columns).step_by(TILE) {
             for column in from_column..columns.min(from_column + TILE) {
@@ -101,7 +108,6 @@ fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
             }
         }
     }
-    transposed
 }
 
 /// The values of a float tensor, row-major, as f32.
@@ -253,13 +259,14 @@ impl DualEncoder {
         }
         drop(known);
         let mut slots: BTreeMap<String, Slot<'_>> = slots.into_iter().collect();
+        let mut spare = Vec::new();
         for (name, tensor) in tensors {
             let Some(mut slot) = slots.remove(&name) else { continue };
             if let Some(index) = first_not_finite(&tensor.data) {
                 let found = format!("{} at element {index}", tensor.data[index]);
                 return fault(&tensor.origin, format!("shape {:?}", slot.shape()), found);
             }
-            slot.fill(tensor, device);
+            slot.fill(tensor, &mut spare, device);
         }
         drop(slots);
         Ok(model)
