@@ -36,7 +36,8 @@ def main() -> None:
         else:
             words = ["--severity", str(given.severity), "--limit", str(given.limit)]
             run(given.inarch, "corrupt", "-d", given.data, "-o", folder, *words)
-            places = {kind: Path(folder, kind) for kind in KINDS}
+            level = lambda kind: kind if kind == "clean" else f"{kind}-{given.severity}"
+            places = {kind: Path(folder, level(kind)) for kind in KINDS}
         found = {kind: evaluated(given, place) for kind, place in places.items()}
     print(table(given, found))
 

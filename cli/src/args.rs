@@ -6,11 +6,11 @@ mod data_sets;
 mod fleet;
 mod registry;
 mod serve;
+mod store;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use bytesize::ByteSize;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
@@ -23,6 +23,7 @@ pub(crate) use continual::*;
 pub(crate) use fleet::*;
 pub(crate) use registry::*;
 pub(crate) use serve::{LogFormat, ServeArgs};
+pub(crate) use store::StoreArgs;
 
 /// Adapt a frozen vision-language backbone to your own domain.
 #[derive(Debug, Parser)]
@@ -31,31 +32,10 @@ pub(crate) struct Arguments {
     /// Print one JSON object on stdout instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Keep frozen image features for later runs, up to this size (such as 2GiB), in `features` under `INARCH_HOME`
-    #[arg(long, global = true, value_name = "SIZE", env = "INARCH_STORE", help_heading = "Kept features")]
-    pub(crate) store: Option<ByteSize>,
-    /// How they are kept
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        value_name = "TYPE",
-        default_value = "f32",
-        env = "INARCH_STORE_PRECISION",
-        help_heading = "Kept features"
-    )]
-    pub(crate) store_precision: StorePrecision,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Values of a feature store.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum StorePrecision {
-    /// Exactly as they were computed
-    F32,
-    /// In half the bytes; runs with and without the store then differ in the third digit
-    F16,
 }
 
 #[derive(Debug, Subcommand)]

@@ -16,10 +16,8 @@ mod versions;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use inarch_core::checkpoint::Precision;
-use inarch_recipes::FeatureStore;
 
-use args::{Arguments, Command, StorePrecision};
+use args::{Arguments, Command};
 use error::CommandError;
 use output::Output;
 use progress::Bars;
@@ -34,7 +32,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let store = match store(&arguments) {
+    let store = match arguments.store.open() {
         Ok(store) => store,
         Err(error) => {
             error.print();
@@ -51,16 +49,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-/// Where frozen features are kept, if anywhere.
-fn store(arguments: &Arguments) -> Result<Option<FeatureStore>, CommandError> {
-    let Some(limit) = arguments.store.filter(|limit| limit.as_u64() > 0) else { return Ok(None) };
-    let precision = match arguments.store_precision {
-        StorePrecision::F32 => Precision::F32,
-        StorePrecision::F16 => Precision::F16,
-    };
-    Ok(Some(FeatureStore::new(home::features()?, limit.as_u64(), precision)))
 }
 
 fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandError> {

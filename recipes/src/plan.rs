@@ -220,12 +220,14 @@ impl fmt::Display for Plan {
             writeln!(f, "way back: about {mebibytes:.0} MiB of activations, {how}")?;
         }
         match self.saving() {
-            Some(saving) => write!(
-                f,
-                "step of {} images: {:.1} billion multiply-adds, {saving:.1} times fewer than with nothing stored or shared",
-                self.batch,
-                self.step as f64 / 1e9
-            ),
+            Some(saving) => {
+                let (unit, name) = if self.step < 1_000_000_000 { (1e6, "million") } else { (1e9, "billion") };
+                let (batch, step) = (self.batch, self.step as f64 / unit);
+                write!(
+                    f,
+                    "step of {batch} images: {step:.1} {name} multiply-adds, {saving:.1} times fewer than with nothing stored or shared"
+                )
+            }
             None => write!(f, "step of {} images: no tower runs", self.batch),
         }
     }

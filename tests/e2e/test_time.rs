@@ -134,3 +134,35 @@ fn a_trained_context_is_where_prompt_tuning_starts() {
     assert_eq!(images["n"], features["n"]);
     program.fail(&["eval", "-b", "pocket", "-d", "f.safetensors", "--test-time", "tpt"], 1, &["64 views", "tda"]);
 }
+
+#[test]
+fn views_from_files_take_the_place_of_random_ones() {
+    let program = Program::new();
+    let data = damaged(&program, "clean");
+    let images: Vec<String> = files(&program.path(&data)).into_iter().map(|(path, _)| path).collect();
+    let (photo, others) = images.split_first().expect("images");
+    let stem = Path::new(photo).file_stem().expect("a name").to_string_lossy().into_owned();
+    let views = program.path("views").join(stem);
+    std::fs::create_dir_all(&views).expect("a folder");
+    for (view, other) in others.iter().take(3).enumerate() {
+        let name = Path::new(other).extension().expect("an ending").to_string_lossy().into_owned();
+        std::fs::copy(other, views.join(format!("{view}.{name}"))).expect("a copy");
+    }
+    let predict = |seed: &str, from: &[&str]| {
+        let classes = "--classes=cat,dog,ship,truck";
+        let settings = ["--set", "test-time.views=4", "--set", seed];
+        let words = ["predict", "-b", "pocket", classes, "--test-time", "tps"];
+        program.json(&[&words[..], &settings, from, &[photo.as_str()]].concat())["images"].clone()
+    };
+    let from = ["--set", "test-time.views_from=views"];
+    let seeds = ["test-time.seed=1", "test-time.seed=2"];
+    let [random, other] = seeds.map(|seed| predict(seed, &[]));
+    assert_ne!(random, other, "random views depend on the seed");
+    let [given, again] = seeds.map(|seed| predict(seed, &from));
+    assert_eq!(given, again, "there is room for no random one");
+    assert_ne!(given, random);
+
+    std::fs::write(views.join("0.jpg"), "no image").expect("a file");
+    let faulty = ["predict", "-b", "pocket", "--classes=cat,dog", "--test-time", "tps", from[0], from[1], photo];
+    program.fail(&faulty, 1, &["0.jpg", "cannot be decoded"]);
+}
