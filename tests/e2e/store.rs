@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
 
 use super::Program;
 use super::program::{adapter_bytes, sample, short_fit};
@@ -73,6 +75,32 @@ fn a_store_keeps_its_limit_and_its_precision() {
     let second = fit(&program, "coop", "1", &half, "second");
     assert!(first == second, "what is computed is rounded as what is kept");
     assert!(bytes(&program) < all * 3 / 4, "{} of {all}", bytes(&program));
+}
+
+#[test]
+fn two_runs_at_once_and_one_that_is_killed_do_no_harm() {
+    let program = Program::new();
+    let fresh = fit(&program, "coop", "1", &[], "fresh");
+    let store = ["--store", "1GiB"];
+    let start = |output: &str| {
+        let arguments = [&short_fit("coop", "1", output)[..], &store[..]].concat();
+        program.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
+    };
+    let mut both = ["one", "other"].map(start);
+    assert!(both.iter_mut().all(|run| run.wait().expect("an end").success()));
+    assert!(["one", "other"].iter().all(|output| adapter_bytes(&program.path(output)) == fresh));
+
+    let program = Program::new();
+    for (at, milliseconds) in [40, 120, 250, 400].into_iter().enumerate() {
+        let output = format!("killed-{at}");
+        let arguments = [&short_fit("coop", "1", &output)[..], &store[..]].concat();
+        let mut run = program.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a start");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        // It may have come to its end before.
+        let _ = run.kill();
+        run.wait().expect("an end");
+    }
+    assert!(fit(&program, "coop", "1", &store, "after") == fresh);
 }
 
 #[test]
