@@ -18,9 +18,14 @@ impl Digest {
         hasher.finish()
     }
 
+    /// The hex digits alone, as in the name of a file.
+    pub fn hex(&self) -> &str {
+        self.0.strip_prefix("sha256:").unwrap_or(&self.0)
+    }
+
     /// The first twelve hex digits, for people.
     pub fn short(&self) -> &str {
-        let hex = self.0.strip_prefix("sha256:").unwrap_or(&self.0);
+        let hex = self.hex();
         &hex[..hex.len().min(12)]
     }
 }

@@ -115,7 +115,7 @@ fn key(job: &ImageJob) -> Option<String> {
             key.piece(augment.as_bytes()).piece(format!("{seed:?}").as_bytes())
         }
     };
-    Some(key.finish().to_string().trim_start_matches("sha256:").to_string())
+    Some(key.finish().hex().to_string())
 }
 
 impl Shelf<'_> {
@@ -173,8 +173,7 @@ impl Shelf<'_> {
         self.bytes = 0;
         let outcome = encode_safetensors(&waiting, BTreeMap::new(), self.store.precision).and_then(|bytes| {
             self.written += bytes.len() as u64;
-            let name = Digest::of(&bytes).to_string().replace("sha256:", "");
-            file::write(&self.folder.join(name).with_extension(EXTENSION), &bytes)
+            file::write(&self.folder.join(Digest::of(&bytes).hex()).with_extension(EXTENSION), &bytes)
         });
         self.fault = outcome.err();
     }
@@ -200,5 +199,5 @@ fn is_segment(path: &Path) -> bool {
 /// Whether a segment holds what it was written with.
 fn whole(path: &Path) -> bool {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    file::read(path).is_ok_and(|bytes| Digest::of(&bytes).to_string() == format!("sha256:{name}"))
+    file::read(path).is_ok_and(|bytes| Digest::of(&bytes).hex() == name)
 }

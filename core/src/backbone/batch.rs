@@ -8,15 +8,20 @@ use super::state_dict::indices;
 use crate::parallel;
 
 /// Rows that a core should have at least.
-const PART: usize = 4;
+pub(super) const PART: usize = 4;
 /// Texts that run together.
 const TEXTS: usize = 64;
 
-/// `start` on parts of `rows` rows.
-pub(super) fn parts(rows: usize, workers: usize, start: impl Fn(Range<usize>) -> Partial + Sync) -> Vec<Partial> {
+/// `work` on parts of `rows` rows, none of less than `least`.
+pub(super) fn parts<R: Send>(
+    rows: usize,
+    workers: usize,
+    least: usize,
+    work: impl Fn(Range<usize>) -> R + Sync,
+) -> Vec<R> {
     match workers {
-        1 => vec![start(0..rows)],
-        _ => parallel::ranges(rows, PART, start),
+        1 => vec![work(0..rows)],
+        _ => parallel::ranges(rows, least, work),
     }
 }
 
@@ -32,7 +37,7 @@ pub(super) fn in_order(
         let texts = Texts { ends: texts.ends[part.clone()].to_vec(), beginning: texts.beginning };
         run(&rows[part], longest(&rows), texts)
     };
-    Partial::join(parts(rows.len(), workers, start), Some(Arc::new(texts)))
+    Partial::join(parts(rows.len(), workers, PART, start), Some(Arc::new(texts)))
 }
 
 /// Features of texts in the order of `rows`, run in the order of their tokens: neighbours then begin alike, which is run once

@@ -282,7 +282,7 @@ impl Backbone {
         let (tower, spec) = (&self.towers().expect(NO_TOWERS).image, &self.spec.image);
         let [images, _, _, _] = pixels.dims();
         let start = |rows: Range<usize>| tower.start(spec, pixels.clone().narrow(0, rows.start, rows.len()), entry);
-        Partial::join(batch::parts(images, self.workers(), start), None)
+        Partial::join(self.in_parts(images, batch::PART, start), None)
     }
 
     /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`; without towers it is the place of a text.
@@ -304,10 +304,7 @@ impl Backbone {
     /// `work` on ranges that make up `0..rows`: one for each core, none of less than `least` rows, where the processor
     /// computes, else a single one.
     pub fn in_parts<R: Send>(&self, rows: usize, least: usize, work: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
-        match self.workers() {
-            1 => vec![work(0..rows)],
-            _ => parallel::ranges(rows, least, work),
-        }
+        batch::parts(rows, self.workers(), least, work)
     }
 
     /// On how many threads parts of a batch may run.
@@ -358,7 +355,7 @@ impl Backbone {
             let pixels = pixels.clone().narrow(0, rows.start, rows.len());
             Partial::feature(self.encode_image(pixels, sites, &Pass::evaluate()))
         };
-        let joined = Partial::join(batch::parts(images, self.workers(), part), None);
+        let joined = Partial::join(self.in_parts(images, batch::PART, part), None);
         joined.into_feature().expect("features of all parts")
     }
 

@@ -157,10 +157,6 @@ impl Sites for CodaPrompt {
         let (Some(query), Tower::Image, Some(block)) = (pass.query, at.tower, self.blocks.get(at.block)) else {
             return tokens;
         };
-        let prompts = block.prompts(query);
-        let ([_, length, _], [_, own, _]) = (tokens.dims(), prompts.dims());
-        // A later block's prompts take the place of what the block before made of its own.
-        let kept = if at.block == 0 { length } else { length - own };
-        each_behind_patches(tokens.narrow(1, 0, kept), prompts)
+        each_behind_patches(at.block, tokens, block.prompts(query))
     }
 }

@@ -142,6 +142,6 @@ impl Sites for L2p {
         let ([images, _], [_, length, width]) = (query.dims(), self.prompts.val().dims());
         let chosen = self.chosen(&self.cosines(query)).reshape([images * self.top]);
         let prompts = self.prompts.val().select(0, chosen).reshape([images, self.top * length, width]);
-        each_behind_patches(tokens, prompts)
+        each_behind_patches(at.block, tokens, prompts)
     }
 }

@@ -21,12 +21,13 @@ pub(super) fn each_into_text(tokens: Tensor<3>, prompts: Tensor<3>) -> Tensor<3>
 /// Puts `prompt` `[n, width]` behind the patches of an image stream `[rows, tokens, width]`; in a later block than the
 /// first, in place of the prompt there.
 pub(super) fn behind_patches(block: usize, tokens: Tensor<3>, prompt: Tensor<2>) -> Tensor<3> {
-    let ([rows, length, width], [count, _]) = (tokens.dims(), prompt.dims());
-    let kept = if block == 0 { length } else { length - count };
-    each_behind_patches(tokens.narrow(1, 0, kept), prompt.unsqueeze::<3>().expand([rows, count, width]))
+    let ([rows, _, width], [count, _]) = (tokens.dims(), prompt.dims());
+    each_behind_patches(block, tokens, prompt.unsqueeze::<3>().expand([rows, count, width]))
 }
 
-/// A prompt for each row, `[rows, n, width]`, behind the patches.
-pub(super) fn each_behind_patches(tokens: Tensor<3>, prompts: Tensor<3>) -> Tensor<3> {
-    Tensor::cat(vec![tokens, prompts], 1)
+/// As [`behind_patches`], with a prompt for each row, `[rows, n, width]`.
+pub(super) fn each_behind_patches(block: usize, tokens: Tensor<3>, prompts: Tensor<3>) -> Tensor<3> {
+    let ([_, length, _], [_, count, _]) = (tokens.dims(), prompts.dims());
+    let kept = if block == 0 { length } else { length - count };
+    Tensor::cat(vec![tokens.narrow(1, 0, kept), prompts], 1)
 }
