@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use inarch_core::backbone::{Backbone, Frozen, Sites};
-use inarch_core::text::{Template, TemplateSet};
+use inarch_core::text::{Template, TemplateSet, check_described};
 use inarch_peft::{Artifact, Classifier, open_adapter};
 
-use crate::args::ModelArgs;
+use crate::args::{ModelArgs, PromptArgs};
 use crate::backbones;
 use crate::error::CommandError;
 use crate::published::Place;
@@ -37,7 +37,7 @@ impl Model {
     }
 
     /// A classifier over `classes`, or over the adapter's own when none are given.
-    pub(crate) fn classifier(&self, classes: &[String], templates: &str) -> Result<Classifier<'_>, CommandError> {
+    pub(crate) fn classifier(&self, classes: &[String], prompts: &PromptArgs) -> Result<Classifier<'_>, CommandError> {
         check_names(classes)?;
         match &self.adapter {
             Some(artifact) if classes.is_empty() && artifact.manifest.classes.is_empty() => Err(CommandError::usage(
@@ -52,7 +52,11 @@ impl Model {
                 "zero-shot classification needs the names of the classes",
                 "`--classes cat,dog`, or `-a ADAPTER` for an adapter that knows its own",
             )),
-            None => Ok(Classifier::zero_shot(&self.backbone, classes, &resolve(templates)?)?),
+            None => {
+                let templates = prompts.templates()?;
+                check_described(&templates, classes)?;
+                Ok(Classifier::zero_shot(&self.backbone, classes, &templates)?)
+            }
         }
     }
 

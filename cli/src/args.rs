@@ -9,14 +9,18 @@ mod serve;
 mod store;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use inarch_core::data::DataOptions;
+use inarch_core::image::{Frame, ImageAddress, Window, single_images};
+use inarch_core::metrics::{DetailConfig, RankingConfig};
+use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
-pub(crate) use self::data_sets::{CropArgs, DataSetsArgs, DataSetsCommand};
+pub(crate) use self::data_sets::{CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
@@ -97,12 +101,53 @@ pub(crate) struct DataArgs {
     /// Folder that the paths of a split or manifest are relative to
     #[arg(long, value_name = "FOLDER")]
     pub(crate) root: Option<PathBuf>,
+    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) group_by: Option<String>,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, value_name = "POLICY")]
     pub(crate) on_bad_image: Option<OnBadImageArg>,
     /// Classes that take part
     #[arg(long, value_enum)]
     pub(crate) subset: Option<SubsetArg>,
+}
+
+impl DataArgs {
+    /// How the data set is read.
+    pub(crate) fn options(&self) -> DataOptions {
+        DataOptions { root: self.root.clone(), group_by: self.group_by.clone(), ..self.shown.options() }
+    }
+}
+
+/// What is shown of DICOM files, volumes and 16-bit images.
+#[derive(Debug, Args)]
+pub(crate) struct ShownArgs {
+    /// Frames of DICOM files and slices of volumes that are images: middle (default), all, or a number from 1 on; a path can
+    /// name its own, `scan.dcm#3`
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) frames: Option<Frame>,
+    /// Window that grey values are shown in: CENTRE:WIDTH, pLOW:HIGH (percentiles) or full; by default that of the file
+    #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
+    pub(crate) window: Option<Window>,
+}
+
+impl ShownArgs {
+    /// How data with these settings are read.
+    pub(crate) fn options(&self) -> DataOptions {
+        DataOptions { frames: self.frames.unwrap_or_default(), window: self.window, ..DataOptions::default() }
+    }
+
+    /// The single images that a path names.
+    pub(crate) fn images(&self, path: &Path) -> Result<Vec<PathBuf>, inarch_core::Error> {
+        let mut address = ImageAddress::of(path);
+        if address.frame == Frame::Middle {
+            address.frame = self.frames.unwrap_or_default();
+        }
+        address.window = address.window.or(self.window);
+        single_images(&address.path())
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -172,12 +217,17 @@ pub(crate) struct FitArgs {
     /// The method's authors' own schedule where the preset is shorter
     #[arg(long, conflicts_with = "recipe")]
     pub(crate) official: bool,
+    /// Sentences of each class in place of templates: a JSON file, class name to list of sentences
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) descriptions: Option<PathBuf>,
     /// Override one setting of the recipe, e.g. `method.rank=4`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Folder for the adapter and the report
     #[arg(short = 'o', long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) measures: MeasureArgs,
     /// Only print what the run would compute once, what in every step, and what that saves
     #[arg(long, conflicts_with = "publish")]
     pub(crate) explain: bool,
@@ -242,11 +292,62 @@ pub(crate) struct EvalArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Template set or one template, for zero-shot; an adapter brings its own
-    #[arg(long, default_value = "single", value_name = "TEMPLATES", conflicts_with = "adapter")]
-    pub(crate) templates: String,
+    #[command(flatten)]
+    pub(crate) prompts: PromptArgs,
+    #[command(flatten)]
+    pub(crate) measures: MeasureArgs,
+    /// Also measure the answers that are left when those with a lower probability are withheld, 0 to 1
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub(crate) abstain: Option<f64>,
     #[command(flatten)]
     pub(crate) test_time: TestTimeArgs,
+}
+
+/// The sentences that classes are described with, for zero-shot; an adapter brings its own.
+#[derive(Debug, Args)]
+pub(crate) struct PromptArgs {
+    /// Template set or one template, for zero-shot; an adapter brings its own
+    #[arg(long, default_value = "single", value_name = "TEMPLATES", conflicts_with = "adapter")]
+    templates: String,
+    /// Sentences of each class in place of templates: a JSON file, class name to list of sentences
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["adapter", "templates"])]
+    descriptions: Option<PathBuf>,
+}
+
+impl PromptArgs {
+    /// The templates, or the file that stands for them.
+    pub(crate) fn templates(&self) -> Result<Vec<Template>, inarch_core::Error> {
+        let set = match &self.descriptions {
+            Some(path) => TemplateSet::descriptions(path)?,
+            None => TemplateSet::resolve(&self.templates)?,
+        };
+        Ok(set.templates().to_vec())
+    }
+}
+
+/// How the measures of a report are taken.
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArgs {
+    /// Specificity that sensitivity is given at, 0 to 1
+    #[arg(long, default_value_t = 0.9, value_name = "SHARE", value_parser = share)]
+    pub(crate) specificity: f64,
+    /// Resamples behind each 95 % interval; 0 for no intervals
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) resamples: usize,
+}
+
+impl MeasureArgs {
+    /// The same with a seed and a threshold for answers.
+    pub(crate) fn config(&self, abstain: Option<f64>) -> DetailConfig {
+        let Self { specificity, resamples } = *self;
+        DetailConfig { ranking: RankingConfig { specificity, resamples, ..RankingConfig::default() }, abstain }
+    }
+}
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "must be a number from 0 to 1".into())
 }
 
 #[derive(Debug, Args)]
@@ -259,12 +360,16 @@ pub(crate) struct PredictArgs {
     /// Classes, separated by commas; those of the adapter when absent
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) classes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
+    /// Mark answers with a lower probability as withheld, 0 to 1
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub(crate) abstain: Option<f64>,
     /// How many classes to show for each image
     #[arg(long, default_value_t = NonZeroUsize::MIN.saturating_add(2), value_name = "K")]
     pub(crate) top_k: NonZeroUsize,
-    /// Template set or one template, for zero-shot; an adapter brings its own
-    #[arg(long, default_value = "single", value_name = "TEMPLATES", conflicts_with = "adapter")]
-    pub(crate) templates: String,
+    #[command(flatten)]
+    pub(crate) prompts: PromptArgs,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
@@ -286,6 +391,11 @@ pub(crate) struct EncodeArgs {
     /// Folder that the paths of a split or manifest are relative to
     #[arg(long, value_name = "FOLDER")]
     pub(crate) root: Option<PathBuf>,
+    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) group_by: Option<String>,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,

@@ -79,6 +79,14 @@ impl From<CoreError> for CommandError {
                 Kind::Refused,
                 vec!["adapters and features belong to the backbone that they were made with; `inarch backbone show` prints identities".into()],
             ),
+            CoreError::Leak { .. } => (
+                Kind::Refused,
+                vec![
+                    "put the whole group into one split, or leave the `split` column out: splits that are made here keep \
+                     groups together"
+                        .into(),
+                ],
+            ),
             CoreError::BadImage { .. } => {
                 (Kind::Failed, vec!["`--on-bad-image skip` leaves such images out and lists them in the report".into()])
             }

@@ -89,6 +89,20 @@ pub enum Error {
         /// The found identity.
         found: String,
     },
+    /// What belongs together is learned from and measured on, so that the measure would be too good.
+    #[error("refused: `{path}`: group `{group}` is in {splits} ({parted} of {groups} groups are in several splits)")]
+    Leak {
+        /// The data set.
+        path: PathBuf,
+        /// One such group.
+        group: String,
+        /// Its splits.
+        splits: String,
+        /// How many there are.
+        parted: usize,
+        /// Of how many.
+        groups: usize,
+    },
     /// The user asked to stop; what was done so far is saved.
     #[error("interrupted: {saved}")]
     Interrupted {

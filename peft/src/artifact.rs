@@ -62,6 +62,9 @@ pub struct Manifest {
     pub backbone: BackboneRef,
     /// Class names, in the order of class-bound rows.
     pub classes: Vec<String>,
+    /// For each class the score at which it is as likely as not, where images have several labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<Vec<f32>>,
     /// Templates it was trained with.
     pub templates: Vec<String>,
     /// How images were prepared.
@@ -119,6 +122,7 @@ impl Artifact {
             method,
             backbone: BackboneRef { name: backbone.name().into(), digest: backbone.digest().clone() },
             classes,
+            offsets: None,
             templates: templates.iter().map(ToString::to_string).collect(),
             preprocess: backbone.preprocess().clone(),
             precision: "f32".into(),
@@ -263,6 +267,25 @@ impl Artifact {
     /// A template in the manifest that is not valid.
     pub fn templates(&self) -> Result<Vec<Template>> {
         Ok(self.manifest.templates.iter().map(|text| Template::new(text)).collect::<Result<_, _>>()?)
+    }
+
+    /// The offsets of some classes, where images have several labels.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`] for a class that was not trained, and so has none.
+    pub fn offsets(&self, classes: &[String]) -> Result<Option<Vec<f32>>> {
+        let Manifest { method, classes: trained, offsets, .. } = &self.manifest;
+        let Some(offsets) = offsets else { return Ok(None) };
+        let of = |class: &String| {
+            let place = trained.iter().position(|known| known == class);
+            place.and_then(|place| offsets.get(place).copied()).ok_or_else(|| Error::UnknownClass {
+                class: class.clone(),
+                method: method.name(),
+                known: trained.len(),
+                candidates: trained.clone(),
+            })
+        };
+        classes.iter().map(of).collect::<Result<_>>().map(Some)
     }
 
     /// Runs the golden inputs and compares.

@@ -1,8 +1,9 @@
 //! How an adapter takes part in its training, beside its sites.
 
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use inarch_core::backbone::{Sites, normalise};
+
+use crate::judgement::Judgement;
 
 /// An adapter in training. The defaults are those of plain cross entropy under one learning rate.
 pub trait Learner: Sites {
@@ -76,8 +77,10 @@ pub struct Step<'a> {
     pub prompts: Option<Tensor<3>>,
     /// Scores, `[images, classes]`.
     pub logits: Tensor<2>,
-    /// The class of each image.
+    /// The class of each image; of several the first.
     pub labels: &'a [usize],
+    /// What the scores are judged by, beside the labels.
+    pub judgement: Judgement<'a>,
     /// The logit scale.
     pub scale: f32,
     /// Image features of the frozen backbone, `[images, dim]`, where they are known: always for an adapter that leaves
@@ -88,9 +91,14 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Cross entropy of the scores.
+    /// Cross entropy of the scores, or what takes its place ([`Judgement`]).
     pub fn cross_entropy(&self) -> Tensor<1> {
-        cross_entropy(self.logits.clone(), self.labels)
+        self.cross_entropy_of(self.logits.clone())
+    }
+
+    /// The same of other scores of the images, `[images, classes]`.
+    pub fn cross_entropy_of(&self, logits: Tensor<2>) -> Tensor<1> {
+        self.judgement.loss(logits, self.labels)
     }
 
     /// `1 - mean_c cos(t_c, t0_c)` of the class features and the frozen ones, `[1]`; 0 when those are not there.
@@ -132,18 +140,6 @@ pub struct Guide {
     pub strength: f64,
     /// Whether all parameters count as one tensor.
     pub whole: bool,
-}
-
-/// Mean cross entropy `[1]` of scores `[rows, classes]`.
-pub fn cross_entropy(logits: Tensor<2>, labels: &[usize]) -> Tensor<1> {
-    let [rows, classes] = logits.dims();
-    let mut targets = vec![0.0f32; rows * classes];
-    for (row, label) in labels.iter().enumerate() {
-        targets[row * classes + label] = 1.0;
-    }
-    let device = logits.device().without_autodiff();
-    let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows, classes]), &device);
-    (log_softmax(logits, 1) * targets).sum() / -(rows as f32)
 }
 
 #[cfg(test)]

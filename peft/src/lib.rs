@@ -16,6 +16,7 @@ mod error;
 mod feature;
 mod fixed;
 mod foreign;
+mod judgement;
 mod learner;
 mod linear;
 mod logits;
@@ -38,7 +39,8 @@ pub use fixed::Fixed;
 pub use foreign::{
     Import, ImportFormat, PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, import, open_adapter, read_peft, write_peft,
 };
-pub use learner::{Averaging, Guide, Learner, Loss, Step, cross_entropy};
+pub use judgement::{Judgement, Several, cross_entropy};
+pub use learner::{Averaging, Guide, Learner, Loss, Step};
 pub use linear::*;
 pub use logits::*;
 pub use method::{Method, Prior, Stacking, Start, Support, VisitPixels};

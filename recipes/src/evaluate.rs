@@ -3,23 +3,27 @@
 use inarch_core::backbone::{Backbone, Pass, Sites, Tower, normalise, values};
 use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
-use inarch_core::metrics::{Metrics, confusion, predictions};
+use inarch_core::metrics::{Detail, DetailConfig, Metrics, confusion, predictions};
 use inarch_peft::Classifier;
 use serde::Serialize;
 
 use crate::control::Control;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::Result;
+use crate::multi_label;
 
 /// What an evaluation found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Evaluation {
-    /// Accuracy, calibration and their kin.
+    /// Accuracy, calibration and their kin; over decisions class by class where images have several labels.
     #[serde(flatten)]
     pub metrics: Metrics,
+    /// Ranking, balance and abstention, where they were asked for.
+    #[serde(flatten)]
+    pub detail: Option<Detail>,
     /// Class names, in the order of `per_class` and of both axes of `confusion`.
     pub classes: Vec<String>,
-    /// Counts, `[true class][predicted class]`.
+    /// Counts, `[true class][predicted class]`; empty where images have several labels.
     pub confusion: Vec<Vec<usize>>,
     /// The predicted class of each example, by its position in the list that was evaluated.
     #[serde(skip)]
@@ -64,17 +68,52 @@ pub fn evaluate_features(
     features: &ImageFeatures,
     examples: &[Example],
 ) -> Result<Evaluation> {
+    evaluate_detailed(backbone, classifier, sites, features, examples, None)
+}
+
+/// As [`evaluate_features`], with further measures.
+pub(crate) fn evaluate_detailed(
+    backbone: &Backbone,
+    classifier: &Classifier<'_>,
+    sites: &dyn Sites,
+    features: &ImageFeatures,
+    examples: &[Example],
+    detail: Option<DetailConfig>,
+) -> Result<Evaluation> {
     let labels: Vec<usize> = features.kept.iter().map(|position| examples[*position].label).collect();
     let logits = score(backbone, classifier, sites, features);
     let classes = classifier.classes().to_vec();
     let predicted = predictions(&logits, classes.len(), &labels)?;
+    let detail = detail.map(|config| Detail::from_logits(&logits, classes.len(), &labels, config)).transpose()?;
     Ok(Evaluation {
         metrics: Metrics::from_logits(&logits, classes.len(), &labels)?,
+        detail,
         confusion: confusion(&predicted, &labels, classes.len()),
         classes,
         predicted: features.kept.iter().copied().zip(predicted).collect(),
-        skipped: features.bad.iter().map(|bad| bad.path.display().to_string()).collect(),
+        skipped: skipped(features),
     })
+}
+
+/// Evaluates features of images with any number of labels; `offsets` are the scores at which classes are as likely as not.
+pub(crate) fn evaluate_labels(
+    backbone: &Backbone,
+    classifier: &Classifier<'_>,
+    sites: &dyn Sites,
+    features: &ImageFeatures,
+    examples: &[Example],
+    (offsets, detail): (Option<&[f32]>, DetailConfig),
+) -> Result<Evaluation> {
+    let kept: Vec<&Example> = features.kept.iter().map(|position| &examples[*position]).collect();
+    let logits = score(backbone, classifier, sites, features);
+    let classes = classifier.classes().to_vec();
+    let (metrics, detail) = multi_label::measure(&logits, classes.len(), &kept, offsets, detail)?;
+    let (confusion, predicted) = (Vec::new(), Vec::new());
+    Ok(Evaluation { metrics, detail: Some(detail), confusion, classes, predicted, skipped: skipped(features) })
+}
+
+fn skipped(features: &ImageFeatures) -> Vec<String> {
+    features.bad.iter().map(|bad| bad.path.display().to_string()).collect()
 }
 
 /// Encodes and evaluates examples.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use inarch_core::backbone::{Backbone, Entry, HostTensor};
 use inarch_core::checkpoint::{Precision, TensorFile, encode_safetensors};
-use inarch_core::image::{ImageJob, View};
+use inarch_core::image::{Frame, ImageAddress, ImageJob, View};
 use inarch_core::{Digest, DigestBuilder, file, parallel};
 
 use crate::error::Result;
@@ -105,9 +105,14 @@ pub(crate) fn keys(jobs: &[ImageJob]) -> HashMap<usize, String> {
 
 /// What tells the row of a job from all others on its shelf; `None` for a file that cannot be read.
 fn key(job: &ImageJob) -> Option<String> {
-    let image = Digest::of(&file::read(&job.path).ok()?);
+    let address = ImageAddress::of(&job.path);
+    let image = Digest::of(&file::read(&address.file).ok()?);
     let mut key = DigestBuilder::default();
     key.piece(image.to_string().as_bytes());
+    if (address.frame, address.window) != (Frame::Middle, None) {
+        let shown = ImageAddress { file: Default::default(), ..address };
+        key.piece(shown.path().to_string_lossy().as_bytes());
+    }
     match &job.view {
         View::Centre => key.piece(b"centre"),
         View::Augmented { augment, seed } => {

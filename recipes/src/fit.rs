@@ -5,13 +5,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Frozen};
+use inarch_core::backbone::{Backbone, Entry, Frozen, normalise, values};
 use inarch_core::data::{Example, Source, few_shot};
 use inarch_core::image::{ImageJob, Loader, View};
-use inarch_core::text::Template;
+use inarch_core::text::{Template, check_described};
 use inarch_core::{Digest, DigestBuilder, Seed, file};
 use inarch_peft::{Adapter, Artifact, Classifier, Provenance, Start, Support, identified};
 
+use crate::balance::Balance;
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
@@ -71,11 +72,13 @@ impl<'a> Session<'a> {
             return Err(inarch_core::Error::invalid(format!("data set `{}`", self.dataset.name), reason).into());
         }
         let templates = recipe.templates.resolve()?;
+        check_described(&templates, classes)?;
         let class_features = Classifier::zero_shot(self.backbone, classes, &templates)?.features(&Frozen);
         let (adapter, train) = self.begin(recipe, train, &class_features)?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
         let text = classifier.parts(adapter.sites(), text_shards(classes.len()));
-        Ok(Prepared { train, objective: Objective::Classify { classifier, text }, adapter, templates })
+        let balance = self.balance(recipe, &train, &class_features)?;
+        Ok(Prepared { train, objective: Objective::Classify { classifier, text, balance }, adapter, templates })
     }
 
     /// Trains an adapter on image-text pairs with the contrastive loss, into `folder`; resumable like
@@ -101,6 +104,28 @@ impl<'a> Session<'a> {
         let templates = recipe.templates.resolve()?;
         let train = self.dataset.train.clone();
         self.train(recipe, train, Objective::Match(pairs), adapter, &templates, folder)
+    }
+
+    /// How steps are judged. Images with several labels need scores to start from, where each class is as likely as it is
+    /// among the training images.
+    fn balance(&self, recipe: &Recipe, train: &[Example], class_features: &Tensor<2>) -> Result<Balance> {
+        let imbalance = recipe.train.imbalance;
+        if !self.dataset.multi_label {
+            return Balance::new(imbalance, self.dataset.classes.len(), train, None);
+        }
+        if recipe.method.needs_support() || recipe.method.trainable(self.backbone, 2, 2) == 0 {
+            return Err(Error::Recipe {
+                origin: format!("method {}", recipe.method.name()),
+                reason:
+                    "it is made for images with one label each; use one that is trained by steps, e.g. `linear-probe`"
+                        .into(),
+            });
+        }
+        let stored = self.frozen(Entry::Feature, train, &training_views(recipe, 1))?;
+        let images = normalise(stored.all(self.backbone));
+        let scores = images.matmul(normalise(class_features.clone()).transpose()) * self.backbone.logit_scale();
+        let means = values(scores.mean_dim(0));
+        Balance::new(imbalance, self.dataset.classes.len(), train, Some(means))
     }
 
     /// A fresh adapter and the training examples that can be read. A method that starts from the training images sees
@@ -155,6 +180,10 @@ impl<'a> Session<'a> {
                 reason: format!("it changes the image tower and needs images; `{}` holds features", self.dataset.name),
             });
         }
+        let offsets = match &objective {
+            Objective::Classify { balance, .. } => balance.offsets().map(<[f32]>::to_vec),
+            Objective::Match(_) => None,
+        };
         let run = SavedRun::new(folder, self.identity(recipe, &train));
         let mut fitting = Fitting::new(self, recipe, train, objective, adapter);
         if let Some((step, state)) = run.load()? {
@@ -180,6 +209,7 @@ impl<'a> Session<'a> {
                 metrics: BTreeMap::new(),
             },
         )?;
+        artifact.manifest.offsets = offsets;
         let (zero_shot, test) = if self.dataset.test.is_empty() {
             (None, None)
         } else {

@@ -1,5 +1,8 @@
 //! The report of a fit as a page.
 
+use inarch_core::metrics::{ClassRanking, Detail, Estimate};
+
+use crate::evaluate::Evaluation;
 use crate::fit_report::FitReport;
 use crate::report::{Body, Confusion, Curves, Page, Point, Section, Series, Table};
 
@@ -39,11 +42,15 @@ pub(crate) fn fit_page(report: &FitReport) -> Page {
                     .collect(),
             }),
         });
-        sections.push(Section {
-            title: "What is taken for what".into(),
-            text: "Test images by true class (row) and predicted class (column).".into(),
-            body: Body::Confusion(Confusion { classes: test.classes.clone(), counts: test.confusion.clone() }),
-        });
+        sections.extend(test.detail.as_ref().map(|detail| ranking(test, detail)));
+        // Images with several labels are not taken for one another.
+        if !test.confusion.is_empty() {
+            sections.push(Section {
+                title: "What is taken for what".into(),
+                text: "Test images by true class (row) and predicted class (column).".into(),
+                body: Body::Confusion(Confusion { classes: test.classes.clone(), counts: test.confusion.clone() }),
+            });
+        }
     }
     let mut facts = vec![
         ("backbone", format!("{} ({})", report.backbone.name, report.backbone.digest.short())),
@@ -65,6 +72,32 @@ pub(crate) fn fit_page(report: &FitReport) -> Page {
         lead,
         facts: facts.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
         sections,
+    }
+}
+
+/// Each class against all others.
+fn ranking(test: &Evaluation, detail: &Detail) -> Section {
+    let cell = |estimate: Estimate| match estimate.interval {
+        Some([low, high]) => format!("{:.3} ({low:.3} to {high:.3})", estimate.value),
+        None => format!("{:.3}", estimate.value),
+    };
+    let sensitivity = format!("sensitivity at {:.0} % specificity", 100.0 * detail.specificity);
+    let row = |(class, found): (&String, &Option<ClassRanking>)| {
+        let Some(found) = found else { return vec![class.clone(), "none".into()] };
+        let ClassRanking { positives, auroc, average_precision, sensitivity, .. } = found;
+        vec![class.clone(), positives.to_string(), cell(*auroc), cell(*average_precision), cell(*sensitivity)]
+    };
+    Section {
+        title: "Each class against all others".into(),
+        text: format!("With 95 % intervals over {} bootstrap resamples.", detail.resamples),
+        body: Body::Table(Table {
+            header: ["class", "images", "AUROC", "average precision"]
+                .map(String::from)
+                .into_iter()
+                .chain([sensitivity])
+                .collect(),
+            rows: test.classes.iter().zip(&detail.ranking).map(row).collect(),
+        }),
     }
 }
 

@@ -14,6 +14,7 @@ use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use inarch_core::{Seed, file};
 use inarch_peft::{Adapter, Loss, Parameters, Step};
 
+use crate::balance::{Imbalance, balanced_order};
 use crate::companion::{Change, Companion, Moment};
 use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
@@ -169,7 +170,13 @@ impl<'a> Fitting<'a> {
 
     /// The examples of each step of an epoch, from the current step on; those that are rehearsed come last.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let order = self.seed.split("order").split(epoch).order(self.fresh);
+        let seed = self.seed.split("order").split(epoch);
+        let order = if self.recipe.train.imbalance == Imbalance::BalancedSampling {
+            let labels: Vec<usize> = self.train[..self.fresh].iter().map(|example| example.label).collect();
+            balanced_order(&labels, seed)
+        } else {
+            seed.order(self.fresh)
+        };
         let batch = self.recipe.train.batch.min(self.fresh);
         let rehearsed = |step: usize| {
             let positions = self.companion.as_ref().map(|companion| companion.rehearse(step)).unwrap_or_default();

@@ -5,6 +5,7 @@
 //! runs over one backbone and one data set. [`test_time`] adapts to images without labels; [`pretrain`] makes backbones.
 #![forbid(unsafe_code)]
 
+mod balance;
 mod companion;
 mod compare;
 mod contrastive;
@@ -18,6 +19,7 @@ mod fit_page;
 mod fit_report;
 mod fitting;
 mod gradient;
+mod multi_label;
 mod objective;
 mod optimizer;
 mod plan;
@@ -33,6 +35,7 @@ mod shared;
 mod task;
 pub mod test_time;
 
+pub use balance::Imbalance;
 pub use companion::{Alone, Change, Companion, Moment};
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::Pairs;
@@ -42,6 +45,7 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, evaluate_features, score};
 pub use feature_store::FeatureStore;
 pub use fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
+pub use multi_label::label_probabilities;
 pub use optimizer::OptimizerConfig;
 pub use plan::{Plan, TowerPlan};
 pub use pretrain::{

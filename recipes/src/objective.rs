@@ -6,6 +6,7 @@ use inarch_core::backbone::{Backbone, Entry, Mode, Pass, Sites, Tower, normalise
 use inarch_core::data::Example;
 use inarch_peft::{Adapter, ClassPart, ClassParts, Classifier, Loss, Step};
 
+use crate::balance::Balance;
 use crate::contrastive::Pairs;
 use crate::error::Result;
 use crate::pretrain::PairSet;
@@ -19,6 +20,8 @@ pub(crate) enum Objective<'a> {
         classifier: Classifier<'a>,
         /// The frozen part of their texts.
         text: ClassParts,
+        /// How scores are judged.
+        balance: Balance,
     },
     /// The contrastive loss over pairs; position `i` of the training examples is pair `i`.
     Match(&'a PairSet),
@@ -92,7 +95,7 @@ impl Objective<'_> {
         let sites = adapter.sites();
         let Images { adapted: image, frozen, examples } = images;
         match (self, texts) {
-            (Self::Classify { classifier, text }, texts) => {
+            (Self::Classify { classifier, text, balance }, texts) => {
                 let condition = sites.conditions_text().then(|| normalise(image.clone()));
                 let pass = Pass { condition: condition.as_ref(), ..*pass };
                 let outputs = match texts {
@@ -102,12 +105,14 @@ impl Objective<'_> {
                 let text = classifier.join(text, outputs, sites, &pass);
                 let logits = classifier.logits(&image, &text.features, sites, &pass);
                 let labels: Vec<usize> = examples.iter().map(|index| train[*index].label).collect();
+                let truth = balance.truth(train, examples);
                 of_step(&Step {
                     image,
                     text: text.features,
                     prompts: text.prompts,
                     logits,
                     labels: &labels,
+                    judgement: balance.judgement(&truth),
                     scale: backbone.logit_scale(),
                     frozen_image: frozen,
                     prior: classifier.prior(),

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use inarch_core::image::{Augment, OnBadImage};
+use inarch_core::data::DataOptions;
+use inarch_core::image::{Augment, Frame, OnBadImage, Window};
 use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::{METHODS, MethodConfig};
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::balance::Imbalance;
 use crate::error::{Error, Result};
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Budget, Schedule};
@@ -31,6 +33,15 @@ pub struct Recipe {
     /// The folder that the paths of a split file are relative to.
     #[serde(default)]
     pub root: Option<PathBuf>,
+    /// A pattern over file names; what its group matches is never in two splits ([`DataOptions::group_by`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<String>,
+    /// Which frames of DICOM files and volumes are images; the middle one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<Frame>,
+    /// The window that grey values are shown in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// Seed of all draws.
     #[serde(default = "one")]
     pub seed: u64,
@@ -97,7 +108,7 @@ impl From<BadImagePolicy> for OnBadImage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Templates {
-    /// A set's name, or one template.
+    /// A set's name, one template, or a `.json` file of descriptions ([`TemplateSet::descriptions`]).
     Named(String),
     /// Templates.
     List(Vec<Template>),
@@ -110,6 +121,9 @@ impl Templates {
     /// An unknown name.
     pub fn resolve(&self) -> Result<Vec<Template>> {
         match self {
+            Self::Named(name) if name.ends_with(".json") && !name.contains('{') => {
+                Ok(TemplateSet::descriptions(name.as_ref())?.templates().to_vec())
+            }
             Self::Named(name) => Ok(TemplateSet::resolve(name)?.templates().to_vec()),
             Self::List(templates) => Ok(templates.clone()),
         }
@@ -126,6 +140,9 @@ pub struct TrainConfig {
     pub batch: usize,
     /// How the learning rate changes.
     pub schedule: Schedule,
+    /// What is done about classes of unequal size.
+    #[serde(default, skip_serializing_if = "Imbalance::is_none")]
+    pub imbalance: Imbalance,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
@@ -252,6 +269,16 @@ impl Recipe {
         (self.train.budget.steps(self.shots.unwrap_or(16), steps_per_epoch), steps_per_epoch)
     }
 
+    /// How its data set is read.
+    pub fn data_options(&self) -> DataOptions {
+        DataOptions {
+            root: self.root.clone(),
+            group_by: self.group_by.clone(),
+            frames: self.frames.unwrap_or_default(),
+            window: self.window,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let train = &self.train;
         if train.batch == 0 {
@@ -266,6 +293,7 @@ impl Recipe {
         if self.views > 1000 {
             return Err(fault("views", format!("must be at most 1000, found {}", self.views)));
         }
+        train.imbalance.check().map_err(|reason| fault("train.imbalance", reason))?;
         self.augment.validate()?;
         Ok(())
     }

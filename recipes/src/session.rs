@@ -2,16 +2,17 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use inarch_core::backbone::{Backbone, Frozen};
+use inarch_core::backbone::{Backbone, Frozen, Sites};
 use inarch_core::data::{Dataset, Example, base_new};
 use inarch_core::image::OnBadImage;
-use inarch_core::text::Template;
+use inarch_core::metrics::DetailConfig;
+use inarch_core::text::{Template, check_described};
 use inarch_peft::{Artifact, Classifier};
 
 use crate::control::Control;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, evaluate, evaluate_features, shares_image_features};
+use crate::evaluate::{Evaluation, evaluate, evaluate_detailed, evaluate_labels, shares_image_features};
 use crate::recipe::Subset;
 use crate::shared::SharedFeatures;
 
@@ -23,6 +24,7 @@ pub struct Session<'a> {
     pub(crate) control: Control<'a>,
     pub(crate) shared: RefCell<SharedFeatures>,
     test: OnceCell<ImageFeatures>,
+    measures: DetailConfig,
 }
 
 impl<'a> Session<'a> {
@@ -42,7 +44,21 @@ impl<'a> Session<'a> {
             Subset::Base => base_new(dataset)?.0,
             Subset::New => base_new(dataset)?.1,
         };
-        Ok(Self { backbone, dataset, policy, control, shared: RefCell::default(), test: OnceCell::new() })
+        Ok(Self {
+            backbone,
+            dataset,
+            policy,
+            control,
+            shared: RefCell::default(),
+            test: OnceCell::new(),
+            measures: DetailConfig::default(),
+        })
+    }
+
+    /// Sets how the measures of its evaluations are taken.
+    #[must_use]
+    pub fn with_measures(self, measures: DetailConfig) -> Self {
+        Self { measures, ..self }
     }
 
     /// The data set, restricted to the subset.
@@ -68,7 +84,7 @@ impl<'a> Session<'a> {
         Ok(self.test.get_or_init(|| features))
     }
 
-    fn encode_test(&self, sites: &dyn inarch_core::backbone::Sites) -> Result<ImageFeatures> {
+    fn encode_test(&self, sites: &dyn Sites) -> Result<ImageFeatures> {
         let Self { backbone, dataset, policy, control, .. } = self;
         encode_images(backbone, sites, dataset, &dataset.test, &Views::Centre, *policy, *control)
     }
@@ -79,8 +95,9 @@ impl<'a> Session<'a> {
     /// No test image, or one that cannot be read.
     pub fn zero_shot(&self, templates: &[Template]) -> Result<Evaluation> {
         self.need_test()?;
+        check_described(templates, &self.dataset.classes)?;
         let classifier = Classifier::zero_shot(self.backbone, &self.dataset.classes, templates)?;
-        evaluate_features(self.backbone, &classifier, &Frozen, self.frozen_test()?, &self.dataset.test)
+        self.measure(&classifier, &Frozen, self.frozen_test()?, None)
     }
 
     /// An adapter over the test images.
@@ -92,9 +109,10 @@ impl<'a> Session<'a> {
         self.need_test()?;
         let classifier = artifact.classifier(self.backbone, Some(&self.dataset.classes))?;
         let sites = artifact.adapter.sites();
+        let offsets = if self.dataset.multi_label { artifact.offsets(&self.dataset.classes)? } else { None };
         if shares_image_features(sites) {
             let features = self.frozen_test()?.through(sites, self.backbone);
-            return evaluate_features(self.backbone, &classifier, sites, &features, &self.dataset.test);
+            return self.measure(&classifier, sites, &features, offsets.as_deref());
         }
         if self.dataset.features.is_some() {
             let what = format!("adapter of method `{}`", artifact.manifest.method.name());
@@ -102,13 +120,29 @@ impl<'a> Session<'a> {
             return Err(inarch_core::Error::invalid(what, reason).into());
         }
         let features = self.encode_test(sites)?;
-        evaluate_features(self.backbone, &classifier, sites, &features, &self.dataset.test)
+        self.measure(&classifier, sites, &features, offsets.as_deref())
+    }
+
+    /// Measures features of the test images.
+    fn measure(
+        &self,
+        classifier: &Classifier<'_>,
+        sites: &dyn Sites,
+        features: &ImageFeatures,
+        offsets: Option<&[f32]>,
+    ) -> Result<Evaluation> {
+        let (examples, measures) = (&self.dataset.test, self.measures);
+        if self.dataset.multi_label {
+            return evaluate_labels(self.backbone, classifier, sites, features, examples, (offsets, measures));
+        }
+        evaluate_detailed(self.backbone, classifier, sites, features, examples, Some(measures))
     }
 
     /// An adapter over some images that settings are chosen on.
     pub(crate) fn validate(&self, artifact: &Artifact, examples: &[Example]) -> Result<Evaluation> {
         let Self { backbone, dataset, policy, control, .. } = self;
         let classifier = artifact.classifier(*backbone, Some(&dataset.classes))?;
+        dataset.need_single_labels("a choice of settings")?;
         evaluate(backbone, &classifier, artifact.adapter.sites(), dataset, examples, *policy, *control)
     }
 

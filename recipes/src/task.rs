@@ -8,6 +8,7 @@ use inarch_core::data::{Example, Source};
 use inarch_core::{Digest, DigestBuilder, Seed};
 use inarch_peft::{Adapter, Classifier, Loss, Parameters, Start, Step, identified};
 
+use crate::balance::Balance;
 use crate::companion::Companion;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::{Error, Result};
@@ -73,7 +74,9 @@ impl Session<'_> {
             None => self.fresh_adapter(recipe, classes)?,
         };
         self.check_sources(recipe, &adapter, train.iter().chain(&rehearsal))?;
-        let objective = self.objective(recipe, classes, &adapter)?;
+        let all: Vec<Example> = train.iter().chain(&rehearsal).cloned().collect();
+        let balance = Balance::new(recipe.train.imbalance, classes.len(), &all, None)?;
+        let objective = self.objective(recipe, classes, &adapter, balance)?;
         let run = SavedRun::new(folder, task_identity(&identity, recipe, classes, &train, &rehearsal));
         let mut fitting = Fitting::new(self, recipe, train, objective, adapter).with_companion(companion, rehearsal);
         if let Some((step, state)) = run.load()? {
@@ -102,7 +105,7 @@ impl Session<'_> {
     ) -> Result<()> {
         let adapter = self.to_train(adapter.clone())?;
         self.check_sources(recipe, &adapter, examples.iter())?;
-        let objective = self.objective(recipe, classes, &adapter)?;
+        let objective = self.objective(recipe, classes, &adapter, Balance::default())?;
         let stored = self.before_adapter(&adapter, examples)?;
         for (row, position) in stored.kept.iter().enumerate() {
             let pass = Pass::evaluate();
@@ -164,11 +167,17 @@ impl Session<'_> {
         (self.backbone.finish(Tower::Image, partial, adapter.sites(), pass), None)
     }
 
-    fn objective(&self, recipe: &Recipe, classes: &[String], adapter: &Adapter) -> Result<Objective<'_>> {
+    fn objective(
+        &self,
+        recipe: &Recipe,
+        classes: &[String],
+        adapter: &Adapter,
+        balance: Balance,
+    ) -> Result<Objective<'_>> {
         let templates = recipe.templates.resolve()?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
         let text = classifier.parts(adapter.sites(), text_shards(classes.len()));
-        Ok(Objective::Classify { classifier, text })
+        Ok(Objective::Classify { classifier, text, balance })
     }
 
     /// The same adapter on the autodiff device, with identities that an optimizer's saved state finds.

@@ -23,7 +23,7 @@ fn dataset() -> Dataset {
             let id = format!("{label}/{at}");
             let noise = Seed::new(7).split(&id).normals(dim, 1.4);
             values.extend(centre.iter().zip(noise).map(|(centre, noise)| centre + noise));
-            let example = Example { id: id.clone(), source: Source::Row(ids.len()), label };
+            let example = Example::new(id.clone(), Source::Row(ids.len()), label);
             ids.push(id);
             if at < 24 { train.push(example) } else { test.push(example) }
         }
@@ -46,6 +46,7 @@ fn dataset() -> Dataset {
         test,
         features: Some(Arc::new(features)),
         ignored_files: 0,
+        multi_label: false,
     }
 }
 

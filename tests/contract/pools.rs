@@ -13,6 +13,7 @@ const LABELS: [usize; 3] = [0, 2, 1];
 fn added(adapter: &Adapter, frozen: &Tensor<2>, parameter: &str) -> (f32, Option<f32>) {
     let [images, dim] = frozen.dims();
     let step = Step {
+        judgement: Default::default(),
         image: frozen.clone(),
         text: draws("text", [4, dim], 1.0, &plain()),
         prompts: None,

@@ -8,6 +8,7 @@ mod errors;
 mod features;
 mod fleet;
 mod fusion;
+mod medical;
 mod pairs;
 mod plan;
 mod program;

@@ -4,6 +4,8 @@ mod clip_tiny;
 mod combine;
 mod foreign;
 mod hf_peft;
+mod measures;
+mod medical_images;
 mod methods;
 mod openclip_tiny;
 mod preprocess;

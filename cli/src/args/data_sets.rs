@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::DataArgs;
+
 #[derive(Debug, Args)]
 pub(crate) struct DataSetsArgs {
     #[command(subcommand)]
@@ -14,6 +16,8 @@ pub(crate) struct DataSetsArgs {
 pub(crate) enum DataSetsCommand {
     /// Cut the objects of a Pascal VOC set out into a folder of class folders
     Crop(CropArgs),
+    /// Write a data set's splits down as a manifest; groups stay together
+    Split(SplitArgs),
 }
 
 #[derive(Debug, Args)]
@@ -32,5 +36,14 @@ pub(crate) struct CropArgs {
     pub(crate) smallest: u32,
     /// Folder to write, which must not exist
     #[arg(short = 'o', long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SplitArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Manifest to write, `path,label,split[,group]`; its paths are relative to the data
+    #[arg(short = 'o', long, value_name = "SPLITS.csv")]
     pub(crate) output: PathBuf,
 }

@@ -1,11 +1,12 @@
 //! `inarch data`: make data sets.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
-use inarch_core::data::{CropConfig, CropReport, crop_pascal_voc};
+use inarch_core::data::{CropConfig, CropReport, crop_pascal_voc, open_dataset_with, write_manifest};
 use serde::Serialize;
 
-use crate::args::{CropArgs, DataSetsArgs, DataSetsCommand};
+use crate::args::{CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
 use crate::error::CommandError;
 use crate::output::{Output, table};
 
@@ -20,7 +21,48 @@ struct CropResult {
 pub(crate) fn run(args: &DataSetsArgs, output: &Output) -> Result<(), CommandError> {
     match &args.command {
         DataSetsCommand::Crop(args) => crop(args, output),
+        DataSetsCommand::Split(args) => split(args, output),
     }
+}
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct SplitResult {
+    output: PathBuf,
+    /// Examples by split and class.
+    examples: BTreeMap<String, BTreeMap<String, usize>>,
+    /// Groups by split; empty where there are none.
+    groups: BTreeMap<String, usize>,
+}
+
+fn split(args: &SplitArgs, output: &Output) -> Result<(), CommandError> {
+    let Some(data) = &args.data.data else {
+        return Err(CommandError::usage("no data set is given", "give one with `-d`"));
+    };
+    let dataset = open_dataset_with(data, &args.data.options())?;
+    write_manifest(&dataset, &args.output)?;
+    let mut result = SplitResult { output: args.output.clone(), examples: BTreeMap::new(), groups: BTreeMap::new() };
+    let mut seen = HashSet::new();
+    for (split, example) in dataset.examples() {
+        let labels = if dataset.multi_label { &example.labels[..] } else { &[example.label] };
+        for label in labels {
+            let classes = result.examples.entry(split.to_string()).or_default();
+            *classes.entry(dataset.classes[*label].clone()).or_default() += 1;
+        }
+        if example.group.as_ref().is_some_and(|group| seen.insert(group.clone())) {
+            *result.groups.entry(split.to_string()).or_default() += 1;
+        }
+    }
+    output.result(&result, || {
+        let mut rows = vec![["split", "class", "examples"].map(String::from).to_vec()];
+        for (split, classes) in &result.examples {
+            rows.extend(classes.iter().map(|(class, count)| vec![split.clone(), class.clone(), count.to_string()]));
+        }
+        let groups: Vec<String> = result.groups.iter().map(|(split, count)| format!("{split} {count}")).collect();
+        let groups = if groups.is_empty() { String::new() } else { format!("groups: {}\n", groups.join(", ")) };
+        format!("{}{groups}{}\n", table(&rows), result.output.display())
+    });
+    Ok(())
 }
 
 fn crop(args: &CropArgs, output: &Output) -> Result<(), CommandError> {

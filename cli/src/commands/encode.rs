@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Pass, values};
 use inarch_core::checkpoint::LOGIT_SCALE_KEY;
-use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source, is_image_name, open_dataset};
+use inarch_core::data::{DataOptions, Dataset, Example, FeatureFile, FeatureKind, Source};
+use inarch_core::data::{is_image_name, open_dataset_with};
 use inarch_core::file;
+use inarch_core::image::ImageAddress;
 use inarch_recipes::Error::Stopped;
 use inarch_recipes::{BadImagePolicy, Views, encode_images};
 use serde::Serialize;
 
 use crate::adapter::Model;
-use crate::args::EncodeArgs;
+use crate::args::{EncodeArgs, ShownArgs};
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::Bars;
@@ -94,10 +96,12 @@ fn images(
     path: &Path,
     bars: &Bars,
 ) -> Result<(FeatureFile, Vec<String>), CommandError> {
-    let (examples, labelled) = match loose_images(path)? {
+    let (examples, labelled) = match loose_images(path, &args.shown)? {
         Some(examples) => (examples, None),
         None => {
-            let dataset = open_dataset(path, args.root.as_deref())?;
+            let options =
+                DataOptions { root: args.root.clone(), group_by: args.group_by.clone(), ..args.shown.options() };
+            let dataset = open_dataset_with(path, &options)?;
             let examples: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
             (examples, Some(dataset))
         }
@@ -114,9 +118,7 @@ fn images(
         backbone: model.backbone.maker(),
         kind: FeatureKind::Image,
         ids: kept.iter().map(|example| example.id.clone()).collect(),
-        labels: labelled
-            .as_ref()
-            .map(|dataset| kept.iter().map(|example| dataset.classes[example.label].clone()).collect()),
+        labels: labelled.as_ref().map(|dataset| kept.iter().map(|example| label_text(dataset, example)).collect()),
         classes: labelled.as_ref().map(|dataset| dataset.classes.clone()),
         splits: splits.map(|splits| kept.iter().map(|example| splits[example.id.as_str()]).collect()),
         dim: features.dim,
@@ -125,23 +127,37 @@ fn images(
     Ok((file, features.bad.iter().map(|bad| bad.path.display().to_string()).collect()))
 }
 
+/// The label of an example as a features file has it; several are separated by `;`.
+fn label_text(dataset: &Dataset, example: &Example) -> String {
+    match dataset.multi_label {
+        true => example.labels.iter().map(|label| dataset.classes[*label].as_str()).collect::<Vec<_>>().join(";"),
+        false => dataset.classes[example.label].clone(),
+    }
+}
+
 /// The images of a single file or of a folder that holds images directly; `None` for anything else.
-fn loose_images(path: &Path) -> Result<Option<Vec<Example>>, CommandError> {
-    let example = |path: &Path| Example {
-        id: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        source: Source::Image(path.to_path_buf()),
-        label: 0,
+fn loose_images(path: &Path, shown: &ShownArgs) -> Result<Option<Vec<Example>>, CommandError> {
+    let examples = |paths: &[PathBuf]| -> Result<Vec<Example>, CommandError> {
+        let mut found = Vec::new();
+        for path in paths {
+            for one in shown.images(path)? {
+                // A window is how it is shown, not what it is.
+                let named = ImageAddress { window: None, ..ImageAddress::of(&one) }.path();
+                let id = named.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                found.push(Example::new(id, Source::Image(one), 0));
+            }
+        }
+        Ok(found)
     };
-    if path.is_file() && is_image_name(path) {
-        return Ok(Some(vec![example(path)]));
+    let file = ImageAddress::of(path).file;
+    if file.is_file() && is_image_name(&file) {
+        return Ok(Some(examples(&[path.to_path_buf()])?));
     }
     if !path.is_dir() {
         return Ok(None);
     }
-    let images: Vec<Example> = file::list(path)?
-        .iter()
-        .filter(|entry| entry.is_file() && is_image_name(entry))
-        .map(|entry| example(entry))
-        .collect();
+    let listed: Vec<PathBuf> =
+        file::list(path)?.into_iter().filter(|entry| entry.is_file() && is_image_name(entry)).collect();
+    let images = examples(&listed)?;
     Ok((!images.is_empty()).then_some(images))
 }

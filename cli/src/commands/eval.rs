@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use inarch_core::data::open_dataset;
+use inarch_core::data::open_dataset_with;
+use inarch_core::metrics::{Detail, Estimate};
 use inarch_recipes::test_time::{EpisodeStore, TestTimeReport};
 use inarch_recipes::{Evaluation, Session};
 use serde::Serialize;
 
-use crate::adapter::{Model, resolve};
+use crate::adapter::Model;
 use crate::args::EvalArgs;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
@@ -39,17 +40,18 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
         return Err(CommandError::usage("no data set is given", "give one with `-d`"));
     };
     let model = Model::open(&args.model)?;
-    let dataset = open_dataset(data, args.data.root.as_deref())?;
+    let dataset = open_dataset_with(data, &args.data.options())?;
     let subset = args.data.subset.map_or_else(Default::default, Into::into);
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);
-    let session = Session::new(&model.backbone, &dataset, subset, policy.into(), bars.control())?;
+    let session = Session::new(&model.backbone, &dataset, subset, policy.into(), bars.control())?
+        .with_measures(args.measures.config(args.abstain));
     let adaptations = args.test_time.open(model.backbone.device())?;
     if !adaptations.is_empty() {
         model.backbone.need_towers("adaptation at test time")?;
     }
     let plain = adaptations.is_empty().then(|| match &model.adapter {
         Some(artifact) => Ok::<_, CommandError>(session.evaluate(artifact)?),
-        None => Ok(session.zero_shot(&resolve(&args.templates)?)?),
+        None => Ok(session.zero_shot(&args.prompts.templates()?)?),
     });
     let mut found = match plain {
         Some(evaluation) => vec![(evaluation?, None)],
@@ -57,7 +59,7 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     };
     let mut store = EpisodeStore::default();
     for Adaptation { config, judge, state, .. } in &adaptations {
-        let (adapter, templates) = (model.adapter.as_ref(), resolve(&args.templates)?);
+        let (adapter, templates) = (model.adapter.as_ref(), args.prompts.templates()?);
         let (judge, state) = (judge.as_ref(), state.as_ref());
         let one = session.evaluate_test_time(adapter, &templates, config, judge, state, &mut store)?;
         if let [adaptation] = &adaptations[..] {
@@ -86,6 +88,9 @@ fn text(result: &EvalResult) -> String {
         rows.push(vec![class.clone(), accuracy.map_or("no images".into(), percent)]);
     }
     let mut text = table(&rows);
+    if let Some(detail) = &evaluation.detail {
+        text.push_str(&detail_text(detail, &evaluation.classes));
+    }
     text.push_str(&format!(
         "{model}: accuracy {} over {} images, ECE {:.3}, {seconds:.1} s\n",
         percent(metrics.accuracy),
@@ -101,6 +106,46 @@ fn text(result: &EvalResult) -> String {
             evaluation.skipped.len(),
             evaluation.skipped.join(", ")
         ));
+    }
+    text
+}
+
+/// Each class against all others, and what is left when unsure answers are withheld.
+fn detail_text(detail: &Detail, classes: &[String]) -> String {
+    let head = format!("sensitivity at {:.0} % specificity", 100.0 * detail.specificity);
+    let mut rows = vec![["class", "images", "AUROC", "AP", &head].map(String::from).to_vec()];
+    let cell = |estimate: Estimate| match estimate.interval {
+        Some([low, high]) => format!("{:.3} ({low:.3} to {high:.3})", estimate.value),
+        None => format!("{:.3}", estimate.value),
+    };
+    for (class, found) in classes.iter().zip(&detail.ranking) {
+        rows.push(match found {
+            None => vec![class.clone(), "none, or nothing else".into()],
+            Some(found) => vec![
+                class.clone(),
+                found.positives.to_string(),
+                cell(found.auroc),
+                cell(found.average_precision),
+                cell(found.sensitivity),
+            ],
+        });
+    }
+    let mut text = format!("\n{}", table(&rows));
+    let means = [
+        ("AUROC", detail.auroc.map(|value| format!("{value:.3}"))),
+        ("mAP", detail.mean_average_precision.map(|value| format!("{value:.3}"))),
+        ("balanced accuracy", detail.balanced_accuracy.map(percent)),
+    ];
+    let means: Vec<String> =
+        means.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}"))).collect();
+    text.push_str(&format!("mean over classes: {}\n", means.join(", ")));
+    if let Some(selective) = &detail.selective {
+        let mut rows = vec![["answered from", "answered", "accuracy of those"].map(String::from).to_vec()];
+        for point in &selective.points {
+            let accuracy = point.accuracy.map_or("none".into(), percent);
+            rows.push(vec![format!("{}", point.threshold), percent(point.coverage), accuracy]);
+        }
+        text.push_str(&format!("\n{}\n", table(&rows)));
     }
     text
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use inarch_core::data::open_dataset;
+use inarch_core::data::open_dataset_with;
 use inarch_core::file;
-use inarch_core::metrics::MeanStd;
+use inarch_core::metrics::{Detail, MeanStd};
+use inarch_core::text::TemplateSet;
 use inarch_recipes::{FitReport, Recipe, RecipeLayers, Session};
 use inarch_registry::Version;
 use serde::Serialize;
+use toml::Value;
 
 use crate::args::FitArgs;
 use crate::backbones;
@@ -36,6 +38,9 @@ struct FitRun {
     adapter: PathBuf,
     accuracy: Option<f64>,
     ece: Option<f64>,
+    /// Ranking, balance and abstention; absent without test images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Detail>,
     trainable: usize,
     steps: usize,
     seconds: f64,
@@ -63,9 +68,10 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
 
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&backbone_name, &device)?;
-    let dataset = open_dataset(&data, recipe.root.as_deref())?;
+    let dataset = open_dataset_with(&data, &recipe.data_options())?;
     let policy = recipe.on_bad_image.into();
-    let session = Session::new(&backbone, &dataset, recipe.subset, policy, control)?;
+    let session =
+        Session::new(&backbone, &dataset, recipe.subset, policy, control)?.with_measures(args.measures.config(None));
     if args.explain {
         let plan = session.plan(&recipe)?;
         output.result(&plan, || plan.to_string());
@@ -111,6 +117,21 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
     if let Some(root) = &args.data.root {
         overrides.push(format!("root={}", quoted(root)));
     }
+    if let Some(pattern) = &args.data.group_by {
+        overrides.push(format!("group_by={pattern:?}"));
+    }
+    if let Some(frames) = args.data.shown.frames {
+        overrides.push(format!("frames=\"{frames}\""));
+    }
+    if let Some(window) = args.data.shown.window {
+        overrides.push(format!("window=\"{window}\""));
+    }
+    if let Some(path) = &args.descriptions {
+        // In full, so that the recipe beside the result needs no other file.
+        let templates = TemplateSet::descriptions(path)?;
+        let templates = templates.templates().iter().map(|one| Value::String(one.to_string())).collect();
+        layers.set(&format!("templates={}", Value::Array(templates)))?;
+    }
     if let Some(shots) = args.shots {
         overrides.push(format!("shots={shots}"));
     }
@@ -146,6 +167,7 @@ fn summarise(reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
             adapter: folder.clone(),
             accuracy: report.test.as_ref().map(|test| test.metrics.accuracy),
             ece: report.test.as_ref().map(|test| test.metrics.ece),
+            detail: report.test.as_ref().and_then(|test| test.detail.clone()),
             trainable: report.trainable,
             steps: report.steps,
             seconds: report.seconds.total,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use inarch_core::backbone::{Entry, Frozen, Pass, Tower, normalise, values};
 use inarch_core::data::{Dataset, Example, FeatureFile, Source};
-use inarch_core::image::{ImageBatch, ImageJob, Loader, View, decode_images};
+use inarch_core::image::{ImageAddress, ImageBatch, ImageJob, Loader, View, decode_images};
 use inarch_core::metrics::most_probable;
 use inarch_peft::Classifier;
 use inarch_recipes::Error::Stopped;
 use inarch_recipes::test_time::{FallBack, Model as AdaptedModel, Outcome, TestTime};
-use inarch_recipes::{Views, encode_images};
+use inarch_recipes::{Views, encode_images, label_probabilities};
 use serde::Serialize;
 
 use crate::adapter::Model;
@@ -34,7 +34,7 @@ struct PredictResult {
 struct ImagePrediction {
     image: String,
     predictions: Vec<Prediction>,
-    /// With adaptation: whether the answer is too unsure to be given, and why it is the unadapted one.
+    /// Whether the answer is too unsure to be given, by `--abstain` or by adaptation, and why it is the unadapted one.
     #[serde(skip_serializing_if = "Option::is_none")]
     abstained: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +61,7 @@ struct Prediction {
 
 pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let model = Model::open(&args.model)?;
-    let classifier = model.classifier(&args.classes, &args.templates)?;
+    let classifier = model.classifier(&args.classes, &args.prompts)?;
     let sites = model.sites();
     let adaptations = args.test_time.open(model.backbone.device())?;
     if !adaptations.is_empty() {
@@ -70,21 +70,29 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     if adaptations.len() > 1 {
         return Err(CommandError::usage("one method can answer", "`inarch eval` compares several"));
     }
+    let judge = Judge::new(args, &model, &classifier)?;
     if let Some(adaptation) = adaptations.first() {
+        if judge.offsets.is_some() {
+            let hint = "leave `--test-time` out";
+            return Err(CommandError::usage(
+                "this adapter gives images several labels; adaptation knows one each",
+                hint,
+            ));
+        }
         let world = AdaptedModel { backbone: &model.backbone, classifier: &classifier, sites };
-        let result = adapted(args, adaptation, world, model.name(), bars)?;
+        let result = adapted(args, adaptation, world, (model.name(), &judge), bars)?;
         output.result(&result, || text(&result));
         return Ok(());
     }
     let start = classifier.start(sites);
     let shared = (!sites.conditions_text()).then(|| classifier.text(start.clone(), sites, &Pass::evaluate()));
 
-    if let Some(result) = of_features(args, &model, &classifier, bars)? {
+    if let Some(result) = of_features(args, &model, &classifier, &judge, bars)? {
         output.result(&result, || text(&result));
         return Ok(());
     }
-    let jobs: Vec<ImageJob> = args
-        .images
+    let paths = single_paths(args)?;
+    let jobs: Vec<ImageJob> = paths
         .iter()
         .enumerate()
         .map(|(index, path)| ImageJob { index, path: path.clone(), view: View::Centre })
@@ -108,12 +116,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         let logits = values(classifier.logits(&image, &text, sites, &pass));
         let classes = classifier.classes();
         for (index, row) in batch.indices.iter().zip(logits.chunks(classes.len())) {
-            images.push(ImagePrediction {
-                image: args.images[*index].display().to_string(),
-                predictions: best(row, classes, args.top_k.get()),
-                abstained: None,
-                fell_back: None,
-            });
+            images.push(judge.answer(shown_name(args, &paths[*index]), row, classes));
         }
         progress.advance(batch.indices.len() as u64, "");
         Ok(())
@@ -130,11 +133,12 @@ fn adapted(
     args: &PredictArgs,
     adaptation: &Adaptation<'_>,
     model: AdaptedModel<'_>,
-    name: String,
+    (name, answers): (String, &Judge),
     bars: &Bars,
 ) -> Result<PredictResult, CommandError> {
     let (config, judge) = (&adaptation.config, adaptation.judge.as_ref());
-    let mut tester = TestTime::new(model, config, judge, Some(args.images.len()))?;
+    let all = single_paths(args)?;
+    let mut tester = TestTime::new(model, config, judge, Some(all.len()))?;
     if let Some(state) = &adaptation.state {
         tester.restore(state)?;
     }
@@ -142,10 +146,10 @@ fn adapted(
     let progress = control.progress;
     let mut result = PredictResult { model: name, images: Vec::new(), skipped: Vec::new(), test_time: None };
     let (mut audit, mut outcomes) = (Vec::new(), Vec::new());
-    progress.start("adapt", args.images.len() as u64);
-    for paths in args.images.chunks(config.stream.batch) {
+    progress.start("adapt", all.len() as u64);
+    for paths in all.chunks(config.stream.batch) {
         if control.stopped() {
-            return Err(Stopped { what: "images", done: outcomes.len(), total: args.images.len() }.into());
+            return Err(Stopped { what: "images", done: outcomes.len(), total: all.len() }.into());
         }
         let paths: Vec<&Path> = paths.iter().map(|path| path.as_path()).collect();
         let mut images = Vec::with_capacity(paths.len());
@@ -166,12 +170,9 @@ fn adapted(
         let named: Vec<_> = names.iter().map(String::as_str).zip(images.iter().map(|(_, image)| image)).collect();
         let found = tester.classify(&named)?;
         for ((path, _), outcome) in images.iter().zip(&found) {
-            result.images.push(ImagePrediction {
-                image: path.display().to_string(),
-                predictions: best(&outcome.scores, model.classifier.classes(), args.top_k.get()),
-                abstained: Some(outcome.abstained),
-                fell_back: outcome.fell_back,
-            });
+            let answer = answers.answer(shown_name(args, path), &outcome.scores, model.classifier.classes());
+            let abstained = Some(outcome.abstained || answer.abstained == Some(true));
+            result.images.push(ImagePrediction { abstained, fell_back: outcome.fell_back, ..answer });
         }
         audit.extend(found.iter().flat_map(Outcome::audit));
         outcomes.extend(found);
@@ -197,6 +198,7 @@ fn of_features(
     args: &PredictArgs,
     model: &Model,
     classifier: &Classifier<'_>,
+    answers: &Judge,
     bars: &Bars,
 ) -> Result<Option<PredictResult>, CommandError> {
     let is_features = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
@@ -216,7 +218,7 @@ fn of_features(
     for path in &args.images {
         let features = FeatureFile::read(path)?;
         let rows = 0..features.rows();
-        let example = |row: usize| Example { id: features.ids[row].clone(), source: Source::Row(row), label: 0 };
+        let example = |row: usize| Example::new(features.ids[row].clone(), Source::Row(row), 0);
         let mut dataset = Dataset::unlabelled(path.display().to_string(), rows.map(example).collect());
         let examples: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
         dataset.features = Some(Arc::new(features));
@@ -229,20 +231,64 @@ fn of_features(
         let text = classifier.text(classifier.start(sites), sites, &pass);
         let logits = values(classifier.logits(&image, &text, sites, &pass));
         let classes = classifier.classes();
-        images.extend(examples.iter().zip(logits.chunks(classes.len())).map(|(example, row)| ImagePrediction {
-            image: example.id.clone(),
-            predictions: best(row, classes, args.top_k.get()),
-            abstained: None,
-            fell_back: None,
-        }));
+        let rows = examples.iter().zip(logits.chunks(classes.len()));
+        images.extend(rows.map(|(example, row)| answers.answer(example.id.clone(), row, classes)));
     }
     Ok(Some(PredictResult { model: model.name(), images, skipped: Vec::new(), test_time: None }))
 }
 
-/// The `count` most probable classes under a softmax.
-fn best(logits: &[f32], classes: &[String], count: usize) -> Vec<Prediction> {
-    let prediction = |(class, score): (usize, f32)| Prediction { label: classes[class].clone(), score };
-    most_probable(logits, count).into_iter().map(prediction).collect()
+/// The single images that are named, frame by frame where several are wanted.
+fn single_paths(args: &PredictArgs) -> Result<Vec<PathBuf>, CommandError> {
+    let paths = args.images.iter().map(|path| args.shown.images(path)).collect::<Result<Vec<_>, _>>()?;
+    Ok(paths.into_iter().flatten().collect())
+}
+
+/// An image as it was named; the window that `--window` adds is no part of that.
+fn shown_name(args: &PredictArgs, path: &Path) -> String {
+    let address = ImageAddress::of(path);
+    let window = address.window.filter(|_| args.shown.window.is_none());
+    ImageAddress { window, ..address }.path().display().to_string()
+}
+
+/// What is made of scores.
+struct Judge {
+    /// Classes shown.
+    top_k: usize,
+    /// Answers with a lower probability are withheld.
+    abstain: Option<f64>,
+    /// Where images have several labels: the score of each class at which it is as likely as not.
+    offsets: Option<Vec<f32>>,
+}
+
+impl Judge {
+    fn new(args: &PredictArgs, model: &Model, classifier: &Classifier<'_>) -> Result<Self, CommandError> {
+        let offsets = model.adapter.as_ref().map(|artifact| artifact.offsets(classifier.classes())).transpose()?;
+        Ok(Self { top_k: args.top_k.get(), abstain: args.abstain, offsets: offsets.flatten() })
+    }
+
+    /// The most probable classes; of an image with several labels all of them, each with a probability of its own.
+    fn answer(&self, image: String, logits: &[f32], classes: &[String]) -> ImagePrediction {
+        let scored = match &self.offsets {
+            None => most_probable(logits, self.top_k),
+            Some(offsets) => {
+                let all = label_probabilities(logits, classes.len(), Some(offsets));
+                let mut scored: Vec<(usize, f32)> = all.into_iter().enumerate().collect();
+                scored.sort_by(|left, right| right.1.total_cmp(&left.1));
+                scored
+            }
+        };
+        // Of several labels the least sure decision counts: how far it is from even.
+        let surety =
+            |(_, score): &(usize, f32)| f64::from(if self.offsets.is_some() { score.max(1.0 - score) } else { *score });
+        let surety = match &self.offsets {
+            None => scored.first().map(surety),
+            Some(_) => scored.iter().map(surety).min_by(f64::total_cmp),
+        };
+        let abstained = self.abstain.map(|least| surety.is_none_or(|surety| surety < least));
+        let prediction = |(class, score): (usize, f32)| Prediction { label: classes[class].clone(), score };
+        let predictions = scored.into_iter().map(prediction).collect();
+        ImagePrediction { image, predictions, abstained, fell_back: None }
+    }
 }
 
 fn text(result: &PredictResult) -> String {

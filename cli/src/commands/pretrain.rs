@@ -1,6 +1,6 @@
 //! `inarch pretrain`: train a backbone from image-text pairs.
 
-use inarch_core::data::{Dataset, Manifest, open_dataset, read_manifest};
+use inarch_core::data::{DataOptions, Dataset, Manifest, open_dataset, read_manifest};
 use inarch_core::file;
 use inarch_recipes::{CaptionConfig, PairSet, PretrainRecipe, Pretrained, RecipeLayers, Session, Subset, pretrain};
 use serde::Serialize;
@@ -100,7 +100,7 @@ fn adapt(args: &PretrainArgs, backbone: &str, bars: &Bars) -> Result<PretrainRes
 /// The pairs, and the labelled data set that they were made from, if they were.
 fn pairs(args: &PretrainArgs, captions: &CaptionConfig) -> Result<(PairSet, Option<Dataset>), CommandError> {
     let manifest = args.data.extension().is_some_and(|extension| extension == "csv" || extension == "jsonl");
-    if manifest && let Manifest::Captioned(set) = read_manifest(&args.data, args.root.as_deref())? {
+    if manifest && let Manifest::Captioned(set) = read_manifest(&args.data, &DataOptions::at(args.root.as_deref()))? {
         return Ok((PairSet::from_captions(&set)?, None));
     }
     let dataset = open_dataset(&args.data, args.root.as_deref())?;

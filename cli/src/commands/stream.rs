@@ -29,6 +29,9 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
     let backbone = backbones::open(backbone, &device)?;
     let datasets =
         paths.iter().map(|path| open_dataset(path, recipe.root.as_deref())).collect::<Result<Vec<_>, _>>()?;
+    for dataset in &datasets {
+        dataset.need_single_labels("a stream of experiences")?;
+    }
     let folder = args.output.clone().unwrap_or_else(|| {
         let names: Vec<&str> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         Path::new("runs").join(format!("stream-{}-{}", backbone.name(), names.join("+")))

@@ -25,6 +25,7 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
     let dataset = open_dataset(&args.data, args.root.as_deref())?;
+    dataset.need_single_labels("an update")?;
     let open = |paths: &[PathBuf]| paths.iter().map(|path| open_dataset(path, None)).collect::<Result<Vec<_>, _>>();
     let request = UpdateRequest {
         target: &args.target,

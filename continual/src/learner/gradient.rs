@@ -168,7 +168,7 @@ impl GradientLearner {
                     Source::Row(0)
                 }
             };
-            Ok(Some(Example { id, source, label }))
+            Ok(Some(Example::new(id, source, label)))
         };
         memory.samples().filter_map(|sample| example(sample).transpose()).collect()
     }

@@ -120,7 +120,7 @@ impl Corruption {
                 .map_err(|error| inarch_core::Error::BadImage { path: path.clone(), reason: error.to_string() })?;
             file::write(&into, bytes.get_ref())?;
         }
-        Ok(Example { id, source: Source::Image(into), label: example.label })
+        Ok(Example { id, source: Source::Image(into), ..example.clone() })
     }
 }
 

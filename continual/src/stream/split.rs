@@ -234,6 +234,7 @@ fn of_experiences(
         test: all(|experience| &experience.test),
         features,
         ignored_files: 0,
+        multi_label: false,
     };
     Stream { classes, experiences, labels: config.label_space(), chunk: config.chunk, dataset }
 }
@@ -252,7 +253,7 @@ mod tests {
                 (0..count)
                     .map(|at| {
                         let id = format!("{split}/{class}/{at}.png");
-                        Example { source: Source::Image(id.clone().into()), id, label }
+                        Example::new(id.clone(), Source::Image(id.into()), label)
                     })
                     .collect::<Vec<_>>()
             };
@@ -260,7 +261,16 @@ mod tests {
         };
         let classes = classes.iter().map(ToString::to_string).collect();
         let (train, test) = (make("train", 30), make("test", 4));
-        Dataset { name: name.into(), classes, train, val: Vec::new(), test, features: None, ignored_files: 0 }
+        Dataset {
+            name: name.into(),
+            classes,
+            train,
+            val: Vec::new(),
+            test,
+            features: None,
+            ignored_files: 0,
+            multi_label: false,
+        }
     }
 
     fn stream(datasets: &[Dataset], config: &StreamConfig, seed: u64) -> Stream {

@@ -32,7 +32,7 @@ pub(crate) fn probe_answers(
         for at in &asked {
             let path = folder.path().join(format!("probe-{at}.img"));
             inarch_core::file::write(&path, probe[*at].image.as_deref().unwrap_or_default())?;
-            examples.push(Example { id: probe[*at].id.clone(), source: Source::Image(path), label: 0 });
+            examples.push(Example::new(probe[*at].id.clone(), Source::Image(path), 0));
         }
         let features = session.adapted_features(&artifact.adapter, &examples)?;
         features.all(backbone)

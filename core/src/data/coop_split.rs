@@ -36,7 +36,7 @@ pub fn read_coop_split(path: &Path, root: &Path) -> Result<Dataset> {
     for (split, entries) in lists {
         let examples = entries.into_iter().map(|(relative, label, _)| {
             let id = relative.replace('\\', "/");
-            Example { source: Source::Image(root.join(&id)), id, label }
+            Example::new(id.clone(), Source::Image(root.join(id)), label)
         });
         *dataset.split_mut(split) = examples.collect();
     }

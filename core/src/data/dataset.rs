@@ -1,13 +1,15 @@
 //! A data set for classification, and the checks that every source goes through.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::feature_file::FeatureFile;
+use super::options::DataOptions;
 use super::split::Split;
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
+use crate::image::ImageAddress;
 
 /// Where the content of an example is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +27,24 @@ pub struct Example {
     pub id: String,
     /// Where its content is.
     pub source: Source,
-    /// Its class, an index into [`Dataset::classes`].
+    /// Its class, an index into [`Dataset::classes`]; of several the first, and 0 where it has none.
     pub label: usize,
+    /// All its classes, ascending, in a data set whose images have any number of them; else empty.
+    pub labels: Vec<usize>,
+    /// What it must not be parted from: the patient, the slide, the film that it comes from.
+    pub group: Option<String>,
+}
+
+impl Example {
+    /// An example of one class.
+    pub fn new(id: impl Into<String>, source: Source, label: usize) -> Self {
+        Self { id: id.into(), source, label, labels: Vec::new(), group: None }
+    }
+
+    /// What goes into one split as a whole: the group, or the example itself.
+    pub(super) fn unit(&self) -> &str {
+        self.group.as_deref().unwrap_or(&self.id)
+    }
 }
 
 /// Labelled examples in three splits.
@@ -46,27 +64,28 @@ pub struct Dataset {
     pub features: Option<Arc<FeatureFile>>,
     /// Files that were passed over because they are hidden or no images.
     pub ignored_files: usize,
+    /// Whether an image may have any number of classes, which are then in [`Example::labels`].
+    pub multi_label: bool,
 }
 
 impl Dataset {
-    /// Builds a data set from named classes: the classes are put in order of their names, the examples of each split in
-    /// order of their ids, and everything is checked. `origin` is what errors name.
+    /// The same examples with the groups, frames and windows of the options.
     ///
     /// # Errors
-    /// As [`Dataset::validate`].
-    pub(super) fn from_named(origin: &Path, examples: Vec<(Split, String, Source, String)>) -> Result<Self> {
-        let classes: Vec<String> =
-            examples.iter().map(|(.., class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        let labels: HashMap<&str, usize> =
-            classes.iter().enumerate().map(|(label, class)| (class.as_str(), label)).collect();
-        let mut dataset = Self::empty(name_of(origin), classes.clone());
-        for (split, id, source, class) in examples {
-            let label = labels[class.as_str()];
-            dataset.split_mut(split).push(Example { id, source, label });
+    /// Faults of the options, and [`Error::Leak`].
+    pub(super) fn with_options(mut self, origin: &Path, options: &DataOptions) -> Result<Self> {
+        let grouping = options.grouping()?;
+        for split in [&mut self.train, &mut self.val, &mut self.test] {
+            let mut examples = Vec::with_capacity(split.len());
+            for example in split.drain(..) {
+                let group = grouping.of(&example.id, example.group.as_ref())?;
+                examples.extend(options.expand(Example { group, ..example })?);
+            }
+            *split = examples;
         }
-        dataset.sort();
-        dataset.validate(origin)?;
-        Ok(dataset)
+        self.sort();
+        self.check_groups(origin)?;
+        Ok(self)
     }
 
     /// Images without labels, all in the training split.
@@ -77,7 +96,7 @@ impl Dataset {
     /// A data set without examples.
     pub(super) fn empty(name: String, classes: Vec<String>) -> Self {
         let (train, val, test) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, classes, train, val, test, features: None, ignored_files: 0 }
+        Self { name, classes, train, val, test, features: None, ignored_files: 0, multi_label: false }
     }
 
     pub(super) fn split_mut(&mut self, split: Split) -> &mut Vec<Example> {
@@ -92,6 +111,18 @@ impl Dataset {
         for split in [&mut self.train, &mut self.val, &mut self.test] {
             split.sort_by(|a, b| a.id.cmp(&b.id));
         }
+    }
+
+    /// Checks that every image has one label, for what cannot do with several.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `what`.
+    pub fn need_single_labels(&self, what: &str) -> Result<()> {
+        if !self.multi_label {
+            return Ok(());
+        }
+        let reason = format!("{what} needs images with one label each; `fit`, `eval` and `predict` take several");
+        Err(Error::invalid(format!("data set `{}`", self.name), reason))
     }
 
     /// The examples of a split.
@@ -135,12 +166,13 @@ impl Dataset {
             if !ids.insert(example.id.as_str()) {
                 return wrong(format!("`{}` is listed more than once (last in {split})", example.id));
             }
-            match used[usize::from(split != Split::Train)].get_mut(example.label) {
-                Some(flag) => *flag = true,
-                None => {
-                    let (id, label) = (&example.id, example.label);
+            let labels = if self.multi_label { &example.labels[..] } else { &[example.label] };
+            for label in labels {
+                let Some(flag) = used[usize::from(split != Split::Train)].get_mut(*label) else {
+                    let id = &example.id;
                     return wrong(format!("`{id}` has label {label}, but labels go from 0 to {}", classes - 1));
-                }
+                };
+                *flag = true;
             }
         }
         let [trained, evaluated] = &used;
@@ -156,6 +188,29 @@ impl Dataset {
         Ok(())
     }
 
+    /// Checks that no group is in two splits: what is learned from one image of a patient tells about the others.
+    ///
+    /// # Errors
+    /// [`Error::Leak`] naming the first group in order of names, and how many there are.
+    pub fn check_groups(&self, origin: &Path) -> Result<()> {
+        let mut places: BTreeMap<&str, BTreeSet<Split>> = BTreeMap::new();
+        for (split, example) in self.examples() {
+            if let Some(group) = &example.group {
+                places.entry(group).or_default().insert(split);
+            }
+        }
+        let (groups, mut parted) = (places.len(), places.into_iter().filter(|(_, splits)| splits.len() > 1));
+        let Some((group, splits)) = parted.next() else { return Ok(()) };
+        let splits: Vec<String> = splits.iter().map(ToString::to_string).collect();
+        Err(Error::Leak {
+            path: origin.to_path_buf(),
+            group: group.to_owned(),
+            splits: splits.join(" and in "),
+            parted: 1 + parted.count(),
+            groups,
+        })
+    }
+
     /// Checks that one image of every class of every split exists, which tells a wrong root folder at once.
     ///
     /// # Errors
@@ -165,7 +220,7 @@ impl Dataset {
         for (split, example) in self.examples() {
             if let Source::Image(path) = &example.source
                 && seen.insert((split, example.label))
-                && !path.is_file()
+                && !ImageAddress::of(path).file.is_file()
             {
                 let reason = format!("image `{}` does not exist; is the root folder the right one?", path.display());
                 return Err(Error::malformed("data set", origin, reason));
@@ -182,6 +237,10 @@ impl Dataset {
         if classes.is_empty() {
             return Err(Error::invalid("classes", "at least one class must be kept"));
         }
+        if self.multi_label && classes.len() < self.classes.len() {
+            let reason = "an image with several labels cannot be without some of them; take all classes";
+            return Err(Error::invalid("classes", reason));
+        }
         let mut new_label = vec![None; self.classes.len()];
         for (label, name) in classes.iter().enumerate() {
             let Some(old) = self.classes.iter().position(|class| class == name) else {
@@ -194,7 +253,10 @@ impl Dataset {
         let keep = |examples: &[Example]| {
             let relabel = |example: &Example| {
                 let label = new_label.get(example.label).copied().flatten()?;
-                Some(Example { label, ..example.clone() })
+                let mut labels: Vec<usize> =
+                    example.labels.iter().filter_map(|label| new_label.get(*label).copied().flatten()).collect();
+                labels.sort_unstable();
+                Some(Example { label, labels, ..example.clone() })
             };
             examples.iter().filter_map(relabel).collect()
         };
@@ -206,6 +268,7 @@ impl Dataset {
             test: keep(&self.test),
             features: self.features.clone(),
             ignored_files: self.ignored_files,
+            multi_label: self.multi_label,
         })
     }
 
@@ -218,12 +281,14 @@ impl Dataset {
             digest.piece(class.as_bytes());
         }
         for split in [Split::Train, Split::Val, Split::Test] {
-            let mut examples: Vec<(&str, usize)> =
-                self.split(split).iter().map(|example| (example.id.as_str(), example.label)).collect();
-            examples.sort_unstable();
+            let mut examples: Vec<&Example> = self.split(split).iter().collect();
+            examples.sort_unstable_by_key(|example| (&example.id, example.label));
             digest.piece(split.to_string().as_bytes()).piece(&(examples.len() as u64).to_le_bytes());
-            for (id, label) in examples {
-                digest.piece(id.as_bytes()).piece(&(label as u64).to_le_bytes());
+            for example in examples {
+                digest.piece(example.id.as_bytes()).piece(&(example.label as u64).to_le_bytes());
+                if self.multi_label {
+                    digest.piece(format!("{:?}", example.labels).as_bytes());
+                }
             }
         }
         digest.finish()
@@ -253,7 +318,7 @@ mod tests {
         for (label, class) in classes.iter().enumerate() {
             let example = |name: &str| {
                 let id = format!("{class}/{name}");
-                Example { source: Source::Image(id.clone().into()), id, label }
+                Example::new(id.clone(), Source::Image(id.into()), label)
             };
             dataset.train.extend([example("1.jpg"), example("2.jpg")]);
             dataset.test.push(example("3.jpg"));
@@ -296,6 +361,22 @@ mod tests {
             matches!(some.restrict(&["b".into()]), Err(Error::Unknown { candidates, .. }) if candidates == ["c", "a"])
         );
         assert!(some.restrict(&["a".into(), "a".into()]).is_err());
+    }
+
+    #[test]
+    fn a_group_in_two_splits_is_named() {
+        let mut dataset = sample(&["cat", "dog"]);
+        dataset.check_groups(Path::new("here")).unwrap();
+        for example in dataset.train.iter_mut().chain(&mut dataset.test) {
+            example.group = Some(format!("p{}", example.label));
+        }
+        dataset.test[0].group = Some("p9".into());
+        match dataset.check_groups(Path::new("here")) {
+            Err(Error::Leak { group, splits, parted, groups, .. }) => {
+                assert_eq!((group.as_str(), splits.as_str(), parted, groups), ("p1", "train and in test", 1, 3));
+            }
+            other => panic!("expected a leak, got {other:?}"),
+        }
     }
 
     #[test]

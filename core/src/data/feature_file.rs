@@ -10,8 +10,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::dataset::{Dataset, Example, Source, name_of};
-use super::split::{Split, assign_splits};
+use super::dataset::{Dataset, Source};
+use super::entry::{Entry, LABEL_SEPARATOR, dataset_of, split_labels};
+use super::options::DataOptions;
+use super::split::Split;
 use crate::error::{Error, Result};
 use crate::file;
 
@@ -148,12 +150,21 @@ impl FeatureFile {
         file::write(path, &content)
     }
 
-    /// Makes a data set of labelled image features. Without splits each class is split by [`assign_splits`].
+    /// Makes a data set of labelled image features. Without splits each class is split by
+    /// [`assign_group_splits`](super::assign_group_splits). A label with `;` stands for several.
     ///
     /// # Errors
     /// [`Error::Malformed`] when there are no labels, a label is none of the classes, the rows are texts, and for all
     /// that [`Dataset::validate`] checks. `origin` is what errors name.
     pub fn into_dataset(self, origin: &Path) -> Result<Dataset> {
+        self.into_dataset_with(origin, &DataOptions::default())
+    }
+
+    /// As [`into_dataset`](Self::into_dataset), with groups.
+    ///
+    /// # Errors
+    /// As [`into_dataset`](Self::into_dataset); [`Error::Leak`], and faults of the options.
+    pub fn into_dataset_with(self, origin: &Path, options: &DataOptions) -> Result<Dataset> {
         let wrong = |reason: String| Error::malformed(FORMAT, origin, reason);
         self.check(origin)?;
         if self.kind == FeatureKind::Text {
@@ -162,24 +173,28 @@ impl FeatureFile {
         let Some(labels) = &self.labels else {
             return Err(wrong("it has no `labels`; encode a labelled data set to get a file that has".into()));
         };
-        let classes = self.classes.clone().unwrap_or_else(|| {
-            let names: BTreeSet<&String> = labels.iter().collect();
-            names.into_iter().cloned().collect()
+        let multi_label = labels.iter().any(|label| label.contains(LABEL_SEPARATOR));
+        let entries = labels.iter().zip(&self.ids).enumerate().map(|(row, (labels, id))| {
+            let labels = if multi_label { split_labels(labels) } else { vec![labels.clone()] };
+            let split = self.splits.as_ref().map(|splits| splits[row]);
+            let stranger = self.classes.as_ref().and_then(|all| labels.iter().find(|label| !all.contains(label)));
+            match (stranger, &self.classes) {
+                (Some(name), Some(classes)) => {
+                    Err(wrong(format!("row `{id}` has label `{name}`, which is none of the classes {}", list(classes))))
+                }
+                _ => Ok(Entry { split, id: id.clone(), source: Source::Row(row), labels, group: None }),
+            }
         });
-        let numbered = labels.iter().zip(&self.ids).map(|(name, id)| {
-            let label = classes.iter().position(|class| class == name);
-            label.map(|label| (id.as_str(), label)).ok_or_else(|| {
-                wrong(format!("row `{id}` has label `{name}`, which is none of the classes {}", list(&classes)))
-            })
-        });
-        let numbered = numbered.collect::<Result<Vec<_>>>()?;
-        let assigned = self.splits.clone().unwrap_or_else(|| assign_splits(&numbered));
-        let mut dataset = Dataset::empty(name_of(origin), classes.clone());
-        for (row, (&(id, label), split)) in numbered.iter().zip(assigned).enumerate() {
-            dataset.split_mut(split).push(Example { id: id.to_owned(), source: Source::Row(row), label });
+        let entries = entries.collect::<Result<Vec<_>>>()?;
+        let mut dataset = dataset_of(origin, entries, multi_label, options)?;
+        if let Some(classes) = &self.classes {
+            dataset = dataset.restrict(classes).map_err(|error| match error {
+                Error::Unknown { name, .. } => {
+                    wrong(format!("class `{name}` has no examples; remove the class or add images"))
+                }
+                other => wrong(other.to_string()),
+            })?;
         }
-        dataset.sort();
-        dataset.validate(origin)?;
         dataset.features = Some(Arc::new(self));
         Ok(dataset)
     }

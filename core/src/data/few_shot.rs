@@ -1,6 +1,8 @@
 //! Few examples of each class, chosen by hash: the choice is the same on every machine, in every order, and whatever
 //! else the data set holds.
 
+use std::collections::HashSet;
+
 use super::dataset::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::seed::Seed;
@@ -8,7 +10,8 @@ use crate::seed::Seed;
 /// The `shots` examples of each class with the smallest hash of their id, all of them where a class has fewer; class
 /// after class, smallest hash first.
 ///
-/// More shots with the same seed only add to the choice.
+/// More shots with the same seed only add to the choice. An image with several labels counts for each of them and is there
+/// once; one without any is never chosen.
 ///
 /// # Errors
 /// [`Error::Invalid`] when `shots` is 0, a label is not below `classes`, or a class has no example.
@@ -27,7 +30,7 @@ pub fn few_shot(examples: &[Example], classes: usize, shots: usize, seed: Seed) 
 }
 
 /// Examples to choose settings on: `min(shots, 4)` of each class from val; where val is empty, from train, but none
-/// that [`few_shot`] gives to training with the same `shots` and `seed`. Never from test.
+/// that [`few_shot`] gives to training with the same `shots` and `seed`, and none of the same group. Never from test.
 ///
 /// A class that has no such example is left out, so the result can be empty.
 ///
@@ -37,8 +40,15 @@ pub fn validation_shots(dataset: &Dataset, shots: usize, seed: Seed) -> Result<V
     if shots == 0 {
         return Err(Error::invalid("shots", "must be at least 1"));
     }
-    let (pool, skip) = if dataset.val.is_empty() { (&dataset.train, shots) } else { (&dataset.val, 0) };
-    Ok(pick(&rank(pool, dataset.classes.len(), seed)?, skip, shots.min(4)))
+    let classes = dataset.classes.len();
+    if !dataset.val.is_empty() {
+        return Ok(pick(&rank(&dataset.val, classes, seed)?, 0, shots.min(4)));
+    }
+    let mut ranked = rank(&dataset.train, classes, seed)?;
+    let taken = pick(&ranked, 0, shots);
+    let taken: HashSet<&str> = taken.iter().map(Example::unit).collect();
+    ranked.iter_mut().for_each(|class| class.retain(|example| !taken.contains(example.unit())));
+    Ok(pick(&ranked, 0, shots.min(4)))
 }
 
 /// The first half of the classes, rounded up, and the rest, each a data set with labels from 0: the base-to-new
@@ -58,12 +68,16 @@ pub fn base_new(dataset: &Dataset) -> Result<(Dataset, Dataset)> {
 /// The examples of each class by the hash of their id.
 fn rank(examples: &[Example], classes: usize, seed: Seed) -> Result<Vec<Vec<&Example>>> {
     let mut ranked: Vec<Vec<(u64, &Example)>> = vec![Vec::new(); classes];
+    let several = examples.iter().any(|example| !example.labels.is_empty());
     for example in examples {
-        let class = ranked.get_mut(example.label).ok_or_else(|| {
-            let reason = format!("`{}` has label {}, there are {classes} classes", example.id, example.label);
-            Error::invalid("labels", reason)
-        })?;
-        class.push((seed.hash(&example.id), example));
+        let own = [example.label];
+        for label in if several { &example.labels[..] } else { &own } {
+            let class = ranked.get_mut(*label).ok_or_else(|| {
+                let reason = format!("`{}` has label {label}, there are {classes} classes", example.id);
+                Error::invalid("labels", reason)
+            })?;
+            class.push((seed.hash(&example.id), example));
+        }
     }
     let sorted = ranked.into_iter().map(|mut class| {
         class.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
@@ -73,7 +87,10 @@ fn rank(examples: &[Example], classes: usize, seed: Seed) -> Result<Vec<Vec<&Exa
 }
 
 fn pick(ranked: &[Vec<&Example>], skip: usize, take: usize) -> Vec<Example> {
-    ranked.iter().flat_map(|class| class.iter().skip(skip).take(take).map(|example| (*example).clone())).collect()
+    let mut seen = HashSet::new();
+    let picked = ranked.iter().flat_map(|class| class.iter().skip(skip).take(take));
+    // An image with several labels is picked once.
+    picked.filter(|example| seen.insert(example.id.as_str())).map(|example| (*example).clone()).collect()
 }
 
 #[cfg(test)]
@@ -84,7 +101,7 @@ mod tests {
 
     fn pool(class: &str, label: usize, count: usize) -> Vec<Example> {
         let ids = (0..count).map(|number| format!("{class}/{number}.jpg"));
-        ids.map(|id| Example { source: Source::Image(id.clone().into()), id, label }).collect()
+        ids.map(|id| Example::new(id.clone(), Source::Image(id.into()), label)).collect()
     }
 
     fn ids(examples: &[Example], label: usize) -> Vec<&str> {
@@ -132,6 +149,12 @@ mod tests {
             assert!(chosen.iter().all(|example| !train.contains(example) && dataset.train.contains(example)));
             assert_eq!(ids(&chosen, 0).len(), shots.min(4).min(11 - shots));
         }
+        // The other images of a patient that is trained on do not count as unseen.
+        dataset.train.iter_mut().enumerate().for_each(|(at, example)| example.group = Some(format!("p{}", at % 4)));
+        let train = few_shot(&dataset.train, 2, 1, seed).unwrap();
+        let chosen = validation_shots(&dataset, 1, seed).unwrap();
+        assert!(!chosen.is_empty());
+        assert!(chosen.iter().all(|example| train.iter().all(|other| other.group != example.group)));
         dataset.val = pool("valid", 1, 6);
         let chosen = validation_shots(&dataset, 16, seed).unwrap();
         assert_eq!((ids(&chosen, 0).len(), ids(&chosen, 1).len()), (0, 4));

@@ -5,31 +5,25 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::dataset::{Dataset, Source};
-use super::split::{Split, assign_splits};
+use super::entry::{Entry, dataset_of};
+use super::options::DataOptions;
+use super::split::Split;
 use crate::error::{Error, Result};
 use crate::file;
-
-/// Extensions of the image formats that can be decoded.
-const EXTENSIONS: [&str; 12] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pbm", "pgm", "ppm", "pnm"];
+use crate::image::address::{EXTENSIONS, is_image_name};
 
 /// Class folders may have folders below them; a link that leads back up would never end.
 const MAX_DEPTH: usize = 16;
 
-/// Whether a file's name says that it is an image of a format that can be decoded.
-pub fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
-    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
-}
-
 /// Reads `CLASS/*.jpg`, or `train/CLASS/*.jpg` with optional `val` (`validation`, `valid`) and `test` beside it.
 ///
-/// The folder names are the class names. Without split folders each class is split by [`assign_splits`]. Hidden files
+/// The folder names are the class names. Without split folders each class is split by [`assign_group_splits`](super::assign_group_splits). Hidden files
 /// and files that are no images are passed over and counted.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Malformed`] that tells what was found: no class folders, a class without images, two
 /// folders for one split, and all that [`Dataset::validate`] checks.
-pub fn read_folder(root: &Path) -> Result<Dataset> {
+pub fn read_folder(root: &Path, options: &DataOptions) -> Result<Dataset> {
     let top = Listing::of(root)?;
     if top.folders.is_empty() {
         let reason = format!("there are no class folders in it, found {}; {LAYOUT}", top.describe());
@@ -44,7 +38,7 @@ pub fn read_folder(root: &Path) -> Result<Dataset> {
     } else {
         scan.classes(root, None)?;
     }
-    scan.finish()
+    scan.finish(options)
 }
 
 const LAYOUT: &str = "expected one folder per class with its images, or `train`, `val`, `test` folders of such folders";
@@ -144,22 +138,21 @@ impl<'a> Scan<'a> {
         Ok(parts.ok_or_else(|| wrong(path, "its name is not UTF-8; rename it"))?.join("/"))
     }
 
-    fn finish(self) -> Result<Dataset> {
+    fn finish(self, options: &DataOptions) -> Result<Dataset> {
         let used: BTreeSet<&str> = self.images.iter().map(|(.., class)| class.as_str()).collect();
         if let Some((class, found)) = self.empty.iter().find(|(class, _)| !used.contains(class.as_str())) {
             let known = EXTENSIONS.join(", ");
             let reason = format!("class folder `{class}` has no images, found {found}; image extensions are {known}");
             return Err(wrong(self.root, reason));
         }
-        let labels: BTreeMap<&str, usize> = used.iter().enumerate().map(|(label, class)| (*class, label)).collect();
-        let keys: Vec<(&str, usize)> =
-            self.images.iter().map(|(_, id, _, class)| (id.as_str(), labels[class.as_str()])).collect();
-        let assigned = assign_splits(&keys);
-        let examples =
-            self.images.into_iter().zip(assigned).map(|((split, id, path, class), assigned)| {
-                (split.unwrap_or(assigned), id, Source::Image(path), class)
-            });
-        let mut dataset = Dataset::from_named(self.root, examples.collect())?;
+        let entry = |(split, id, path, class): (Option<Split>, String, PathBuf, String)| Entry {
+            split,
+            id,
+            source: Source::Image(path),
+            labels: vec![class],
+            group: None,
+        };
+        let mut dataset = dataset_of(self.root, self.images.into_iter().map(entry).collect(), false, options)?;
         dataset.ignored_files = self.ignored_files;
         Ok(dataset)
     }
@@ -221,7 +214,7 @@ mod tests {
     use std::path::Path;
 
     use super::read_folder;
-    use crate::data::Dataset;
+    use crate::data::{DataOptions, Dataset};
 
     fn folder(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -234,7 +227,7 @@ mod tests {
     }
 
     fn read(files: &[&str]) -> Result<Dataset, String> {
-        read_folder(folder(files).path()).map_err(|error| error.to_string())
+        read_folder(folder(files).path(), &DataOptions::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -281,6 +274,11 @@ mod tests {
             let message = read(files).unwrap_err();
             assert!(message.contains(words), "{message}");
         }
-        assert!(read_folder(Path::new("no/such/folder")).unwrap_err().to_string().contains("no/such/folder"));
+        assert!(
+            read_folder(Path::new("no/such/folder"), &DataOptions::default())
+                .unwrap_err()
+                .to_string()
+                .contains("no/such/folder")
+        );
     }
 }

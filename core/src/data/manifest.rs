@@ -7,31 +7,35 @@ use serde_json::{Map, Value};
 
 use super::caption::{Captioned, CaptionedSet};
 use super::dataset::{Dataset, Source};
-use super::split::{Split, assign_splits};
+use super::entry::{Entry, LABEL_SEPARATOR, dataset_of, split_labels};
+use super::options::DataOptions;
+use super::split::Split;
 use crate::error::{Error, Result};
 use crate::file;
 
 const FORMAT: &str = "manifest";
 
 /// What a manifest may hold, in the order of [`Row::fields`].
-const COLUMNS: [&str; 4] = ["path", "label", "caption", "split"];
+const COLUMNS: [&str; 5] = ["path", "label", "caption", "split", "group"];
 
 /// What a manifest turned out to be.
 #[derive(Debug, Clone)]
 pub enum Manifest {
-    /// Columns `path,label[,split]`.
+    /// Columns `path,label[,split][,group]`.
     Labelled(Dataset),
     /// Columns `path,caption[,label]`.
     Captioned(CaptionedSet),
 }
 
 /// Reads a CSV file with a header, or JSON lines (`.jsonl`, `.ndjson`) with the same keys. Paths are relative to
-/// `root`, by default the folder of the manifest. Without a `split` column each class is split by [`assign_splits`].
+/// the root of the options, by default the folder of the manifest. Without a `split` column each class is split by
+/// [`assign_group_splits`](super::assign_group_splits). What stands in `group`, a patient for example, is never in two
+/// splits. A label `a;b`, or a list in JSON, gives an image several classes, and then an empty one gives it none.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] naming the line for an unknown column, an empty field, an unknown split or a
 /// duplicate, and for all that [`Dataset::validate`] checks.
-pub fn read_manifest(path: &Path, root: Option<&Path>) -> Result<Manifest> {
+pub fn read_manifest(path: &Path, options: &DataOptions) -> Result<Manifest> {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     let rows = match extension.as_deref() {
         Some("jsonl" | "ndjson") => json_rows(path)?,
@@ -40,12 +44,12 @@ pub fn read_manifest(path: &Path, root: Option<&Path>) -> Result<Manifest> {
     if rows.is_empty() {
         return Err(Error::malformed(FORMAT, path, "it lists no images"));
     }
-    let root = root.or(path.parent()).unwrap_or(Path::new("."));
+    let root = options.root.as_deref().or(path.parent()).unwrap_or(Path::new("."));
     let reader = Reader { path, root };
     if rows.iter().any(|row| row.field(2).is_some()) {
         reader.captioned(&rows).map(Manifest::Captioned)
     } else {
-        reader.labelled(&rows).map(Manifest::Labelled)
+        reader.labelled(&rows, options).map(Manifest::Labelled)
     }
 }
 
@@ -54,7 +58,7 @@ pub fn read_manifest(path: &Path, root: Option<&Path>) -> Result<Manifest> {
 /// # Errors
 /// As [`read_manifest`], and [`Error::Malformed`] when it has labels only.
 pub fn read_captions(path: &Path, root: Option<&Path>) -> Result<CaptionedSet> {
-    match read_manifest(path, root)? {
+    match read_manifest(path, &DataOptions::at(root))? {
         Manifest::Captioned(set) => Ok(set),
         Manifest::Labelled(_) => Err(Error::malformed(FORMAT, path, "it has no `caption` column, only labels")),
     }
@@ -63,7 +67,9 @@ pub fn read_captions(path: &Path, root: Option<&Path>) -> Result<CaptionedSet> {
 /// The fields of one line; an empty one counts as missing.
 struct Row {
     line: u64,
-    fields: [Option<String>; 4],
+    fields: [Option<String>; 5],
+    /// Whether the label was a list.
+    listed: bool,
 }
 
 impl Row {
@@ -78,30 +84,25 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn labelled(&self, rows: &[Row]) -> Result<Dataset> {
+    fn labelled(&self, rows: &[Row], options: &DataOptions) -> Result<Dataset> {
         let with_splits = rows.iter().any(|row| row.field(3).is_some());
+        let several = |row: &Row| row.listed || row.field(1).is_some_and(|label| label.contains(LABEL_SEPARATOR));
+        let multi_label = rows.iter().any(several);
+        let with_groups = rows.iter().any(|row| row.field(4).is_some());
         let mut entries = Vec::with_capacity(rows.len());
         for row in rows {
-            let (image, label) = (self.required(row, 0)?, self.required(row, 1)?);
-            let split = match with_splits {
-                false => None,
-                true => Some(self.split(row)?),
+            let id = self.required(row, 0)?.replace('\\', "/");
+            let labels = match multi_label {
+                true => split_labels(row.field(1).unwrap_or_default()),
+                false => vec![self.required(row, 1)?.to_owned()],
             };
-            entries.push((split, image.replace('\\', "/"), label));
+            let split = if with_splits { Some(self.split(row)?) } else { None };
+            // One without a group among others with one is more likely a gap than a patient of its own.
+            let group = if with_groups { Some(self.required(row, 4)?.to_owned()) } else { None };
+            let source = Source::Image(self.root.join(&id));
+            entries.push(Entry { split, id, source, labels, group });
         }
-        let mut numbers = HashMap::new();
-        let keys: Vec<(&str, usize)> = entries
-            .iter()
-            .map(|(_, id, label)| {
-                let next = numbers.len();
-                (id.as_str(), *numbers.entry(*label).or_insert(next))
-            })
-            .collect();
-        let assigned = assign_splits(&keys);
-        let examples = entries.iter().zip(assigned).map(|((split, id, label), assigned)| {
-            (split.unwrap_or(assigned), id.clone(), Source::Image(self.root.join(id)), (*label).to_owned())
-        });
-        Dataset::from_named(self.path, examples.collect())
+        dataset_of(self.path, entries, multi_label, options)
     }
 
     fn captioned(&self, rows: &[Row]) -> Result<CaptionedSet> {
@@ -109,6 +110,9 @@ impl Reader<'_> {
         let mut examples = Vec::with_capacity(rows.len());
         for row in rows {
             let (image, caption) = (self.required(row, 0)?.replace('\\', "/"), self.required(row, 2)?);
+            if row.field(4).is_some() {
+                return Err(self.wrong(row.line, "captions have no `group`; their `label` says what belongs together"));
+            }
             if row.field(3).is_some() {
                 return Err(self.wrong(row.line, "captions have no `split`; put each split into a manifest of its own"));
             }
@@ -142,7 +146,8 @@ impl Reader<'_> {
 /// The column of a name.
 fn column(path: &Path, line: u64, name: &str) -> Result<usize> {
     COLUMNS.iter().position(|column| *column == name).ok_or_else(|| {
-        let reason = format!("line {line}: unknown column `{name}`; expected `path`, `label` or `caption`, `split`");
+        let reason =
+            format!("line {line}: unknown column `{name}`; expected `path`, `label` or `caption`, `split`, `group`");
         Error::malformed(FORMAT, path, reason)
     })
 }
@@ -159,11 +164,11 @@ fn csv_rows(path: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(wrong)?;
-        let mut fields = [const { None }; 4];
+        let mut fields = [const { None }; 5];
         for (&column, text) in columns.iter().zip(record.iter()) {
             fields[column] = Some(text.to_owned()).filter(|text| !text.is_empty());
         }
-        rows.push(Row { line: record.position().map_or(0, csv::Position::line), fields });
+        rows.push(Row { line: record.position().map_or(0, csv::Position::line), fields, listed: false });
     }
     Ok(rows)
 }
@@ -174,17 +179,23 @@ fn json_rows(path: &Path) -> Result<Vec<Row>> {
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |reason: String| Error::malformed(FORMAT, path, format!("line {number}: {reason}"));
         let object: Map<String, Value> = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-        let mut fields = [const { None }; 4];
+        let mut fields = [const { None }; 5];
+        let mut listed = false;
         for (key, value) in &object {
             let text = match value {
                 Value::Null => None,
                 Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
-                Value::Number(number) if key == "label" => Some(number.to_string()),
+                Value::Number(number) if matches!(key.as_str(), "label" | "group") => Some(number.to_string()),
+                Value::Array(labels) if key == "label" => {
+                    listed = true;
+                    let names: Option<Vec<&str>> = labels.iter().map(Value::as_str).collect();
+                    Some(names.ok_or_else(|| wrong(format!("`label` is {value}; expected a list of texts")))?.join(";"))
+                }
                 other => return Err(wrong(format!("`{key}` is {other}; expected a text"))),
             };
             fields[column(path, number, key)?] = text;
         }
-        rows.push(Row { line: number, fields });
+        rows.push(Row { line: number, fields, listed });
     }
     Ok(rows)
 }
@@ -192,13 +203,13 @@ fn json_rows(path: &Path) -> Result<Vec<Row>> {
 #[cfg(test)]
 mod tests {
     use super::{Manifest, read_captions, read_manifest};
-    use crate::data::{Dataset, Source};
+    use crate::data::{DataOptions, Dataset, Source};
 
     fn read(name: &str, text: &str) -> Result<Manifest, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        read_manifest(&path, Some("root".as_ref())).map_err(|error| error.to_string())
+        read_manifest(&path, &DataOptions::at(Some("root".as_ref()))).map_err(|error| error.to_string())
     }
 
     fn labelled(name: &str, text: &str) -> Dataset {
@@ -224,6 +235,39 @@ mod tests {
         assert_eq!(csv.val[0].source, Source::Image("root/x/3.jpg".into()));
         let free = labelled("m.csv", "label,path\n1,a.png\n1,b.png\n2,c.png\n2,d.png\n");
         assert_eq!((free.train.len(), free.val.len(), free.test.len()), (2, 0, 2));
+    }
+
+    #[test]
+    fn a_label_may_be_several() {
+        let csv = labelled("m.csv", "path,label,split\n1,b;a,train\n2,,train\n3,a,test\n4,c; b,train\n");
+        let json = labelled(
+            "m.jsonl",
+            "{\"path\": \"1\", \"label\": [\"a\", \"b\"], \"split\": \"train\"}\n\
+             {\"path\": \"2\", \"label\": [], \"split\": \"train\"}\n\
+             {\"path\": \"3\", \"label\": \"a\", \"split\": \"test\"}\n\
+             {\"path\": \"4\", \"label\": [\"b\", \"c\"], \"split\": \"train\"}\n",
+        );
+        assert!(csv.multi_label && json.multi_label);
+        assert_eq!(csv.digest(), json.digest());
+        let labels: Vec<&[usize]> = csv.train.iter().map(|example| &example.labels[..]).collect();
+        assert_eq!(labels, [&[0, 1][..], &[], &[1, 2]]);
+        assert_eq!(csv.classes, ["a", "b", "c"]);
+        assert!(csv.restrict(&["a".into(), "b".into()]).is_err());
+    }
+
+    #[test]
+    fn groups_keep_rows_together() {
+        let rows: String = (0..60).map(|row| format!("{row}.png,{},p{}\n", ["x", "y"][row % 2], row / 6)).collect();
+        let dataset = labelled("m.csv", &format!("path,label,group\n{rows}"));
+        assert!(!dataset.train.is_empty() && !dataset.test.is_empty());
+        dataset.check_groups("m.csv".as_ref()).unwrap();
+        for (words, text) in [
+            ("group `p1` is in train and in test", "path,label,group,split\na,x,p1,train\nb,y,p2,train\nc,x,p1,test\n"),
+            ("line 3: `group` is missing", "path,label,group\na,x,p1\nb,y,\n"),
+        ] {
+            let message = read("m.csv", text).unwrap_err();
+            assert!(message.contains(words), "{message}");
+        }
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::path::Path;
 use super::coop_split::read_coop_split;
 use super::dataset::Dataset;
 use super::feature_file::FeatureFile;
-use super::folder::{is_image_name, read_folder};
+use super::folder::read_folder;
 use super::manifest::{Manifest, read_manifest};
+use super::options::DataOptions;
 use crate::error::{Error, Result};
+use crate::image::is_image_name;
 
 const KINDS: &str = "a folder of class folders, a `split_zhou_*.json`, a `.csv` or `.jsonl` manifest, or a \
                      `.safetensors` feature file";
@@ -20,6 +22,15 @@ const KINDS: &str = "a folder of class folders, a `split_zhou_*.json`, a `.csv` 
 /// [`Error::Io`] for a missing path, [`Error::Invalid`] for a kind that is not known or a root that makes no sense,
 /// and the errors of the readers; also [`Error::Malformed`] when listed images do not exist.
 pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
+    open_dataset_with(path, &DataOptions::at(root))
+}
+
+/// As [`open_dataset`], with further options.
+///
+/// # Errors
+/// As [`open_dataset`]; [`Error::Leak`] for a group in two splits, and faults of the options.
+pub fn open_dataset_with(path: &Path, options: &DataOptions) -> Result<Dataset> {
+    let root = options.root.as_deref();
     let is_folder = fs::metadata(path).map_err(Error::io("read", path))?.is_dir();
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     let kind = if is_folder { "folder" } else { extension.as_deref().unwrap_or_default() };
@@ -28,13 +39,13 @@ pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
         return Err(Error::invalid("data set root", reason));
     }
     let dataset = match kind {
-        "folder" => read_folder(path)?,
-        "safetensors" => FeatureFile::read(path)?.into_dataset(path)?,
+        "folder" => read_folder(path, options)?,
+        "safetensors" => FeatureFile::read(path)?.into_dataset_with(path, options)?,
         "json" => {
             let root = root.or(path.parent().filter(|folder| !folder.as_os_str().is_empty())).unwrap_or(Path::new("."));
-            read_coop_split(path, root)?
+            read_coop_split(path, root)?.with_options(path, options)?
         }
-        "csv" | "jsonl" | "ndjson" => match read_manifest(path, root)? {
+        "csv" | "jsonl" | "ndjson" => match read_manifest(path, options)? {
             Manifest::Labelled(dataset) => dataset,
             Manifest::Captioned(_) => {
                 let reason = "it has captions, which are for contrastive pre-training; expected `path,label[,split]`";

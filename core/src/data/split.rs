@@ -1,5 +1,6 @@
 //! The three parts of a data set, and how they are made where a source does not give them.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -43,44 +44,60 @@ impl fmt::Display for Split {
     }
 }
 
-/// Splits examples, given as (id, label), into about 50 % train, 20 % val and 30 % test of each class.
-///
-/// An example's hash decides, so its split does not depend on what else there is, and a file added later never moves
-/// another one from test to train. Only where this would leave a class without a training example does the one with
-/// the smallest hash move to train, and where a class of two or more would have none to test, the one with the greatest
-/// hash to test.
+/// Splits examples, given as (id, label), into about 50 % train, 20 % val and 30 % test of each class; see
+/// [`assign_group_splits`].
 pub fn assign_splits(examples: &[(&str, usize)]) -> Vec<Split> {
+    assign_group_splits(examples)
+}
+
+/// Splits examples, given as (group, label), into about 50 % train, 20 % val and 30 % test of the groups of each class. A
+/// group goes into one split as a whole; an example without others is a group of its own, named by its id.
+///
+/// A group's hash decides, so its split does not depend on what else there is, and a file added later never moves
+/// another one from test to train. Only where this would leave a class without a group to train on does the one with
+/// the smallest hash move to train, and where a class of two groups or more would have none to test, the one with the
+/// greatest hash to test.
+pub fn assign_group_splits(examples: &[(&str, usize)]) -> Vec<Split> {
     let seed = Seed::new(0).split("dataset-split");
-    let hashes: Vec<u64> = examples.iter().map(|(id, _)| seed.hash(id)).collect();
     let share = |hash: u64| hash as f64 / u64::MAX as f64;
-    let mut splits: Vec<Split> = hashes
+    let mut hashes: HashMap<&str, u64> = HashMap::new();
+    examples.iter().for_each(|(group, _)| drop(hashes.entry(group).or_insert_with(|| seed.hash(group))));
+    let mut splits: HashMap<&str, Split> = hashes
         .iter()
-        .map(|&hash| match share(hash) {
-            low if low < 0.5 => Split::Train,
-            middle if middle < 0.7 => Split::Val,
-            _ => Split::Test,
+        .map(|(group, hash)| match share(*hash) {
+            low if low < 0.5 => (*group, Split::Train),
+            middle if middle < 0.7 => (*group, Split::Val),
+            _ => (*group, Split::Test),
         })
         .collect();
     let classes = examples.iter().map(|(_, label)| label + 1).max().unwrap_or(0);
-    let mut members = vec![Vec::new(); classes];
-    for (place, (_, label)) in examples.iter().enumerate() {
-        members[*label].push(place);
+    let mut members: Vec<Vec<&str>> = vec![Vec::new(); classes];
+    for (group, label) in examples {
+        members[*label].push(group);
     }
-    for mut places in members {
-        places.sort_by_key(|&place| (hashes[place], examples[place].0));
-        if let Some(&first) = places.first() {
-            splits[first] = Split::Train;
-        }
-        if let [_, .., last] = places[..] {
-            splits[last] = Split::Test;
+    for groups in &mut members {
+        groups.sort_by_key(|group| (hashes[group], *group));
+        groups.dedup();
+        if let [_, .., last] = groups[..]
+            && groups.iter().all(|group| splits[group] != Split::Test)
+        {
+            splits.insert(last, Split::Test);
         }
     }
-    splits
+    // Last, because a class that cannot be learned is worse than one that is not tested; a group may have several classes.
+    for groups in &members {
+        if let Some(first) = groups.first()
+            && groups.iter().all(|group| splits[group] != Split::Train)
+        {
+            splits.insert(first, Split::Train);
+        }
+    }
+    examples.iter().map(|(group, _)| splits[group]).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Split, assign_splits};
+    use super::{Split, assign_group_splits, assign_splits};
 
     #[test]
     fn shares_are_about_50_20_30() {
@@ -109,6 +126,30 @@ mod tests {
             splits.sort();
             assert_eq!(splits, [Split::Train, Split::Test]);
             assert_eq!(assign_splits(&[(&ids[0], 0)]), [Split::Train]);
+        }
+    }
+
+    #[test]
+    fn groups_stay_together_and_classes_can_be_learned_and_tested() {
+        let mut examples = Vec::new();
+        let groups: Vec<String> = (0..60).map(|number| format!("patient {number}")).collect();
+        for (number, group) in groups.iter().enumerate() {
+            // Most have both classes; the third class has two patients only.
+            examples.extend([(group.as_str(), number % 2), (group.as_str(), (number + 1) % 2)]);
+            if number < 2 {
+                examples.push((group.as_str(), 2));
+            }
+        }
+        let splits = assign_group_splits(&examples);
+        for (place, (group, _)) in examples.iter().enumerate() {
+            let same = examples.iter().position(|(other, _)| other == group).unwrap();
+            assert_eq!(splits[place], splits[same], "{group}");
+        }
+        for class in 0..3 {
+            for split in [Split::Train, Split::Test] {
+                let held = examples.iter().zip(&splits).any(|((_, label), found)| *label == class && *found == split);
+                assert!(held, "class {class} has nothing in {split}");
+            }
         }
     }
 }

@@ -3,35 +3,101 @@
 use std::fs;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits, RgbImage};
 use rayon::prelude::*;
 
+use super::address::{Frame, ImageAddress};
+use super::window::Window;
+use super::{dicom, nifti};
 use crate::error::{Error, Result};
 use crate::file;
 
 /// Most pixels of an image; a small file can claim to hold many more.
 pub const MAX_PIXELS: u64 = 100_000_000;
 
+/// Most frames of a file that become images of their own.
+const MAX_FRAMES: u32 = 100_000;
+
 /// Most bytes of an image file, and most bytes a decoder may allocate for it.
 pub const MAX_DECODE_BYTES: u64 = 512 * 1024 * 1024;
 
-/// Decodes an image file.
+/// Which part of a file is wanted, and how.
+pub(super) struct Request {
+    pub(super) frame: Frame,
+    pub(super) window: Option<Window>,
+    max_pixels: u64,
+}
+
+impl Request {
+    /// Checks the pixels that a file claims before anything is decoded.
+    pub(super) fn check_size(&self, width: u64, height: u64) -> Result<(), String> {
+        if width == 0 || height == 0 {
+            return Err(format!("it claims {width}x{height} pixels"));
+        }
+        if width.checked_mul(height).is_none_or(|pixels| pixels > self.max_pixels) {
+            return Err(format!("it claims {width}x{height} pixels, more than the limit of {}", self.max_pixels));
+        }
+        Ok(())
+    }
+}
+
+/// Which of `count` frames is meant, counted from 0.
+pub(super) fn pick(frame: Frame, count: u32) -> Result<u32, String> {
+    match frame {
+        Frame::Middle => Ok(count / 2),
+        Frame::Number(number) if number <= count => Ok(number - 1),
+        Frame::Number(number) => Err(format!("frame {number} is asked for, it has {count}")),
+        Frame::All => Err("all its frames are asked for, where one image is needed".into()),
+    }
+}
+
+/// Decodes an image file, or the frame of it that an [`ImageAddress`] names.
 ///
 /// The format is known by the first bytes, never by the extension. The EXIF orientation is applied. As in Pillow's
-/// `convert("RGB")`, alpha is dropped, grey is repeated and the first frame counts. Of 16-bit samples the high byte is
-/// kept, for grey images too (there Pillow clips at 255, which turns most 16-bit images white).
+/// `convert("RGB")`, alpha is dropped, grey is repeated and the first frame counts; of DICOM files and NIfTI volumes the
+/// middle one. The 65,536 levels of 16 bits are scaled to 256, for grey images too (there Pillow clips at 255, which turns
+/// most 16-bit images white), unless a window is asked for.
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read; [`Error::BadImage`] naming it when it is empty, cut short, not an
-/// image, too large, or makes its decoder panic.
+/// image, too large, has no such frame, or makes its decoder panic. Nothing that a medical file says is in an error.
 pub fn decode_image(path: &Path) -> Result<RgbImage> {
+    let address = ImageAddress::of(path);
+    let bytes = read_bounded(&address.file)?;
+    let request = Request { frame: address.frame, window: address.window, max_pixels: MAX_PIXELS };
+    guarded(&bytes, path, || decode(&bytes, &request))
+}
+
+/// The paths of the single images that a path names: itself, or for `#*` one for each frame of the file.
+///
+/// # Errors
+/// As [`decode_image`], for files whose frames have to be counted.
+pub fn single_images(path: &Path) -> Result<Vec<PathBuf>> {
+    let address = ImageAddress::of(path);
+    if address.frame != Frame::All {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let bytes = read_bounded(&address.file)?;
+    let count = guarded(&bytes, path, || match () {
+        () if dicom::is_dicom(&bytes) => dicom::frames(&bytes),
+        () if nifti::is_nifti(&bytes) => nifti::frames(&bytes),
+        () => Ok(1),
+    })?;
+    if count > MAX_FRAMES {
+        return Err(bad(path, format!("it claims {count} frames, more than the limit of {MAX_FRAMES}")));
+    }
+    let one = |number| ImageAddress { frame: Frame::Number(number), ..address.clone() }.path();
+    Ok((1..=count).map(one).collect())
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
     if bytes > MAX_DECODE_BYTES {
         return Err(bad(path, format!("the file has {bytes} bytes, at most {MAX_DECODE_BYTES} are read")));
     }
-    decode_image_bytes(&file::read(path)?, path)
+    file::read(path)
 }
 
 /// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`].
@@ -52,12 +118,20 @@ pub fn decode_image_bytes(bytes: &[u8], origin: &Path) -> Result<RgbImage> {
 /// # Errors
 /// [`Error::BadImage`] with `origin`.
 pub fn decode_image_bytes_within(bytes: &[u8], origin: &Path, max_pixels: u64) -> Result<RgbImage> {
+    let request = Request { frame: Frame::Middle, window: None, max_pixels: max_pixels.min(MAX_PIXELS) };
+    guarded(bytes, origin, || decode(bytes, &request))
+}
+
+/// Runs a decoder; whatever it does, the outcome is a value or an error that names `origin`.
+fn guarded<T>(bytes: &[u8], origin: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
     if bytes.is_empty() {
         return Err(bad(origin, "the file is empty"));
     }
     // A decoder works on its own copy of everything, so nothing half-changed can be seen after a panic.
-    match catch_unwind(AssertUnwindSafe(|| decode(bytes, max_pixels.min(MAX_PIXELS)))) {
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome.map_err(|reason| bad(origin, reason)),
+        // Its words could quote the file.
+        Err(_) if dicom::is_dicom(bytes) => Err(bad(origin, "its decoder failed")),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -70,10 +144,22 @@ fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadImage { path: path.to_path_buf(), reason: reason.into() }
 }
 
-fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
+fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
+    if dicom::is_dicom(bytes) {
+        return dicom::decode(bytes, request);
+    }
     let words = |error: ::image::ImageError| error.to_string();
-    let format = ::image::guess_format(bytes)
-        .map_err(|_| "its first bytes are not those of a JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image".to_owned())?;
+    let Ok(format) = ::image::guess_format(bytes) else {
+        if nifti::is_nifti(bytes) {
+            return nifti::decode(bytes, request);
+        }
+        return Err(
+            "its first bytes are not those of a JPEG, PNG, WebP, BMP, GIF, TIFF, PNM, DICOM or NIfTI image".into()
+        );
+    };
+    if matches!(request.frame, Frame::Number(number) if number != 1) {
+        return Err(format!("frame {} is asked for; only DICOM and NIfTI files have several", request.frame));
+    }
     if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
         return Err("the JPEG is cut short: it has no end marker".into());
     }
@@ -83,11 +169,9 @@ fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(words)?;
     let (width, height) = decoder.dimensions();
-    if width == 0 || height == 0 {
-        return Err(format!("it claims {width}x{height} pixels"));
-    }
-    if u64::from(width) * u64::from(height) > max_pixels || decoder.total_bytes() > MAX_DECODE_BYTES {
-        return Err(format!("it claims {width}x{height} pixels, more than the limit of {max_pixels}"));
+    request.check_size(u64::from(width), u64::from(height))?;
+    if decoder.total_bytes() > MAX_DECODE_BYTES {
+        return Err(format!("it claims {width}x{height} pixels of {:?}, too many bytes", decoder.color_type()));
     }
     // A broken EXIF block is no reason to lose the image.
     let orientation = decoder.orientation().ok();
@@ -95,13 +179,18 @@ fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
     if let Some(orientation) = orientation {
         image.apply_orientation(orientation);
     }
-    to_rgb(image)
+    to_rgb(image, request.window)
 }
 
-/// Drops alpha, repeats grey, keeps the high byte of 16 bits.
-fn to_rgb(image: DynamicImage) -> Result<RgbImage, String> {
+/// Drops alpha, repeats grey, shows 16 bits in the window or scales them.
+fn to_rgb(image: DynamicImage, window: Option<Window>) -> Result<RgbImage, String> {
     let (width, height) = (image.width(), image.height());
-    let high = |sample: &u16| (sample >> 8) as u8;
+    let scale = |sample: &u16| ((u32::from(*sample) + 128) / 257) as u8;
+    if let (DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_), Some(window)) = (&image, window) {
+        let values: Vec<f32> = image.into_luma16().as_raw().iter().map(|level| f32::from(*level)).collect();
+        let samples = window.greys(&values, |_| false).into_iter().flat_map(|level| [level; 3]).collect();
+        return RgbImage::from_raw(width, height, samples).ok_or_else(|| "its decoder gave too few samples".into());
+    }
     let samples: Vec<u8> = match image {
         DynamicImage::ImageRgb8(rgb) => return Ok(rgb),
         DynamicImage::ImageLuma8(grey) => grey.as_raw().iter().flat_map(|&level| [level; 3]).collect(),
@@ -109,15 +198,15 @@ fn to_rgb(image: DynamicImage) -> Result<RgbImage, String> {
         DynamicImage::ImageRgba8(rgba) => {
             rgba.as_raw().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
         }
-        DynamicImage::ImageLuma16(grey) => grey.as_raw().iter().flat_map(|level| [high(level); 3]).collect(),
+        DynamicImage::ImageLuma16(grey) => grey.as_raw().iter().flat_map(|level| [scale(level); 3]).collect(),
         DynamicImage::ImageLumaA16(grey) => {
-            grey.as_raw().chunks_exact(2).flat_map(|pixel| [high(&pixel[0]); 3]).collect()
+            grey.as_raw().chunks_exact(2).flat_map(|pixel| [scale(&pixel[0]); 3]).collect()
         }
-        DynamicImage::ImageRgb16(rgb) => rgb.as_raw().iter().map(high).collect(),
+        DynamicImage::ImageRgb16(rgb) => rgb.as_raw().iter().map(scale).collect(),
         DynamicImage::ImageRgba16(rgba) => rgba
             .as_raw()
             .chunks_exact(4)
-            .flat_map(|pixel| [high(&pixel[0]), high(&pixel[1]), high(&pixel[2])])
+            .flat_map(|pixel| [scale(&pixel[0]), scale(&pixel[1]), scale(&pixel[2])])
             .collect(),
         other => return Err(unsupported(other.color())),
     };
@@ -177,13 +266,29 @@ mod tests {
     }
 
     #[test]
-    fn alpha_is_dropped_grey_repeated_and_the_high_byte_kept() {
+    fn alpha_is_dropped_grey_repeated_and_16_bits_scaled() {
         let rgba = ImageBuffer::from_pixel(1, 1, Rgba([10u8, 20, 30, 0]));
         assert_eq!(decode(&encode(rgba, ImageFormat::Png)).unwrap().as_raw(), &[10, 20, 30]);
         let grey = ImageBuffer::from_pixel(1, 1, LumaA([0x80FFu16, 9]));
         assert_eq!(decode(&encode(grey, ImageFormat::Png)).unwrap().as_raw(), &[0x80; 3]);
         let grey = ImageBuffer::from_pixel(1, 1, Luma([0xFF80u16]));
         assert_eq!(decode(&encode(grey, ImageFormat::Tiff)).unwrap().as_raw(), &[0xFF; 3]);
+        // Half a level and more rounds up: 0x7FFF is 127.498 levels, 0x00FF 0.992.
+        let grey = ImageBuffer::from_fn(2, 1, |x, _| Luma([[0x7FFFu16, 0x00FF][x as usize]]));
+        assert_eq!(decode(&encode(grey, ImageFormat::Png)).unwrap().as_raw(), &[127, 127, 127, 1, 1, 1]);
+    }
+
+    #[test]
+    fn deep_grey_is_shown_in_the_window_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep.png");
+        let grey = ImageBuffer::from_fn(3, 1, |x, _| Luma([[0u16, 1000, 4000][x as usize]]));
+        std::fs::write(&path, encode(grey, ImageFormat::Png)).unwrap();
+        for (window, levels) in [("", [0, 4, 16]), ("#full", [0, 64, 255]), ("#1500:2000", [0, 64, 255])] {
+            let image = decode_image(&folder.path().join(format!("deep.png{window}"))).unwrap();
+            assert_eq!(image.as_raw().iter().copied().step_by(3).collect::<Vec<u8>>(), levels, "{window}");
+        }
+        assert!(decode_image(&folder.path().join("deep.png#2")).unwrap_err().to_string().contains("only DICOM"));
     }
 
     #[test]

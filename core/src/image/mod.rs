@@ -1,20 +1,26 @@
 //! Images: from files to normalised pixels, plain or augmented, one at a time or as a stream of batches.
 
+pub mod address;
 pub mod augment;
 pub mod augmix;
 pub mod cache;
 pub mod colour;
 pub mod corrupt;
 pub mod decode;
+mod dicom;
+mod dicom_lengths;
 pub mod hf_preprocess;
 pub mod job;
 pub mod loader;
+mod nifti;
 pub mod preprocess;
 pub mod resize;
 pub mod test_views;
 pub mod tone;
 pub mod warp;
+pub mod window;
 
+pub use self::address::{Frame, ImageAddress, is_image_name};
 pub use self::augment::{Augment, AugmentCrop, PadFill};
 pub use self::augmix::{Mixture, Operation};
 pub use self::cache::ImageCache;
@@ -22,6 +28,7 @@ pub use self::colour::ColourJitter;
 pub use self::corrupt::{Corruption, SEVERITIES};
 pub use self::decode::{
     MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes, decode_image_bytes_within, decode_images,
+    single_images,
 };
 pub use self::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
 pub use self::loader::Loader;
@@ -29,4 +36,5 @@ pub use self::preprocess::{CLIP_MEAN, CLIP_STD, HALF_MEAN_STD, Preprocess, Resiz
 pub use self::resize::{Resample, resize};
 pub use self::test_views::{MAX_VIEWS, TestViews, ViewRecipe};
 pub use self::warp::Affine;
+pub use self::window::Window;
 pub use ::image::{ImageError, ImageFormat, RgbImage};

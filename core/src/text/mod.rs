@@ -6,6 +6,6 @@ mod tokenizer;
 mod vocabulary;
 
 pub use template::{Template, clean_class_name};
-pub use template_set::TemplateSet;
+pub use template_set::{TemplateSet, check_described};
 pub use tokenizer::{Tokenizer, Tokens};
 pub use vocabulary::reduce_vocabulary;

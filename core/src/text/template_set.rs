@@ -1,9 +1,14 @@
 //! Named lists of templates: the sentences that a class is described with.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::template::Template;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// What most methods use.
 const SINGLE: &str = "a photo of a {}.";
@@ -100,12 +105,42 @@ impl TemplateSet {
         ["single", "openai-7", "openai-80"].into_iter().chain(COOP.iter().map(|(name, _)| *name)).collect()
     }
 
-    /// What a person means by one word or sentence: a text with `{}` is a template of its own, any other a name.
+    /// What a person means by one word or sentence: a text with `{}` is a template of its own, any other a name. It never
+    /// opens a file, so that a text from anywhere may be given.
     ///
     /// # Errors
     /// Those of [`Template::new`] and [`TemplateSet::named`].
     pub fn resolve(text: &str) -> Result<Self> {
         if text.contains('{') { Self::new("custom", vec![Template::new(text)?]) } else { Self::named(text) }
+    }
+
+    /// Reads descriptions of classes, JSON from class names to lists of sentences. There are as many templates as the class
+    /// with the most has sentences; those of a class with fewer come around again, and nearly alike often.
+    ///
+    /// The published file of BiomedCoOp is read as it is: its descriptions are under `BIOMEDCOOP_TEMPLATES`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Malformed`] for another content, or a class without sentences.
+    pub fn descriptions(path: &Path) -> Result<Self> {
+        const FORMAT: &str = "file of descriptions";
+        let mut file: BTreeMap<String, Value> = file::read_json(path, FORMAT)?;
+        let content = match file.remove("BIOMEDCOOP_TEMPLATES") {
+            Some(inner) => inner,
+            None => json!(file),
+        };
+        let described: BTreeMap<String, Vec<String>> =
+            serde_json::from_value(content).map_err(|error| Error::malformed(FORMAT, path, error))?;
+        if let Some((class, _)) = described.iter().find(|(_, sentences)| sentences.is_empty()) {
+            return Err(Error::malformed(FORMAT, path, format!("class `{class}` has no sentence")));
+        }
+        let count = described.values().map(Vec::len).max().unwrap_or(0);
+        let template = |place: usize| -> Result<Template> {
+            let own = |(class, all): (&String, &Vec<String>)| (class.clone(), all[place % all.len()].clone());
+            Ok(Template::new(SINGLE)?.with_sentences(described.iter().map(own)))
+        };
+        let templates = (0..count).map(template).collect::<Result<Vec<_>>>()?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Self::new(name, templates).map_err(|_| Error::malformed(FORMAT, path, "it describes no class"))
     }
 
     /// One template a line; empty lines and lines that begin with `#` are skipped.
@@ -133,11 +168,52 @@ impl TemplateSet {
     }
 }
 
+/// Checks that templates with sentences for classes have some for each of these.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the first class without.
+pub fn check_described(templates: &[Template], classes: &[String]) -> Result<()> {
+    match classes.iter().find(|class| templates.iter().any(|template| template.lacks(class))) {
+        None => Ok(()),
+        Some(class) => {
+            let reason = "it has none; add some under the name of the class, whatever its case";
+            Err(Error::invalid(format!("descriptions of class `{class}`"), reason))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn descriptions_stand_for_their_classes() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            let path = folder.path().join("lungs.json");
+            std::fs::write(&path, text).unwrap();
+            TemplateSet::descriptions(&path).map_err(|error| error.to_string())
+        };
+        let set = read(r#"{"Pneumonia": ["a", "b", "c"], "normal": ["x", "y"]}"#).unwrap();
+        assert_eq!(set.name(), "lungs");
+        let of = |class: &str| set.templates().iter().map(|template| template.fill(class)).collect::<Vec<_>>();
+        assert_eq!(
+            (of("pneumonia"), of("normal")),
+            (vec!["a".into(), "b".into(), "c".into()], vec!["x".into(), "y".into(), "x".into()])
+        );
+        check_described(set.templates(), &["normal".into()]).unwrap();
+        let message = check_described(set.templates(), &["hat".into()]).unwrap_err().to_string();
+        assert!(message.contains("class `hat`"), "{message}");
+        assert!(read(r#"{"IMAGENET_TEMPLATES": ["{}"], "BIOMEDCOOP_TEMPLATES": {"a": ["b"]}}"#).is_ok());
+        for (text, words) in
+            [("{}", "no class"), (r#"{"a": []}"#, "`a` has no sentence"), (r#"{"a": "b"}"#, "invalid type")]
+        {
+            let message = read(text).unwrap_err();
+            assert!(message.contains(words), "{message}");
+        }
+    }
 
     #[test]
     fn every_named_set_can_be_made_and_holds_distinct_sentences() {

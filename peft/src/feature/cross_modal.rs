@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::class_rows::class_rows;
 use crate::error::Result;
-use crate::learner::{Learner, Loss, Step, cross_entropy};
+use crate::judgement::cross_entropy;
+use crate::learner::{Learner, Loss, Step};
 use crate::method::{Method, Prior, Start};
 
 /// Settings of cross-modal adaptation. There are none beyond its training.

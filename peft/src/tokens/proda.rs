@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::context::{ClassPosition, Context};
 use super::coop::around_names;
 use crate::error::{Error, Result};
-use crate::learner::{Learner, Loss, Step, cross_entropy};
+use crate::learner::{Learner, Loss, Step};
 use crate::linear::check_finite;
 use crate::method::{Method, Start};
 
@@ -112,7 +112,7 @@ impl Learner for ProDa {
         let Some(prompts) = step.prompts.clone() else { return Loss::plain(step.cross_entropy()) };
         let spread = spread(prompts.clone(), normalise(step.image.clone()), step.labels);
         let logits = step.logits.clone() + spread * (0.5 * step.scale * step.scale);
-        Loss::plain(cross_entropy(logits, step.labels) + overlap(prompts) * self.weight)
+        Loss::plain(step.cross_entropy_of(logits) + overlap(prompts) * self.weight)
     }
 }
 

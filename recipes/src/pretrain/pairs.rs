@@ -96,7 +96,7 @@ impl PairSet {
 
     /// The images as a data set without labels, in the order of the pairs.
     pub fn dataset(&self, name: &str) -> Dataset {
-        let example = |pair: &Pair| Example { id: pair.id.clone(), source: Source::Image(pair.path.clone()), label: 0 };
+        let example = |pair: &Pair| Example::new(pair.id.clone(), Source::Image(pair.path.clone()), 0);
         Dataset::unlabelled(name.into(), self.pairs.iter().map(example).collect())
     }
 

@@ -122,6 +122,7 @@ impl Session<'_> {
             let reason = "it has no test images; add a `test` folder or a `test` split";
             return Err(inarch_core::Error::invalid(format!("data set `{}`", self.dataset.name), reason).into());
         }
+        self.dataset.need_single_labels("adaptation at test time")?;
         let classes = &self.dataset.classes;
         let (classifier, sites): (Classifier<'_>, &dyn Sites) = match artifact {
             Some(artifact) => (artifact.classifier(self.backbone, Some(classes))?, artifact.adapter.sites()),
@@ -240,6 +241,7 @@ impl Pass {
         };
         let evaluation = Evaluation {
             metrics,
+            detail: None,
             confusion: confusion(&predicted, &labels, classes.len()),
             classes: classes.to_vec(),
             predicted: self.outcomes.iter().map(|(example, _)| *example).zip(predicted).collect(),

@@ -41,6 +41,8 @@ pub(crate) struct Head {
     pub(crate) start: Partial,
     /// Class features `[classes, dim]`, unless they depend on the image.
     pub(crate) text: Option<Tensor<2>>,
+    /// Where images have several labels: the score of each class at which it is as likely as not.
+    pub(crate) offsets: Option<Vec<f32>>,
     pub(super) bytes: u64,
 }
 
@@ -53,6 +55,7 @@ impl Head {
             }
             None => Classifier::zero_shot(backbone, &set.classes, &templates(set)?)?,
         };
+        let offsets = adapter.as_ref().map(|loaded| loaded.artifact.offsets(classifier.classes())).transpose()?;
         let sites: &dyn Sites = adapter.as_ref().map_or(&Frozen, |loaded| loaded.sites());
         let start = classifier.start(sites);
         let text = (!sites.conditions_text()).then(|| classifier.text(start.clone(), sites, &Pass::evaluate()));
@@ -60,7 +63,7 @@ impl Head {
         let values = stream + text.as_ref().map_or(0, |text| text.dims().iter().product());
         let names: usize = classifier.classes().iter().map(String::len).sum();
         let bytes = (values * size_of::<f32>() + names) as u64;
-        Ok(Self { adapter, classifier, start, text, bytes })
+        Ok(Self { adapter, classifier, start, text, offsets: offsets.flatten(), bytes })
     }
 
     pub(crate) fn sites(&self) -> &dyn Sites {

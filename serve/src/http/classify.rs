@@ -9,6 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use inarch_core::metrics::most_probable;
+use inarch_recipes::label_probabilities;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -202,9 +203,17 @@ fn stream(app: Arc<App>, head: Arc<Head>, images: Vec<Bytes>, top_k: usize) -> R
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// The `top_k` most probable classes.
+/// The `top_k` most probable classes; of an image with several labels each has a probability of its own.
 fn result(head: &Head, logits: &[f32], top_k: usize) -> ImageResult {
     let classes = head.classifier.classes();
+    if head.offsets.is_some() {
+        let scores = label_probabilities(logits, classes.len(), head.offsets.as_deref());
+        let mut predictions: Vec<Prediction> =
+            classes.iter().zip(scores).map(|(label, score)| Prediction { label: label.clone(), score }).collect();
+        predictions.sort_by(|left, right| right.score.total_cmp(&left.score));
+        predictions.truncate(top_k.max(1));
+        return ImageResult { predictions };
+    }
     let prediction = |(class, score): (usize, f32)| Prediction { label: classes[class].clone(), score };
     ImageResult { predictions: most_probable(logits, top_k.max(1)).into_iter().map(prediction).collect() }
 }

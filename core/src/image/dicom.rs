@@ -1,0 +1,182 @@
+//! One frame of a DICOM file as grey levels or colours.
+//!
+//! Of all that such a file says, only the attributes of its pixels are looked at, and none of them enters an error: a value
+//! of a damaged file may be anything, a patient's name too.
+
+use std::io::Cursor;
+
+use ::image::RgbImage;
+use dicom_core::Tag;
+use dicom_object::{DefaultDicomObject, OpenFileOptions};
+use dicom_pixeldata::{DecodedPixelData, PhotometricInterpretation, PixelDecoder as _, PlanarConfiguration};
+use dicom_pixeldata::{PixelRepresentation, VoiLutFunction};
+
+use super::address::Frame;
+use super::decode::{MAX_DECODE_BYTES, Request, pick};
+use super::dicom_lengths::{check_jpeg_sizes, check_lengths};
+use super::window::{Curve, Window, greys};
+
+const SAMPLES: Tag = Tag(0x0028, 0x0002);
+const FRAMES: Tag = Tag(0x0028, 0x0008);
+const ROWS: Tag = Tag(0x0028, 0x0010);
+const COLUMNS: Tag = Tag(0x0028, 0x0011);
+const BITS_ALLOCATED: Tag = Tag(0x0028, 0x0100);
+const PADDING: Tag = Tag(0x0028, 0x0120);
+const WINDOW_CENTRE: Tag = Tag(0x0028, 0x1050);
+const WINDOW_WIDTH: Tag = Tag(0x0028, 0x1051);
+const PIXELS: Tag = Tag(0x7FE0, 0x0010);
+
+/// Whether the bytes are those of a DICOM file.
+pub(super) fn is_dicom(bytes: &[u8]) -> bool {
+    bytes.get(128..132) == Some(b"DICM")
+}
+
+/// How many frames a file has.
+pub(super) fn frames(bytes: &[u8]) -> Result<u32, String> {
+    let object = open(bytes)?;
+    Ok(number(&object, FRAMES).unwrap_or(1).max(1))
+}
+
+/// Decodes a frame. Grey values are rescaled (slope and intercept) and shown in the window that is asked for, else in the
+/// file's first one, else over their whole range; of colours the eight highest bits count.
+pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
+    let object = open(bytes)?;
+    let need = |tag, name: &str| number(&object, tag).ok_or_else(|| format!("the DICOM attribute {name} is missing"));
+    let (rows, columns) = (need(ROWS, "Rows")?, need(COLUMNS, "Columns")?);
+    let samples = number(&object, SAMPLES).unwrap_or(1);
+    let bits = need(BITS_ALLOCATED, "Bits Allocated")?;
+    request.check_size(u64::from(columns), u64::from(rows))?;
+    if !matches!((samples, bits), (1 | 3, 8 | 16) | (1, 1 | 32)) {
+        return Err(format!(
+            "it has {samples} samples of {bits} bits a pixel; expected 1 or 3 samples of 8 or 16 bits"
+        ));
+    }
+    let count = number(&object, FRAMES).unwrap_or(1).max(1);
+    let frame = pick(request.frame, count)?;
+    let fragments = object.get(PIXELS).and_then(|element| element.value().fragments());
+    if let Some(fragments) = fragments {
+        check_jpeg_sizes(fragments.iter().map(|fragment| &fragment[..]), rows, columns)?;
+    } else if object.get(PIXELS).is_none() {
+        return Err("it is a DICOM file without pixels".into());
+    }
+    // The library's words may quote what the file holds.
+    let decoded = object.decode_pixel_data_frame(frame).map_err(|_| {
+        let syntax = object.meta().transfer_syntax.trim_end_matches(['\0', ' ']);
+        format!("its pixels cannot be decoded (transfer syntax {}); convert it to an uncompressed one", uid(syntax))
+    })?;
+    let (width, height) = (columns, rows);
+    let samples = match samples {
+        1 => grey(&object, &decoded, request.window)?.iter().flat_map(|&level| [level; 3]).collect(),
+        _ => colour(&decoded)?,
+    };
+    RgbImage::from_raw(width, height, samples).ok_or_else(|| "it holds fewer pixels than it says".into())
+}
+
+/// A transfer syntax as it may be printed: digits and dots only.
+fn uid(text: &str) -> &str {
+    let plain = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if plain { text } else { "unreadable" }
+}
+
+fn open(bytes: &[u8]) -> Result<DefaultDicomObject, String> {
+    if bytes.len() as u64 > MAX_DECODE_BYTES {
+        return Err(format!("it has {} bytes, at most {MAX_DECODE_BYTES} are read", bytes.len()));
+    }
+    check_lengths(bytes)?;
+    let object = OpenFileOptions::new().from_reader(Cursor::new(bytes));
+    object.map_err(|_| "its DICOM structure is damaged or cut short".into())
+}
+
+fn number(object: &DefaultDicomObject, tag: Tag) -> Option<u32> {
+    object.get(tag)?.to_int::<u32>().ok()
+}
+
+/// The first value of a decimal attribute.
+fn decimal(object: &DefaultDicomObject, tag: Tag) -> Option<f64> {
+    object.get(tag)?.to_multi_float64().ok()?.first().copied().filter(|value| value.is_finite())
+}
+
+/// Grey levels `[rows * columns]`.
+fn grey(object: &DefaultDicomObject, decoded: &DecodedPixelData<'_>, asked: Option<Window>) -> Result<Vec<u8>, String> {
+    let inverted = match decoded.photometric_interpretation() {
+        PhotometricInterpretation::Monochrome1 => true,
+        PhotometricInterpretation::Monochrome2 => false,
+        _ => return Err("its photometric interpretation is none of MONOCHROME1, MONOCHROME2, RGB, YBR_FULL".into()),
+    };
+    let stored = stored_values(decoded)?;
+    let rescale = decoded.rescale().ok().and_then(|all| all.first().copied());
+    let (slope, intercept) = rescale.map_or((1.0, 0.0), |rescale| (rescale.slope, rescale.intercept));
+    let values: Vec<f32> = stored.iter().map(|value| (*value as f64 * slope + intercept) as f32).collect();
+    let padding = object.get(PADDING).and_then(|element| element.to_int::<i64>().ok());
+    let padded = |at: usize| padding == Some(stored[at]);
+    // The attribute of the whole file may list alternatives, of which the first is the default; those of single frames
+    // are the library's.
+    let own = decimal(object, WINDOW_CENTRE).zip(decimal(object, WINDOW_WIDTH)).or_else(|| {
+        let window = decoded.window().ok()??.first()?;
+        Some((window.center, window.width))
+    });
+    let curve = match decoded.voi_lut_function().ok().flatten().and_then(|all| all.first().copied()) {
+        Some(VoiLutFunction::LinearExact) => Curve::LinearExact,
+        Some(VoiLutFunction::Sigmoid) => Curve::Sigmoid,
+        _ => Curve::Linear,
+    };
+    let mut levels = match (asked, own) {
+        (None, Some((centre, width))) if width > 0.0 => greys(&values, centre, width, curve),
+        (asked, _) => asked.unwrap_or(Window::Full).greys(&values, padded),
+    };
+    if inverted {
+        levels.iter_mut().for_each(|level| *level = 255 - *level);
+    }
+    Ok(levels)
+}
+
+/// The stored values, without the bits that are none of theirs.
+fn stored_values(decoded: &DecodedPixelData<'_>) -> Result<Vec<i64>, String> {
+    let count = decoded.rows() as usize * decoded.columns() as usize * usize::from(decoded.samples_per_pixel());
+    let bytes = match decoded.bits_allocated() {
+        16 => 2,
+        32 => 4,
+        _ => 1,
+    };
+    let data = decoded.data().get(..count * bytes).ok_or("it holds fewer pixels than it says")?;
+    if decoded.bits_allocated() == 1 {
+        return Ok(data.iter().map(|value| i64::from(*value > 0)).collect());
+    }
+    let (stored, high) = (u32::from(decoded.bits_stored()), u32::from(decoded.high_bit()));
+    if stored == 0 || stored > 8 * bytes as u32 || high + 1 < stored || high >= 8 * bytes as u32 {
+        return Err("its DICOM attributes Bits Stored and High Bit do not fit Bits Allocated".into());
+    }
+    let shift = high + 1 - stored;
+    let signed = decoded.pixel_representation() == PixelRepresentation::Signed;
+    let value = |sample: &[u8]| {
+        let raw = sample.iter().rev().fold(0i64, |raw, byte| raw << 8 | i64::from(*byte));
+        let value = raw >> shift & ((1 << stored) - 1);
+        if signed && value >> (stored - 1) & 1 == 1 { value - (1 << stored) } else { value }
+    };
+    Ok(data.chunks_exact(bytes).map(value).collect())
+}
+
+/// Colours `[rows * columns * 3]`.
+fn colour(decoded: &DecodedPixelData<'_>) -> Result<Vec<u8>, String> {
+    let stored = stored_values(decoded)?;
+    let greatest = ((1u64 << decoded.bits_stored()) - 1) as f64;
+    let level = |value: i64| (value as f64 / greatest * 255.0).round().clamp(0.0, 255.0) as u8;
+    let pixels = stored.len() / 3;
+    let at = |pixel: usize, sample: usize| match decoded.planar_configuration() {
+        PlanarConfiguration::Standard => level(stored[3 * pixel + sample]),
+        PlanarConfiguration::PixelFirst => level(stored[pixel + sample * pixels]),
+    };
+    let triples = (0..pixels).map(|pixel| [at(pixel, 0), at(pixel, 1), at(pixel, 2)]);
+    match decoded.photometric_interpretation() {
+        PhotometricInterpretation::Rgb => Ok(triples.flatten().collect()),
+        PhotometricInterpretation::YbrFull => Ok(triples.flat_map(from_ybr).collect()),
+        _ => Err("its photometric interpretation is none of MONOCHROME1, MONOCHROME2, RGB, YBR_FULL".into()),
+    }
+}
+
+/// `YBR_FULL` of DICOM PS3.3 C.7.6.3.1.2 to RGB.
+fn from_ybr([y, b, r]: [u8; 3]) -> [u8; 3] {
+    let (y, b, r) = (f64::from(y), f64::from(b) - 128.0, f64::from(r) - 128.0);
+    let colours = [y + 1.402 * r, y - 0.344_136 * b - 0.714_136 * r, y + 1.772 * b];
+    colours.map(|level| level.round().clamp(0.0, 255.0) as u8)
+}

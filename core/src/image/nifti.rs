@@ -1,0 +1,196 @@
+//! One slice of a NIfTI volume (NIfTI-1 and NIfTI-2 in one file, `.nii` or `.nii.gz`) as grey levels or colours.
+//!
+//! Slices lie across the third axis, those of further axes behind one another. Columns run along the first axis as stored;
+//! rows run against the second, so that the front of the body is at the top in the usual orientations. Only the slice that
+//! is asked for is held in memory.
+
+use std::io::{self, Read};
+
+use ::image::RgbImage;
+use flate2::read::MultiGzDecoder;
+
+use super::decode::{MAX_DECODE_BYTES, Request, pick};
+use super::window::{Curve, Window, greys};
+
+/// Most bytes that are unpacked to come to a slice.
+const MAX_UNPACKED_BYTES: u64 = 8 << 30;
+
+/// Whether the bytes are those of a NIfTI file, or of a compressed one.
+pub(super) fn is_nifti(bytes: &[u8]) -> bool {
+    let mut head = [0; 348];
+    let mut reader = unpacked(bytes);
+    reader.read_exact(&mut head).is_ok() && (head[344..347] == *b"n+1" || head[4..7] == *b"n+2")
+}
+
+/// How many slices a file has.
+pub(super) fn frames(bytes: &[u8]) -> Result<u32, String> {
+    Ok(Header::read(&mut unpacked(bytes))?.slices)
+}
+
+/// Decodes a slice, in the window that is asked for, else in the file's own (`cal_min` to `cal_max`), else over its range.
+pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
+    let mut reader = unpacked(bytes);
+    let header = Header::read(&mut reader)?;
+    request.check_size(header.width, header.height)?;
+    let slice = u64::from(pick(request.frame, header.slices)?);
+    let size = header.width * header.height * header.kind.bytes() as u64;
+    if size > MAX_DECODE_BYTES {
+        return Err(format!("a slice of it has {size} bytes, at most {MAX_DECODE_BYTES} are read"));
+    }
+    let skipped = slice.checked_mul(size).and_then(|bytes| bytes.checked_add(header.gap));
+    let skipped = skipped.filter(|bytes| *bytes <= MAX_UNPACKED_BYTES);
+    let skipped = skipped.ok_or_else(|| format!("the slice lies more than {MAX_UNPACKED_BYTES} bytes into it"))?;
+    let cut = |_| "it is cut short or damaged".to_string();
+    if io::copy(&mut reader.by_ref().take(skipped), &mut io::sink()).map_err(cut)? < skipped {
+        return Err("it is cut short".into());
+    }
+    let mut data = Vec::new();
+    reader.take(size).read_to_end(&mut data).map_err(cut)?;
+    if (data.len() as u64) < size {
+        return Err("it is cut short".into());
+    }
+    let (width, height) = (header.width as usize, header.height as usize);
+    let pixels = if let Kind::Colour(samples) = header.kind {
+        data.chunks_exact(samples).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
+    } else {
+        header.levels(&data, request.window).into_iter().map(|level| [level; 3]).collect::<Vec<_>>()
+    };
+    let samples = pixels.chunks_exact(width).rev().flatten().flatten().copied().collect();
+    RgbImage::from_raw(width as u32, height as u32, samples).ok_or_else(|| "it holds too few values".into())
+}
+
+/// The content, whether compressed or not.
+fn unpacked(bytes: &[u8]) -> Box<dyn Read + '_> {
+    if bytes.starts_with(&[0x1F, 0x8B]) { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) }
+}
+
+/// What a voxel is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Unsigned(usize),
+    Signed(usize),
+    Float(usize),
+    Colour(usize),
+}
+
+impl Kind {
+    fn of(code: i64) -> Result<Self, String> {
+        Ok(match code {
+            2 => Self::Unsigned(1),
+            4 => Self::Signed(2),
+            8 => Self::Signed(4),
+            16 => Self::Float(4),
+            64 => Self::Float(8),
+            128 => Self::Colour(3),
+            256 => Self::Signed(1),
+            512 => Self::Unsigned(2),
+            768 => Self::Unsigned(4),
+            1024 => Self::Signed(8),
+            1280 => Self::Unsigned(8),
+            2304 => Self::Colour(4),
+            _ => return Err(format!("its NIfTI data type is {code}; expected whole numbers, f32, f64 or RGB")),
+        })
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Unsigned(bytes) | Self::Signed(bytes) | Self::Float(bytes) | Self::Colour(bytes) => bytes,
+        }
+    }
+}
+
+struct Header {
+    big_endian: bool,
+    width: u64,
+    height: u64,
+    slices: u32,
+    kind: Kind,
+    /// Bytes between the header and the voxels.
+    gap: u64,
+    slope: f64,
+    intercept: f64,
+    /// The window of the file, `[low, high]`.
+    shown: Option<[f64; 2]>,
+}
+
+impl Header {
+    fn read(reader: &mut dyn Read) -> Result<Self, String> {
+        let cut = |_| "its NIfTI header is cut short or damaged".to_string();
+        let mut head = vec![0; 348];
+        reader.read_exact(&mut head).map_err(cut)?;
+        let second = match (&head[344..347], &head[4..7]) {
+            (b"n+1", _) => false,
+            (_, b"n+2") => true,
+            (b"ni1", _) => return Err("its voxels are in another file; join the pair into one `.nii`".into()),
+            _ => return Err("its first bytes are not those of a NIfTI header".into()),
+        };
+        if second {
+            head.resize(540, 0);
+            reader.read_exact(&mut head[348..]).map_err(cut)?;
+        }
+        let big_endian = i32::from_be_bytes([head[0], head[1], head[2], head[3]]) == head.len() as i32;
+        let whole = |at: usize, bytes: usize| whole(&head[at..at + bytes], big_endian, true);
+        let float = |at: usize, bytes: usize| float(&head[at..at + bytes], big_endian);
+        let dims: Vec<i64> =
+            (0..8).map(|axis| if second { whole(16 + 8 * axis, 8) } else { whole(40 + 2 * axis, 2) }).collect();
+        let axes = usize::try_from(dims[0]).ok().filter(|axes| (2..=7).contains(axes));
+        let axes = axes.ok_or_else(|| format!("it has {} axes; expected 2 to 7", dims[0]))?;
+        if let Some(dim) = dims[1..=axes].iter().find(|dim| !(1..=i64::from(u32::MAX)).contains(*dim)) {
+            return Err(format!("one of its axes is {dim} long"));
+        }
+        let slices = dims[3..=axes.max(2)].iter().try_fold(1u32, |all, dim| all.checked_mul(u32::try_from(*dim).ok()?));
+        let [offset, slope, intercept, high, low] = match second {
+            true => [whole(168, 8) as f64, float(176, 8), float(184, 8), float(192, 8), float(200, 8)],
+            false => [float(108, 4), float(112, 4), float(116, 4), float(124, 4), float(128, 4)],
+        };
+        let gap = offset - head.len() as f64;
+        if !(0.0..=MAX_UNPACKED_BYTES as f64).contains(&gap) {
+            return Err(format!("its voxels begin at byte {offset}, within its header or beyond its end"));
+        }
+        // A slope of 0 means that there is none.
+        let scaled = slope != 0.0 && slope.is_finite() && intercept.is_finite();
+        let (slope, intercept) = if scaled { (slope, intercept) } else { (1.0, 0.0) };
+        Ok(Self {
+            big_endian,
+            width: dims[1] as u64,
+            height: dims[2] as u64,
+            slices: slices.ok_or("it claims more slices than can be counted")?,
+            kind: Kind::of(if second { whole(12, 2) } else { whole(70, 2) })?,
+            gap: gap as u64,
+            slope,
+            intercept,
+            shown: (low.is_finite() && high.is_finite() && high > low).then_some([low, high]),
+        })
+    }
+
+    /// The grey levels of a slice.
+    fn levels(&self, data: &[u8], asked: Option<Window>) -> Vec<u8> {
+        let value = |voxel: &[u8]| {
+            let stored = match self.kind {
+                Kind::Float(_) => float(voxel, self.big_endian),
+                Kind::Signed(_) => whole(voxel, self.big_endian, true) as f64,
+                _ => whole(voxel, self.big_endian, false) as u64 as f64,
+            };
+            (stored * self.slope + self.intercept) as f32
+        };
+        let values: Vec<f32> = data.chunks_exact(self.kind.bytes()).map(value).collect();
+        match (asked, self.shown) {
+            (None, Some([low, high])) => greys(&values, (low + high) / 2.0, high - low, Curve::LinearExact),
+            (asked, _) => asked.unwrap_or(Window::Full).greys(&values, |_| false),
+        }
+    }
+}
+
+/// A whole number of 1 to 8 bytes.
+fn whole(bytes: &[u8], big_endian: bool, signed: bool) -> i64 {
+    let add = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+    let value = if big_endian { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) };
+    let unused = 64 - 8 * bytes.len() as u32;
+    if signed { (value << unused) as i64 >> unused } else { value as i64 }
+}
+
+/// A float of 4 or 8 bytes.
+fn float(bytes: &[u8], big_endian: bool) -> f64 {
+    let bits = whole(bytes, big_endian, false) as u64;
+    if bytes.len() == 4 { f64::from(f32::from_bits(bits as u32)) } else { f64::from_bits(bits) }
+}

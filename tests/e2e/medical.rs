@@ -1,0 +1,304 @@
+//! Medical data as a team meets it: DICOM files among class folders, patients, rare classes, several findings an image.
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+
+use super::Program;
+use crate::support::fixture;
+
+const FILES: [(&str, &str); 10] = [
+    ("train/nodule/1.dcm", "ct.dcm"),
+    ("train/nodule/2.dcm", "signed12.dcm"),
+    ("train/nodule/loop.dcm", "loop-rle.dcm"),
+    ("train/clear/1.nii.gz", "short.nii.gz"),
+    ("train/clear/2.png", "deep.png"),
+    ("train/clear/3.dcm", "rgb.dcm"),
+    ("test/nodule/4.dcm", "plate.dcm"),
+    ("test/nodule/5.dcm", "exact.dcm"),
+    ("test/clear/4.tif", "deep.tif"),
+    ("test/clear/5.nii", "float.nii"),
+];
+
+/// Class folders of the parity fixture's files.
+fn scans(program: &Program) {
+    for (to, from) in FILES {
+        let path = program.path("scans").join(to);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+        std::fs::copy(fixture("parity/medical_images").join(from), path).expect("the fixture");
+    }
+}
+
+/// Images whose left half says one thing and whose right half another.
+fn halves(program: &Program, path: &str, left: bool, right: bool, number: u32) {
+    let path = program.path(path);
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+    let shade = |number: u32| (60 + number * 7 % 40) as u8;
+    let image = RgbImage::from_fn(32, 32, |x, y| {
+        let noise = ((x * 31 + y * 17 + number * 13) % 23) as u8;
+        match x < 16 {
+            true if left => Rgb([220 - noise, 20, noise]),
+            false if right => Rgb([noise, 30, 230 - noise]),
+            _ => Rgb([shade(number) + noise; 3]),
+        }
+    });
+    image.save(path).expect("a writable folder");
+}
+
+fn share(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
+}
+
+#[test]
+fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
+    let program = Program::new();
+    scans(&program);
+    let fit = [
+        "fit",
+        "-b",
+        "pocket",
+        "-d",
+        "scans",
+        "-m",
+        "linear-probe",
+        "-o",
+        "run",
+        "--set",
+        "train.budget={ iterations = 5 }",
+    ];
+    let fitted = program.json(&fit);
+    assert!(fitted["runs"][0]["detail"]["auroc"].is_number());
+    let found = program.json(&["eval", "-b", "pocket", "-d", "scans", "-a", "run"]);
+    assert_eq!((found["n"].as_u64(), found["classes"].as_array().map(Vec::len)), (Some(4), Some(2)));
+    // Every frame of the loop is an image of its own, and no file is parted between splits.
+    let rows = |arguments: &[&str]| {
+        let encoded = program
+            .json(&[&["encode", "-b", "pocket", "--images", "scans", "-o", "f.safetensors"], arguments].concat());
+        encoded["rows"].as_u64().expect("a number")
+    };
+    assert_eq!((rows(&[]), rows(&["--frames", "all"])), (10, 10 + 4 + 5 + 2));
+    let named =
+        program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm#2", "--window", "full"]);
+    assert_eq!(named["images"][0]["image"], "scans/train/nodule/loop.dcm#2");
+    let all = program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm", "--frames", "all"]);
+    let images = all["images"].as_array().expect("images");
+    assert_eq!((images.len(), &images[4]["image"]), (5, &Value::from("scans/train/nodule/loop.dcm#5")));
+    // Windows change what is seen.
+    let scores = |window: &[&str]| {
+        let found =
+            program.json(&[&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/1.dcm"], window].concat());
+        found["images"][0]["predictions"].to_string()
+    };
+    assert_ne!(scores(&[]), scores(&["--window", "-600:1500"]));
+    program.fail(
+        &["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm#6"],
+        1,
+        &["frame 6", "it has 5"],
+    );
+    program.fail(&["eval", "-b", "pocket", "-d", "scans", "--window", "wide"], 2, &["CENTRE:WIDTH"]);
+
+    let mut open = vec![program.path("run"), program.path("f.safetensors")];
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(inarch_core::file::list(&path).expect("a folder"));
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("a file");
+        for secret in ["Mustermann", "Erika", "4711", "19640812"] {
+            let held = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!held, "`{secret}` is in {}", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 6, "{seen} files");
+}
+
+#[test]
+fn a_patient_in_two_splits_is_refused_and_splits_made_here_keep_them() {
+    let program = Program::new();
+    let mut rows = String::new();
+    for number in 0..40u32 {
+        let (class, patient) = (["clear", "nodule"][number as usize % 2], number / 4);
+        let path = format!("images/p{patient}_{number}.png");
+        halves(&program, &path, class == "nodule", false, number);
+        rows.push_str(&format!("{path},{class},p{patient},{}\n", if number < 38 { "train" } else { "test" }));
+    }
+    std::fs::write(program.path("leaky.csv"), format!("path,label,group,split\n{rows}")).expect("writes");
+    let words = ["group `p9` is in train and in test", "1 of 10 groups"];
+    for command in [
+        &["eval", "-b", "pocket", "-d", "leaky.csv"][..],
+        &["fit", "-b", "pocket", "-d", "leaky.csv", "-m", "linear-probe"],
+        &["encode", "-b", "pocket", "--images", "leaky.csv", "-o", "f.safetensors"],
+    ] {
+        program.fail(command, 3, &words);
+    }
+    // The same by a pattern over the names of a list without groups; without the pattern nobody can know.
+    let ungrouped: String = rows
+        .lines()
+        .map(|row| {
+            let parts: Vec<&str> = row.split(',').collect();
+            format!("{},{},{}\n", parts[0], parts[1], parts[3])
+        })
+        .collect();
+    std::fs::write(program.path("plain.csv"), format!("path,label,split\n{ungrouped}")).expect("writes");
+    program.succeed(&["eval", "-b", "pocket", "-d", "plain.csv"]);
+    program.fail(&["eval", "-b", "pocket", "-d", "plain.csv", "--group-by", "(p[0-9]+)_"], 3, &words);
+    program.fail(
+        &["eval", "-b", "pocket", "-d", "plain.csv", "--group-by", "(q[0-9]+)_"],
+        1,
+        &["does not match `images/p"],
+    );
+    program.fail(&["eval", "-b", "pocket", "-d", "plain.csv", "--group-by", "("], 1, &["group pattern"]);
+    // Without a split column the groups decide.
+    let free: String = rows.lines().map(|row| format!("{}\n", row.rsplit_once(',').expect("columns").0)).collect();
+    std::fs::write(program.path("free.csv"), format!("path,label,group\n{free}")).expect("writes");
+    program.succeed(&["encode", "-b", "pocket", "--images", "free.csv", "-o", "free.safetensors"]);
+    let file = inarch_core::data::FeatureFile::read(&program.path("free.safetensors")).expect("features");
+    let splits = file.splits.expect("splits");
+    for (id, split) in file.ids.iter().zip(&splits) {
+        let patient = id.split('_').next().expect("a name");
+        let other = file.ids.iter().position(|other| other.starts_with(&format!("{patient}_"))).expect("itself");
+        assert_eq!(*split, splits[other], "{id}");
+    }
+    // Written down they are the same splits, now checked whenever they are read.
+    let written = program.json(&["data", "split", "-d", "free.csv", "-o", "written.csv"]);
+    let groups: u64 = ["train", "val", "test"].iter().filter_map(|split| written["groups"][split].as_u64()).sum();
+    assert_eq!(groups, 10);
+    program.succeed(&["encode", "-b", "pocket", "--images", "written.csv", "-o", "again.safetensors"]);
+    let again = inarch_core::data::FeatureFile::read(&program.path("again.safetensors")).expect("features");
+    assert_eq!((again.ids, again.splits.as_ref()), (file.ids.clone(), Some(&splits)));
+    assert!(splits.contains(&inarch_core::data::Split::Train) && splits.contains(&inarch_core::data::Split::Test));
+}
+
+#[test]
+fn rare_classes_can_be_given_their_weight() {
+    let program = Program::new();
+    for number in 0..66u32 {
+        let (split, rare) = (if number < 40 { "train" } else { "test" }, number % 13 == 0);
+        let path = format!("data/{split}/{}/{number}.png", if rare { "rare" } else { "common" });
+        halves(&program, &path, rare && number % 2 == 0, false, number);
+    }
+    let adapter = |output: &str, method: &str, setting: Option<&str>| {
+        let budget = "train.budget={ iterations = 6 }";
+        let mut words = vec!["fit", "-b", "pocket", "-d", "data", "-m", method, "-o", output, "--set", budget];
+        words.extend(setting.iter().flat_map(|setting| ["--set", setting]));
+        program.succeed(&words);
+        std::fs::read(program.path(output).join("adapter.safetensors")).expect("an adapter")
+    };
+    let settings = ["balanced-sampling", "class-weights", "{ logit-adjustment = 1.0 }"];
+    for method in ["linear-probe", "lora", "proda"] {
+        let mut found = vec![adapter(&format!("{method}-plain"), method, None)];
+        for setting in settings {
+            let value = if setting.starts_with('{') { setting.to_string() } else { format!("{setting:?}") };
+            found.push(adapter(&format!("{method}-{setting}"), method, Some(&format!("train.imbalance={value}"))));
+        }
+        for (at, one) in found.iter().enumerate() {
+            assert!(found[..at].iter().all(|other| other != one), "{method}: setting {at} changes nothing");
+        }
+        let recipe = std::fs::read_to_string(program.path(&format!("{method}-plain/recipe.toml"))).expect("a recipe");
+        assert!(!recipe.contains("imbalance"));
+        assert_eq!(found[0], adapter("again", method, Some("train.imbalance=\"none\"")));
+        let again = format!("{method}-{}", settings[2]);
+        let recipe = std::fs::read_to_string(program.path(&again).join("recipe.toml")).expect("a recipe");
+        assert!(recipe.contains("logit-adjustment = 1.0"), "{recipe}");
+    }
+    let arguments = ["fit", "-b", "pocket", "-d", "data", "-m", "lora", "--set"];
+    program.fail(&[&arguments[..], &["train.imbalance={ logit-adjustment = -1.0 }"]].concat(), 2, &["above 0"]);
+    program.fail(&[&arguments[..], &["train.imbalance=\"often\""]].concat(), 2, &["often"]);
+}
+
+#[test]
+fn images_may_have_several_findings() {
+    let program = Program::new();
+    let mut rows = String::from("path,label,split\n");
+    for number in 0..64u32 {
+        let (left, right) = (number & 1 == 1, number & 2 == 2);
+        let path = format!("images/{number}.png");
+        halves(&program, &path, left, right, number);
+        let findings = [("red mass", left), ("blue fluid", right)];
+        let findings: Vec<&str> = findings.iter().filter(|(_, held)| *held).map(|(name, _)| *name).collect();
+        rows.push_str(&format!("{path},{},{}\n", findings.join(";"), if number < 40 { "train" } else { "test" }));
+    }
+    std::fs::write(program.path("findings.csv"), rows).expect("writes");
+    let zero_shot = program.json(&["eval", "-b", "pocket", "-d", "findings.csv"]);
+    assert!(share(&zero_shot["mean_average_precision"]) < 0.95, "{zero_shot}");
+    for method in ["linear-probe", "coop", "lora"] {
+        let budget = "train.budget={ iterations = 60 }";
+        let words = ["fit", "-b", "pocket", "-d", "findings.csv", "-m", method, "-o", method, "--set", budget];
+        program.succeed(&words);
+        let found = program.json(&["eval", "-b", "pocket", "-d", "findings.csv", "-a", method]);
+        assert_eq!((found["n"].as_u64(), found["ranking"].as_array().map(Vec::len)), (Some(24), Some(2)));
+        let (before, after) = (share(&zero_shot["mean_average_precision"]), share(&found["mean_average_precision"]));
+        assert!(after > before, "{method}: {before} {after}");
+        if method == "lora" {
+            assert!(after > 0.99 && share(&found["accuracy"]) > 0.9, "{found}");
+        }
+        // Each finding has a probability of its own: the image has both, the other none.
+        let found =
+            program.json(&["predict", "-b", "pocket", "-a", method, "images/43.png", "images/44.png", "--top-k", "1"]);
+        for image in found["images"].as_array().expect("images") {
+            assert_eq!(image["predictions"].as_array().map(Vec::len), Some(2));
+        }
+        let sum = |image: usize| {
+            let all = found["images"][image]["predictions"].as_array().expect("predictions");
+            all.iter().map(|prediction| share(&prediction["score"])).sum::<f64>()
+        };
+        assert!(sum(0) > sum(1), "{method}: {found}");
+    }
+    let fit = ["fit", "-b", "pocket", "-d", "findings.csv", "-m"];
+    program.fail(&[&fit[..], &["tip-adapter-f"]].concat(), 2, &["one label each"]);
+    let balanced = ["lora", "--set", "train.imbalance=\"balanced-sampling\""];
+    program.fail(&[&fit[..], &balanced].concat(), 2, &["several labels"]);
+    program.fail(&["eval", "-b", "pocket", "-d", "findings.csv", "--test-time", "zero"], 1, &["one label each"]);
+}
+
+#[test]
+fn unsure_answers_are_withheld() {
+    let program = Program::new();
+    for number in 0..24u32 {
+        let class = ["left", "plain"][number as usize % 2];
+        halves(&program, &format!("data/test/{class}/{number}.png"), class == "left", false, number);
+    }
+    let found = program.json(&["eval", "-b", "pocket", "-d", "data", "--abstain", "0.55"]);
+    let points = found["selective"]["points"].as_array().expect("points");
+    let at = |threshold: f64| points.iter().find(|point| share(&point["threshold"]) == threshold).expect("a point");
+    assert_eq!(share(&at(0.0)["coverage"]), 1.0);
+    assert_eq!(share(&at(0.0)["accuracy"]), share(&found["accuracy"]));
+    let images: Vec<String> = (0..24).map(|n| format!("data/test/{}/{n}.png", ["left", "plain"][n % 2])).collect();
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    let predict = ["predict", "-b", "pocket", "--classes", "left,plain", "--abstain", "0.55"];
+    let answers = program.json(&[&predict[..], &images].concat());
+    let answers = answers["images"].as_array().expect("images");
+    let given = answers.iter().filter(|image| image["abstained"] == false).count();
+    assert!((given as f64 / 24.0 - share(&at(0.55)["coverage"])).abs() < 1e-9);
+    for image in answers {
+        assert_eq!(image["abstained"] == true, share(&image["predictions"][0]["score"]) < 0.55);
+    }
+    program.fail(&["eval", "-b", "pocket", "-d", "data", "--abstain", "2"], 2, &["from 0 to 1"]);
+}
+
+#[test]
+fn classes_may_be_described() {
+    let program = Program::new();
+    for number in 0..16u32 {
+        let class = ["lesion", "plain"][number as usize % 2];
+        let split = if number < 8 { "train" } else { "test" };
+        halves(&program, &format!("data/{split}/{class}/{number}.png"), class == "lesion", false, number);
+    }
+    let text = r#"{"Lesion": ["a red car", "a red truck"], "plain": ["a grey cat", "a grey ship"]}"#;
+    std::fs::write(program.path("words.json"), text).expect("writes");
+    let named = program.json(&["eval", "-b", "pocket", "-d", "data"]);
+    let described = program.json(&["eval", "-b", "pocket", "-d", "data", "--descriptions", "words.json"]);
+    assert_ne!(named["nll"], described["nll"]);
+    // A recipe and its adapter hold the sentences themselves.
+    let fit = ["fit", "-b", "pocket", "-d", "data", "-m", "lora", "--descriptions", "words.json", "-o", "run"];
+    let budget = "train.budget={ iterations = 2 }";
+    program.succeed(&[&fit[..], &["--set", budget]].concat());
+    std::fs::remove_file(program.path("words.json")).expect("removes");
+    let first = std::fs::read(program.path("run/adapter.safetensors")).expect("an adapter");
+    program.succeed(&["eval", "-b", "pocket", "-d", "data", "-a", "run"]);
+    program.succeed(&["fit", "run/recipe.toml", "-o", "again"]);
+    assert_eq!(first, std::fs::read(program.path("again/adapter.safetensors")).expect("an adapter"));
+    std::fs::write(program.path("words.json"), r#"{"lesion": ["a red car"]}"#).expect("writes");
+    program.fail(&["eval", "-b", "pocket", "-d", "data", "--descriptions", "words.json"], 1, &["class `plain`"]);
+}
