@@ -61,7 +61,9 @@ pub fn assign_group_splits(examples: &[(&str, usize)]) -> Vec<Split> {
     let seed = Seed::new(0).split("dataset-split");
     let share = |hash: u64| hash as f64 / u64::MAX as f64;
     let mut hashes: HashMap<&str, u64> = HashMap::new();
-    examples.iter().for_each(|(group, _)| drop(hashes.entry(group).or_insert_with(|| seed.hash(group))));
+    for (group, _) in examples {
+        hashes.entry(group).or_insert_with(|| seed.hash(group));
+    }
     let mut splits: HashMap<&str, Split> = hashes
         .iter()
         .map(|(group, hash)| match share(*hash) {

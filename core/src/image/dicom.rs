@@ -11,7 +11,6 @@ use dicom_object::{DefaultDicomObject, OpenFileOptions};
 use dicom_pixeldata::{DecodedPixelData, PhotometricInterpretation, PixelDecoder as _, PlanarConfiguration};
 use dicom_pixeldata::{PixelRepresentation, VoiLutFunction};
 
-use super::address::Frame;
 use super::decode::{MAX_DECODE_BYTES, Request, pick};
 use super::dicom_lengths::{check_jpeg_sizes, check_lengths};
 use super::window::{Curve, Window, greys};
