@@ -179,6 +179,8 @@ methods! {
     L2p(L2pConfig => L2p): "l2p",
     /// Image prompts that are sums of components, weighted by the image.
     CodaPrompt(CodaPromptConfig => CodaPrompt): "coda-prompt",
+    /// Keys and values that all images share, and some that the image chooses.
+    DualPrompt(DualPromptConfig => DualPrompt): "dual-prompt",
     /// Independent prompts in both towers.
     Ivlp(IvlpConfig => Ivlp): "ivlp",
     /// Coupled prompts in both towers.
@@ -235,6 +237,8 @@ methods! {
     TaskRes(TaskResConfig => TaskRes): "taskres",
     /// One factor on all scores.
     Temperature(TemperatureConfig => Temperature): "temperature",
+    /// A factor and an offset on the score of each class.
+    VectorScaling(VectorScalingConfig => VectorScaling): "vector-scaling",
     /// A cache of training images.
     TipAdapter(TipAdapterConfig => TipAdapter): "tip-adapter",
     /// A cache of training images with trained keys.

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, MethodConfig};
 use crate::classifier::Classifier;
-use crate::compose::{Stack, StackConfig};
+use crate::compose::stacked;
 use crate::error::{Error, Result};
-use crate::method::{Method as _, Start};
+use crate::method::Start;
 
 /// The version of the format that this code writes.
 pub const SCHEMA: u32 = 1;
@@ -156,18 +156,9 @@ impl Artifact {
                     return Err(mismatch("classes", &expected, &found).into());
                 }
             }
-            // A stack among the parts is opened, so that stacks never nest.
-            match (&part.manifest.method, &part.adapter) {
-                (MethodConfig::Stack(config), Adapter::Stack(stack)) => {
-                    members.extend(config.members.iter().cloned().zip(stack.members().iter().cloned()));
-                }
-                (config, adapter) => members.push((config.clone(), adapter.clone())),
-            }
+            members.push((part.manifest.method.clone(), part.adapter.clone()));
         }
-        let (configs, adapters): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-        let method = StackConfig { members: configs };
-        method.check()?;
-        method.templates()?;
+        let (method, adapter) = stacked(members)?;
         // The last part speaks for the stack, unless another one is bound to its classes.
         let spokesman = bound.or(parts.last()).ok_or_else(|| inarch_core::Error::invalid("stack", "no part"))?;
         let provenance = Provenance {
@@ -176,8 +167,7 @@ impl Artifact {
             data: None,
             metrics: BTreeMap::new(),
         };
-        let mut stack =
-            Self::new(Adapter::Stack(Stack::of(adapters)), MethodConfig::Stack(method), backbone, provenance)?;
+        let mut stack = Self::new(adapter, method, backbone, provenance)?;
         stack.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
         Ok(stack)
     }

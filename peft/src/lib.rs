@@ -38,7 +38,7 @@ pub use fixed::Fixed;
 pub use foreign::{
     Import, ImportFormat, PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, import, open_adapter, read_peft, write_peft,
 };
-pub use learner::{Averaging, Guide, Learner, Loss, Step, cross_entropy};
+pub use learner::{Averaging, Correction, Guide, Learner, Loss, Step, cross_entropy};
 pub use linear::*;
 pub use logits::*;
 pub use method::{Method, Prior, Stacking, Start, Support, VisitPixels};

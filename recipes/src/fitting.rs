@@ -1,5 +1,6 @@
 //! The training loop of an adapter: batches, gradients, optimizer, saved state.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,17 +8,17 @@ use std::time::Instant;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Entry, Frozen, Partial, Pass, Sites as _, Tower, normalise};
+use inarch_core::backbone::{Entry, Frozen, Partial, Pass, Sites as _, Tower, normalise, values};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
 use inarch_core::data::{Example, Source};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use inarch_core::{Seed, file};
-use inarch_peft::{Adapter, Loss, Parameters, Step};
+use inarch_peft::{Adapter, Correction, Loss, Parameters, Step};
 
-use crate::companion::{Change, Companion, Moment};
+use crate::companion::{Change, Companion, Foresight, Moment};
 use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
-use crate::gradient::{accumulate, by_rate, copied, guided, guided_as_one};
+use crate::gradient::{accumulate, by_rate, copied, corrected};
 use crate::objective::{Images, Objective, TextSide, Texts};
 use crate::plan::{KEPT_BYTES, kept_bytes, stored_entry, stored_views};
 use crate::recipe::Recipe;
@@ -78,22 +79,23 @@ enum ImageSide<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     Task,
-    Guide,
+    Guide(usize),
 }
 
-/// How a guide corrects.
-#[derive(Clone, Copy)]
-struct Strength {
-    strength: f64,
-    whole: bool,
-}
+/// Scores of a step, for who asks for them.
+type Scores = RefCell<Vec<f32>>;
+
+/// What a gradient brings along: how many guides there are, and how they correct.
+type Guides = Option<(usize, Correction)>;
 
 impl Part {
-    /// That loss, and the strength of the guide if there is one.
-    fn of(self, loss: Loss) -> (Tensor<1>, Option<Strength>) {
-        match (self, loss.guide) {
-            (Self::Guide, Some(guide)) => (guide.loss, None),
-            (_, guide) => (loss.task, guide.map(|guide| Strength { strength: guide.strength, whole: guide.whole })),
+    /// That loss, and the guides.
+    fn of(self, loss: Loss) -> (Tensor<1>, Guides) {
+        let guides = loss.guide.as_ref().map(|guide| (guide.losses.len(), guide.correction));
+        let own = |at: usize| loss.guide.and_then(|guide| guide.losses.into_iter().nth(at));
+        match self {
+            Self::Guide(at) => (own(at).unwrap_or(loss.task), None),
+            Self::Task => (loss.task, guides),
         }
     }
 }
@@ -318,11 +320,11 @@ impl<'a> Fitting<'a> {
                 None => adapted,
             }
         };
-        let gradients = |which: Part| {
+        let gradients = |adapter: &Adapter, foresight: Option<&Foresight>, which: Part, scores: Option<&Scores>| {
             let loss = |features: ShardFeatures| {
                 let images = match side {
                     ImageSide::Features(frozen) => {
-                        let adapted = self.adapter.feature(Tower::Image, frozen.clone(), &pass);
+                        let adapted = adapter.feature(Tower::Image, frozen.clone(), &pass);
                         Images { adapted, frozen: Some(frozen.clone()), examples }
                     }
                     ImageSide::Towers { frozen, .. } => {
@@ -341,34 +343,61 @@ impl<'a> Fitting<'a> {
                     None if parts.is_empty() => TextSide::Classes,
                     None => TextSide::Shards(features.texts),
                 };
-                which.of(self.loss(images, texts, &pass))
+                which.of(self.loss((adapter, foresight), images, texts, &pass, scores))
             };
             let counts = ShardCounts { images: shards, texts: parts.len(), recompute: self.recompute };
-            sharded_gradients(&self.adapter, counts, forward, loss)
+            sharded_gradients(adapter, counts, forward, loss)
         };
-        let (gradients, value) = self.guided(gradients);
+        let foresees = self.companion.as_ref().is_some_and(|companion| companion.foresees());
+        let foresight = (foresees && self.fresh_rows(examples) < examples.len()).then(|| {
+            let (before, after) = (Scores::default(), Scores::default());
+            let (virtual_step, _, _) = gradients(&self.adapter, None, Part::Task, Some(&before));
+            let companion = self.companion.as_deref();
+            let mut optimizer = self.optimizer.clone();
+            let ahead = moved(&mut optimizer, self.adapter.clone(), virtual_step, self.lr(), companion);
+            gradients(&ahead, None, Part::Task, Some(&after));
+            Foresight { before: before.take(), after: after.take() }
+        });
+        let take = |which: Part| gradients(&self.adapter, foresight.as_ref(), which, None);
+        let (gradients, value) = self.guided(take);
         self.apply(gradients, value, run)
     }
 
-    /// The gradients of the task's loss, corrected by the guide's where there is one.
-    fn guided(&self, take: impl Fn(Part) -> (GradientsParams, f32, Option<Strength>)) -> (GradientsParams, f32) {
-        let (task, value, strength) = take(Part::Task);
-        let Some(Strength { strength, whole }) = strength else { return (task, value) };
-        let (guide, _, _) = take(Part::Guide);
-        let correct = if whole { guided_as_one } else { guided };
-        (correct(&self.adapter, task, guide, strength), value)
+    /// The gradients of the task's loss, corrected by the guides' where there are any.
+    fn guided(&self, take: impl Fn(Part) -> (GradientsParams, f32, Guides)) -> (GradientsParams, f32) {
+        let (task, value, guides) = take(Part::Task);
+        let Some((count, correction)) = guides else { return (task, value) };
+        let guides: Vec<GradientsParams> = (0..count).map(|guide| take(Part::Guide(guide)).0).collect();
+        (corrected(&self.adapter, task, &guides, correction), value)
     }
 
-    fn loss(&self, images: Images<'_>, texts: TextSide<'_>, pass: &Pass<'_>) -> Loss {
+    /// How many of a step's examples are not rehearsed.
+    fn fresh_rows(&self, examples: &[usize]) -> usize {
+        examples.iter().filter(|example| **example < self.fresh).count()
+    }
+
+    fn loss(
+        &self,
+        (adapter, foresight): (&Adapter, Option<&Foresight>),
+        images: Images<'_>,
+        texts: TextSide<'_>,
+        pass: &Pass<'_>,
+        scores: Option<&Scores>,
+    ) -> Loss {
         let examples = images.examples;
-        let own = |step: &Step<'_>| match &self.companion {
-            None => self.adapter.learner().loss(step),
-            Some(companion) => {
-                let fresh = examples.iter().filter(|example| **example < self.fresh).count();
-                companion.loss(&Moment { adapter: &self.adapter, step, examples, fresh })
+        let own = |step: &Step<'_>| {
+            if let Some(scores) = scores {
+                scores.replace(values(step.logits.clone()));
+            }
+            match &self.companion {
+                None => adapter.learner().loss(step),
+                Some(companion) => {
+                    let fresh = self.fresh_rows(examples);
+                    companion.loss(&Moment { adapter, step, examples, fresh, foresight })
+                }
             }
         };
-        self.objective.loss_by(self.session.backbone, &self.adapter, images, texts, &self.train, pass, &own)
+        self.objective.loss_by(self.session.backbone, adapter, images, texts, &self.train, pass, &own)
     }
 
     fn texts(&self, examples: &[usize]) -> Result<Texts> {
@@ -383,14 +412,19 @@ impl<'a> Fitting<'a> {
         Pass::train(self.step_seed().split("text"))
     }
 
+    /// The learning rate of the current step.
+    fn lr(&self) -> f64 {
+        let train = &self.recipe.train;
+        let lr = learning_rate(train.schedule, train.optimizer.lr(), self.step, self.steps, self.steps_per_epoch);
+        lr * train.optimizer.scale_factor(self.session.backbone.logit_scale())
+    }
+
     /// Takes the optimizer's step, reports, and saves when it is time.
     fn apply(&mut self, gradients: GradientsParams, loss: f32, run: &SavedRun) -> Result<()> {
         if !loss.is_finite() {
             return Err(Error::Diverged { step: self.step, loss });
         }
-        let train = &self.recipe.train;
-        let lr = learning_rate(train.schedule, train.optimizer.lr(), self.step, self.steps, self.steps_per_epoch);
-        let lr = lr * train.optimizer.scale_factor(self.session.backbone.logit_scale());
+        let lr = self.lr();
         let watched = self.companion.as_ref().is_some_and(|companion| companion.watches());
         let (before, gradients) = if watched {
             let (copy, gradients) = copied(&self.adapter, gradients);
@@ -398,9 +432,8 @@ impl<'a> Fitting<'a> {
         } else {
             (None, gradients)
         };
-        for (factor, gradients) in by_rate(&self.adapter, gradients) {
-            self.adapter = self.optimizer.step(lr * factor, self.adapter.clone(), gradients);
-        }
+        let companion = self.companion.as_deref();
+        self.adapter = moved(&mut self.optimizer, self.adapter.clone(), gradients, lr, companion);
         if let (Some((before, gradients)), Some(companion)) = (before, &mut self.companion) {
             companion.stepped(&Change { before: &before, gradients: &gradients, after: &self.adapter.parameters() });
         }
@@ -484,6 +517,19 @@ impl<'a> Fitting<'a> {
         self.enter_stages(0);
         Ok(())
     }
+}
+
+/// An adapter after a step on some gradients.
+fn moved(
+    optimizer: &mut ModuleOptimizer,
+    adapter: Adapter,
+    gradients: GradientsParams,
+    lr: f64,
+    companion: Option<&dyn Companion>,
+) -> Adapter {
+    let beside = |parameter: &str| companion.map_or(1.0, |companion| companion.rate(parameter));
+    let groups = by_rate(&adapter, gradients, &beside);
+    groups.into_iter().fold(adapter, |adapter, (factor, gradients)| optimizer.step(lr * factor, adapter, gradients))
 }
 
 /// Files of a saved state.

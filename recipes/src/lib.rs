@@ -7,6 +7,7 @@
 
 mod companion;
 mod compare;
+mod cone;
 mod contrastive;
 mod control;
 mod encode;
@@ -33,7 +34,7 @@ mod shared;
 mod task;
 pub mod test_time;
 
-pub use companion::{Alone, Change, Companion, Moment};
+pub use companion::{Alone, Change, Companion, Foresight, Moment};
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::Pairs;
 pub use control::{Control, Progress, Silent};

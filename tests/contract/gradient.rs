@@ -7,7 +7,7 @@ use super::case::{methods, scores, trained};
 use crate::support::{classes, draws, gradients, pixels, plain, tiny, tracked};
 
 /// Parameters that no score depends on smoothly: the loss alone moves them (`pools.rs` looks at them).
-const BY_LOSS: &[(&str, &str)] = &[("l2p", "keys")];
+const BY_LOSS: &[(&str, &str)] = &[("l2p", "keys"), ("dual-prompt", "keys")];
 
 #[test]
 fn every_declared_parameter_gets_a_gradient_and_the_backbone_none() {

@@ -25,6 +25,7 @@ const START_WITHOUT_DRAWS: &[&str] = &[
     "prolip",
     "taskres",
     "temperature",
+    "vector-scaling",
     "tip-adapter",
     "tip-adapter-f",
     "simple-cil",

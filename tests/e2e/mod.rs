@@ -15,6 +15,7 @@ mod real_images;
 mod registry;
 mod resume;
 mod store;
+mod strategies;
 mod stream;
 mod test_time;
 mod update;

@@ -141,6 +141,20 @@ impl Method for StackConfig {
     }
 }
 
+impl MethodConfig {
+    /// Whether a parameter, by its path, belongs to an adapter with rows for classes: a head, and not the representation under it.
+    pub fn holds_classes(&self, parameter: &str) -> bool {
+        match self {
+            Self::Stack(stack) => {
+                let member =
+                    parameter.split('.').nth(1).and_then(|index| stack.members.get(index.parse::<usize>().ok()?));
+                member.is_some_and(Self::bound_to_classes)
+            }
+            _ => self.bound_to_classes(),
+        }
+    }
+}
+
 /// The saved tensors of one member of a list, under its own paths.
 pub(super) fn member_parameters(saved: &crate::Parameters, list: &str, index: usize) -> crate::Parameters {
     let prefix = format!("{list}.{index}.");
@@ -148,12 +162,32 @@ pub(super) fn member_parameters(saved: &crate::Parameters, list: &str, index: us
     saved.iter().filter_map(|(name, tensor)| Some((own(name)?, tensor.clone()))).collect()
 }
 
-impl Stack {
-    /// A stack of adapters that exist.
-    pub(crate) fn of(members: Vec<Adapter>) -> Self {
-        Self { members }
+/// Adapters of one backbone and of the same classes as one, the one closest to the frozen layers first. A stack among them is
+/// opened, so that stacks never nest.
+///
+/// # Errors
+/// [`Error::Setting`] for adapters that cannot be stacked.
+pub fn stacked(parts: impl IntoIterator<Item = (MethodConfig, Adapter)>) -> Result<(MethodConfig, Adapter)> {
+    let (mut configs, mut members) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part {
+            (MethodConfig::Stack(config), Adapter::Stack(stack)) => {
+                configs.extend(config.members);
+                members.extend(stack.members);
+            }
+            (config, adapter) => {
+                configs.push(config);
+                members.push(adapter);
+            }
+        }
     }
+    let config = StackConfig { members: configs };
+    config.check()?;
+    config.templates()?;
+    Ok((MethodConfig::Stack(config), Adapter::Stack(Stack { members })))
+}
 
+impl Stack {
     /// The members, the one closest to the frozen layers first.
     pub fn members(&self) -> &[Adapter] {
         &self.members

@@ -32,7 +32,7 @@ pub struct LinearProbe {
 
 impl LinearProbe {
     /// Given prototypes `[classes, dim]`, row-major.
-    pub(crate) fn of(rows: Vec<f32>, dim: usize, device: &Device) -> Self {
+    pub fn of(rows: Vec<f32>, dim: usize, device: &Device) -> Self {
         let classes = rows.len() / dim.max(1);
         Self { prototypes: Param::from_tensor(Tensor::from_data(TensorData::new(rows, [classes, dim]), device)) }
     }

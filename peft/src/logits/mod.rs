@@ -2,6 +2,8 @@
 
 mod temperature;
 mod tip_adapter;
+mod vector_scaling;
 
 pub use temperature::{Temperature, TemperatureConfig};
 pub use tip_adapter::{TipAdapter, TipAdapterConfig, TipAdapterF, TipAdapterFConfig};
+pub use vector_scaling::{VectorScaling, VectorScalingConfig};

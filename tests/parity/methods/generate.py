@@ -261,6 +261,23 @@ class CodaPrompt(L2p):
         return torch.cat([kept, prompts], 1)
 
 
+class DualPrompt(L2p):
+    tokens = Sites.tokens
+
+    def linear(self, name, layer, x):
+        y = layer(x)
+        tower, _, *rest = name.split(".")
+        if tower == "text" or len(rest) != 2 or rest[1] not in ["k_proj", "v_proj"]:
+            return y
+        index, which = int(rest[0]), "key" if rest[1] == "k_proj" else "value"
+        if index < 2:
+            prefix = self.p[f"general.{index}.{which}"].expand(len(x), -1, -1)
+        else:
+            nearest = (self.query @ F.normalize(self.p["keys"], dim=1).T).argmax(dim=1)
+            prefix = self.p[f"expert.{index - 2}.{which}"][nearest]
+        return torch.cat([prefix, y], 1)
+
+
 class Ivlp(Vpt):
     templates = Words.templates
     text = "text.blocks"
@@ -468,6 +485,11 @@ class Temperature(Sites):
         return scores * self.p["log_factor"].exp()
 
 
+class VectorScaling(Sites):
+    def logits(self, image, text, scores):
+        return scores * self.p["factors"].T + self.p["offsets"].T
+
+
 class TipAdapter(Sites):
     def logits(self, image, text, scores):
         keys = self.p.get("keys", self.p.get("keys.fixed"))
@@ -538,6 +560,7 @@ CASES = [
     ("vpt-deep", Vpt, "", None),
     ("l2p", L2p, "", None),
     ("coda-prompt", CodaPrompt, "components = 7", None),
+    ("dual-prompt", DualPrompt, "", None),
     ("ivlp", Ivlp, "", None),
     ("maple", Maple, "", None),
     ("promptsrc", PromptSrc, "templates = 4", None),
@@ -567,6 +590,7 @@ CASES = [
     ("2sfs", TwoStage, "", None),
     ("taskres", TaskRes, "", None),
     ("temperature", Temperature, "", None),
+    ("vector-scaling", VectorScaling, "", None),
     ("tip-adapter", TipAdapter, "alpha = 20.0", None),
     ("tip-adapter-f", TipAdapter, "alpha = 20.0", None),
     ("simple-cil", Prototypes, "", None),
@@ -683,7 +707,7 @@ def main():
             loss.backward()
         for name, value in p.items():
             # The choice of prompts has no gradient; keys learn from the loss alone.
-            if not value.requires_grad or (method == "l2p" and name == "keys"):
+            if not value.requires_grad or (method in ["l2p", "dual-prompt"] and name == "keys"):
                 continue
             g = value.grad.reshape(-1)
             weights = torch.cos(0.3 * torch.arange(1, len(g) + 1, dtype=torch.float64))
