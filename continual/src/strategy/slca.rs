@@ -93,6 +93,13 @@ impl Gaussian {
         self
     }
 
+    /// As it is written and read back, so that a run that goes on from a file goes on from the same values.
+    fn rounded(mut self) -> Self {
+        let values = self.mean.iter_mut().chain(&mut self.scatter);
+        values.for_each(|value| *value = f64::from(*value as f32));
+        self
+    }
+
     /// The lower factor of the covariance with its ridge, row-major.
     fn factor(&self) -> Vec<f64> {
         let dim = self.mean.len();
@@ -224,7 +231,7 @@ impl Strategy for Slca {
                 Some(before) => before.joined(&found),
                 None => found,
             };
-            self.gaussians.insert(class, joined);
+            self.gaussians.insert(class, joined.rounded());
         }
         if episode.index == 0 {
             return Ok(Outcome::of(adapter));
