@@ -130,7 +130,7 @@ def class_features(sites, templates):
 
 def scores(sites, pixels):
     image = image_features(sites, pixels)
-    sites.condition = F.normalize(image, dim=-1)
+    sites.raw, sites.condition = image, F.normalize(image, dim=-1)
     text = sites.feature("text", class_features(sites, sites.templates))
     image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
     if sites.conditional:
@@ -468,6 +468,11 @@ class Temperature(Sites):
         return scores * self.p["log_factor"].exp()
 
 
+class LinearHead(Sites):
+    def logits(self, image, text, scores):
+        return self.raw @ self.p["weight"].T + self.p["bias"]
+
+
 class TipAdapter(Sites):
     def logits(self, image, text, scores):
         keys = self.p.get("keys", self.p.get("keys.fixed"))
@@ -567,6 +572,7 @@ CASES = [
     ("2sfs", TwoStage, "", None),
     ("taskres", TaskRes, "", None),
     ("temperature", Temperature, "", None),
+    ("linear-head", LinearHead, "", None),
     ("tip-adapter", TipAdapter, "alpha = 20.0", None),
     ("tip-adapter-f", TipAdapter, "alpha = 20.0", None),
     ("simple-cil", Prototypes, "", None),
