@@ -24,7 +24,12 @@ impl Model {
         let device = inarch_core::device(&args.device.device)?;
         let backbone = backbones::open(&args.backbone, &device)?;
         let mut parts = load(&args.adapter, &backbone)?;
-        let adapter = if parts.len() > 1 { Some(Artifact::stack(&parts, &backbone)?) } else { parts.pop() };
+        let adapter = match parts.len() {
+            // Where words have no features, the checkpoint may know classes of its own.
+            0 if !backbone.has_words() => Artifact::of_head(&backbone)?,
+            0 | 1 => parts.pop(),
+            _ => Some(Artifact::stack(&parts, &backbone)?),
+        };
         Ok(Self { backbone, adapter })
     }
 

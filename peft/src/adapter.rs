@@ -18,7 +18,7 @@ use crate::feature::*;
 use crate::learner::Learner;
 use crate::linear::*;
 use crate::logits::*;
-use crate::method::{Method, Prior, Stacking, Start};
+use crate::method::{Method, Prior, Stacking, Start, Words};
 use crate::norm::*;
 use crate::tokens::*;
 
@@ -82,6 +82,11 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.prior(),)* }
             }
 
+            /// See [`Method::words`].
+            pub fn words(&self) -> Words {
+                match self { $(Self::$variant(config) => config.words(),)* }
+            }
+
             /// See [`Method::stacking`].
             pub fn stacking(&self) -> Stacking {
                 match self { $(Self::$variant(config) => config.stacking(),)* }
@@ -92,12 +97,17 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.needs_support(),)* }
             }
 
-            /// See [`Method::resolved`].
+            /// See [`Method::resolved`]. Where words have no features, a method that learns no classes gets trained class
+            /// prototypes at its side.
             ///
             /// # Errors
             /// Something outside of the settings that cannot be read.
             pub fn resolved(&self, backbone: &Backbone) -> Result<Self> {
-                Ok(match self { $(Self::$variant(config) => Self::$variant(config.resolved(backbone)?),)* })
+                let resolved = match self { $(Self::$variant(config) => Self::$variant(config.resolved(backbone)?),)* };
+                Ok(match backbone.has_words() || resolved.words() != Words::Unneeded {
+                    true => resolved,
+                    false => Self::Stack(StackConfig::with_prototypes(resolved)),
+                })
             }
 
             /// See [`Method::black_box`].
@@ -113,10 +123,14 @@ macro_rules! methods {
             /// A fresh adapter.
             ///
             /// # Errors
-            /// A setting outside its domain, or a method that enters a tower for a backbone without towers.
+            /// A setting outside its domain, or a method that enters a tower, or needs words, for a backbone without them.
             pub fn init(&self, start: &Start<'_>) -> Result<Adapter> {
+                let what = || format!("method `{}`", self.name());
                 if !self.black_box() {
-                    start.backbone.need_towers(&format!("method `{}`", self.name()))?;
+                    start.backbone.need(Tower::Image, &what())?;
+                }
+                if self.words() == Words::Needed {
+                    start.backbone.need_words(&what())?;
                 }
                 Ok(match self { $(Self::$variant(config) => Adapter::$variant(config.init(start)?),)* })
             }
@@ -239,6 +253,8 @@ methods! {
     Temperature(TemperatureConfig => Temperature): "temperature",
     /// A factor and an offset on the score of each class.
     VectorScaling(VectorScalingConfig => VectorScaling): "vector-scaling",
+    /// A dense layer on image features.
+    LinearHead(LinearHeadConfig => LinearHead): "linear-head",
     /// A cache of training images.
     TipAdapter(TipAdapterConfig => TipAdapter): "tip-adapter",
     /// A cache of training images with trained keys.

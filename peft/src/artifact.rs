@@ -16,6 +16,7 @@ use crate::adapter::{Adapter, MethodConfig};
 use crate::classifier::Classifier;
 use crate::compose::stacked;
 use crate::error::{Error, Result};
+use crate::logits::{LinearHead, LinearHeadConfig};
 use crate::method::Start;
 
 /// The version of the format that this code writes.
@@ -130,6 +131,23 @@ impl Artifact {
             self_test: SelfTest { classes: scored, logits, tolerance: 1e-2 },
         };
         Ok(Self { manifest, adapter })
+    }
+
+    /// The classes that a backbone's checkpoint itself tells apart, as an adapter.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_head(backbone: &Backbone) -> Result<Option<Self>> {
+        let Some(head) = backbone.head() else { return Ok(None) };
+        let adapter = Adapter::LinearHead(LinearHead::of(head, backbone));
+        let provenance = Provenance {
+            classes: head.classes.clone(),
+            templates: vec![Template::new("{}")?],
+            data: None,
+            metrics: BTreeMap::new(),
+        };
+        let method = MethodConfig::LinearHead(LinearHeadConfig::default());
+        Self::new(adapter, method, backbone, provenance).map(Some)
     }
 
     /// Several artifacts of one backbone as one, the one closest to the frozen layers first

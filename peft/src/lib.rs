@@ -41,7 +41,7 @@ pub use foreign::{
 pub use learner::{Averaging, Correction, Guide, Learner, Loss, Step, cross_entropy};
 pub use linear::*;
 pub use logits::*;
-pub use method::{Method, Prior, Stacking, Start, Support, VisitPixels};
+pub use method::{Method, Prior, Stacking, Start, Support, VisitPixels, Words};
 pub use norm::*;
 pub use parameters::{Parameters, identified};
 pub use tokens::*;

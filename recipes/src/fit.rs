@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Frozen};
+use inarch_core::backbone::{Backbone, Entry};
 use inarch_core::data::{Example, Source, few_shot};
 use inarch_core::image::{ImageJob, Loader, View};
 use inarch_core::text::Template;
@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
             return Err(inarch_core::Error::invalid(format!("data set `{}`", self.dataset.name), reason).into());
         }
         let templates = recipe.templates.resolve()?;
-        let class_features = Classifier::zero_shot(self.backbone, classes, &templates)?.features(&Frozen);
+        let class_features = self.class_features(classes, &train, &templates)?;
         let (adapter, train) = self.begin(recipe, train, &class_features)?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
         let text = classifier.parts(adapter.sites(), text_shards(classes.len()));
@@ -183,7 +183,7 @@ impl<'a> Session<'a> {
         let (zero_shot, test) = if self.dataset.test.is_empty() {
             (None, None)
         } else {
-            (Some(self.zero_shot(templates)?), Some(self.evaluate(&artifact)?))
+            (self.unadapted(templates)?, Some(self.evaluate(&artifact)?))
         };
         artifact.manifest.metrics = [("accuracy", &test), ("zero_shot_accuracy", &zero_shot)]
             .into_iter()

@@ -5,6 +5,7 @@
 //! runs over one backbone and one data set. [`test_time`] adapts to images without labels; [`pretrain`] makes backbones.
 #![forbid(unsafe_code)]
 
+mod class_features;
 mod companion;
 mod compare;
 mod cone;

@@ -24,6 +24,7 @@ const START_WITHOUT_DRAWS: &[&str] = &[
     "lp-plus-plus",
     "prolip",
     "taskres",
+    "linear-head",
     "temperature",
     "vector-scaling",
     "tip-adapter",

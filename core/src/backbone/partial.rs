@@ -34,9 +34,10 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    pub(super) fn new(rows: &[&[u32]]) -> Self {
+    /// In a tower that is not `causal` a beginning has no values of its own, and none is named.
+    pub(super) fn new(rows: &[&[u32]], causal: bool) -> Self {
         let ends: Vec<usize> = rows.iter().map(|row| row.len().max(1) - 1).collect();
-        let most = ends.iter().copied().min().unwrap_or(0);
+        let most = if causal { ends.iter().copied().min().unwrap_or(0) } else { 0 };
         let alike = |at: &usize| rows.iter().all(|row| row[*at] == rows[0][*at]);
         Self { beginning: (0..most).take_while(alike).count(), ends }
     }

@@ -238,6 +238,9 @@ pub struct Pass<'a> {
     pub prior: Option<&'a Tensor<2>>,
     /// In the text tower: the position of the end-of-text token in each row. Set by the tower itself.
     pub ends: Option<&'a [usize]>,
+    /// In the text tower: the position of the first word in each row, behind a start token if there is one. Set by the tower
+    /// itself.
+    pub first: usize,
 }
 
 impl Pass<'_> {
@@ -258,6 +261,8 @@ impl Pass<'_> {
 
 /// What the logits site is given.
 pub struct Scores<'a> {
+    /// Image features `[images, dim]` as the feature site gave them, not normalised.
+    pub feature: &'a Tensor<2>,
     /// Normalised image features `[images, dim]`.
     pub image: &'a Tensor<2>,
     /// Normalised text features `[classes, dim]`; `[images * classes, dim]`, image-major, with a condition.

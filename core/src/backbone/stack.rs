@@ -88,8 +88,8 @@ impl Sites for Stack<'_> {
     }
 
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        let Scores { image, text, logits, scale } = scores;
-        self.0.iter().fold(logits, |logits, member| member.logits(Scores { image, text, logits, scale }, pass))
+        let Scores { feature, image, text, logits, scale } = scores;
+        self.0.iter().fold(logits, |logits, member| member.logits(Scores { feature, image, text, logits, scale }, pass))
     }
 
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {

@@ -23,13 +23,13 @@ use inarch_core::backbone::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::stack::member_parameters;
+use super::stack::{member_parameters, words_of};
 use crate::adapter::{Adapter, MethodConfig};
 use crate::artifact::Artifact;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::linear::LoraConfig;
-use crate::method::{Method, Prior, Stacking, Start};
+use crate::method::{Method, Prior, Stacking, Start, Words};
 
 /// More members than anyone mixes; a manifest must not nest without end.
 const MOST_MEMBERS: usize = 16;
@@ -143,6 +143,10 @@ impl Method for FusionConfig {
         }
         let members = self.load(backbone)?.into_iter().map(|source| source.manifest.method).collect();
         Ok(Self { members, ..self.clone() })
+    }
+
+    fn words(&self) -> Words {
+        words_of(&self.members)
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
@@ -286,12 +290,12 @@ impl Sites for Fusion {
 
     /// Members that act on scores enter no tower, so all of them are mixed, by the image tower's last row.
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        let Scores { image, text, logits, scale } = scores;
+        let Scores { feature, image, text, logits, scale } = scores;
         let weights = softmax(self.image.val(), 1);
         let [rows, _] = weights.dims();
         let mut sum = logits.clone();
         for (index, member) in self.parts().enumerate() {
-            let own = member.logits(Scores { image, text, logits: logits.clone(), scale }, pass);
+            let own = member.logits(Scores { feature, image, text, logits: logits.clone(), scale }, pass);
             sum = sum + (own - logits.clone()) * weights.clone().narrow(0, rows - 1, 1).narrow(1, index, 1);
         }
         sum

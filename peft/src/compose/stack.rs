@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::feature::LinearProbeConfig;
 use crate::learner::{Averaging, Learner, Loss, Step};
 use crate::linear::LoraConfig;
-use crate::method::{Method, Prior, Stacking, Start};
+use crate::method::{Method, Prior, Stacking, Start, Words};
 
 /// More members than anyone stacks; a manifest must not nest without end.
 const MOST_MEMBERS: usize = 16;
@@ -77,6 +77,29 @@ impl StackConfig {
     }
 }
 
+/// What adapters together need of words: whatever one of them needs; and one that learns the classes does so for all.
+pub(super) fn words_of(members: &[MethodConfig]) -> Words {
+    let any = |words| members.iter().any(|member| member.words() == words);
+    match (any(Words::Needed), any(Words::Replaced)) {
+        (true, _) => Words::Needed,
+        (false, true) => Words::Replaced,
+        (false, false) => Words::Unneeded,
+    }
+}
+
+impl StackConfig {
+    /// A method beside trained class prototypes, for backbones whose words have no features.
+    pub(crate) fn with_prototypes(method: MethodConfig) -> Self {
+        let mut members = match method {
+            MethodConfig::Stack(stack) => stack.members,
+            other => vec![other],
+        };
+        // In front, since a member that adds keys must be behind all others.
+        members.insert(0, MethodConfig::LinearProbe(LinearProbeConfig::default()));
+        Self { members }
+    }
+}
+
 impl Method for StackConfig {
     type Adapter = Stack;
 
@@ -100,6 +123,10 @@ impl Method for StackConfig {
 
     fn black_box(&self) -> bool {
         self.members.iter().all(MethodConfig::black_box)
+    }
+
+    fn words(&self) -> Words {
+        words_of(&self.members)
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {

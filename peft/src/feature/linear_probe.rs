@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::class_rows::class_rows;
 use crate::error::Result;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Euclidean length of a fresh prototype, about that of CLIP's text features. Only directions count in the scores, but
 /// the length decides how far a step turns them.
@@ -49,6 +49,10 @@ impl Method for LinearProbeConfig {
 
     fn black_box(&self) -> bool {
         true
+    }
+
+    fn words(&self) -> Words {
+        Words::Replaced
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::deep::MOST_TOKENS;
 use crate::error::{Error, Result};
 use crate::learner::{Learner, Loss, Step};
-use crate::method::{Method, Stacking, Start};
+use crate::method::{Method, Stacking, Start, Words};
 
 /// Standard deviation of random keys and values.
 const DEVIATION: f32 = 0.02;
@@ -116,6 +116,10 @@ impl Method for DualPromptConfig {
             keys: Param::from_tensor(Tensor::from_data(keys, start.device)),
             pull: self.pull,
         })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

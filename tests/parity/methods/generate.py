@@ -130,7 +130,7 @@ def class_features(sites, templates):
 
 def scores(sites, pixels):
     image = image_features(sites, pixels)
-    sites.condition = F.normalize(image, dim=-1)
+    sites.raw, sites.condition = image, F.normalize(image, dim=-1)
     text = sites.feature("text", class_features(sites, sites.templates))
     image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
     if sites.conditional:
@@ -490,6 +490,11 @@ class VectorScaling(Sites):
         return scores * self.p["factors"].T + self.p["offsets"].T
 
 
+class LinearHead(Sites):
+    def logits(self, image, text, scores):
+        return self.raw @ self.p["weight"].T + self.p["bias"]
+
+
 class TipAdapter(Sites):
     def logits(self, image, text, scores):
         keys = self.p.get("keys", self.p.get("keys.fixed"))
@@ -591,6 +596,7 @@ CASES = [
     ("taskres", TaskRes, "", None),
     ("temperature", Temperature, "", None),
     ("vector-scaling", VectorScaling, "", None),
+    ("linear-head", LinearHead, "", None),
     ("tip-adapter", TipAdapter, "alpha = 20.0", None),
     ("tip-adapter-f", TipAdapter, "alpha = 20.0", None),
     ("simple-cil", Prototypes, "", None),
