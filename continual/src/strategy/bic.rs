@@ -77,10 +77,10 @@ impl Held {
             let chance = |class: usize| (corrected(class) - greatest).exp() / sum;
             value += weight * (greatest + sum.ln() - corrected(*label));
             let (mut mean, mut share, mut square) = (0.0, 0.0, 0.0);
-            for class in latest..classes {
-                mean += chance(class) * row[class];
+            for (class, score) in row.iter().enumerate().skip(latest) {
+                mean += chance(class) * score;
                 share += chance(class);
-                square += chance(class) * row[class] * row[class];
+                square += chance(class) * score * score;
             }
             let own = if *label < latest { [0.0, 0.0] } else { [row[*label], 1.0] };
             first[0] += weight * (mean - own[0]);
