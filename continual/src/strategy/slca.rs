@@ -307,16 +307,16 @@ mod tests {
         }
         let joined = of(&left).joined(&of(&right));
         let (mean, covariance) = moments(&[left, right].concat());
-        for at in 0..3 {
-            assert!((joined.mean[at] - mean[at]).abs() < 1e-9);
+        for (found, expected) in joined.mean.iter().zip(&mean) {
+            assert!((found - expected).abs() < 1e-9);
         }
         let lower = joined.factor();
-        for at in 0..9 {
+        for (at, expected) in covariance.iter().enumerate() {
             let (row, column) = (at / 3, at % 3);
-            assert!((joined.scatter[at] / 64.0 - covariance[at]).abs() < 1e-9);
+            assert!((joined.scatter[at] / 64.0 - expected).abs() < 1e-9);
             let product: f64 = (0..3).map(|inner| lower[row * 3 + inner] * lower[column * 3 + inner]).sum();
             let ridge = if row == column { RIDGE } else { 0.0 };
-            assert!((product - covariance[at] - ridge).abs() < 1e-9);
+            assert!((product - expected - ridge).abs() < 1e-9);
         }
         let shrink = 1.0 - FADE;
         let (drawn_mean, drawn_covariance) = moments(&joined.draw(20_000, shrink, Seed::new(3)));
