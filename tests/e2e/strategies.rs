@@ -86,7 +86,7 @@ fn a_strategy_is_handed_on_from_version_to_version() {
     let manifest = std::fs::read_to_string(program.path("biased/2/adapter.json")).expect("a manifest");
     assert_eq!(manifest.matches("vector-scaling").count(), 1, "{manifest}");
     // Another strategy goes on with it.
-    update("biased", &part(&program, "more", &OLD[..1], 1, 2), "er", &[]);
+    update("biased", &part(&program, "more", &OLD, 1, 2), "er", &[]);
     let manifest = std::fs::read_to_string(program.path("biased/3/adapter.json")).expect("a manifest");
     assert!(!manifest.contains("vector-scaling"), "{manifest}");
     assert!(carried("biased/3").is_empty());

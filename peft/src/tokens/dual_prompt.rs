@@ -104,7 +104,7 @@ impl Method for DualPromptConfig {
                 format!("no block is left for an expert: the tower has {depth}, the general part takes {general}");
             return Err(Error::Setting { setting: "expert", reason });
         }
-        let (dim, width) = (start.backbone.spec().dim, start.backbone.width(Tower::Image));
+        let (dim, width) = (start.backbone.spec().dim, start.backbone.attention_width(Tower::Image));
         let part = |name: &str, blocks: usize, shape: [usize; 3]| -> Vec<Prefix> {
             let seed = start.seed.split(name);
             (0..blocks).map(|block| Prefix::new(shape, seed.split(block), start.device)).collect()
@@ -125,7 +125,7 @@ impl Method for DualPromptConfig {
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let [general, expert] = self.blocks(backbone);
         let rows = general * self.general_length + expert * self.pool * self.expert_length;
-        self.pool * backbone.spec().dim + 2 * backbone.width(Tower::Image) * rows
+        self.pool * backbone.spec().dim + 2 * backbone.attention_width(Tower::Image) * rows
     }
 
     fn starts_as_zero_shot(&self) -> bool {
