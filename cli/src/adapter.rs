@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use inarch_core::backbone::{Backbone, Frozen, Sites};
+use inarch_core::data::ClipConfig;
 use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::{Artifact, Classifier, open_adapter};
 
@@ -39,6 +40,11 @@ impl Model {
             Some(artifact) => artifact.adapter.sites(),
             None => &Frozen,
         }
+    }
+
+    /// How the adapter's clips were read.
+    pub(crate) fn clips(&self) -> Option<&ClipConfig> {
+        self.adapter.as_ref()?.manifest.clips.as_ref()
     }
 
     /// A classifier over `classes`, or over the adapter's own when none are given.

@@ -1,5 +1,6 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+mod clips;
 mod continual;
 mod convert;
 mod data_sets;
@@ -15,8 +16,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+pub(crate) use self::clips::ClipArgs;
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
-pub(crate) use self::data_sets::{CropArgs, DataSetsArgs, DataSetsCommand};
+pub(crate) use self::data_sets::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
@@ -103,6 +105,8 @@ pub(crate) struct DataArgs {
     /// Classes that take part
     #[arg(long, value_enum)]
     pub(crate) subset: Option<SubsetArg>,
+    #[command(flatten)]
+    pub(crate) clips: ClipArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -253,7 +257,7 @@ pub(crate) struct EvalArgs {
 pub(crate) struct PredictArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images, or features files of images
+    /// Images, clips (folders of frames, or animated GIFs), or features files of images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes, separated by commas; those of the adapter when absent
@@ -269,6 +273,8 @@ pub(crate) struct PredictArgs {
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
     #[command(flatten)]
+    pub(crate) clips: ClipArgs,
+    #[command(flatten)]
     pub(crate) test_time: TestTimeArgs,
 }
 
@@ -277,7 +283,7 @@ pub(crate) struct PredictArgs {
 pub(crate) struct EncodeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images: an image, a folder of images or any data set
+    /// Images: an image, a clip, a folder of images or any data set
     #[arg(long, value_name = "PATH")]
     pub(crate) images: Option<PathBuf>,
     /// Texts: a file with one text a line
@@ -289,6 +295,8 @@ pub(crate) struct EncodeArgs {
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
+    #[command(flatten)]
+    pub(crate) clips: ClipArgs,
     /// The features file to write
     #[arg(short = 'o', long, value_name = "FEATURES.safetensors")]
     pub(crate) output: PathBuf,

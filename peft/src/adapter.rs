@@ -5,7 +5,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
     Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use crate::linear::*;
 use crate::logits::*;
 use crate::method::{Method, Prior, Stacking, Start, Words};
 use crate::norm::*;
+use crate::temporal::*;
 use crate::tokens::*;
 
 /// Writes the two enums and every exhaustive match over them.
@@ -235,6 +236,14 @@ methods! {
     Compacter(CompacterConfig => Compacter): "compacter",
     /// Bottlenecks that couple the towers.
     Mma(MmaConfig => Mma): "mma",
+    /// Bottlenecks with a convolution over time.
+    StAdapter(StAdapterConfig => StAdapter): "st-adapter",
+    /// Learned questions to the frames of a clip.
+    AttentionPool(AttentionPoolConfig => AttentionPool): "attention-pool",
+    /// A convolution over the features of frames.
+    TemporalConv(TemporalConvConfig => TemporalConv): "temporal-conv",
+    /// A transformer over the features of frames.
+    TemporalTransformer(TemporalTransformerConfig => TemporalTransformer): "temporal-transformer",
     /// Class prototypes held to the text features.
     Clap(ClapConfig => Clap): "clap",
     /// A bottleneck on pooled features.
@@ -327,6 +336,10 @@ impl Sites for Adapter {
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         self.sites().branch(at, input, output, pass)
+    }
+
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        self.sites().pool(base, frames, pass)
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

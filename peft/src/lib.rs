@@ -23,6 +23,7 @@ mod matrix;
 mod method;
 mod norm;
 mod parameters;
+mod temporal;
 mod tokens;
 
 pub use adapter::{Adapter, METHODS, MethodConfig};
@@ -44,4 +45,5 @@ pub use logits::*;
 pub use method::{Method, Prior, Stacking, Start, Support, VisitPixels, Words};
 pub use norm::*;
 pub use parameters::{Parameters, identified};
+pub use temporal::*;
 pub use tokens::*;

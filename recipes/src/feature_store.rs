@@ -108,6 +108,9 @@ fn key(job: &ImageJob) -> Option<String> {
     let image = Digest::of(&file::read(&job.path).ok()?);
     let mut key = DigestBuilder::default();
     key.piece(image.to_string().as_bytes());
+    if let Some(frame) = job.frame {
+        key.piece(format!("frame {frame}").as_bytes());
+    }
     match &job.view {
         View::Centre => key.piece(b"centre"),
         View::Augmented { augment, seed } => {

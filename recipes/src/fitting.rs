@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Entry, Frozen, Partial, Pass, Sites as _, Tower, normalise, values};
+use inarch_core::backbone::{Entry, Frames, Frozen, Partial, Pass, Sites as _, Tower, normalise, values};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
-use inarch_core::data::{Example, Source};
+use inarch_core::data::{Example, Purpose};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use inarch_core::{Seed, file};
 use inarch_peft::{Adapter, Correction, Loss, Parameters, Step};
 
+use crate::clips::{frames, jobs, whole};
 use crate::companion::{Change, Companion, Foresight, Moment};
 use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
@@ -114,7 +115,7 @@ impl<'a> Fitting<'a> {
             0 => 0,
             _ => steps,
         };
-        let kept = kept_bytes(session.backbone, &adapter, &objective, recipe.train.batch.min(train.len()));
+        let kept = kept_bytes(session.backbone, &adapter, &objective, recipe, recipe.train.batch.min(train.len()));
         Self {
             session,
             recipe,
@@ -214,7 +215,7 @@ impl<'a> Fitting<'a> {
                     continue;
                 }
                 let frozen = frozen.as_ref().map(|frozen| frozen.gather(rows(0, batch.len()), session.backbone));
-                let size = shard_size(batch.len());
+                let size = shard_size(batch.len(), self.frames());
                 let part = |shard: usize| {
                     let from = shard * size;
                     stored.partial(rows(from, (from + size).min(batch.len())), session.backbone)
@@ -231,7 +232,9 @@ impl<'a> Fitting<'a> {
     fn run_images(&mut self, run: &SavedRun) -> Result<f64> {
         let session = self.session;
         let loader = Loader::new(session.backbone.preprocess().clone())?
-            .with_batch_size(self.batches(self.step / self.steps_per_epoch).first().map_or(1, Vec::len))
+            .with_batch_size(
+                self.batches(self.step / self.steps_per_epoch).first().map_or(1, Vec::len) * self.frames().count(),
+            )
             .with_prefetch(4)
             .with_on_bad_image(session.policy)
             .with_cache_bytes(CACHE_BYTES);
@@ -247,16 +250,18 @@ impl<'a> Fitting<'a> {
             let jobs: Vec<ImageJob> = batches
                 .iter()
                 .flatten()
-                .filter_map(|index| {
+                .flat_map(|index| {
                     let example = &self.train[*index];
-                    let Source::Image(path) = &example.source else { return None };
                     let seed = seed.split(&example.id).split(view);
                     let view = View::Augmented { augment: augment.clone(), seed };
-                    Some(ImageJob { index: *index, path: path.clone(), view })
+                    let first = index * self.frames().count();
+                    jobs(example, self.recipe.clips.as_ref(), Purpose::Train(seed), &view, first)
                 })
                 .collect();
             let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
-                if self.step < self.steps { self.image_step(&batch, run) } else { Ok(()) }
+                let batch = whole(batch, self.frames());
+                let any = !batch.indices.is_empty();
+                if any && self.step < self.steps { self.image_step(&batch, run) } else { Ok(()) }
             })?;
             for bad in bad {
                 let name = bad.path.display().to_string();
@@ -275,8 +280,10 @@ impl<'a> Fitting<'a> {
     fn image_step(&mut self, batch: &ImageBatch, run: &SavedRun) -> Result<()> {
         let backbone = self.session.backbone;
         let entry = self.adapter.entry(Tower::Image);
-        let shards = Shards::new(batch, shard_size(batch.indices.len()), backbone.device());
-        let part = |shard: usize| backbone.start_image(shards.pixels(shard), entry);
+        let frames = self.frames();
+        let size = shard_size(batch.indices.len(), frames) * frames.count();
+        let shards = Shards::new(batch, size, backbone.device());
+        let part = |shard: usize| backbone.start_clips(shards.pixels(shard), frames, entry);
         self.step(&ImageSide::Towers { part: &part, shards: shards.count(), frozen: None }, &batch.indices, run)
     }
 
@@ -284,7 +291,7 @@ impl<'a> Fitting<'a> {
     fn step(&mut self, side: &ImageSide<'_>, examples: &[usize], run: &SavedRun) -> Result<()> {
         let backbone = self.session.backbone;
         let pass = self.pass();
-        let step_seed = self.step_seed();
+        let (step_seed, frames) = (self.step_seed(), self.frames());
         let pairs = self.texts(examples)?;
         let parts = self.objective.text_shards(self.adapter.sites());
         let (shards, given) = match side {
@@ -305,14 +312,16 @@ impl<'a> Fitting<'a> {
                 (Shard::Image(_), ImageSide::Features(_)) => unreachable!("features are not cut"),
             };
             let partial = part(shard);
-            let frozen = beside.then(|| backbone.finish(Tower::Image, partial.clone(), &Frozen, &Pass::evaluate()));
+            let evaluate = Pass { frames, ..Pass::evaluate() };
+            let frozen = beside.then(|| backbone.finish(Tower::Image, partial.clone(), &Frozen, &evaluate));
             // What a prompt asks of the image is known already.
             let known = given.map(|frozen| {
-                let (all, size) = (examples.len(), shard_size(examples.len()));
+                let (all, size) = (examples.len(), shard_size(examples.len(), frames));
                 frozen.clone().narrow(0, shard * size, size.min(all - shard * size))
             });
             let query = frozen.clone().or(known).filter(|_| adapter.queries_image()).map(normalise);
-            let pass = Pass { query: query.as_ref(), ..Pass::train(step_seed.split(shard)) };
+            let train = Pass::train(step_seed.split(shard));
+            let pass = Pass { query: query.as_ref(), frames, ..train };
             let adapted = backbone.finish(Tower::Image, partial, adapter.sites(), &pass);
             // Side by side through the one channel that a shard has; nothing flows back into the frozen half.
             match frozen {
@@ -398,6 +407,11 @@ impl<'a> Fitting<'a> {
             }
         };
         self.objective.loss_by(self.session.backbone, adapter, images, texts, &self.train, pass, &own)
+    }
+
+    /// The rows of an example in the image tower.
+    fn frames(&self) -> Frames {
+        frames(self.recipe.clips.as_ref())
     }
 
     fn texts(&self, examples: &[usize]) -> Result<Texts> {

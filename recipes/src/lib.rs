@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod class_features;
+mod clips;
 mod companion;
 mod compare;
 mod cone;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use inarch_core::data::ClipConfig;
 use inarch_core::image::{Augment, OnBadImage};
 use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::{METHODS, MethodConfig};
@@ -40,6 +41,9 @@ pub struct Recipe {
     /// Which classes take part.
     #[serde(default)]
     pub subset: Subset,
+    /// How clips are read; absent for still images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clips: Option<ClipConfig>,
     /// A named set of templates, or templates.
     pub templates: Templates,
     /// Augmented views of each training image that are fixed for the run; 0 draws a fresh one each time.
@@ -267,6 +271,7 @@ impl Recipe {
             return Err(fault("views", format!("must be at most 1000, found {}", self.views)));
         }
         self.augment.validate()?;
+        self.clips.as_ref().map_or(Ok(()), ClipConfig::check)?;
         Ok(())
     }
 

@@ -46,6 +46,7 @@ fn dataset() -> Dataset {
         val: Vec::new(),
         test,
         features: Some(Arc::new(features)),
+        clips: None,
         ignored_files: 0,
     }
 }

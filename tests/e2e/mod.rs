@@ -1,6 +1,7 @@
 //! The binary as a user meets it: from an empty folder, through arguments, files, stdout, stderr and exit codes.
 
 mod adapters;
+mod clips;
 mod closed_model;
 mod compare;
 mod crop;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Pass, values};
 use inarch_core::checkpoint::LOGIT_SCALE_KEY;
-use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source, is_image_name, open_dataset};
+use inarch_core::data::{
+    Clip, ClipConfig, Dataset, Example, FeatureFile, FeatureKind, Source, is_animation_name, is_image_name,
+};
 use inarch_core::file;
 use inarch_recipes::Error::Stopped;
 use inarch_recipes::{BadImagePolicy, Views, encode_images};
@@ -13,6 +15,7 @@ use serde::Serialize;
 
 use crate::adapter::Model;
 use crate::args::EncodeArgs;
+use crate::data::open;
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::Bars;
@@ -94,15 +97,20 @@ fn images(
     path: &Path,
     bars: &Bars,
 ) -> Result<(FeatureFile, Vec<String>), CommandError> {
-    let (examples, labelled) = match loose_images(path)? {
+    let clips = args.clips.over(model.clips());
+    let (examples, labelled) = match loose_images(path, clips.is_some())? {
         Some(examples) => (examples, None),
         None => {
-            let dataset = open_dataset(path, args.root.as_deref())?;
+            let dataset = open(path, args.root.as_deref(), &args.clips, model.clips(), bars)?;
             let examples: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
             (examples, Some(dataset))
         }
     };
-    let dataset = labelled.clone().unwrap_or_else(|| Dataset::unlabelled(path.display().to_string(), Vec::new()));
+    let dataset = labelled.clone().unwrap_or_else(|| {
+        let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
+        let clips = clips.or_else(|| moving.then(ClipConfig::default));
+        Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) }
+    });
     let policy = BadImagePolicy::from(args.on_bad_image).into();
     let features =
         encode_images(&model.backbone, model.sites(), &dataset, &examples, &Views::Centre, policy, bars.control())?;
@@ -125,23 +133,26 @@ fn images(
     Ok((file, features.bad.iter().map(|bad| bad.path.display().to_string()).collect()))
 }
 
-/// The images of a single file or of a folder that holds images directly; `None` for anything else.
-fn loose_images(path: &Path) -> Result<Option<Vec<Example>>, CommandError> {
-    let example = |path: &Path| Example {
-        id: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        source: Source::Image(path.to_path_buf()),
-        label: 0,
+/// The images of a single file or of a folder that holds images directly; `None` for anything else. A GIF that moves is a
+/// clip, and where clips are wanted so is a folder of images, which are its frames.
+fn loose_images(path: &Path, clips: bool) -> Result<Option<Vec<Example>>, CommandError> {
+    let example = |path: &Path| -> Result<Example, CommandError> {
+        let clip = Clip::open(path)?.filter(|clip| clip.len() > 1);
+        let source = clip.map_or_else(|| Source::Image(path.to_path_buf()), Source::Clip);
+        let id = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(Example { id, source, label: 0 })
     };
     if path.is_file() && is_image_name(path) {
-        return Ok(Some(vec![example(path)]));
+        return Ok(Some(vec![example(path)?]));
     }
     if !path.is_dir() {
         return Ok(None);
     }
-    let images: Vec<Example> = file::list(path)?
-        .iter()
-        .filter(|entry| entry.is_file() && is_image_name(entry))
-        .map(|entry| example(entry))
-        .collect();
+    let entries = file::list(path)?;
+    let images: Vec<&PathBuf> = entries.iter().filter(|entry| entry.is_file() && is_image_name(entry)).collect();
+    if clips && images.len() > 1 && !images.iter().any(|entry| is_animation_name(entry)) {
+        return Ok(Some(vec![example(path)?]));
+    }
+    let images = images.into_iter().map(|entry| example(entry)).collect::<Result<Vec<_>, _>>()?;
     Ok((!images.is_empty()).then_some(images))
 }

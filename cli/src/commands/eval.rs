@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use inarch_core::data::open_dataset;
 use inarch_recipes::test_time::{EpisodeStore, TestTimeReport};
 use inarch_recipes::{Evaluation, Session};
 use serde::Serialize;
 
 use crate::adapter::{Model, resolve};
 use crate::args::EvalArgs;
+use crate::data::open;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
@@ -39,7 +39,8 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
         return Err(CommandError::usage("no data set is given", "give one with `-d`"));
     };
     let model = Model::open(&args.model)?;
-    let dataset = open_dataset(data, args.data.root.as_deref())?;
+    let clips = model.clips();
+    let dataset = open(data, args.data.root.as_deref(), &args.data.clips, clips, bars)?;
     let subset = args.data.subset.map_or_else(Default::default, Into::into);
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);
     let session = Session::new(&model.backbone, &dataset, subset, policy.into(), bars.control())?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use inarch_core::data::open_dataset;
 use inarch_core::file;
 use inarch_core::metrics::MeanStd;
 use inarch_recipes::{FitReport, Recipe, RecipeLayers, Session};
@@ -13,6 +12,7 @@ use serde::Serialize;
 use crate::args::FitArgs;
 use crate::backbones;
 use crate::commands::registry::publish_folder;
+use crate::data::open;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
 
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&backbone_name, &device)?;
-    let dataset = open_dataset(&data, recipe.root.as_deref())?;
+    let dataset = open(&data, recipe.root.as_deref(), &args.data.clips, recipe.clips.as_ref(), bars)?;
     let policy = recipe.on_bad_image.into();
     let session = Session::new(&backbone, &dataset, recipe.subset, policy, control)?;
     if args.explain {
@@ -122,6 +122,13 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
     }
     if let Some(subset) = args.data.subset {
         overrides.push(format!("subset=\"{}\"", value_name(subset)));
+    }
+    let clips = &args.data.clips;
+    for (key, value) in [("frames", clips.frames), ("stride", clips.frame_step), ("views", clips.clip_views)] {
+        overrides.extend(value.map(|value| format!("clips.{key}={value}")));
+    }
+    if let Some(sampling) = clips.sampling {
+        overrides.push(format!("clips.sampling=\"{}\"", value_name(sampling)));
     }
     for assignment in overrides.iter().chain(&args.set) {
         layers.set(assignment)?;

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use inarch_core::backbone::{Entry, Frozen, Pass, Tower, normalise, values};
-use inarch_core::data::{Dataset, Example, FeatureFile, Source};
+use inarch_core::backbone::{Backbone, Entry, Frozen, Pass, Sites, Tower, normalise, values};
+use inarch_core::data::{Clip, ClipConfig, Dataset, Example, FeatureFile, Source};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View, decode_images};
 use inarch_core::metrics::most_probable;
 use inarch_peft::Classifier;
 use inarch_recipes::Error::Stopped;
 use inarch_recipes::test_time::{FallBack, Model as AdaptedModel, Outcome, TestTime};
-use inarch_recipes::{Views, encode_images};
+use inarch_recipes::{ImageFeatures, Views, encode_images, score};
 use serde::Serialize;
 
 use crate::adapter::Model;
@@ -70,6 +70,11 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     if adaptations.len() > 1 {
         return Err(CommandError::usage("one method can answer", "`inarch eval` compares several"));
     }
+    let clips = clips(args, &model)?;
+    if !adaptations.is_empty() && clips.is_some() {
+        let hint = "leave `--test-time` out";
+        return Err(CommandError::usage("adaptation at test time looks at still images, and these are clips", hint));
+    }
     if let Some(adaptation) = adaptations.first() {
         let world = AdaptedModel { backbone: &model.backbone, classifier: &classifier, sites };
         let result = adapted(args, adaptation, world, model.name(), bars)?;
@@ -79,7 +84,11 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     let start = classifier.start(sites);
     let shared = (!sites.conditions_text()).then(|| classifier.text(start.clone(), sites, &Pass::evaluate()));
 
-    if let Some(result) = of_features(args, &model, &classifier, bars)? {
+    let found = match clips {
+        Some(dataset) => Some(of_clips(args, &model, &classifier, &dataset, bars)?),
+        None => of_features(args, &model, &classifier, bars)?,
+    };
+    if let Some(result) = found {
         output.result(&result, || text(&result));
         return Ok(());
     }
@@ -87,7 +96,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         .images
         .iter()
         .enumerate()
-        .map(|(index, path)| ImageJob { index, path: path.clone(), view: View::Centre })
+        .map(|(index, path)| ImageJob { index, path: path.clone(), frame: None, view: View::Centre })
         .collect();
     let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image);
     let loader = Loader::new(model.backbone.preprocess().clone())?.with_on_bad_image(policy.into());
@@ -223,20 +232,71 @@ fn of_features(
         let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image).into();
         let stored =
             encode_images(&model.backbone, &Frozen, &dataset, &examples, &Views::Centre, policy, bars.control())?;
-        let image = stored.through(sites, &model.backbone).all(&model.backbone);
-        let condition = normalise(image.clone());
-        let pass = Pass { condition: sites.conditions_text().then_some(&condition), ..Pass::evaluate() };
-        let text = classifier.text(classifier.start(sites), sites, &pass);
-        let logits = values(classifier.logits(&image, &text, sites, &pass));
-        let classes = classifier.classes();
-        images.extend(examples.iter().zip(logits.chunks(classes.len())).map(|(example, row)| ImagePrediction {
-            image: example.id.clone(),
-            predictions: best(row, classes, args.top_k.get()),
-            abstained: None,
-            fell_back: None,
-        }));
+        images.extend(answers(
+            args,
+            classifier,
+            sites,
+            &examples,
+            &stored.through(sites, &model.backbone),
+            &model.backbone,
+        ));
     }
     Ok(Some(PredictResult { model: model.name(), images, skipped: Vec::new(), test_time: None }))
+}
+
+/// Predictions for features through an adapter.
+fn answers(
+    args: &PredictArgs,
+    classifier: &Classifier<'_>,
+    sites: &dyn Sites,
+    examples: &[Example],
+    features: &ImageFeatures,
+    backbone: &Backbone,
+) -> Vec<ImagePrediction> {
+    let classes = classifier.classes();
+    let logits = score(backbone, classifier, sites, features);
+    let answer = |(position, row): (&usize, &[f32])| ImagePrediction {
+        image: examples[*position].id.clone(),
+        predictions: best(row, classes, args.top_k.get()),
+        abstained: None,
+        fell_back: None,
+    };
+    features.kept.iter().zip(logits.chunks(classes.len())).map(answer).collect()
+}
+
+/// What is asked about as a set of clips, where clips are wanted or one of the paths can be nothing else.
+fn clips(args: &PredictArgs, model: &Model) -> Result<Option<Dataset>, CommandError> {
+    let wanted = args.clips.over(model.clips());
+    let mut examples = Vec::with_capacity(args.images.len());
+    for path in &args.images {
+        // A file that is no GIF will say so where images are read.
+        let clip = if path.is_dir() { Clip::open(path)? } else { Clip::open(path).ok().flatten() };
+        let clip = clip.filter(|clip| wanted.is_some() || path.is_dir() || clip.len() > 1);
+        let source = clip.map_or_else(|| Source::Image(path.clone()), Source::Clip);
+        examples.push(Example { id: path.display().to_string(), source, label: 0 });
+    }
+    let features = args.images.iter().any(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
+    let clips = wanted.filter(|_| args.clips.given() || !features).or_else(|| moving.then(ClipConfig::default));
+    let Some(clips) = clips else { return Ok(None) };
+    clips.check()?;
+    Ok(Some(Dataset { clips: Some(clips), ..Dataset::unlabelled("clips".into(), examples) }))
+}
+
+/// Predictions for clips.
+fn of_clips(
+    args: &PredictArgs,
+    model: &Model,
+    classifier: &Classifier<'_>,
+    dataset: &Dataset,
+    bars: &Bars,
+) -> Result<PredictResult, CommandError> {
+    let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image).into();
+    let (backbone, sites, examples) = (&model.backbone, model.sites(), &dataset.train);
+    let features = encode_images(backbone, sites, dataset, examples, &Views::Centre, policy, bars.control())?;
+    let images = answers(args, classifier, sites, examples, &features, backbone);
+    let skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
+    Ok(PredictResult { model: model.name(), images, skipped, test_time: None })
 }
 
 /// The `count` most probable classes under a softmax.

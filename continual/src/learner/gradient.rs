@@ -187,6 +187,7 @@ impl Learner for GradientLearner {
             classes: self.classes.clone(),
             templates: setting.templates.to_vec(),
             data: None,
+            clips: setting.session.dataset().clips.clone(),
             metrics: BTreeMap::new(),
         };
         let (method, adapter) = self.answer()?;

@@ -8,6 +8,7 @@ use super::batch;
 use super::block::Block;
 use super::image_tower::ImageTower;
 use super::partial::Texts;
+use super::pool::Frames;
 use super::site::{BlockSite, Entry, Frozen, NormSite, Pass, Tower};
 use super::spec::BackboneSpec;
 use super::text_tower::TextTower;
@@ -60,7 +61,7 @@ impl DualEncoder {
     /// # Panics
     /// Without an image tower.
     pub fn image_features(&self, spec: &BackboneSpec, pixels: Tensor<4>) -> Tensor<2> {
-        let partial = self.image().start(&spec.image, pixels, Entry::Tokens);
+        let partial = self.image().start(&spec.image, pixels, Frames::STILL, Entry::Tokens);
         let partial = self.image().advance(&spec.image, partial, Entry::Feature, &Frozen, &Pass::evaluate());
         partial.into_feature().expect("the tower ran to its end")
     }

@@ -12,6 +12,7 @@ use super::class_head::ClassHead;
 use super::dual_encoder::DualEncoder;
 use super::embeddings::{self, Embeddings, TextFeatures};
 use super::partial::{Partial, Texts};
+use super::pool::Frames;
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Projection, Scores, Sites, Tower};
 use super::spec::BackboneSpec;
 use super::state_dict::{self, StateDict, values};
@@ -354,10 +355,26 @@ impl Backbone {
     /// # Panics
     /// Without towers, which have no [`pixels`](Self::pixels) either.
     pub fn start_image(&self, pixels: Tensor<4>, entry: Entry) -> Partial {
+        self.start_clips(pixels, Frames::STILL, entry)
+    }
+
+    /// As [`start_image`](Self::start_image) for the frames of clips, clip by clip.
+    ///
+    /// # Panics
+    /// Without towers, or when the frames are no whole clips.
+    pub fn start_clips(&self, pixels: Tensor<4>, frames: Frames, entry: Entry) -> Partial {
         let (tower, spec) = (self.towers().expect(NO_TOWERS).image(), &self.spec.image);
-        let [images, _, _, _] = pixels.dims();
-        let start = |rows: Range<usize>| tower.start(spec, pixels.clone().narrow(0, rows.start, rows.len()), entry);
-        Partial::join(self.in_parts(images, batch::PART, start), None)
+        let start = |pixels: Tensor<4>| tower.start(spec, pixels, frames, entry);
+        Partial::join(self.in_clips(&pixels, frames, start), None)
+    }
+
+    /// `work` on pixels in parts of whole clips.
+    fn in_clips(&self, pixels: &Tensor<4>, frames: Frames, work: impl Fn(Tensor<4>) -> Partial + Sync) -> Vec<Partial> {
+        let ([images, _, _, _], frames) = (pixels.dims(), frames.count());
+        assert!(images.is_multiple_of(frames), "{images} images are no whole clips of {frames} frames");
+        self.in_parts(images / frames, batch::PART.div_ceil(frames), |clips| {
+            work(pixels.clone().narrow(0, clips.start * frames, clips.len() * frames))
+        })
     }
 
     /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`; without towers it is the place of a text. Where
@@ -375,7 +392,7 @@ impl Backbone {
             tower.start(spec, rows, longest, texts, entry, &self.device)
         };
         match entry {
-            Entry::Feature | Entry::Never => batch::sorted(rows, spec.is_causal(), self.workers(), run),
+            Entry::Pool | Entry::Feature | Entry::Never => batch::sorted(rows, spec.is_causal(), self.workers(), run),
             _ => batch::in_order(rows, spec.is_causal(), self.workers(), run),
         }
     }
@@ -418,26 +435,31 @@ impl Backbone {
     /// The rest of a tower through the adapter: features `[rows, dim]`, not normalised.
     pub fn finish(&self, tower: Tower, partial: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
         let unknown = tower == Tower::Image && sites.queries_image() && pass.query.is_none();
-        let query = unknown.then(|| normalise(self.output(tower, partial.clone(), &Frozen, &Pass::evaluate())));
+        let frozen = Pass { frames: pass.frames, ..Pass::evaluate() };
+        let query = unknown.then(|| normalise(self.output(tower, partial.clone(), &Frozen, &frozen)));
         let pass = &Pass { query: query.as_ref().or(pass.query), ..*pass };
-        sites.feature(tower, self.output(tower, partial, sites, pass), pass)
+        let of_frames = pass.query.map(|query| pass.frames.spread(query.clone()));
+        let output = self.output(tower, partial, sites, &Pass { query: of_frames.as_ref(), ..*pass });
+        sites.feature(tower, output, pass)
     }
 
-    /// Image features `[images, dim]`, not normalised.
+    /// Image features `[images, dim]`, not normalised; where the pass says that the images are frames, one for each clip.
     pub fn encode_image(&self, pixels: Tensor<4>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
-        let partial = self.start_image(pixels, sites.entry(Tower::Image));
+        let partial = self.start_clips(pixels, pass.frames, sites.entry(Tower::Image));
         self.finish(Tower::Image, partial, sites, pass)
     }
 
     /// As [`encode_image`](Self::encode_image) in an evaluation pass, its rows on all cores: for adapters that take each row by
     /// itself, as all but [`Mixed`](super::Mixed) do, and without gradients.
     pub fn evaluate_image(&self, pixels: Tensor<4>, sites: &dyn Sites) -> Tensor<2> {
-        let [images, _, _, _] = pixels.dims();
-        let part = |rows: Range<usize>| {
-            let pixels = pixels.clone().narrow(0, rows.start, rows.len());
-            Partial::feature(self.encode_image(pixels, sites, &Pass::evaluate()))
-        };
-        let joined = Partial::join(self.in_parts(images, batch::PART, part), None);
+        self.evaluate_clips(pixels, Frames::STILL, sites)
+    }
+
+    /// As [`evaluate_image`](Self::evaluate_image) for the frames of clips, clip by clip: features `[clips, dim]`.
+    pub fn evaluate_clips(&self, pixels: Tensor<4>, frames: Frames, sites: &dyn Sites) -> Tensor<2> {
+        let pass = Pass { frames, ..Pass::evaluate() };
+        let part = |pixels| Partial::feature(self.encode_image(pixels, sites, &pass));
+        let joined = Partial::join(self.in_clips(&pixels, frames, part), None);
         joined.into_feature().expect("features of all parts")
     }
 

@@ -10,6 +10,7 @@ use super::attention_pool::{AttentionPool, Pool, QueryPool};
 use super::block::{Block, BlockContext, Seen, linear, norm};
 use super::parameter;
 use super::partial::Partial;
+use super::pool::{Frames, pooled};
 use super::resnet::ResNet;
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Sites, Tower};
 use super::spec::{ImagePool, ImageSpec};
@@ -98,15 +99,15 @@ impl ImageTower {
         Tensor::cat(tokens, 1) + positions
     }
 
-    /// The frozen prefix: everything before `entry`.
-    pub(super) fn start(&self, spec: &ImageSpec, pixels: Tensor<4>, entry: Entry) -> Partial {
+    /// The frozen prefix of images, or of clips of so many frames: everything before `entry`.
+    pub(super) fn start(&self, spec: &ImageSpec, pixels: Tensor<4>, frames: Frames, entry: Entry) -> Partial {
         let stream = self.embed(spec, pixels);
         self.advance(
             spec,
             Partial::tokens(Entry::Tokens, Stream::whole(stream), None),
             entry,
             &Frozen,
-            &Pass::evaluate(),
+            &Pass { frames, ..Pass::evaluate() },
         )
     }
 
@@ -160,8 +161,12 @@ impl ImageTower {
                         Some(projection) => linear(projection, LinearSite::Head(tower), pooled, sites, pass),
                         None => pooled,
                     };
-                    Partial::feature(feature.squeeze_dim::<2>(1))
+                    Partial::frames(feature.squeeze_dim::<2>(1))
                 }
+                Entry::Pool => match partial.into_feature() {
+                    Some(features) => Partial::feature(pooled(features, sites, pass)),
+                    None => unreachable!("frames were projected"),
+                },
                 Entry::Feature | Entry::Never => break,
             };
         }

@@ -12,6 +12,7 @@ mod image_tower;
 mod mixed;
 mod parameter;
 mod partial;
+mod pool;
 mod resnet;
 mod site;
 mod spec;
@@ -30,6 +31,7 @@ pub use handle::BackboneHandle;
 pub use image_tower::{Embedding, ImageTower};
 pub use mixed::Mixed;
 pub use partial::Partial;
+pub use pool::{Frames, PoolBase};
 pub use resnet::{Bottleneck, Convolution, ResNet, ResNetSpec};
 pub use site::{
     Base, BlockSite, BranchSite, Entry, Frozen, LinearBase, LinearChange, LinearSite, LowRank, Mode, NormBase,

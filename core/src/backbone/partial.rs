@@ -48,6 +48,11 @@ impl Partial {
         Self { entry, state: State::Tokens(stream), texts }
     }
 
+    /// The projected feature of each frame, `[clips * frames, dim]`, before those of a clip become one.
+    pub fn frames(features: Tensor<2>) -> Self {
+        Self { entry: Entry::Pool, state: State::Feature(features), texts: None }
+    }
+
     /// A pooled feature, `[rows, dim]`.
     pub fn feature(feature: Tensor<2>) -> Self {
         Self { entry: Entry::Feature, state: State::Feature(feature), texts: None }
@@ -58,7 +63,7 @@ impl Partial {
     /// # Panics
     /// When `entry` is past the last block: that is a feature.
     pub fn image_stream(entry: Entry, stream: Tensor<3>) -> Self {
-        assert!(entry < Entry::Feature, "a stream of tokens ends before the feature");
+        assert!(entry < Entry::Pool, "a stream of tokens ends before the feature");
         Self::tokens(entry, Stream::whole(stream), None)
     }
 
@@ -68,10 +73,11 @@ impl Partial {
             return Self { texts, ..parts.remove(0) };
         }
         let entry = parts[0].entry;
-        if entry < Entry::Feature {
+        if entry < Entry::Pool {
             return Self::tokens(entry, Stream::join(parts.into_iter().map(Self::into_stream).collect()), texts);
         }
-        Self::feature(Tensor::cat(parts.into_iter().filter_map(Self::into_feature).collect(), 0))
+        let features = Tensor::cat(parts.into_iter().filter_map(Self::into_feature).collect(), 0);
+        Self { entry, ..Self::feature(features) }
     }
 
     pub(super) fn into_stream(self) -> Stream {
@@ -81,7 +87,7 @@ impl Partial {
         }
     }
 
-    /// The feature, if the tower has come to its end.
+    /// The feature, or that of each frame, if the tower has come that far.
     pub fn into_feature(self) -> Option<Tensor<2>> {
         match self.state {
             State::Feature(feature) => Some(feature),

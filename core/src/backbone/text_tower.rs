@@ -161,7 +161,7 @@ impl TextTower {
                     };
                     Partial::feature(feature.squeeze_dim::<2>(1))
                 }
-                Entry::Feature | Entry::Never => break,
+                Entry::Pool | Entry::Feature | Entry::Never => break,
             };
         }
         partial

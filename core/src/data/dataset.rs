@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::clip::Clip;
+use super::clip_config::ClipConfig;
 use super::feature_file::FeatureFile;
 use super::split::Split;
 use crate::digest::{Digest, DigestBuilder};
@@ -14,6 +16,8 @@ use crate::error::{Error, Result};
 pub enum Source {
     /// An image file.
     Image(PathBuf),
+    /// Several images, in the order of time.
+    Clip(Clip),
     /// A row of [`Dataset::features`].
     Row(usize),
 }
@@ -44,6 +48,8 @@ pub struct Dataset {
     pub test: Vec<Example>,
     /// The rows that [`Source::Row`] points into.
     pub features: Option<Arc<FeatureFile>>,
+    /// How examples are read as clips; `None` for still images.
+    pub clips: Option<ClipConfig>,
     /// Files that were passed over because they are hidden or no images.
     pub ignored_files: usize,
 }
@@ -77,7 +83,7 @@ impl Dataset {
     /// A data set without examples.
     pub(super) fn empty(name: String, classes: Vec<String>) -> Self {
         let (train, val, test) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, classes, train, val, test, features: None, ignored_files: 0 }
+        Self { name, classes, train, val, test, features: None, clips: None, ignored_files: 0 }
     }
 
     pub(super) fn split_mut(&mut self, split: Split) -> &mut Vec<Example> {
@@ -205,6 +211,7 @@ impl Dataset {
             val: keep(&self.val),
             test: keep(&self.test),
             features: self.features.clone(),
+            clips: self.clips.clone(),
             ignored_files: self.ignored_files,
         })
     }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use super::clip_config::ClipConfig;
 use super::coop_split::read_coop_split;
 use super::dataset::Dataset;
 use super::feature_file::FeatureFile;
-use super::folder::{is_image_name, read_folder};
+use super::folder::{is_image_name, read_clip_folder, read_folder};
 use super::manifest::{Manifest, read_manifest};
 use crate::error::{Error, Result};
 
@@ -14,12 +15,42 @@ const KINDS: &str = "a folder of class folders, a `split_zhou_*.json`, a `.csv` 
                      `.safetensors` feature file";
 
 /// Opens a data set of any kind, known by its path. `root` is where the images of a split file or manifest lie, by
-/// default the folder of that file.
+/// default the folder of that file. What can be nothing but clips is read as such: lists of folders, and sets of nothing but
+/// GIFs some of which move.
 ///
 /// # Errors
 /// [`Error::Io`] for a missing path, [`Error::Invalid`] for a kind that is not known or a root that makes no sense,
 /// and the errors of the readers; also [`Error::Malformed`] when listed images do not exist.
 pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
+    let dataset = read(path, root, false)?;
+    let dataset = if dataset.holds_clips()? { dataset.into_clips(ClipConfig::default())? } else { dataset };
+    dataset.check_files(path)?;
+    Ok(dataset)
+}
+
+/// As [`open_dataset`] for clips: a folder of images below a class folder is one clip, and so is a GIF or a listed folder.
+/// Images that stand alone are clips of one frame.
+///
+/// # Errors
+/// As [`open_dataset`], and [`Error::Malformed`] when nothing has more than one frame.
+pub fn open_clips(path: &Path, root: Option<&Path>, config: &ClipConfig) -> Result<Dataset> {
+    config.check()?;
+    let dataset = read(path, root, true)?;
+    if dataset.features.is_some() {
+        let reason = "its rows are features already, made with the frames that `inarch encode` was told";
+        return Err(Error::malformed("set of clips", path, reason));
+    }
+    let dataset = dataset.into_clips(config.clone())?;
+    dataset.check_files(path)?;
+    if !dataset.moves() {
+        let reason = "nothing in it has more than one frame; a clip is a folder of frames inside its class folder, an \
+                      animated GIF, or a folder named by a manifest";
+        return Err(Error::malformed("set of clips", path, reason));
+    }
+    Ok(dataset)
+}
+
+fn read(path: &Path, root: Option<&Path>, clips: bool) -> Result<Dataset> {
     let is_folder = fs::metadata(path).map_err(Error::io("read", path))?.is_dir();
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     let kind = if is_folder { "folder" } else { extension.as_deref().unwrap_or_default() };
@@ -27,7 +58,8 @@ pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
         let reason = format!("`{}` names its own content; a root is for split files and manifests", path.display());
         return Err(Error::invalid("data set root", reason));
     }
-    let dataset = match kind {
+    Ok(match kind {
+        "folder" if clips => read_clip_folder(path)?,
         "folder" => read_folder(path)?,
         "safetensors" => FeatureFile::read(path)?.into_dataset(path)?,
         "json" => {
@@ -46,9 +78,7 @@ pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
             let reason = format!("`{}` is {found}; expected {KINDS}", path.display());
             return Err(Error::invalid("data set", reason));
         }
-    };
-    dataset.check_files(path)?;
-    Ok(dataset)
+    })
 }
 
 #[cfg(test)]

@@ -27,11 +27,16 @@ pub const MAX_DECODE_BYTES: u64 = 512 * 1024 * 1024;
 /// [`Error::Io`] when the file cannot be read; [`Error::BadImage`] naming it when it is empty, cut short, not an
 /// image, too large, or makes its decoder panic.
 pub fn decode_image(path: &Path) -> Result<RgbImage> {
+    decode_image_bytes(&read_bounded(path)?, path)
+}
+
+/// The bytes of an image file of bearable size.
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
     if bytes > MAX_DECODE_BYTES {
         return Err(bad(path, format!("the file has {bytes} bytes, at most {MAX_DECODE_BYTES} are read")));
     }
-    decode_image_bytes(&file::read(path)?, path)
+    file::read(path)
 }
 
 /// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`].
@@ -55,8 +60,13 @@ pub fn decode_image_bytes_within(bytes: &[u8], origin: &Path, max_pixels: u64) -
     if bytes.is_empty() {
         return Err(bad(origin, "the file is empty"));
     }
+    guarded(origin, || decode(bytes, max_pixels.min(MAX_PIXELS)))
+}
+
+/// Runs a decoder that may panic.
+pub(super) fn guarded<T>(origin: &Path, decode: impl FnOnce() -> Result<T, String>) -> Result<T> {
     // A decoder works on its own copy of everything, so nothing half-changed can be seen after a panic.
-    match catch_unwind(AssertUnwindSafe(|| decode(bytes, max_pixels.min(MAX_PIXELS)))) {
+    match catch_unwind(AssertUnwindSafe(decode)) {
         Ok(outcome) => outcome.map_err(|reason| bad(origin, reason)),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
@@ -66,7 +76,7 @@ pub fn decode_image_bytes_within(bytes: &[u8], origin: &Path, max_pixels: u64) -
     }
 }
 
-fn bad(path: &Path, reason: impl Into<String>) -> Error {
+pub(super) fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadImage { path: path.to_path_buf(), reason: reason.into() }
 }
 
@@ -99,7 +109,7 @@ fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
 }
 
 /// Drops alpha, repeats grey, keeps the high byte of 16 bits.
-fn to_rgb(image: DynamicImage) -> Result<RgbImage, String> {
+pub(super) fn to_rgb(image: DynamicImage) -> Result<RgbImage, String> {
     let (width, height) = (image.width(), image.height());
     let high = |sample: &u16| (sample >> 8) as u8;
     let samples: Vec<u8> = match image {

@@ -1,5 +1,6 @@
 //! Images: from files to normalised pixels, plain or augmented, one at a time or as a stream of batches.
 
+pub mod animation;
 pub mod augment;
 pub mod augmix;
 pub mod cache;
@@ -15,6 +16,7 @@ pub mod test_views;
 pub mod tone;
 pub mod warp;
 
+pub use self::animation::{animation_frames, decode_frames};
 pub use self::augment::{Augment, AugmentCrop, PadFill};
 pub use self::augmix::{Mixture, Operation};
 pub use self::cache::ImageCache;

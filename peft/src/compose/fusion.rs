@@ -19,7 +19,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use inarch_core::backbone::{
     Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, Touched, Tower,
 };
 use serde::{Deserialize, Serialize};
 
@@ -281,6 +281,13 @@ impl Sites for Fusion {
         let BlockSite { tower, block } = at.block();
         let acts = |member: &Adapter| member.touched().branch;
         self.mix(tower, Some(block), output.clone(), acts, |member| member.branch(at, input, output.clone(), pass))
+    }
+
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        let frozen = base.forward(frames.clone());
+        let next = |frames| base.forward(frames);
+        let acts = |member: &Adapter| member.entry(Tower::Image) <= Entry::Pool;
+        self.mix(Tower::Image, None, frozen, acts, |member| member.pool(PoolBase::new(&next), frames.clone(), pass))
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

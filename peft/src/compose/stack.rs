@@ -12,7 +12,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
     self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -320,6 +320,10 @@ impl Sites for Stack {
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         self.sites().branch(at, input, output, pass)
+    }
+
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        self.sites().pool(base, frames, pass)
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

@@ -1,0 +1,35 @@
+//! Data sets as commands open them: as images, or as clips where that is meant.
+
+use std::path::Path;
+
+use inarch_core::data::{ClipConfig, Dataset, open_clips, open_dataset};
+
+use crate::args::ClipArgs;
+use crate::error::CommandError;
+use crate::progress::Bars;
+
+/// Opens a data set: as clips where the arguments say so, or the adapter or recipe behind `base`, or where it can be nothing
+/// else.
+pub(crate) fn open(
+    path: &Path,
+    root: Option<&Path>,
+    args: &ClipArgs,
+    base: Option<&ClipConfig>,
+    bars: &Bars,
+) -> Result<Dataset, CommandError> {
+    // Features of clips are rows like any other.
+    let features = path.extension().is_some_and(|extension| extension == "safetensors");
+    match args.over(base).filter(|_| args.given() || !features) {
+        Some(config) => Ok(open_clips(path, root, &config)?),
+        None => {
+            let dataset = open_dataset(path, root)?;
+            if dataset.clips.is_none() && dataset.may_be_clips() {
+                bars.control().progress.say(
+                    "note: every image lies in a folder of numbered images; they are read as single images. If each folder \
+                     is a clip, say how many of its frames are seen: `--frames 8`",
+                );
+            }
+            Ok(dataset)
+        }
+    }
+}
