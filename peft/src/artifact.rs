@@ -152,6 +152,7 @@ impl Artifact {
             classes: head.classes.clone(),
             templates: vec![Template::new("{}")?],
             data: None,
+            clips: None,
             metrics: BTreeMap::new(),
         };
         let method = MethodConfig::LinearHead(LinearHeadConfig::default());
