@@ -9,12 +9,12 @@ use super::program::{adapter_bytes, sample};
 
 /// A small set of actions, as folders of frames or GIFs.
 fn actions(program: &Program, name: &str, more: &[&str]) -> Value {
-    let numbers = ["--train", "4", "--test", "4", "--length", "12", "--side", "32"];
+    let numbers = ["--train", "2", "--test", "2", "--length", "12", "--side", "32"];
     program.json(&[&["data", "actions", sample(), "-o", name], &numbers[..], more].concat())
 }
 
 fn fit(program: &Program, method: &str, data: &str, more: &[&str], output: &str) {
-    let base = ["fit", "-b", "pocket", "-d", data, "-m", method, "--set", "train.budget={ iterations = 12 }"];
+    let base = ["fit", "-b", "pocket", "-d", data, "-m", method, "--set", "train.budget={ iterations = 4 }"];
     program.succeed(&[&base[..], &["--set", "views=2", "-o", output], more].concat());
 }
 
@@ -28,18 +28,18 @@ fn folders_of_frames_go_through_every_verb() {
     let made = actions(&program, "actions", &[]);
     assert_eq!(
         (made["classes"].as_u64(), made["train"].as_u64(), made["test"].as_u64()),
-        (Some(10), Some(40), Some(40))
+        (Some(10), Some(20), Some(20))
     );
 
     // Without a word they are images, and the program says what else they could be.
     let images = program.run(&["eval", "-b", "pocket", "-d", "actions", "--json"]);
     assert!(images.stderr.contains("--frames 8"), "{}", images.stderr);
     let found: Value = serde_json::from_str(&images.stdout).expect("JSON");
-    assert_eq!(found["n"], 480);
+    assert_eq!(found["n"], 240);
 
     // Forwards and backwards are one and the same to mean pooling: each opposite pair gets one answer.
     let zero_shot = program.json(&["eval", "-b", "pocket", "-d", "actions", "--frames", "4"]);
-    assert_eq!(zero_shot["n"], 40);
+    assert_eq!(zero_shot["n"], 20);
     let confusion = zero_shot["confusion"].as_array().expect("counts");
     let of = |class: &str| {
         let classes = zero_shot["classes"].as_array().expect("classes");
@@ -50,7 +50,7 @@ fn folders_of_frames_go_through_every_verb() {
     }
 
     let store = ["--store", "1GiB"];
-    for method in ["temporal-conv", "st-adapter", "linear-probe"] {
+    for method in ["temporal-conv", "st-adapter"] {
         let folder = |end: &str| format!("{method}{end}");
         fit(&program, method, "actions", &["--frames", "4"], &folder(""));
         // A store changes nothing, whether it is empty or full.
@@ -73,7 +73,7 @@ fn folders_of_frames_go_through_every_verb() {
     let views = ["--clip-views", "3"];
     let several =
         program.json(&[&["eval", "-b", "pocket", "-d", "actions", "-a", "temporal-conv"][..], &views].concat());
-    assert_eq!(several["n"], 40);
+    assert_eq!(several["n"], 20);
     assert_ne!(several["ece"], own["ece"], "other frames were seen");
 
     let clip = first_clip(&program, "actions");
@@ -109,7 +109,7 @@ fn gifs_that_move_need_no_word_and_a_clip_that_cannot_be_read_is_left_out() {
     actions(&program, "frames", &[]);
     let gifs = program.json(&["eval", "-b", "pocket", "-d", "gifs"]);
     let frames = program.json(&["eval", "-b", "pocket", "-d", "frames", "--frames", "8"]);
-    assert_eq!((&gifs["n"], &frames["n"]), (&40.into(), &40.into()));
+    assert_eq!((&gifs["n"], &frames["n"]), (&20.into(), &20.into()));
     fit(&program, "attention-pool", "gifs", &[], "adapter");
     let clip = program.path("gifs/test/growing/000.gif").display().to_string();
     let found = program.json(&["predict", "-b", "pocket", "-a", "adapter", &clip]);
@@ -120,20 +120,10 @@ fn gifs_that_move_need_no_word_and_a_clip_that_cannot_be_read_is_left_out() {
     let eval = ["eval", "-b", "pocket", "-d", "frames", "--frames", "8"];
     program.fail(&eval, 1, &["003.png"]);
     let left = program.json(&[&eval[..], &["--on-bad-image", "skip"]].concat());
-    assert_eq!((&left["n"], left["skipped"].as_array().map(Vec::len)), (&39.into(), Some(1)));
+    assert_eq!((&left["n"], left["skipped"].as_array().map(Vec::len)), (&19.into(), Some(1)));
     // In training as well, where towers run in every step.
     let broken = program.path("frames/train/growing/001/003.png");
     std::fs::write(&broken, b"no image").expect("written");
     fit(&program, "st-adapter", "frames", &["--frames", "8", "--on-bad-image", "skip", "--set", "views=0"], "skipping");
     assert!(Path::new(&program.path("skipping/adapter.json")).is_file());
-}
-
-#[test]
-fn an_interrupted_training_on_clips_gives_the_same_bytes() {
-    let program = Program::new();
-    actions(&program, "actions", &[]);
-    let run = |output: &str| fit(&program, "st-adapter", "actions", &["--frames", "4", "--set", "views=0"], output);
-    run("one");
-    run("two");
-    assert!(adapter_bytes(&program.path("one")) == adapter_bytes(&program.path("two")));
 }

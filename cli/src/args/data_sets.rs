@@ -24,7 +24,7 @@ pub(crate) struct ActionsArgs {
     #[arg(required = true, value_name = "SOURCE")]
     pub(crate) sources: Vec<PathBuf>,
     /// Training clips of each of the ten classes
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N")]
     pub(crate) train: usize,
     /// Test clips of each class, of things that training clips do not show
     #[arg(long, default_value_t = 40, value_name = "N")]

@@ -2,8 +2,8 @@
 //!
 //! Two real cut-outs stand on a coloured ground. In each clip one or both of them do one of ten things. Every scene is shown
 //! twice, forwards as a clip of one class and backwards as a clip of its opposite: both hold the same frames, so neither a
-//! frame nor the unordered set of frames tells the two apart. Things stand, turn and grow over the same ranges in all
-//! classes, so that a single frame says little about the kind of movement either.
+//! frame nor the unordered set of frames tells the two apart. Things stand anywhere, turned and sized by chance, so that a
+//! single frame says little about the kind of movement either.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub struct ActionConfig {
 
 impl Default for ActionConfig {
     fn default() -> Self {
-        Self { train: 16, test: 40, frames: 24, side: 64, gif: false, seed: 1 }
+        Self { train: 32, test: 40, frames: 24, side: 64, gif: false, seed: 1 }
     }
 }
 
@@ -142,7 +142,7 @@ fn film(cutouts: &[Arc<RgbaImage>], pair: usize, config: &ActionConfig, seed: Se
     let first = rng.random_range(0..cutouts.len());
     // Another one than the first.
     let second = (first + rng.random_range(1..cutouts.len())) % cutouts.len();
-    let ground = Ground([[0.0f32; 3]; 4].map(|corner| corner.map(|_| rng.random_range(20.0..180.0))));
+    let ground = Ground([[0.0f32; 3]; 4].map(|corner| corner.map(|_| rng.random_range(10.0..60.0))));
     let scene = Scene::draw(pair, &mut rng);
     let shown = |frame: usize| {
         let mut canvas = ground.canvas(config.side);
@@ -162,11 +162,13 @@ struct Scene {
 impl Scene {
     /// Draws a scene of a pair of classes, forwards.
     fn draw(pair: usize, rng: &mut ChaCha8Rng) -> Self {
-        let mut still = || {
+        // What does not act is small; where both act they are of one kind of size.
+        let sizes = if pair < 4 { [0.38..0.5, 0.15..0.22] } else { [0.3..0.4, 0.3..0.4] };
+        let [mut actor, mut other] = sizes.map(|size| {
             let centre = [rng.random_range(0.25..0.75), rng.random_range(0.25..0.75)];
-            Pose { centre, size: rng.random_range(0.28..0.55), angle: rng.random_range(0.0..std::f32::consts::TAU) }
-        };
-        let (mut actor, mut other) = ([still(); 2], [still(); 2]);
+            let angle = rng.random_range(0.0..std::f32::consts::TAU);
+            [Pose { centre, size: rng.random_range(size), angle }; 2]
+        });
         let way = rng.random_range(0.4..0.55);
         let low = rng.random_range(0.18..(0.82 - way));
         match pair {

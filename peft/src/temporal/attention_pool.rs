@@ -18,7 +18,7 @@ use super::positions::Positions;
 use super::{check_size, directions, drawn, map};
 use crate::error::Result;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of attention pooling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,10 @@ impl Method for AttentionPoolConfig {
             queries: Param::from_tensor(Tensor::from_data(queries, device)),
             up: Param::from_tensor(Tensor::zeros([self.heads * hidden, dim], device)),
         })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

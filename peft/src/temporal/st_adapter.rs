@@ -23,7 +23,7 @@ use super::temporal_conv::check_kernel;
 use super::{check_size, drawn};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of ST-Adapter; the defaults are those of its authors for Something-Something v2: half the width, kernel 3, two
 /// places in a block.
@@ -143,6 +143,10 @@ impl Method for StAdapterConfig {
         let patches = spec.grid() * spec.grid();
         let class_tokens = spec.tokens() - patches;
         Ok(StAdapter { blocks: (0..chosen.end).map(places).collect(), class_tokens, patches })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

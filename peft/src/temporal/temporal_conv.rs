@@ -17,7 +17,7 @@ use super::taps::over_time;
 use super::{check_size, directions, map};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of a temporal convolution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,10 @@ impl Method for TemporalConvConfig {
             offset: Param::from_tensor(Tensor::zeros([hidden], device)),
             up: Param::from_tensor(Tensor::zeros([hidden, dim], device)),
         })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

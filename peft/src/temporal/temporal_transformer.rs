@@ -19,7 +19,7 @@ use super::positions::Positions;
 use super::{check_size, directions, drawn, map};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of a temporal transformer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -144,6 +144,10 @@ impl Method for TemporalTransformerConfig {
             up: Param::from_tensor(Tensor::zeros([hidden, dim], device)),
             heads: self.heads,
         })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
