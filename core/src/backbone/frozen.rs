@@ -1,5 +1,8 @@
 //! The backbone as everyone else sees it: a value that never changes.
 
+mod fold;
+mod needs;
+
 use std::ops::Range;
 use std::path::Path;
 
@@ -13,7 +16,7 @@ use super::dual_encoder::DualEncoder;
 use super::embeddings::{self, Embeddings, TextFeatures};
 use super::partial::{Partial, Texts};
 use super::pool::Frames;
-use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Projection, Scores, Sites, Tower};
+use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Scores, Sites, Tower};
 use super::spec::BackboneSpec;
 use super::state_dict::{self, StateDict, values};
 use crate::device::on_processor;
@@ -146,69 +149,6 @@ impl Backbone {
             Source::Towers(model) => Some(model),
             Source::Embeddings(_) => None,
         }
-    }
-
-    /// Whether it has towers. Without them it takes features of images in place of images, and adapters that enter at
-    /// pooled features or scores.
-    pub fn has_towers(&self) -> bool {
-        self.towers().is_some()
-    }
-
-    /// Whether it has this tower.
-    pub fn has(&self, tower: Tower) -> bool {
-        self.has_towers() && self.spec.has(tower)
-    }
-
-    /// Whether words have features, so that classes can be told by their names. Else an adapter must have learned them.
-    pub fn has_words(&self) -> bool {
-        !self.has_towers() || self.spec.has(Tower::Text)
-    }
-
-    /// Refuses what a backbone without towers cannot do; `what` is named.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn need_towers(&self, what: &str) -> Result<()> {
-        if self.has_towers() {
-            return Ok(());
-        }
-        Err(Error::Refused {
-            what: what.into(),
-            expected: "a backbone with weights, whose towers it can enter".into(),
-            found: format!("`{}`, which has features only: images must come as a features file", self.name),
-        })
-    }
-
-    /// Refuses what needs a tower that this backbone does not have; `what` is named.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn need(&self, tower: Tower, what: &str) -> Result<()> {
-        self.need_towers(what)?;
-        if self.has(tower) {
-            return Ok(());
-        }
-        let other = if tower == Tower::Image { Tower::Text } else { Tower::Image };
-        Err(Error::Refused {
-            what: what.into(),
-            expected: format!("a backbone with an {tower} tower").replace("an text", "a text"),
-            found: format!("`{}`, which has an {other} tower only", self.name).replace("an text", "a text"),
-        })
-    }
-
-    /// Refuses to tell classes by their names where words have no features; `what` is named.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn need_words(&self, what: &str) -> Result<()> {
-        if self.has_words() {
-            return Ok(());
-        }
-        Err(Error::Refused {
-            what: what.into(),
-            expected: "a backbone with a text tower, or an adapter that has learned the classes (`inarch fit`)".into(),
-            found: format!("`{}`, which has an image tower only", self.name),
-        })
     }
 
     /// Whether features that say this about their maker are features of this backbone. Features from elsewhere may name
@@ -514,54 +454,6 @@ impl Backbone {
             None => logits,
         };
         sites.logits(Scores { feature, image: &image, text: &text, logits, scale: self.logit_scale }, pass)
-    }
-
-    /// A copy whose linear layers carry the adapter's weight-space change; the original is untouched and shares all
-    /// other weights with it. Its digest is its own.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for an adapter that cannot be written into linear weights as a whole.
-    pub fn fold(&self, sites: &dyn Sites) -> Result<Self> {
-        if !sites.folds() {
-            return Err(Error::invalid("fold", "this adapter does more than change linear layers; pass it in instead"));
-        }
-        let Source::Towers(model) = &self.source else {
-            return Err(Error::invalid("fold", "a backbone of features has no weights to fold into"));
-        };
-        let mut model = model.clone();
-        for tower in [Tower::Image, Tower::Text] {
-            for (block, weights) in model.blocks_mut(tower).iter_mut().enumerate() {
-                for projection in Projection::ALL {
-                    let at = LinearSite::Block(BlockSite { tower, block }, projection);
-                    if let Some(folded) = sites.fold(at, weights.projection(projection)) {
-                        *weights.projection_mut(projection) = folded;
-                    }
-                }
-            }
-            if let Some(head) = model.projection_mut(tower)
-                && let Some(folded) = sites.fold(LinearSite::Head(tower), head)
-            {
-                *head = folded;
-            }
-        }
-        for (at, layer) in model.norms_mut() {
-            if let Some(folded) = sites.fold_norm(at, layer) {
-                *layer = folded;
-            }
-        }
-        let digest = state_dict::digest(&self.spec, &model.state_dict(&self.spec));
-        Ok(Self {
-            name: format!("{}+folded", self.name),
-            spec: self.spec.clone(),
-            source: Source::Towers(model),
-            logit_scale: self.logit_scale,
-            logit_bias: self.logit_bias,
-            head: self.head.clone(),
-            tokenizer: self.tokenizer.clone(),
-            preprocess: self.preprocess.clone(),
-            digest,
-            device: self.device.clone(),
-        })
     }
 
     /// The canonical tensors, e.g. to write a checkpoint; none without towers.
