@@ -201,6 +201,10 @@ fn adapted(
     Ok(result)
 }
 
+fn is_features(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "safetensors")
+}
+
 /// Predictions for the rows of features files, where such files are given in place of images.
 fn of_features(
     args: &PredictArgs,
@@ -208,13 +212,8 @@ fn of_features(
     classifier: &Classifier<'_>,
     bars: &Bars,
 ) -> Result<Option<PredictResult>, CommandError> {
-    let is_features = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
-    match args.images.iter().filter(|path| is_features(path)).count() {
-        0 => return Ok(None),
-        count if count < args.images.len() => {
-            return Err(CommandError::usage("images and features files are mixed", "give the one or the other"));
-        }
-        _ => {}
+    if !args.images.iter().any(|path| is_features(path)) {
+        return Ok(None);
     }
     let sites = model.sites();
     if sites.entry(Tower::Image) < Entry::Feature {
@@ -267,6 +266,9 @@ fn answers(
 /// What is asked about as a set of clips, where clips are wanted or one of the paths can be nothing else.
 fn clips(args: &PredictArgs, model: &Model) -> Result<Option<Dataset>, CommandError> {
     let wanted = args.clips.over(model.clips());
+    if args.images.iter().any(|path| is_features(path)) && !args.images.iter().all(|path| is_features(path)) {
+        return Err(CommandError::usage("images and features files are mixed", "give the one or the other"));
+    }
     let mut examples = Vec::with_capacity(args.images.len());
     for path in &args.images {
         // A file that is no GIF will say so where images are read.
@@ -275,7 +277,7 @@ fn clips(args: &PredictArgs, model: &Model) -> Result<Option<Dataset>, CommandEr
         let source = clip.map_or_else(|| Source::Image(path.clone()), Source::Clip);
         examples.push(Example { id: path.display().to_string(), source, label: 0 });
     }
-    let features = args.images.iter().any(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    let features = args.images.iter().any(|path| is_features(path));
     let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
     let clips = wanted.filter(|_| args.clips.given() || !features).or_else(|| moving.then(ClipConfig::default));
     let Some(clips) = clips else { return Ok(None) };
