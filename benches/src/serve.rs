@@ -134,8 +134,13 @@ fn adapters(backbone: &Arc<Backbone>, root: &Path, count: usize) -> Result<Vec<P
             tensor.data = seed.split(name).normals(tensor.data.len(), 0.02);
         }
         let adapter = adapter.with_parameters(parameters, backbone.device())?;
-        let provenance =
-            Provenance { classes: classes.clone(), templates: templates.clone(), data: None, metrics: BTreeMap::new() };
+        let provenance = Provenance {
+            classes: classes.clone(),
+            templates: templates.clone(),
+            data: None,
+            clips: None,
+            metrics: BTreeMap::new(),
+        };
         let artifact = Artifact::new(adapter, method.clone(), backbone, provenance)?;
         let folder = root.join(format!("a{at}"));
         artifact.save(&folder)?;

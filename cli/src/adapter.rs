@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use inarch_core::backbone::{Backbone, Frozen, Sites};
+use inarch_core::data::ClipConfig;
 use inarch_core::text::{Template, TemplateSet, check_described};
 use inarch_peft::{Artifact, Classifier, open_adapter};
 
@@ -24,7 +25,12 @@ impl Model {
         let device = inarch_core::device(&args.device.device)?;
         let backbone = backbones::open(&args.backbone, &device)?;
         let mut parts = load(&args.adapter, &backbone)?;
-        let adapter = if parts.len() > 1 { Some(Artifact::stack(&parts, &backbone)?) } else { parts.pop() };
+        let adapter = match parts.len() {
+            // Where words have no features, the checkpoint may know classes of its own.
+            0 if !backbone.has_words() => Artifact::of_head(&backbone)?,
+            0 | 1 => parts.pop(),
+            _ => Some(Artifact::stack(&parts, &backbone)?),
+        };
         Ok(Self { backbone, adapter })
     }
 
@@ -34,6 +40,11 @@ impl Model {
             Some(artifact) => artifact.adapter.sites(),
             None => &Frozen,
         }
+    }
+
+    /// How the adapter's clips were read.
+    pub(crate) fn clips(&self) -> Option<&ClipConfig> {
+        self.adapter.as_ref()?.manifest.clips.as_ref()
     }
 
     /// A classifier over `classes`, or over the adapter's own when none are given.

@@ -1,5 +1,6 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
+mod clips;
 mod continual;
 mod convert;
 mod data_sets;
@@ -19,8 +20,9 @@ use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::Merge;
 use inarch_recipes::{BadImagePolicy, Subset};
 
+pub(crate) use self::clips::ClipArgs;
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
-pub(crate) use self::data_sets::{CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
+pub(crate) use self::data_sets::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
@@ -112,22 +114,25 @@ pub(crate) struct DataArgs {
     /// Classes that take part
     #[arg(long, value_enum)]
     pub(crate) subset: Option<SubsetArg>,
+    #[command(flatten)]
+    pub(crate) clips: ClipArgs,
 }
 
 impl DataArgs {
     /// How the data set is read.
     pub(crate) fn options(&self) -> DataOptions {
-        DataOptions { root: self.root.clone(), group_by: self.group_by.clone(), ..self.shown.options() }
+        let clips = self.clips.over(None);
+        DataOptions { root: self.root.clone(), group_by: self.group_by.clone(), clips, ..self.shown.options() }
     }
 }
 
 /// What is shown of DICOM files, volumes and 16-bit images.
 #[derive(Debug, Args)]
 pub(crate) struct ShownArgs {
-    /// Frames of DICOM files and slices of volumes that are images: middle (default), all, or a number from 1 on; a path can
+    /// Slices of volumes and frames of DICOM files that are images: middle (default), all, or a number from 1 on; a path can
     /// name its own, `scan.dcm#3`
-    #[arg(long, value_name = "FRAMES")]
-    pub(crate) frames: Option<Frame>,
+    #[arg(long, value_name = "SLICES")]
+    pub(crate) slices: Option<Frame>,
     /// Window that grey values are shown in: CENTRE:WIDTH, pLOW:HIGH (percentiles) or full; by default that of the file
     #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
     pub(crate) window: Option<Window>,
@@ -136,14 +141,14 @@ pub(crate) struct ShownArgs {
 impl ShownArgs {
     /// How data with these settings are read.
     pub(crate) fn options(&self) -> DataOptions {
-        DataOptions { frames: self.frames.unwrap_or_default(), window: self.window, ..DataOptions::default() }
+        DataOptions { slices: self.slices.unwrap_or_default(), window: self.window, ..DataOptions::default() }
     }
 
     /// The single images that a path names.
     pub(crate) fn images(&self, path: &Path) -> Result<Vec<PathBuf>, inarch_core::Error> {
         let mut address = ImageAddress::of(path);
         if address.frame == Frame::Middle {
-            address.frame = self.frames.unwrap_or_default();
+            address.frame = self.slices.unwrap_or_default();
         }
         address.window = address.window.or(self.window);
         single_images(&address.path())
@@ -354,7 +359,7 @@ fn share(text: &str) -> Result<f64, String> {
 pub(crate) struct PredictArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images, or features files of images
+    /// Images, clips (folders of frames, or animated GIFs), or features files of images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes, separated by commas; those of the adapter when absent
@@ -374,6 +379,8 @@ pub(crate) struct PredictArgs {
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
     #[command(flatten)]
+    pub(crate) clips: ClipArgs,
+    #[command(flatten)]
     pub(crate) test_time: TestTimeArgs,
 }
 
@@ -382,7 +389,7 @@ pub(crate) struct PredictArgs {
 pub(crate) struct EncodeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images: an image, a folder of images or any data set
+    /// Images: an image, a clip, a folder of images or any data set
     #[arg(long, value_name = "PATH")]
     pub(crate) images: Option<PathBuf>,
     /// Texts: a file with one text a line
@@ -399,6 +406,8 @@ pub(crate) struct EncodeArgs {
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
+    #[command(flatten)]
+    pub(crate) clips: ClipArgs,
     /// The features file to write
     #[arg(short = 'o', long, value_name = "FEATURES.safetensors")]
     pub(crate) output: PathBuf,

@@ -5,6 +5,7 @@ mod adapter;
 mod args;
 mod backbones;
 mod commands;
+mod data;
 mod error;
 mod home;
 mod output;

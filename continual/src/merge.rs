@@ -167,6 +167,8 @@ pub fn merge(
         memory: memory.as_ref(),
         probe: probe.as_ref(),
         ledger: &ledger,
+        // States of two learners are not joined; the next update begins its own.
+        carried: &[],
     };
     write_version(&staging, &files, request.key)?;
     let version = versions.publish(request.output, &Release { folder: &staging, record: &record })?;

@@ -5,7 +5,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
     Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,9 @@ use crate::feature::*;
 use crate::learner::Learner;
 use crate::linear::*;
 use crate::logits::*;
-use crate::method::{Method, Prior, Stacking, Start};
+use crate::method::{Method, Prior, Stacking, Start, Words};
 use crate::norm::*;
+use crate::temporal::*;
 use crate::tokens::*;
 
 /// Writes the two enums and every exhaustive match over them.
@@ -82,6 +83,11 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.prior(),)* }
             }
 
+            /// See [`Method::words`].
+            pub fn words(&self) -> Words {
+                match self { $(Self::$variant(config) => config.words(),)* }
+            }
+
             /// See [`Method::stacking`].
             pub fn stacking(&self) -> Stacking {
                 match self { $(Self::$variant(config) => config.stacking(),)* }
@@ -92,12 +98,17 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.needs_support(),)* }
             }
 
-            /// See [`Method::resolved`].
+            /// See [`Method::resolved`]. Where words have no features, a method that learns no classes gets trained class
+            /// prototypes at its side.
             ///
             /// # Errors
             /// Something outside of the settings that cannot be read.
             pub fn resolved(&self, backbone: &Backbone) -> Result<Self> {
-                Ok(match self { $(Self::$variant(config) => Self::$variant(config.resolved(backbone)?),)* })
+                let resolved = match self { $(Self::$variant(config) => Self::$variant(config.resolved(backbone)?),)* };
+                Ok(match backbone.has_words() || resolved.words() != Words::Unneeded {
+                    true => resolved,
+                    false => Self::Stack(StackConfig::with_prototypes(resolved)),
+                })
             }
 
             /// See [`Method::black_box`].
@@ -113,10 +124,14 @@ macro_rules! methods {
             /// A fresh adapter.
             ///
             /// # Errors
-            /// A setting outside its domain, or a method that enters a tower for a backbone without towers.
+            /// A setting outside its domain, or a method that enters a tower, or needs words, for a backbone without them.
             pub fn init(&self, start: &Start<'_>) -> Result<Adapter> {
+                let what = || format!("method `{}`", self.name());
                 if !self.black_box() {
-                    start.backbone.need_towers(&format!("method `{}`", self.name()))?;
+                    start.backbone.need(Tower::Image, &what())?;
+                }
+                if self.words() == Words::Needed {
+                    start.backbone.need_words(&what())?;
                 }
                 Ok(match self { $(Self::$variant(config) => Adapter::$variant(config.init(start)?),)* })
             }
@@ -179,6 +194,8 @@ methods! {
     L2p(L2pConfig => L2p): "l2p",
     /// Image prompts that are sums of components, weighted by the image.
     CodaPrompt(CodaPromptConfig => CodaPrompt): "coda-prompt",
+    /// Keys and values that all images share, and some that the image chooses.
+    DualPrompt(DualPromptConfig => DualPrompt): "dual-prompt",
     /// Independent prompts in both towers.
     Ivlp(IvlpConfig => Ivlp): "ivlp",
     /// Coupled prompts in both towers.
@@ -219,6 +236,14 @@ methods! {
     Compacter(CompacterConfig => Compacter): "compacter",
     /// Bottlenecks that couple the towers.
     Mma(MmaConfig => Mma): "mma",
+    /// Bottlenecks with a convolution over time.
+    StAdapter(StAdapterConfig => StAdapter): "st-adapter",
+    /// Learned questions to the frames of a clip.
+    AttentionPool(AttentionPoolConfig => AttentionPool): "attention-pool",
+    /// A convolution over the features of frames.
+    TemporalConv(TemporalConvConfig => TemporalConv): "temporal-conv",
+    /// A transformer over the features of frames.
+    TemporalTransformer(TemporalTransformerConfig => TemporalTransformer): "temporal-transformer",
     /// Class prototypes held to the text features.
     Clap(ClapConfig => Clap): "clap",
     /// A bottleneck on pooled features.
@@ -235,6 +260,10 @@ methods! {
     TaskRes(TaskResConfig => TaskRes): "taskres",
     /// One factor on all scores.
     Temperature(TemperatureConfig => Temperature): "temperature",
+    /// A factor and an offset on the score of each class.
+    VectorScaling(VectorScalingConfig => VectorScaling): "vector-scaling",
+    /// A dense layer on image features.
+    LinearHead(LinearHeadConfig => LinearHead): "linear-head",
     /// A cache of training images.
     TipAdapter(TipAdapterConfig => TipAdapter): "tip-adapter",
     /// A cache of training images with trained keys.
@@ -307,6 +336,10 @@ impl Sites for Adapter {
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         self.sites().branch(at, input, output, pass)
+    }
+
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        self.sites().pool(base, frames, pass)
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

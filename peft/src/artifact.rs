@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, BackboneHandle, Pass, Tower, values};
+use inarch_core::backbone::{Backbone, BackboneHandle, Frames, Pass, Tower, values};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
+use inarch_core::data::ClipConfig;
 use inarch_core::image::Preprocess;
 use inarch_core::text::Template;
 use inarch_core::{Digest, Seed, file};
@@ -14,9 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, MethodConfig};
 use crate::classifier::Classifier;
-use crate::compose::{Stack, StackConfig};
+use crate::compose::stacked;
 use crate::error::{Error, Result};
-use crate::method::{Method as _, Start};
+use crate::logits::{LinearHead, LinearHeadConfig};
+use crate::method::Start;
 
 /// The version of the format that this code writes.
 pub const SCHEMA: u32 = 1;
@@ -69,6 +71,9 @@ pub struct Manifest {
     pub templates: Vec<String>,
     /// How images were prepared.
     pub preprocess: Preprocess,
+    /// How clips were read; absent for still images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clips: Option<ClipConfig>,
     /// Precision of the learned tensors.
     pub precision: String,
     /// Identity of the training data, where known.
@@ -103,6 +108,8 @@ pub struct Provenance {
     pub templates: Vec<Template>,
     /// Identity of the training data.
     pub data: Option<Digest>,
+    /// How clips were read; absent for still images.
+    pub clips: Option<ClipConfig>,
     /// Figures of the run.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -113,10 +120,11 @@ impl Artifact {
     /// # Errors
     /// A class name the tokenizer refuses.
     pub fn new(adapter: Adapter, method: MethodConfig, backbone: &Backbone, provenance: Provenance) -> Result<Self> {
-        let Provenance { classes, templates, data, metrics } = provenance;
+        let Provenance { classes, templates, data, clips, metrics } = provenance;
         let bytes = encode(&adapter)?;
         let scored = classes.len().min(8);
-        let logits = probe(backbone, &adapter, &method, &classes, &templates, scored)?;
+        let frames = probe_frames(clips.as_ref());
+        let logits = probe(backbone, &adapter, (&method, frames), &classes, &templates, scored)?;
         let manifest = Manifest {
             schema: SCHEMA,
             method,
@@ -125,6 +133,7 @@ impl Artifact {
             offsets: None,
             templates: templates.iter().map(ToString::to_string).collect(),
             preprocess: backbone.preprocess().clone(),
+            clips,
             precision: "f32".into(),
             data,
             parents: Vec::new(),
@@ -134,6 +143,24 @@ impl Artifact {
             self_test: SelfTest { classes: scored, logits, tolerance: 1e-2 },
         };
         Ok(Self { manifest, adapter })
+    }
+
+    /// The classes that a backbone's checkpoint itself tells apart, as an adapter.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_head(backbone: &Backbone) -> Result<Option<Self>> {
+        let Some(head) = backbone.head() else { return Ok(None) };
+        let adapter = Adapter::LinearHead(LinearHead::of(head, backbone));
+        let provenance = Provenance {
+            classes: head.classes.clone(),
+            templates: vec![Template::new("{}")?],
+            data: None,
+            clips: None,
+            metrics: BTreeMap::new(),
+        };
+        let method = MethodConfig::LinearHead(LinearHeadConfig::default());
+        Self::new(adapter, method, backbone, provenance).map(Some)
     }
 
     /// Several artifacts of one backbone as one, the one closest to the frozen layers first
@@ -160,28 +187,19 @@ impl Artifact {
                     return Err(mismatch("classes", &expected, &found).into());
                 }
             }
-            // A stack among the parts is opened, so that stacks never nest.
-            match (&part.manifest.method, &part.adapter) {
-                (MethodConfig::Stack(config), Adapter::Stack(stack)) => {
-                    members.extend(config.members.iter().cloned().zip(stack.members().iter().cloned()));
-                }
-                (config, adapter) => members.push((config.clone(), adapter.clone())),
-            }
+            members.push((part.manifest.method.clone(), part.adapter.clone()));
         }
-        let (configs, adapters): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-        let method = StackConfig { members: configs };
-        method.check()?;
-        method.templates()?;
+        let (method, adapter) = stacked(members)?;
         // The last part speaks for the stack, unless another one is bound to its classes.
         let spokesman = bound.or(parts.last()).ok_or_else(|| inarch_core::Error::invalid("stack", "no part"))?;
         let provenance = Provenance {
             classes: spokesman.manifest.classes.clone(),
             templates: spokesman.templates()?,
             data: None,
+            clips: parts.iter().rev().find_map(|part| part.manifest.clips.clone()),
             metrics: BTreeMap::new(),
         };
-        let mut stack =
-            Self::new(Adapter::Stack(Stack::of(adapters)), MethodConfig::Stack(method), backbone, provenance)?;
+        let mut stack = Self::new(adapter, method, backbone, provenance)?;
         stack.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
         Ok(stack)
     }
@@ -293,8 +311,9 @@ impl Artifact {
     /// # Errors
     /// [`Error::SelfTest`] with the first score that differs.
     pub fn self_test(&self, backbone: &Backbone) -> Result<()> {
-        let Manifest { method, classes, self_test, .. } = &self.manifest;
-        let found = probe(backbone, &self.adapter, method, classes, &self.templates()?, self_test.classes)?;
+        let Manifest { method, classes, clips, self_test, .. } = &self.manifest;
+        let frames = probe_frames(clips.as_ref());
+        let found = probe(backbone, &self.adapter, (method, frames), classes, &self.templates()?, self_test.classes)?;
         let worst = self_test.logits.iter().zip(&found).find(|(expected, found)| {
             let difference = (*expected - *found).abs();
             difference.is_nan() || difference > self_test.tolerance
@@ -315,11 +334,16 @@ fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
     Ok(encode_safetensors(&adapter.parameters(), BTreeMap::new(), Precision::F32)?)
 }
 
-/// Scores of two smooth synthetic images for the first `count` classes.
+/// Frames of a golden clip: those of training, as far as a short test goes.
+fn probe_frames(clips: Option<&ClipConfig>) -> Frames {
+    clips.map_or(Frames::STILL, |clips| Frames::of(clips.frames.min(4)))
+}
+
+/// Scores of two smooth synthetic images, or clips, for the first `count` classes.
 fn probe(
     backbone: &Backbone,
     adapter: &Adapter,
-    method: &MethodConfig,
+    (method, frames): (&MethodConfig, Frames),
     trained: &[String],
     templates: &[Template],
     count: usize,
@@ -328,9 +352,9 @@ fn probe(
     let classes = if trained.is_empty() { &free[..] } else { &trained[..count.min(trained.len())] };
     let classifier = Classifier::adapted(backbone, method, trained, classes, templates)?;
     let sites = adapter.sites();
-    let pass = Pass::evaluate();
+    let pass = Pass { frames, ..Pass::evaluate() };
     let image = match backbone.has_towers() {
-        true => backbone.encode_image(probe_pixels(backbone)?, sites, &pass),
+        true => backbone.encode_image(probe_pixels(backbone, 2 * frames.count())?, sites, &pass),
         false => sites.feature(Tower::Image, probe_features(backbone), &pass),
     };
     let condition = inarch_core::backbone::normalise(image.clone());
@@ -339,11 +363,11 @@ fn probe(
     Ok(values(classifier.logits(&image, &text, sites, &pass)))
 }
 
-/// Two smooth synthetic images, `[2, 3, size, size]`.
-fn probe_pixels(backbone: &Backbone) -> Result<Tensor<4>> {
+/// Smooth synthetic images, `[count, 3, size, size]`.
+fn probe_pixels(backbone: &Backbone, count: usize) -> Result<Tensor<4>> {
     let size = backbone.spec().image.size;
-    let mut data = Vec::with_capacity(2 * 3 * size * size);
-    for image in 0..2 {
+    let mut data = Vec::with_capacity(count * 3 * size * size);
+    for image in 0..count {
         for channel in 0..3 {
             for row in 0..size {
                 for column in 0..size {
@@ -353,7 +377,7 @@ fn probe_pixels(backbone: &Backbone) -> Result<Tensor<4>> {
             }
         }
     }
-    Ok(backbone.pixels(data, [2, 3, size, size])?)
+    Ok(backbone.pixels(data, [count, 3, size, size])?)
 }
 
 /// Two smooth synthetic features, `[2, dim]`.

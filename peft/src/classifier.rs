@@ -38,13 +38,19 @@ impl<'a> Classifier<'a> {
     /// A zero-shot classifier over `classes`.
     ///
     /// # Errors
-    /// No class, no template, or a prompt that does not fit into the backbone's context.
+    /// No class, no template, a prompt that does not fit into the backbone's context, or a backbone whose words have no features.
     pub fn zero_shot(
         backbone: impl Into<BackboneHandle<'a>>,
         classes: &[String],
         templates: &[Template],
     ) -> Result<Self> {
         let backbone = backbone.into();
+        backbone.need_words("zero-shot classification")?;
+        Self::of(backbone, classes, templates)
+    }
+
+    /// A classifier over classes whose names may have no features.
+    fn of(backbone: BackboneHandle<'a>, classes: &[String], templates: &[Template]) -> Result<Self> {
         if classes.is_empty() || templates.is_empty() {
             return Err(inarch_core::Error::invalid("classes and templates", "at least one of each is needed").into());
         }
@@ -65,7 +71,7 @@ impl<'a> Classifier<'a> {
         templates: &[Template],
     ) -> Result<Self> {
         let (backbone, own) = (backbone.into(), config.templates()?);
-        let mut classifier = Self::zero_shot(backbone.clone(), classes, if own.is_empty() { templates } else { &own })?;
+        let mut classifier = Self::of(backbone.clone(), classes, if own.is_empty() { templates } else { &own })?;
         classifier.prior = match config.prior() {
             Prior::None => None,
             Prior::Run => Some(Self::zero_shot(backbone.clone(), classes, templates)?.mean_features()),
@@ -188,11 +194,12 @@ impl<'a> Classifier<'a> {
         }
         let [images, dim] = image.dims();
         let classes = self.classes.len();
+        let feature = image;
         let (image, text) = (normalise(image.clone()), normalise(text.clone()));
         let scale = self.backbone.logit_scale();
         let own = text.clone().reshape([images, classes, dim]).swap_dims(1, 2);
         let logits = image.clone().reshape([images, 1, dim]).matmul(own).reshape([images, classes]) * scale;
-        sites.logits(Scores { image: &image, text: &text, logits, scale }, &pass)
+        sites.logits(Scores { feature, image: &image, text: &text, logits, scale }, &pass)
     }
 
     /// Class features in an evaluation pass without image condition.

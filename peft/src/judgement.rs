@@ -24,7 +24,22 @@ pub struct Several<'a> {
     pub offsets: &'a [f32],
 }
 
-impl Judgement<'_> {
+impl<'a> Judgement<'a> {
+    /// The truth of some images, in the order given; nothing where each has one label.
+    pub(crate) fn truth_of(&self, rows: &[usize]) -> Vec<f32> {
+        let Some(Several { truth, offsets }) = self.several else { return Vec::new() };
+        let classes = offsets.len();
+        rows.iter().flat_map(|row| &truth[row * classes..(row + 1) * classes]).copied().collect()
+    }
+
+    /// The same over other images, whose truth is given.
+    pub(crate) fn with_truth<'b>(&self, truth: &'b [f32]) -> Judgement<'b>
+    where
+        'a: 'b,
+    {
+        Judgement { several: self.several.map(|several| Several { truth, ..several }), ..*self }
+    }
+
     /// The loss `[1]` of scores `[images, classes]`: the mean over the images of cross entropy, or where they have several
     /// labels of the sum over the classes of binary cross entropy, whose gradient is of the same size.
     pub(crate) fn loss(&self, logits: Tensor<2>, labels: &[usize]) -> Tensor<1> {

@@ -1,7 +1,7 @@
 //! How an adapter takes part in its training, beside its sites.
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Sites, normalise};
+use inarch_core::backbone::{Sites, indices, normalise};
 
 use crate::judgement::Judgement;
 
@@ -108,6 +108,32 @@ impl Step<'_> {
         (own * normalise(prior.clone())).sum_dim(1).mean() * -1.0 + 1.0
     }
 
+    /// The step of some of its images only, in the order given.
+    pub fn with_rows<T>(&self, rows: &[usize], of: impl FnOnce(&Step<'_>) -> T) -> T {
+        let labels: Vec<usize> = rows.iter().map(|row| self.labels[*row]).collect();
+        let at = indices(rows.iter().copied(), &self.logits.device());
+        let ([images, classes], [texts, dim]) = (self.logits.dims(), self.text.dims());
+        let text = match texts == images * classes && texts != classes {
+            true => {
+                let own = self.text.clone().reshape([images, classes * dim]).select(0, at.clone());
+                own.reshape([rows.len() * classes, dim])
+            }
+            false => self.text.clone(),
+        };
+        let truth = self.judgement.truth_of(rows);
+        of(&Step {
+            image: self.image.clone().select(0, at.clone()),
+            text,
+            prompts: self.prompts.clone(),
+            logits: self.logits.clone().select(0, at.clone()),
+            labels: &labels,
+            judgement: self.judgement.with_truth(&truth),
+            scale: self.scale,
+            frozen_image: self.frozen_image.clone().map(|frozen| frozen.select(0, at)),
+            prior: self.prior,
+        })
+    }
+
     /// Zero-shot scores `[images, classes]` of the frozen features, when both sides are there.
     pub fn frozen_logits(&self) -> Option<Tensor<2>> {
         let image = normalise(self.frozen_image.clone()?);
@@ -120,7 +146,7 @@ impl Step<'_> {
 pub struct Loss {
     /// The loss, `[1]`.
     pub task: Tensor<1>,
-    /// A second loss that the first must not work against.
+    /// Further losses that the first must not work against.
     pub guide: Option<Guide>,
 }
 
@@ -131,15 +157,34 @@ impl Loss {
     }
 }
 
-/// A loss `[1]` whose gradient `g` corrects the task's gradient `t` of each parameter tensor: where `t . g < 0`, the part
-/// `strength * (t . g / |g|^2) g` is taken out of `t`.
+/// Losses whose gradients correct the task's gradient.
 pub struct Guide {
-    /// The guiding loss.
-    pub loss: Tensor<1>,
-    /// How much of the conflicting part is taken out.
-    pub strength: f64,
-    /// Whether all parameters count as one tensor.
-    pub whole: bool,
+    /// The guiding losses, `[1]` each.
+    pub losses: Vec<Tensor<1>>,
+    /// How their gradients do so.
+    pub correction: Correction,
+}
+
+/// What guiding gradients `g` do to the task's gradient `t`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Correction {
+    /// Of each parameter tensor, one guide after the other: where `t . g < 0`, the part `strength (t . g / |g|^2) g` is taken
+    /// out of `t`.
+    Each {
+        /// How much of the conflicting part is taken out.
+        strength: f64,
+    },
+    /// The same with all parameters as one tensor.
+    Whole {
+        /// How much of the conflicting part is taken out.
+        strength: f64,
+    },
+    /// With all parameters as one tensor: where any `t . g_k < 0`, `t + sum_k v_k g_k` with the `v >= margin` that make it
+    /// shortest. With margin 0 that is the gradient closest to `t` that works against no guide.
+    Cone {
+        /// Least weight of every guide.
+        margin: f64,
+    },
 }
 
 #[cfg(test)]

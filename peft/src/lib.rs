@@ -24,6 +24,7 @@ mod matrix;
 mod method;
 mod norm;
 mod parameters;
+mod temporal;
 mod tokens;
 
 pub use adapter::{Adapter, METHODS, MethodConfig};
@@ -40,10 +41,11 @@ pub use foreign::{
     Import, ImportFormat, PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, import, open_adapter, read_peft, write_peft,
 };
 pub use judgement::{Judgement, Several, cross_entropy};
-pub use learner::{Averaging, Guide, Learner, Loss, Step};
+pub use learner::{Averaging, Correction, Guide, Learner, Loss, Step};
 pub use linear::*;
 pub use logits::*;
-pub use method::{Method, Prior, Stacking, Start, Support, VisitPixels};
+pub use method::{Method, Prior, Stacking, Start, Support, VisitPixels, Words};
 pub use norm::*;
 pub use parameters::{Parameters, identified};
+pub use temporal::*;
 pub use tokens::*;

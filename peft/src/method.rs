@@ -65,6 +65,11 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
         Prior::None
     }
 
+    /// What it needs of words: whether it works on an image tower alone, whose classes have names and no text features.
+    fn words(&self) -> Words {
+        Words::Needed
+    }
+
     /// Where it can stand among other adapters.
     fn stacking(&self) -> Stacking {
         Stacking::Anywhere
@@ -88,6 +93,17 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
     fn needs_support(&self) -> bool {
         false
     }
+}
+
+/// What a method needs of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// A text tower, or text features of the classes.
+    Needed,
+    /// Nothing: beside a method that learns the classes it works on an image tower alone.
+    Unneeded,
+    /// Nothing, because it learns the classes itself.
+    Replaced,
 }
 
 /// Where a method can stand in a stack.

@@ -15,6 +15,18 @@ pub trait Companion {
         Vec::new()
     }
 
+    /// Whether each step that rehearses is to be preceded by a virtual one, whose effect [`Moment::foresight`] tells: the step
+    /// that the optimizer would take on the loss without foresight.
+    fn foresees(&self) -> bool {
+        false
+    }
+
+    /// Factor on the learning rate of a parameter beside the method's own, by its path; with 0 it stands still.
+    fn rate(&self, parameter: &str) -> f64 {
+        let _ = parameter;
+        1.0
+    }
+
     /// The loss of a step.
     fn loss(&self, moment: &Moment<'_>) -> Loss {
         moment.adapter.learner().loss(moment.step)
@@ -66,6 +78,17 @@ pub struct Moment<'a> {
     pub examples: &'a [usize],
     /// Number of rows that are not rehearsed.
     pub fresh: usize,
+    /// What a virtual step would change, where the companion [foresees](Companion::foresees); `None` asks for the loss of that
+    /// virtual step.
+    pub foresight: Option<&'a Foresight>,
+}
+
+/// Scores of a step's rows before and after a virtual step, `[rows, classes]`, row-major.
+pub struct Foresight {
+    /// As the adapter is.
+    pub before: Vec<f32>,
+    /// As the virtual step would make it.
+    pub after: Vec<f32>,
 }
 
 /// What a step changed. Gradients are those that the optimizer was given.

@@ -1,16 +1,17 @@
 //! Image features of many files, once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Entry, Partial, Pass, Sites, Tower, values};
-use inarch_core::data::{Dataset, Example, Source};
+use inarch_core::backbone::{Backbone, Entry, Frames, Frozen, Partial, Pass, Sites, Tower, normalise, values};
+use inarch_core::data::{Dataset, Example, Purpose, Source};
 use inarch_core::image::{Augment, BadImage, ImageBatch, ImageJob, Loader, OnBadImage, View};
 
+use crate::clips::{frames, jobs, whole};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::evaluate::shares_image_features;
 use crate::feature_store::{self, Shelf};
 
 /// Images in an encoding batch: large enough for the matrix products, small enough for the caches.
@@ -27,7 +28,9 @@ pub struct ImageFeatures {
     pub dim: usize,
     /// Rows of one example.
     pub views: usize,
-    /// Row-major, `[examples * views, tokens, dim]`, example-major, not normalised.
+    /// Frames of a row that are still apart: those of a clip short of its pool site, else 1.
+    pub frames: usize,
+    /// Row-major, `[examples * views * frames, tokens, dim]`, example-major, not normalised.
     pub values: Vec<f32>,
     /// The examples that are in, as positions in the list that was given.
     pub kept: Vec<usize>,
@@ -36,7 +39,8 @@ pub struct ImageFeatures {
 }
 
 impl ImageFeatures {
-    /// The features of some `(kept example, view)` pairs on the backbone's device, `[pairs, dim]`.
+    /// The features of some `(kept example, view)` pairs on the backbone's device, `[pairs, dim]`; of clips short of their
+    /// pool site those of all frames, `[pairs * frames, dim]`.
     pub fn gather(&self, pairs: impl Iterator<Item = (usize, usize)>, backbone: &Backbone) -> Tensor<2> {
         let (data, rows) = self.rows(pairs);
         Tensor::from_data(TensorData::new(data, [rows, self.tokens * self.dim]), backbone.device())
@@ -44,8 +48,10 @@ impl ImageFeatures {
 
     /// The image tower of some `(kept example, view)` pairs, as far as it has come.
     pub fn partial(&self, pairs: impl Iterator<Item = (usize, usize)>, backbone: &Backbone) -> Partial {
-        if self.entry == Entry::Feature {
-            return Partial::feature(self.gather(pairs, backbone));
+        match self.entry {
+            Entry::Feature | Entry::Never => return Partial::feature(self.gather(pairs, backbone)),
+            Entry::Pool => return Partial::frames(self.gather(pairs, backbone)),
+            Entry::Tokens | Entry::Block(_) | Entry::Head => {}
         }
         let (data, rows) = self.rows(pairs);
         let stream = Tensor::from_data(TensorData::new(data, [rows, self.tokens, self.dim]), backbone.device());
@@ -53,22 +59,45 @@ impl ImageFeatures {
     }
 
     fn rows(&self, pairs: impl Iterator<Item = (usize, usize)>) -> (Vec<f32>, usize) {
-        let row = self.tokens * self.dim;
+        let row = self.frames * self.tokens * self.dim;
         let mut data = Vec::new();
         for (example, view) in pairs {
             let at = (example * self.views + view % self.views) * row;
             data.extend_from_slice(&self.values[at..at + row]);
         }
-        let rows = data.len() / row.max(1);
+        let rows = data.len() / (self.tokens * self.dim).max(1);
         (data, rows)
     }
 
-    /// Frozen features through the feature site of an adapter.
+    /// Frozen features through the rest of an adapter: its feature site, and its pool site where frames are apart.
     #[must_use]
     pub fn through(&self, sites: &dyn Sites, backbone: &Backbone) -> Self {
         let rows = (0..self.kept.len()).flat_map(|example| (0..self.views).map(move |view| (example, view)));
-        let adapted = sites.feature(Tower::Image, self.gather(rows, backbone), &Pass::evaluate());
-        Self { values: values(adapted), ..self.clone() }
+        let pass = Pass { frames: Frames::of(self.frames), ..Pass::evaluate() };
+        let adapted = match self.entry {
+            Entry::Feature | Entry::Never => sites.feature(Tower::Image, self.gather(rows, backbone), &pass),
+            _ => backbone.finish(Tower::Image, self.partial(rows, backbone), sites, &pass),
+        };
+        let (tokens, frames) = (1, 1);
+        Self {
+            entry: Entry::Feature,
+            tokens,
+            frames,
+            dim: backbone.spec().dim,
+            values: values(adapted),
+            ..self.clone()
+        }
+    }
+
+    /// One feature for each example: the mean of those of its views, each of length 1.
+    fn averaged(self, backbone: &Backbone) -> Self {
+        if self.views == 1 || self.kept.is_empty() {
+            return self;
+        }
+        let rows = (0..self.kept.len()).flat_map(|example| (0..self.views).map(move |view| (example, view)));
+        let features = normalise(self.gather(rows, backbone));
+        let mean = features.reshape([self.kept.len(), self.views, self.dim]).mean_dim(1).squeeze_dim::<2>(1);
+        Self { views: 1, values: values(mean), ..self }
     }
 
     /// All features of view 0, `[kept, dim]`.
@@ -80,7 +109,7 @@ impl ImageFeatures {
 /// Which views of each example are encoded.
 #[derive(Debug, Clone)]
 pub enum Views {
-    /// The centre view of evaluation.
+    /// The centre view of evaluation; of clips as many choices of frames as their settings say, whose features are averaged.
     Centre,
     /// Some random views, drawn by seed and example id.
     Augmented {
@@ -106,16 +135,23 @@ pub fn encode_images(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
-    if shares_image_features(sites) && dataset.features.is_none() {
-        let frozen = encode_frozen(backbone, Entry::Feature, dataset, examples, views, policy, control)?;
-        return Ok(frozen.through(sites, backbone));
+    let averaged = |features: ImageFeatures| match views {
+        Views::Centre => features.averaged(backbone),
+        Views::Augmented { .. } => features,
+    };
+    let entry = sites.entry(Tower::Image).min(Entry::Feature);
+    if entry >= Entry::Pool && dataset.features.is_none() {
+        let frozen = encode_frozen(backbone, entry, dataset, examples, views, policy, control)?;
+        return Ok(averaged(frozen.through(sites, backbone)));
     }
-    let encode = |pixels| Partial::feature(backbone.evaluate_image(pixels, sites));
-    encode_with(&encode, Entry::Feature, None, backbone, dataset, examples, views, policy, control)
+    let frames = frames(dataset.clips.as_ref());
+    let encode = |pixels| Partial::feature(backbone.evaluate_clips(pixels, frames, sites));
+    let work = Work { encode: &encode, until: Entry::Feature, shelf: None, frames };
+    Ok(averaged(encode_with(work, backbone, dataset, examples, views, policy, control)?))
 }
 
 /// Runs examples through the frozen image tower up to `until`, to be gone on from there by
-/// [`ImageFeatures::partial`].
+/// [`ImageFeatures::partial`]. Every frame of a clip is run, and stored, by itself.
 ///
 /// # Errors
 /// As [`encode_images`].
@@ -129,16 +165,30 @@ pub fn encode_frozen(
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
     let until = until.min(Entry::Feature);
-    let encode = |pixels| backbone.start_image(pixels, until);
-    let shelf = control.store.map(|store| store.shelf(backbone, until));
-    encode_with(&encode, until, shelf, backbone, dataset, examples, views, policy, control)
+    let apart = if dataset.clips.is_some() { until.min(Entry::Pool) } else { until };
+    let encode = |pixels| backbone.start_image(pixels, apart);
+    let shelf = control.store.map(|store| store.shelf(backbone, apart));
+    let work = Work { encode: &encode, until: apart, shelf, frames: Frames::STILL };
+    let features = encode_with(work, backbone, dataset, examples, views, policy, control)?;
+    match (until, apart, views) {
+        (Entry::Feature, Entry::Pool, Views::Centre) => Ok(features.through(&Frozen, backbone).averaged(backbone)),
+        (Entry::Feature, Entry::Pool, Views::Augmented { .. }) => Ok(features.through(&Frozen, backbone)),
+        _ => Ok(features),
+    }
 }
 
-#[expect(clippy::too_many_arguments, reason = "those of the two functions above, and what they differ in")]
-fn encode_with(
-    encode: &dyn Fn(Tensor<4>) -> Partial,
+/// What is done with pixels.
+struct Work<'a> {
+    encode: &'a dyn Fn(Tensor<4>) -> Partial,
+    /// How far that takes them.
     until: Entry,
-    shelf: Option<Shelf<'_>>,
+    shelf: Option<Shelf<'a>>,
+    /// How many images make one row: the frames of a clip, or 1 where each has a row of its own.
+    frames: Frames,
+}
+
+fn encode_with(
+    work: Work<'_>,
     backbone: &Backbone,
     dataset: &Dataset,
     examples: &[Example],
@@ -146,6 +196,7 @@ fn encode_with(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
+    let Work { encode, until, shelf, frames: joined } = work;
     let dim = backbone.spec().dim;
     if let Some(file) = &dataset.features {
         if !backbone.made(&file.backbone) {
@@ -166,30 +217,57 @@ fn encode_with(
         }
         let rows = examples.iter().filter_map(|example| match example.source {
             Source::Row(row) => file.row(row),
-            Source::Image(_) => None,
+            Source::Image(_) | Source::Clip(_) => None,
         });
         let values: Vec<f32> = rows.flatten().copied().collect();
-        let kept = (0..examples.len()).collect();
-        return Ok(ImageFeatures { entry: Entry::Feature, tokens: 1, dim, views: 1, values, kept, bad: Vec::new() });
+        let (kept, bad) = ((0..examples.len()).collect(), Vec::new());
+        return Ok(ImageFeatures { entry: Entry::Feature, tokens: 1, dim, views: 1, frames: 1, values, kept, bad });
     }
 
     backbone.need_towers(&format!("data set `{}`", dataset.name))?;
+    let clips = dataset.clips.as_ref();
     let count = match views {
-        Views::Centre => 1,
+        Views::Centre => clips.map_or(1, |clips| clips.views),
         Views::Augmented { count, .. } => *count,
     };
-    let jobs = image_jobs(examples, count, |example, view| match views {
-        Views::Centre => View::Centre,
-        Views::Augmented { augment, seed, .. } => {
-            View::Augmented { augment: augment.clone(), seed: seed.split(&example.id).split(view) }
-        }
-    });
+    let each = frames(clips).count();
+    let one = |(position, example): (usize, &Example)| -> Vec<ImageJob> {
+        let of_view = |view: usize| {
+            let first = (position * count + view) * each;
+            match views {
+                Views::Centre => jobs(example, clips, Purpose::Test(view), &View::Centre, first),
+                Views::Augmented { augment, seed, .. } => {
+                    let seed = seed.split(&example.id).split(view);
+                    // Where only frames are drawn, one frame is the same in all views that see it.
+                    let varied = match clips.is_some() && augment.draws_nothing() {
+                        true => View::Centre,
+                        false => View::Augmented { augment: augment.clone(), seed },
+                    };
+                    jobs(example, clips, Purpose::Train(seed), &varied, first)
+                }
+            }
+        };
+        (0..count).flat_map(of_view).collect()
+    };
+    let mut jobs: Vec<ImageJob> = examples.iter().enumerate().flat_map(one).collect();
+    let mut copies = Vec::new();
+    if clips.is_some() && joined == Frames::STILL {
+        let mut first = HashMap::new();
+        jobs.retain(|job| {
+            let View::Centre = job.view else { return true };
+            let original = *first.entry((job.path.clone(), job.frame)).or_insert(job.index);
+            if original != job.index {
+                copies.push((original, job.index));
+            }
+            original == job.index
+        });
+    }
     let loader = Loader::new(backbone.preprocess().clone())?
-        .with_batch_size(BATCH)
+        .with_batch_size(joined.count() * (BATCH / joined.count()).max(1))
         .with_on_bad_image(policy)
         .with_cache_bytes(if count > 1 { 256 << 20 } else { 0 });
     control.progress.start("encode", jobs.len() as u64);
-    let mut rows = Rows::new(examples.len() * count, until, dim);
+    let mut rows = Rows::new(examples.len() * count * each / joined.count(), until, dim);
     let mut shelf = shelf.map(|shelf| (feature_store::keys(&jobs), shelf));
     if let Some((keys, shelf)) = &shelf {
         for (job, tensor) in shelf.find(keys) {
@@ -197,12 +275,16 @@ fn encode_with(
         }
         control.progress.advance(rows.count() as u64, "");
     }
-    let missing: Vec<ImageJob> = jobs.iter().filter(|job| !rows.has(job.index)).cloned().collect();
+    let missing: Vec<ImageJob> = jobs.iter().filter(|job| !rows.has(job.index / joined.count())).cloned().collect();
     let bad = loader.run(&missing, |batch: ImageBatch| -> Result<()> {
         if control.stopped() {
             return Err(Error::Stopped { what: "images", done: rows.count(), total: jobs.len() });
         }
         let images = batch.indices.len();
+        let batch = whole(batch, joined);
+        if batch.indices.is_empty() {
+            return Ok(());
+        }
         let pixels = backbone.pixels(batch.pixels, batch.shape)?;
         let partial = encode(pixels);
         let (shape, mut data) = match partial.stream() {
@@ -230,7 +312,8 @@ fn encode_with(
     let mut bad: Vec<BadImage> = bad?;
     control.progress.finish();
     bad.dedup_by(|left, right| left.path == right.path);
-    rows.features(count, bad)
+    copies.into_iter().for_each(|(from, to)| rows.copy(from, to));
+    rows.features(count, each / joined.count(), bad)
 }
 
 /// Rows as they come, each at its place.
@@ -265,18 +348,28 @@ impl Rows {
         self.there[at] = true;
     }
 
-    /// All rows of those examples that have theirs.
-    fn features(mut self, views: usize, bad: Vec<BadImage>) -> Result<ImageFeatures> {
+    /// Puts a row at a second place, if it is there.
+    fn copy(&mut self, from: usize, to: usize) {
+        if self.there[from] {
+            let row = self.shape[0] * self.shape[1];
+            self.values.copy_within(from * row..(from + 1) * row, to * row);
+            self.there[to] = true;
+        }
+    }
+
+    /// All rows of those examples that have theirs, for each of their views and frames. A clip that lacks a frame is left out.
+    fn features(mut self, views: usize, frames: usize, bad: Vec<BadImage>) -> Result<ImageFeatures> {
         let [tokens, dim] = self.shape;
-        let size = views * tokens * dim;
+        let size = views * frames * tokens * dim;
         let mut kept = Vec::new();
-        for (example, there) in self.there.chunks(views).enumerate() {
+        for (example, there) in self.there.chunks(views * frames).enumerate() {
             match there.iter().filter(|there| **there).count() {
                 0 => {}
-                all if all == views => {
+                all if all == views * frames => {
                     self.values.copy_within(example * size..(example + 1) * size, kept.len() * size);
                     kept.push(example);
                 }
+                _ if frames > 1 => {}
                 _ => {
                     let reason = "an image could be read in some views only";
                     return Err(inarch_core::Error::invalid("images", reason).into());
@@ -284,17 +377,6 @@ impl Rows {
             }
         }
         self.values.truncate(kept.len() * size);
-        Ok(ImageFeatures { entry: self.entry, tokens, dim, views, values: self.values, kept, bad })
+        Ok(ImageFeatures { entry: self.entry, tokens, dim, views, frames, values: self.values, kept, bad })
     }
-}
-
-fn image_jobs(examples: &[Example], count: usize, view: impl Fn(&Example, usize) -> View) -> Vec<ImageJob> {
-    let mut jobs = Vec::with_capacity(examples.len() * count);
-    for (position, example) in examples.iter().enumerate() {
-        let Source::Image(path) = &example.source else { continue };
-        for index in 0..count {
-            jobs.push(ImageJob { index: position * count + index, path: path.clone(), view: view(example, index) });
-        }
-    }
-    jobs
 }

@@ -113,6 +113,9 @@ fn key(job: &ImageJob) -> Option<String> {
         let shown = ImageAddress { file: Default::default(), ..address };
         key.piece(shown.path().to_string_lossy().as_bytes());
     }
+    if let Some(frame) = job.frame {
+        key.piece(format!("frame {frame}").as_bytes());
+    }
     match &job.view {
         View::Centre => key.piece(b"centre"),
         View::Augmented { augment, seed } => {

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, Frozen, normalise, values};
-use inarch_core::data::{Example, Source, few_shot};
+use inarch_core::backbone::{Backbone, Entry, normalise, values};
+use inarch_core::data::{ClipConfig, Example, Purpose, few_shot};
 use inarch_core::image::{ImageJob, Loader, View};
 use inarch_core::text::{Template, check_described};
 use inarch_core::{Digest, DigestBuilder, Seed, file};
 use inarch_peft::{Adapter, Artifact, Classifier, Provenance, Start, Support, identified};
 
 use crate::balance::Balance;
+use crate::clips::jobs;
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
@@ -45,7 +46,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Faults of recipe and data, a diverged loss, or [`Error::Interrupted`] after the state was saved.
     pub fn fit(&self, recipe: &Recipe, folder: &Path) -> Result<(Artifact, FitReport)> {
-        let recipe = &Recipe { method: recipe.method.resolved(self.backbone)?, ..recipe.clone() };
+        let recipe = &self.resolved(recipe)?;
         let Prepared { train, objective, adapter, templates } = self.prepare(recipe)?;
         self.train(recipe, train, objective, adapter, &templates, folder)
     }
@@ -55,9 +56,15 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Faults of recipe and data.
     pub fn plan(&self, recipe: &Recipe) -> Result<Plan> {
-        let recipe = &Recipe { method: recipe.method.resolved(self.backbone)?, ..recipe.clone() };
+        let recipe = &self.resolved(recipe)?;
         let Prepared { train, objective, adapter, .. } = self.prepare(recipe)?;
         Ok(Plan::new(self.backbone, recipe, (train.len(), self.dataset.features.is_some()), &objective, &adapter))
+    }
+
+    /// The recipe with what the backbone and the data decide.
+    fn resolved(&self, recipe: &Recipe) -> Result<Recipe> {
+        let method = recipe.method.resolved(self.backbone)?;
+        Ok(Recipe { method, clips: self.dataset.clips.clone(), ..recipe.clone() })
     }
 
     fn prepare(&self, recipe: &Recipe) -> Result<Prepared<'_>> {
@@ -73,7 +80,7 @@ impl<'a> Session<'a> {
         }
         let templates = recipe.templates.resolve()?;
         check_described(&templates, classes)?;
-        let class_features = Classifier::zero_shot(self.backbone, classes, &templates)?.features(&Frozen);
+        let class_features = self.class_features(classes, &train, &templates)?;
         let (adapter, train) = self.begin(recipe, train, &class_features)?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
         let text = classifier.parts(adapter.sites(), text_shards(classes.len()));
@@ -145,7 +152,8 @@ impl<'a> Session<'a> {
         let train: Vec<Example> = stored.kept.iter().map(|position| train[*position].clone()).collect();
         let labels: Vec<usize> = train.iter().map(|example| example.label).collect();
         let every = (0..train.len()).flat_map(|image| (0..stored.views).map(move |view| (image, view)));
-        let visit = |take: &mut dyn FnMut(Tensor<4>)| visit_pixels(backbone, &train, take);
+        let clips = dataset.clips.as_ref();
+        let visit = |take: &mut dyn FnMut(Tensor<4>)| visit_pixels(backbone, &train, clips, take);
         let support = Support {
             features: stored.gather(every, backbone),
             views: stored.views,
@@ -206,6 +214,7 @@ impl<'a> Session<'a> {
                 classes: self.dataset.classes.clone(),
                 templates: templates.to_vec(),
                 data: Some(self.dataset.digest()),
+                clips: recipe.clips.clone(),
                 metrics: BTreeMap::new(),
             },
         )?;
@@ -213,7 +222,7 @@ impl<'a> Session<'a> {
         let (zero_shot, test) = if self.dataset.test.is_empty() {
             (None, None)
         } else {
-            (Some(self.zero_shot(templates)?), Some(self.evaluate(&artifact)?))
+            (self.unadapted(templates)?, Some(self.evaluate(&artifact)?))
         };
         artifact.manifest.metrics = [("accuracy", &test), ("zero_shot_accuracy", &zero_shot)]
             .into_iter()
@@ -264,16 +273,15 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Hands the centre views of the examples to `take`, in batches.
-fn visit_pixels(backbone: &Backbone, examples: &[Example], take: &mut dyn FnMut(Tensor<4>)) -> inarch_core::Result<()> {
-    let jobs: Vec<ImageJob> = examples
-        .iter()
-        .enumerate()
-        .filter_map(|(index, example)| {
-            let Source::Image(path) = &example.source else { return None };
-            Some(ImageJob { index, path: path.clone(), view: View::Centre })
-        })
-        .collect();
+/// Hands the centre views of the examples to `take`, in batches; of clips their frames, each as an image.
+fn visit_pixels(
+    backbone: &Backbone,
+    examples: &[Example],
+    clips: Option<&ClipConfig>,
+    take: &mut dyn FnMut(Tensor<4>),
+) -> inarch_core::Result<()> {
+    let one = |(index, example)| jobs(example, clips, Purpose::Test(0), &View::Centre, index);
+    let jobs: Vec<ImageJob> = examples.iter().enumerate().flat_map(one).collect();
     let loader = Loader::new(backbone.preprocess().clone())?;
     loader.run(&jobs, |batch| -> inarch_core::Result<()> {
         take(backbone.pixels(batch.pixels, batch.shape)?);

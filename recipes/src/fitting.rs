@@ -1,5 +1,6 @@
 //! The training loop of an adapter: batches, gradients, optimizer, saved state.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,18 +8,19 @@ use std::time::Instant;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Entry, Frozen, Partial, Pass, Sites as _, Tower, normalise};
+use inarch_core::backbone::{Entry, Frames, Frozen, Partial, Pass, Sites as _, Tower, normalise, values};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
-use inarch_core::data::{Example, Source};
+use inarch_core::data::{Example, Purpose};
 use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use inarch_core::{Seed, file};
-use inarch_peft::{Adapter, Loss, Parameters, Step};
+use inarch_peft::{Adapter, Correction, Loss, Parameters, Step};
 
 use crate::balance::{Imbalance, balanced_order};
-use crate::companion::{Change, Companion, Moment};
+use crate::clips::{frames, jobs, whole};
+use crate::companion::{Change, Companion, Foresight, Moment};
 use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
-use crate::gradient::{accumulate, by_rate, copied, guided, guided_as_one};
+use crate::gradient::{accumulate, by_rate, copied, corrected};
 use crate::objective::{Images, Objective, TextSide, Texts};
 use crate::plan::{KEPT_BYTES, kept_bytes, stored_entry, stored_views};
 use crate::recipe::Recipe;
@@ -79,22 +81,23 @@ enum ImageSide<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     Task,
-    Guide,
+    Guide(usize),
 }
 
-/// How a guide corrects.
-#[derive(Clone, Copy)]
-struct Strength {
-    strength: f64,
-    whole: bool,
-}
+/// Scores of a step, for who asks for them.
+type Scores = RefCell<Vec<f32>>;
+
+/// What a gradient brings along: how many guides there are, and how they correct.
+type Guides = Option<(usize, Correction)>;
 
 impl Part {
-    /// That loss, and the strength of the guide if there is one.
-    fn of(self, loss: Loss) -> (Tensor<1>, Option<Strength>) {
-        match (self, loss.guide) {
-            (Self::Guide, Some(guide)) => (guide.loss, None),
-            (_, guide) => (loss.task, guide.map(|guide| Strength { strength: guide.strength, whole: guide.whole })),
+    /// That loss, and the guides.
+    fn of(self, loss: Loss) -> (Tensor<1>, Guides) {
+        let guides = loss.guide.as_ref().map(|guide| (guide.losses.len(), guide.correction));
+        let own = |at: usize| loss.guide.and_then(|guide| guide.losses.into_iter().nth(at));
+        match self {
+            Self::Guide(at) => (own(at).unwrap_or(loss.task), None),
+            Self::Task => (loss.task, guides),
         }
     }
 }
@@ -113,7 +116,7 @@ impl<'a> Fitting<'a> {
             0 => 0,
             _ => steps,
         };
-        let kept = kept_bytes(session.backbone, &adapter, &objective, recipe.train.batch.min(train.len()));
+        let kept = kept_bytes(session.backbone, &adapter, &objective, recipe, recipe.train.batch.min(train.len()));
         Self {
             session,
             recipe,
@@ -219,7 +222,7 @@ impl<'a> Fitting<'a> {
                     continue;
                 }
                 let frozen = frozen.as_ref().map(|frozen| frozen.gather(rows(0, batch.len()), session.backbone));
-                let size = shard_size(batch.len());
+                let size = shard_size(batch.len(), self.frames());
                 let part = |shard: usize| {
                     let from = shard * size;
                     stored.partial(rows(from, (from + size).min(batch.len())), session.backbone)
@@ -236,7 +239,9 @@ impl<'a> Fitting<'a> {
     fn run_images(&mut self, run: &SavedRun) -> Result<f64> {
         let session = self.session;
         let loader = Loader::new(session.backbone.preprocess().clone())?
-            .with_batch_size(self.batches(self.step / self.steps_per_epoch).first().map_or(1, Vec::len))
+            .with_batch_size(
+                self.batches(self.step / self.steps_per_epoch).first().map_or(1, Vec::len) * self.frames().count(),
+            )
             .with_prefetch(4)
             .with_on_bad_image(session.policy)
             .with_cache_bytes(CACHE_BYTES);
@@ -252,16 +257,18 @@ impl<'a> Fitting<'a> {
             let jobs: Vec<ImageJob> = batches
                 .iter()
                 .flatten()
-                .filter_map(|index| {
+                .flat_map(|index| {
                     let example = &self.train[*index];
-                    let Source::Image(path) = &example.source else { return None };
                     let seed = seed.split(&example.id).split(view);
                     let view = View::Augmented { augment: augment.clone(), seed };
-                    Some(ImageJob { index: *index, path: path.clone(), view })
+                    let first = index * self.frames().count();
+                    jobs(example, self.recipe.clips.as_ref(), Purpose::Train(seed), &view, first)
                 })
                 .collect();
             let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
-                if self.step < self.steps { self.image_step(&batch, run) } else { Ok(()) }
+                let batch = whole(batch, self.frames());
+                let any = !batch.indices.is_empty();
+                if any && self.step < self.steps { self.image_step(&batch, run) } else { Ok(()) }
             })?;
             for bad in bad {
                 let name = bad.path.display().to_string();
@@ -280,8 +287,10 @@ impl<'a> Fitting<'a> {
     fn image_step(&mut self, batch: &ImageBatch, run: &SavedRun) -> Result<()> {
         let backbone = self.session.backbone;
         let entry = self.adapter.entry(Tower::Image);
-        let shards = Shards::new(batch, shard_size(batch.indices.len()), backbone.device());
-        let part = |shard: usize| backbone.start_image(shards.pixels(shard), entry);
+        let frames = self.frames();
+        let size = shard_size(batch.indices.len(), frames) * frames.count();
+        let shards = Shards::new(batch, size, backbone.device());
+        let part = |shard: usize| backbone.start_clips(shards.pixels(shard), frames, entry);
         self.step(&ImageSide::Towers { part: &part, shards: shards.count(), frozen: None }, &batch.indices, run)
     }
 
@@ -289,7 +298,7 @@ impl<'a> Fitting<'a> {
     fn step(&mut self, side: &ImageSide<'_>, examples: &[usize], run: &SavedRun) -> Result<()> {
         let backbone = self.session.backbone;
         let pass = self.pass();
-        let step_seed = self.step_seed();
+        let (step_seed, frames) = (self.step_seed(), self.frames());
         let pairs = self.texts(examples)?;
         let parts = self.objective.text_shards(self.adapter.sites());
         let (shards, given) = match side {
@@ -310,14 +319,16 @@ impl<'a> Fitting<'a> {
                 (Shard::Image(_), ImageSide::Features(_)) => unreachable!("features are not cut"),
             };
             let partial = part(shard);
-            let frozen = beside.then(|| backbone.finish(Tower::Image, partial.clone(), &Frozen, &Pass::evaluate()));
+            let evaluate = Pass { frames, ..Pass::evaluate() };
+            let frozen = beside.then(|| backbone.finish(Tower::Image, partial.clone(), &Frozen, &evaluate));
             // What a prompt asks of the image is known already.
             let known = given.map(|frozen| {
-                let (all, size) = (examples.len(), shard_size(examples.len()));
+                let (all, size) = (examples.len(), shard_size(examples.len(), frames));
                 frozen.clone().narrow(0, shard * size, size.min(all - shard * size))
             });
             let query = frozen.clone().or(known).filter(|_| adapter.queries_image()).map(normalise);
-            let pass = Pass { query: query.as_ref(), ..Pass::train(step_seed.split(shard)) };
+            let train = Pass::train(step_seed.split(shard));
+            let pass = Pass { query: query.as_ref(), frames, ..train };
             let adapted = backbone.finish(Tower::Image, partial, adapter.sites(), &pass);
             // Side by side through the one channel that a shard has; nothing flows back into the frozen half.
             match frozen {
@@ -325,11 +336,11 @@ impl<'a> Fitting<'a> {
                 None => adapted,
             }
         };
-        let gradients = |which: Part| {
+        let gradients = |adapter: &Adapter, foresight: Option<&Foresight>, which: Part, scores: Option<&Scores>| {
             let loss = |features: ShardFeatures| {
                 let images = match side {
                     ImageSide::Features(frozen) => {
-                        let adapted = self.adapter.feature(Tower::Image, frozen.clone(), &pass);
+                        let adapted = adapter.feature(Tower::Image, frozen.clone(), &pass);
                         Images { adapted, frozen: Some(frozen.clone()), examples }
                     }
                     ImageSide::Towers { frozen, .. } => {
@@ -348,34 +359,66 @@ impl<'a> Fitting<'a> {
                     None if parts.is_empty() => TextSide::Classes,
                     None => TextSide::Shards(features.texts),
                 };
-                which.of(self.loss(images, texts, &pass))
+                which.of(self.loss((adapter, foresight), images, texts, &pass, scores))
             };
             let counts = ShardCounts { images: shards, texts: parts.len(), recompute: self.recompute };
-            sharded_gradients(&self.adapter, counts, forward, loss)
+            sharded_gradients(adapter, counts, forward, loss)
         };
-        let (gradients, value) = self.guided(gradients);
+        let foresees = self.companion.as_ref().is_some_and(|companion| companion.foresees());
+        let foresight = (foresees && self.fresh_rows(examples) < examples.len()).then(|| {
+            let (before, after) = (Scores::default(), Scores::default());
+            let (virtual_step, _, _) = gradients(&self.adapter, None, Part::Task, Some(&before));
+            let companion = self.companion.as_deref();
+            let mut optimizer = self.optimizer.clone();
+            let ahead = moved(&mut optimizer, self.adapter.clone(), virtual_step, self.lr(), companion);
+            gradients(&ahead, None, Part::Task, Some(&after));
+            Foresight { before: before.take(), after: after.take() }
+        });
+        let take = |which: Part| gradients(&self.adapter, foresight.as_ref(), which, None);
+        let (gradients, value) = self.guided(take);
         self.apply(gradients, value, run)
     }
 
-    /// The gradients of the task's loss, corrected by the guide's where there is one.
-    fn guided(&self, take: impl Fn(Part) -> (GradientsParams, f32, Option<Strength>)) -> (GradientsParams, f32) {
-        let (task, value, strength) = take(Part::Task);
-        let Some(Strength { strength, whole }) = strength else { return (task, value) };
-        let (guide, _, _) = take(Part::Guide);
-        let correct = if whole { guided_as_one } else { guided };
-        (correct(&self.adapter, task, guide, strength), value)
+    /// The gradients of the task's loss, corrected by the guides' where there are any.
+    fn guided(&self, take: impl Fn(Part) -> (GradientsParams, f32, Guides)) -> (GradientsParams, f32) {
+        let (task, value, guides) = take(Part::Task);
+        let Some((count, correction)) = guides else { return (task, value) };
+        let guides: Vec<GradientsParams> = (0..count).map(|guide| take(Part::Guide(guide)).0).collect();
+        (corrected(&self.adapter, task, &guides, correction), value)
     }
 
-    fn loss(&self, images: Images<'_>, texts: TextSide<'_>, pass: &Pass<'_>) -> Loss {
+    /// How many of a step's examples are not rehearsed.
+    fn fresh_rows(&self, examples: &[usize]) -> usize {
+        examples.iter().filter(|example| **example < self.fresh).count()
+    }
+
+    fn loss(
+        &self,
+        (adapter, foresight): (&Adapter, Option<&Foresight>),
+        images: Images<'_>,
+        texts: TextSide<'_>,
+        pass: &Pass<'_>,
+        scores: Option<&Scores>,
+    ) -> Loss {
         let examples = images.examples;
-        let own = |step: &Step<'_>| match &self.companion {
-            None => self.adapter.learner().loss(step),
-            Some(companion) => {
-                let fresh = examples.iter().filter(|example| **example < self.fresh).count();
-                companion.loss(&Moment { adapter: &self.adapter, step, examples, fresh })
+        let own = |step: &Step<'_>| {
+            if let Some(scores) = scores {
+                scores.replace(values(step.logits.clone()));
+            }
+            match &self.companion {
+                None => adapter.learner().loss(step),
+                Some(companion) => {
+                    let fresh = self.fresh_rows(examples);
+                    companion.loss(&Moment { adapter, step, examples, fresh, foresight })
+                }
             }
         };
-        self.objective.loss_by(self.session.backbone, &self.adapter, images, texts, &self.train, pass, &own)
+        self.objective.loss_by(self.session.backbone, adapter, images, texts, &self.train, pass, &own)
+    }
+
+    /// The rows of an example in the image tower.
+    fn frames(&self) -> Frames {
+        frames(self.recipe.clips.as_ref())
     }
 
     fn texts(&self, examples: &[usize]) -> Result<Texts> {
@@ -390,14 +433,19 @@ impl<'a> Fitting<'a> {
         Pass::train(self.step_seed().split("text"))
     }
 
+    /// The learning rate of the current step.
+    fn lr(&self) -> f64 {
+        let train = &self.recipe.train;
+        let lr = learning_rate(train.schedule, train.optimizer.lr(), self.step, self.steps, self.steps_per_epoch);
+        lr * train.optimizer.scale_factor(self.session.backbone.logit_scale())
+    }
+
     /// Takes the optimizer's step, reports, and saves when it is time.
     fn apply(&mut self, gradients: GradientsParams, loss: f32, run: &SavedRun) -> Result<()> {
         if !loss.is_finite() {
             return Err(Error::Diverged { step: self.step, loss });
         }
-        let train = &self.recipe.train;
-        let lr = learning_rate(train.schedule, train.optimizer.lr(), self.step, self.steps, self.steps_per_epoch);
-        let lr = lr * train.optimizer.scale_factor(self.session.backbone.logit_scale());
+        let lr = self.lr();
         let watched = self.companion.as_ref().is_some_and(|companion| companion.watches());
         let (before, gradients) = if watched {
             let (copy, gradients) = copied(&self.adapter, gradients);
@@ -405,9 +453,8 @@ impl<'a> Fitting<'a> {
         } else {
             (None, gradients)
         };
-        for (factor, gradients) in by_rate(&self.adapter, gradients) {
-            self.adapter = self.optimizer.step(lr * factor, self.adapter.clone(), gradients);
-        }
+        let companion = self.companion.as_deref();
+        self.adapter = moved(&mut self.optimizer, self.adapter.clone(), gradients, lr, companion);
         if let (Some((before, gradients)), Some(companion)) = (before, &mut self.companion) {
             companion.stepped(&Change { before: &before, gradients: &gradients, after: &self.adapter.parameters() });
         }
@@ -491,6 +538,19 @@ impl<'a> Fitting<'a> {
         self.enter_stages(0);
         Ok(())
     }
+}
+
+/// An adapter after a step on some gradients.
+fn moved(
+    optimizer: &mut ModuleOptimizer,
+    adapter: Adapter,
+    gradients: GradientsParams,
+    lr: f64,
+    companion: Option<&dyn Companion>,
+) -> Adapter {
+    let beside = |parameter: &str| companion.map_or(1.0, |companion| companion.rate(parameter));
+    let groups = by_rate(&adapter, gradients, &beside);
+    groups.into_iter().fold(adapter, |adapter, (factor, gradients)| optimizer.step(lr * factor, adapter, gradients))
 }
 
 /// Files of a saved state.

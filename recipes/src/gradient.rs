@@ -5,53 +5,104 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 use inarch_core::backbone::{HostTensor, values};
-use inarch_peft::{Adapter, Learner, Parameters};
+use inarch_peft::{Adapter, Correction, Learner, Parameters};
 
-/// Takes out of each parameter's gradient the part that works against the guide's gradient (ProGrad: Zhu et al., 2023,
-/// arXiv 2205.14865): `t - strength * (t . g / |g|^2) g` where `t . g < 0`.
-pub(crate) fn guided(
+use crate::cone::cone_weights;
+
+/// The task's gradient as its guides' gradients correct it ([`Correction`]): ProGrad (Zhu et al., 2023, arXiv 2205.14865),
+/// A-GEM (Chaudhry et al., 2019, arXiv 1812.00420) and GEM (Lopez-Paz and Ranzato, 2017, arXiv 1706.08840).
+pub(crate) fn corrected(
     adapter: &Adapter,
     task: GradientsParams,
-    guide: GradientsParams,
-    strength: f64,
+    guides: &[GradientsParams],
+    correction: Correction,
 ) -> GradientsParams {
-    let mut correct = Correct { task, guide, strength, whole: None };
-    adapter.visit(&mut correct);
-    correct.task
-}
-
-/// As [`guided`], with one product for all parameters together (A-GEM: Chaudhry et al., 2019, arXiv 1812.00420).
-pub(crate) fn guided_as_one(
-    adapter: &Adapter,
-    task: GradientsParams,
-    guide: GradientsParams,
-    strength: f64,
-) -> GradientsParams {
-    let mut product = Product { task, guide, dot: 0.0, square: 0.0 };
-    adapter.visit(&mut product);
-    let Product { task, guide, dot, square } = product;
-    let mut correct = Correct { task, guide, strength, whole: Some((dot, square)) };
-    adapter.visit(&mut correct);
-    correct.task
-}
-
-/// The products of two gradients over all parameters; both are given back.
-struct Product {
-    task: GradientsParams,
-    guide: GradientsParams,
-    dot: f64,
-    square: f64,
-}
-
-impl ModuleVisitor for Product {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(guide) = self.guide.remove::<D>(param.id) else { return };
-        self.square += f64::from(values((guide.clone() * guide.clone()).sum())[0]);
-        if let Some(task) = self.task.remove::<D>(param.id) {
-            self.dot += f64::from(values((task.clone() * guide.clone()).sum())[0]);
-            self.task.register(param.id, task);
+    let dot = |left: &GradientsParams, right: &GradientsParams| {
+        let mut product = Product { left, right, dot: 0.0 };
+        adapter.visit(&mut product);
+        product.dot
+    };
+    let weight = |strength: f64, dot: f64, square: f64| {
+        if dot < 0.0 && square > 0.0 { -strength * dot / square } else { 0.0 }
+    };
+    match correction {
+        Correction::Each { strength } => guides.iter().fold(task, |task, guide| {
+            let own = |dot: f64, square: f64| weight(strength, dot, square);
+            added(adapter, task, guide, Weight::Own(&own))
+        }),
+        Correction::Whole { strength } => guides.iter().fold(task, |task, guide| {
+            let weight = weight(strength, dot(&task, guide), dot(guide, guide));
+            added(adapter, task, guide, Weight::One(weight))
+        }),
+        Correction::Cone { margin } => {
+            let products: Vec<f64> = guides.iter().map(|guide| dot(&task, guide)).collect();
+            if products.iter().all(|product| *product >= 0.0) {
+                return task;
+            }
+            let gram: Vec<Vec<f64>> =
+                guides.iter().map(|left| guides.iter().map(|right| dot(left, right)).collect()).collect();
+            let weights = cone_weights(&gram, &products, margin);
+            let pairs = guides.iter().zip(weights);
+            pairs.fold(task, |task, (guide, weight)| added(adapter, task, guide, Weight::One(weight)))
         }
-        self.guide.register(param.id, guide);
+    }
+}
+
+/// The factor on a guide's gradient.
+enum Weight<'a> {
+    /// Of a parameter, by its products `t . g` and `g . g`.
+    Own(&'a dyn Fn(f64, f64) -> f64),
+    /// Of all parameters.
+    One(f64),
+}
+
+fn added(adapter: &Adapter, task: GradientsParams, guide: &GradientsParams, weight: Weight<'_>) -> GradientsParams {
+    let mut add = Add { task, guide, weight };
+    adapter.visit(&mut add);
+    add.task
+}
+
+struct Add<'a> {
+    task: GradientsParams,
+    guide: &'a GradientsParams,
+    weight: Weight<'a>,
+}
+
+impl ModuleVisitor for Add<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(guide) = self.guide.get::<D>(param.id) else { return };
+        let task = self.task.remove::<D>(param.id);
+        let weight = match (&self.weight, &task) {
+            (Weight::One(weight), _) => *weight,
+            (Weight::Own(_), None) => 0.0,
+            (Weight::Own(weight), Some(task)) => weight(product(task, &guide), product(&guide, &guide)),
+        };
+        let sum = match task {
+            Some(task) if weight == 0.0 => task,
+            Some(task) => task + guide * weight,
+            None if weight == 0.0 => return,
+            None => guide * weight,
+        };
+        self.task.register(param.id, sum);
+    }
+}
+
+fn product<const D: usize>(left: &Tensor<D>, right: &Tensor<D>) -> f64 {
+    f64::from(values((left.clone() * right.clone()).sum())[0])
+}
+
+/// The product of two gradients over all parameters; one that is missing is zero.
+struct Product<'a> {
+    left: &'a GradientsParams,
+    right: &'a GradientsParams,
+    dot: f64,
+}
+
+impl ModuleVisitor for Product<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let (Some(left), Some(right)) = (self.left.get::<D>(param.id), self.right.get::<D>(param.id)) {
+            self.dot += product(&left, &right);
+        }
     }
 }
 
@@ -117,36 +168,20 @@ impl ModuleVisitor for Copy {
     }
 }
 
-struct Correct {
-    task: GradientsParams,
-    guide: GradientsParams,
-    strength: f64,
-    /// The products over all parameters, where they count as one.
-    whole: Option<(f64, f64)>,
-}
-
-impl ModuleVisitor for Correct {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(guide) = self.guide.remove::<D>(param.id) else { return };
-        let Some(task) = self.task.remove::<D>(param.id) else { return };
-        let (dot, square) = self.whole.unwrap_or_else(|| {
-            let dot = f64::from(values((task.clone() * guide.clone()).sum())[0]);
-            (dot, f64::from(values((guide.clone() * guide.clone()).sum())[0]))
-        });
-        let task = if dot < 0.0 && square > 0.0 { task - guide * (self.strength * dot / square) } else { task };
-        self.task.register(param.id, task);
-    }
-}
-
-/// The gradients of the parameters of each learning-rate factor.
-pub(crate) fn by_rate(adapter: &Adapter, gradients: GradientsParams) -> Vec<(f64, GradientsParams)> {
-    let mut group = Group { learner: adapter.learner(), path: Vec::new(), rest: gradients, groups: Vec::new() };
+/// The gradients of the parameters of each learning-rate factor; `beside` is a factor beside the method's own.
+pub(crate) fn by_rate(
+    adapter: &Adapter,
+    gradients: GradientsParams,
+    beside: &dyn Fn(&str) -> f64,
+) -> Vec<(f64, GradientsParams)> {
+    let mut group = Group { learner: adapter.learner(), beside, path: Vec::new(), rest: gradients, groups: Vec::new() };
     adapter.visit_parameters(&mut group);
     group.groups
 }
 
 struct Group<'a> {
     learner: &'a dyn Learner,
+    beside: &'a dyn Fn(&str) -> f64,
     path: Vec<String>,
     rest: GradientsParams,
     groups: Vec<(f64, GradientsParams)>,
@@ -163,7 +198,8 @@ impl ModuleVisitor for Group<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.rest.remove::<D>(param.id) else { return };
-        let rate = self.learner.rate(&self.path.join("."));
+        let path = self.path.join(".");
+        let rate = self.learner.rate(&path) * (self.beside)(&path);
         if rate == 0.0 {
             return;
         }

@@ -6,8 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod balance;
+mod class_features;
+mod clips;
 mod companion;
 mod compare;
+mod cone;
 mod contrastive;
 mod control;
 mod encode;
@@ -36,7 +39,7 @@ mod task;
 pub mod test_time;
 
 pub use balance::Imbalance;
-pub use companion::{Alone, Change, Companion, Moment};
+pub use companion::{Alone, Change, Companion, Foresight, Moment};
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::Pairs;
 pub use control::{Control, Progress, Silent};

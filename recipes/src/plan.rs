@@ -7,6 +7,7 @@ use inarch_core::backbone::{Backbone, Entry, Mode, Sites as _, Tower};
 use inarch_peft::Adapter;
 use serde::Serialize;
 
+use crate::clips;
 use crate::objective::Objective;
 use crate::recipe::Recipe;
 
@@ -27,8 +28,15 @@ const FRESH_VIEWS: usize = 32;
 /// whether views are fixed and their activations fit.
 pub(crate) fn stored_entry(backbone: &Backbone, adapter: &Adapter, recipe: &Recipe, images: usize) -> Option<Entry> {
     let entry = adapter.entry(Tower::Image).min(Entry::Feature);
-    let fits = recipe.views > 0 && stored_bytes(backbone, entry, images * recipe.views) <= STORE_BYTES;
-    (entry == Entry::Feature || fits).then_some(entry)
+    let rows = images * recipe.views * frames(entry, recipe);
+    let fits = recipe.views > 0 && stored_bytes(backbone, entry, rows) <= STORE_BYTES;
+    // Frozen features of frames are few bytes, like those of clips.
+    (entry >= Entry::Pool || fits).then_some(entry)
+}
+
+/// Rows of the image tower at `entry` for each view of an example.
+fn frames(entry: Entry, recipe: &Recipe) -> usize {
+    if entry >= Entry::Feature { 1 } else { clips::frames(recipe.clips.as_ref()).count() }
 }
 
 /// How many views of each image are run once: as many as the recipe fixes. Where fresh ones are asked for and features are
@@ -44,7 +52,7 @@ pub(crate) fn stored_views(recipe: &Recipe, epochs: usize, from_file: bool) -> u
 fn stored_bytes(backbone: &Backbone, entry: Entry, rows: usize) -> usize {
     let spec = &backbone.spec().image;
     let values = match entry {
-        Entry::Feature | Entry::Never => backbone.spec().dim,
+        Entry::Pool | Entry::Feature | Entry::Never => backbone.spec().dim,
         Entry::Head => spec.transformer.width,
         Entry::Tokens | Entry::Block(_) => spec.tokens() * spec.transformer.width,
     };
@@ -59,13 +67,20 @@ fn step_texts(adapter: &Adapter, objective: &Objective<'_>, batch: usize) -> [us
 }
 
 /// About how many bytes of activations a step keeps for its way back.
-pub(crate) fn kept_bytes(backbone: &Backbone, adapter: &Adapter, objective: &Objective<'_>, batch: usize) -> usize {
+pub(crate) fn kept_bytes(
+    backbone: &Backbone,
+    adapter: &Adapter,
+    objective: &Objective<'_>,
+    recipe: &Recipe,
+    batch: usize,
+) -> usize {
+    let batch_rows = batch * clips::frames(recipe.clips.as_ref()).count();
     let [_, _, run] = step_texts(adapter, objective, batch);
     let of = |tower: Tower, tokens: usize| {
         let blocks = backbone.depth(tower) - before(adapter.entry(tower), backbone.depth(tower));
         blocks * tokens * backbone.width(tower) * KEPT_VALUES * size_of::<f32>()
     };
-    of(Tower::Image, batch * backbone.spec().image.tokens()) + of(Tower::Text, run)
+    of(Tower::Image, batch_rows * backbone.spec().image.tokens()) + of(Tower::Text, run)
 }
 
 /// The work of a run.
@@ -121,6 +136,7 @@ impl TowerPlan {
             Entry::Tokens => "tokens".into(),
             Entry::Block(block) => format!("block {block}"),
             Entry::Head => "final normalisation".into(),
+            Entry::Pool => "features of frames".into(),
             Entry::Feature => "feature".into(),
             Entry::Never => "nowhere".into(),
         };
@@ -133,7 +149,7 @@ fn before(entry: Entry, blocks: usize) -> usize {
     match entry {
         Entry::Tokens => 0,
         Entry::Block(block) => block.min(blocks),
-        Entry::Head | Entry::Feature | Entry::Never => blocks,
+        Entry::Head | Entry::Pool | Entry::Feature | Entry::Never => blocks,
     }
 }
 
@@ -158,12 +174,12 @@ impl Plan {
             12 * width * width * tokens as u64 * (forward + backward) as u64
         };
         let behind = |tower: Tower, entry: Entry| backbone.depth(tower) - before(entry, backbone.depth(tower));
-        let pixels = batch * backbone.spec().image.tokens();
+        let pixels = batch * clips::frames(recipe.clips.as_ref()).count() * backbone.spec().image.tokens();
         let back = [Tower::Image, Tower::Text].map(|tower| behind(tower, adapter.entry(tower)));
         let step =
             cost(Tower::Image, pixels, image.blocks_run, back[0]) + cost(Tower::Text, run, text.blocks_run, back[1]);
         let naive = cost(Tower::Image, pixels, image.blocks, back[0]) + cost(Tower::Text, padded, text.blocks, back[1]);
-        let activation_bytes = kept_bytes(backbone, adapter, objective, batch);
+        let activation_bytes = kept_bytes(backbone, adapter, objective, recipe, batch);
         let (steps, steps_per_epoch) = recipe.steps(images);
         let views = stored.map_or(0, |_| stored_views(recipe, steps.div_ceil(steps_per_epoch), from_file));
         Self {
@@ -173,7 +189,8 @@ impl Plan {
             batch,
             stored_images: stored.map_or(0, |_| images),
             views,
-            stored_bytes: stored.map_or(0, |entry| stored_bytes(backbone, entry, images * views)),
+            stored_bytes: stored
+                .map_or(0, |entry| stored_bytes(backbone, entry, images * views * frames(entry, recipe))),
             texts,
             tokens_padded: padded,
             tokens_cut: cut,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use inarch_core::data::DataOptions;
+use inarch_core::data::{ClipConfig, DataOptions};
 use inarch_core::image::{Augment, Frame, OnBadImage, Window};
 use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::{METHODS, MethodConfig};
@@ -36,9 +36,9 @@ pub struct Recipe {
     /// A pattern over file names; what its group matches is never in two splits ([`DataOptions::group_by`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_by: Option<String>,
-    /// Which frames of DICOM files and volumes are images; the middle one when absent.
+    /// Which slices of volumes and frames of DICOM files are images; the middle one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frames: Option<Frame>,
+    pub slices: Option<Frame>,
     /// The window that grey values are shown in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
@@ -51,6 +51,9 @@ pub struct Recipe {
     /// Which classes take part.
     #[serde(default)]
     pub subset: Subset,
+    /// How clips are read; absent for still images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clips: Option<ClipConfig>,
     /// A named set of templates, or templates.
     pub templates: Templates,
     /// Augmented views of each training image that are fixed for the run; 0 draws a fresh one each time.
@@ -274,7 +277,8 @@ impl Recipe {
         DataOptions {
             root: self.root.clone(),
             group_by: self.group_by.clone(),
-            frames: self.frames.unwrap_or_default(),
+            slices: self.slices.unwrap_or_default(),
+            clips: self.clips.clone(),
             window: self.window,
         }
     }
@@ -295,6 +299,7 @@ impl Recipe {
         }
         train.imbalance.check().map_err(|reason| fault("train.imbalance", reason))?;
         self.augment.validate()?;
+        self.clips.as_ref().map_or(Ok(()), ClipConfig::check)?;
         Ok(())
     }
 

@@ -100,6 +100,21 @@ impl<'a> Session<'a> {
         self.measure(&classifier, &Frozen, self.frozen_test()?, None)
     }
 
+    /// What there is without any training over the test images: zero-shot, or where words have no features the classes that the
+    /// checkpoint itself tells apart, if they are those of the data set.
+    ///
+    /// # Errors
+    /// As [`zero_shot`](Self::zero_shot).
+    pub fn unadapted(&self, templates: &[Template]) -> Result<Option<Evaluation>> {
+        if self.backbone.has_words() {
+            return Ok(Some(self.zero_shot(templates)?));
+        }
+        let own = Artifact::of_head(self.backbone)?;
+        let known =
+            |artifact: &Artifact| self.dataset.classes.iter().all(|class| artifact.manifest.classes.contains(class));
+        own.filter(known).map(|artifact| self.evaluate(&artifact)).transpose()
+    }
+
     /// An adapter over the test images.
     ///
     /// # Errors

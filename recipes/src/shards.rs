@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
+use inarch_core::backbone::Frames;
 use inarch_core::image::ImageBatch;
 use inarch_core::parallel::{threads, within};
 
@@ -177,10 +178,10 @@ where
     })
 }
 
-/// Images in a shard of a batch: few enough for the caches, at least two shards. It depends on the batch alone, so that the
-/// number of cores does not show in any sum.
-pub(crate) fn shard_size(images: usize) -> usize {
-    images.div_ceil(2).clamp(1, 16)
+/// Images in a shard of a batch, or clips of so many frames: few enough for the caches, at least two shards. It depends on the
+/// batch alone, so that the number of cores does not show in any sum.
+pub(crate) fn shard_size(examples: usize, frames: Frames) -> usize {
+    examples.div_ceil(2).clamp(1, (16 / frames.count()).max(1))
 }
 
 /// Into how many shards classes are cut that run through the text tower in every step: few, since each of them runs the

@@ -99,6 +99,6 @@ impl Session<'_> {
             values.extend_from_slice(rows);
         }
         let bad = fresh.map(|fresh| fresh.bad).unwrap_or_default();
-        Ok(ImageFeatures { entry: Entry::Feature, tokens: 1, dim, views: count, values, kept, bad })
+        Ok(ImageFeatures { entry: Entry::Feature, tokens: 1, dim, views: count, frames: 1, values, kept, bad })
     }
 }

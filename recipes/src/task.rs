@@ -4,11 +4,12 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 use inarch_core::backbone::{Entry, Frozen, Pass, Sites as _, Tower};
-use inarch_core::data::{Example, Source};
+use inarch_core::data::{ClipConfig, Example, Source};
 use inarch_core::{Digest, DigestBuilder, Seed};
 use inarch_peft::{Adapter, Classifier, Loss, Parameters, Start, Step, identified};
 
 use crate::balance::Balance;
+use crate::clips::frames;
 use crate::companion::Companion;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::{Error, Result};
@@ -69,6 +70,7 @@ impl Session<'_> {
     /// Faults of recipe and data, a diverged loss, or [`Error::Interrupted`] after the state was saved.
     pub fn learn(&self, task: Task<'_>, companion: &mut dyn Companion, folder: &Path) -> Result<Learned> {
         let Task { recipe, classes, train, rehearsal, start, identity } = task;
+        let recipe = &Recipe { clips: self.dataset.clips.clone(), ..recipe.clone() };
         let adapter = match start {
             Some(adapter) => self.to_train(adapter)?,
             None => self.fresh_adapter(recipe, classes)?,
@@ -108,7 +110,7 @@ impl Session<'_> {
         let objective = self.objective(recipe, classes, &adapter, Balance::default())?;
         let stored = self.before_adapter(&adapter, examples)?;
         for (row, position) in stored.kept.iter().enumerate() {
-            let pass = Pass::evaluate();
+            let pass = Pass { frames: frames(self.dataset.clips.as_ref()), ..Pass::evaluate() };
             let (image, frozen) = self.image(&adapter, &stored, row, &pass);
             let images = Images { adapted: image, frozen, examples: &[*position] };
             let of_step = |step: &Step<'_>| Loss::plain(loss(*position, step));
@@ -232,11 +234,7 @@ fn task_identity(
 
 /// The view that every training image is seen in when nothing is to be drawn.
 pub(crate) fn is_centre_only(recipe: &Recipe) -> bool {
-    let augment = &recipe.augment;
-    augment.crop == inarch_core::image::AugmentCrop::Centre
-        && augment.flip == 0.0
-        && augment.jitter.is_none()
-        && augment.cutout.is_none()
+    recipe.augment.draws_nothing() && !recipe.clips.as_ref().is_some_and(ClipConfig::draws)
 }
 
 /// The fixed views of a training, one centre view where nothing is drawn.

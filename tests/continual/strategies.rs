@@ -1,14 +1,15 @@
 //! Strategies on a stream of features that needs no images: each learns, and each does what it is for.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use inarch_continual::{GradientConfig, LearnerConfig, StreamRecipe, run_stream};
 use inarch_core::Seed;
 use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source};
 use inarch_core::image::OnBadImage;
-use inarch_recipes::{Control, Silent};
+use inarch_recipes::{Control, Progress, Silent};
 
 use crate::support::tiny;
 
@@ -45,12 +46,13 @@ fn dataset() -> Dataset {
         val: Vec::new(),
         test,
         features: Some(Arc::new(features)),
+        clips: None,
         ignored_files: 0,
         multi_label: false,
     }
 }
 
-fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continual::StreamReport {
+fn protocol(strategies: &[&str], settings: &[&str]) -> inarch_continual::Protocol {
     let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
     let mut recipe = StreamRecipe::read("", "test", &settings).expect("valid settings");
     recipe.choose(&strategies.iter().map(ToString::to_string).collect::<Vec<_>>());
@@ -59,10 +61,81 @@ fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continua
             table.insert("projections".into(), toml::Value::Integer(60));
         }
     }
-    let protocol = recipe.protocol().expect("valid settings");
+    recipe.protocol().expect("valid settings")
+}
+
+fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continual::StreamReport {
+    let protocol = protocol(strategies, settings);
     let stop = AtomicBool::new(false);
     let control = Control::new(&Silent, &stop);
     run_stream(tiny(), &[dataset()], &protocol, OnBadImage::Fail, folder, control).expect("runs")
+}
+
+/// All strategies but the one that changes a tower; that one is in `e2e/strategies.rs`.
+fn on_features() -> Vec<String> {
+    LearnerConfig::names().into_iter().filter(|name| name != "o-lora").collect()
+}
+
+/// Asks a run to stop after so many steps.
+struct StopAfter<'a> {
+    steps: AtomicI64,
+    stop: &'a AtomicBool,
+}
+
+impl Progress for StopAfter<'_> {
+    fn advance(&self, units: u64, _note: &str) {
+        if units == 1 && self.steps.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Every file of the last state of every strategy, by its path.
+fn states(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn collect(folder: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>, root: &Path) {
+        for path in inarch_core::file::list(folder).expect("a folder") {
+            if path.is_dir() {
+                collect(&path, into, root);
+            } else if path.components().any(|part| part.as_os_str() == "after-2") {
+                let name = path.strip_prefix(root).expect("inside").to_path_buf();
+                into.insert(name, std::fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect(folder, &mut found, folder);
+    found
+}
+
+#[test]
+fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not() {
+    let names = on_features();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let settings = [SETTINGS, &["fit.train.budget={ iterations = 24 }"]].concat();
+    let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    run(&names, &settings, whole.path());
+    let protocol = protocol(&names, &settings);
+    let mut stops = 0;
+    loop {
+        let stop = AtomicBool::new(false);
+        // Not a multiple of a training's length, so that stops fall everywhere in it.
+        let progress = StopAfter { steps: AtomicI64::new(17), stop: &stop };
+        let control = Control::new(&progress, &stop);
+        match run_stream(tiny(), &[dataset()], &protocol, OnBadImage::Fail, parts.path(), control) {
+            Ok(_) => break,
+            Err(inarch_continual::Error::Recipe(inarch_recipes::Error::Interrupted { .. })) => stops += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(stops < 1000, "it never ends");
+    }
+    assert!(stops > names.len(), "{stops} stops");
+    let (whole, parts) = (states(whole.path()), states(parts.path()));
+    let adapters = whole.keys().filter(|path| path.ends_with("adapter/adapter.safetensors")).count();
+    assert_eq!(adapters, names.len());
+    assert_eq!(whole.keys().collect::<Vec<_>>(), parts.keys().collect::<Vec<_>>());
+    for (path, bytes) in &whole {
+        assert!(parts[path] == *bytes, "`{}` differs", path.display());
+    }
 }
 
 const SETTINGS: &[&str] = &[
@@ -82,7 +155,7 @@ fn last(report: &inarch_continual::StreamReport, name: &str) -> f64 {
 #[test]
 fn every_strategy_learns_a_stream_and_rehearsal_beats_none() {
     let folder = tempfile::tempdir().expect("a folder");
-    let names = LearnerConfig::names();
+    let names = on_features();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let report = run(&names, SETTINGS, folder.path());
     assert!(report.failures.is_empty(), "{:?}", report.failures);
@@ -93,11 +166,25 @@ fn every_strategy_learns_a_stream_and_rehearsal_beats_none() {
         assert!(found > 0.2, "{name}: {found}");
     }
     // Those that cannot forget, and those that remember.
-    for name in ["simple-cil", "ranpac", "rail", "rail-dual", "fecam", "nme", "er", "gdumb"] {
+    for name in [
+        "simple-cil",
+        "ranpac",
+        "rail",
+        "rail-dual",
+        "fecam",
+        "nme",
+        "er",
+        "gdumb",
+        "mir",
+        "gss-greedy",
+        "bic",
+        "icarl",
+        "slca",
+    ] {
         let found = last(&report, name);
         assert!(found >= joint - 0.25, "{name}: {found}, joint {joint}");
     }
-    for name in ["er-ace", "der-plus-plus", "ewc", "lwf"] {
+    for name in ["er-ace", "der-plus-plus", "ewc", "lwf", "gem"] {
         let found = last(&report, name);
         assert!(found >= naive - 0.05, "{name}: {found}, naive {naive}");
     }

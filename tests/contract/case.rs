@@ -26,6 +26,10 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("ranpac", "projections = 24"),
     ("acil", "projections = 24"),
     ("rail", "projections = 24"),
+    ("st-adapter", "reduction = 6"),
+    ("attention-pool", "hidden = 8\nheads = 2\nframes = 4"),
+    ("temporal-conv", "hidden = 8"),
+    ("temporal-transformer", "hidden = 8\nheads = 2\nlayers = 2\nframes = 4"),
     ("mma", "hidden = 8\nscale = 1.0"),
     ("adaptformer", "scale = 2.0"),
     // The scores of a random backbone are large beside a vote of weight 1.
@@ -110,7 +114,7 @@ pub(super) fn trained(config: &MethodConfig, device: &Device) -> Adapter {
 /// A trained adapter as an artifact.
 pub(crate) fn artifact(config: &MethodConfig) -> Artifact {
     let metrics = BTreeMap::from([("accuracy".to_string(), 1.0 / 3.0)]);
-    let provenance = Provenance { classes: classes(), templates: templates(), data: None, metrics };
+    let provenance = Provenance { classes: classes(), templates: templates(), data: None, clips: None, metrics };
     Artifact::new(trained(config, &plain()), config.clone(), tiny(), provenance).expect("plain names")
 }
 

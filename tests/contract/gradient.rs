@@ -1,13 +1,13 @@
 //! Training moves the declared parameters and nothing else.
 
 use inarch_core::Seed;
-use inarch_core::backbone::Pass;
+use inarch_core::backbone::{Entry, Frames, Pass, Sites as _, Tower};
 
 use super::case::{methods, scores, trained};
 use crate::support::{classes, draws, gradients, pixels, plain, tiny, tracked};
 
 /// Parameters that no score depends on smoothly: the loss alone moves them (`pools.rs` looks at them).
-const BY_LOSS: &[(&str, &str)] = &[("l2p", "keys")];
+const BY_LOSS: &[(&str, &str)] = &[("l2p", "keys"), ("dual-prompt", "keys")];
 
 #[test]
 fn every_declared_parameter_gets_a_gradient_and_the_backbone_none() {
@@ -16,7 +16,10 @@ fn every_declared_parameter_gets_a_gradient_and_the_backbone_none() {
         let adapter = trained(&config, &tracked());
         let (fixed, declared): (Vec<String>, Vec<String>) =
             adapter.parameters().into_keys().partition(|name| name.ends_with(".fixed"));
-        let found = scores(&config, &adapter, &classes(), pixels(3), &Pass::train(Seed::new(3)));
+        // A single frame leaves nothing to compare: heads that do are shown clips.
+        let frames = if adapter.entry(Tower::Image) == Entry::Pool { 3 } else { 1 };
+        let pass = Pass { frames: Frames::of(frames), ..Pass::train(Seed::new(3)) };
+        let found = scores(&config, &adapter, &classes(), pixels(3 * frames), &pass);
         let loss = (found.clone() * draws("loss", found.dims(), 1.0, &plain())).sum();
         if declared.is_empty() {
             // Nothing is trained, so nothing may be followed backwards.

@@ -6,6 +6,7 @@ mod beginnings;
 mod black_box;
 pub(crate) mod case;
 mod classes;
+mod clips;
 mod config;
 mod fold;
 mod gradient;

@@ -42,17 +42,19 @@ fn cosines(left: &[f32], right: &[f32], width: usize) -> Vec<Vec<f64>> {
 
 #[test]
 fn keys_of_a_pool_are_drawn_to_the_images_that_choose_them() {
-    let adapter = trained(&configured("l2p", "pull = 0.5\ntop = 3"), &tracked());
-    let (frozen, parameters) = (frozen(), adapter.parameters());
-    let [images, dim] = frozen.dims();
-    let mut near = 0.0;
-    for mut row in cosines(&values(frozen.clone()), &parameters["keys"].data, dim) {
-        row.sort_by(|left, right| right.total_cmp(left));
-        near += row[..3].iter().sum::<f64>();
+    for (name, settings, top) in [("l2p", "pull = 0.5\ntop = 3", 3), ("dual-prompt", "pull = 0.5", 1)] {
+        let adapter = trained(&configured(name, settings), &tracked());
+        let (frozen, parameters) = (frozen(), adapter.parameters());
+        let [images, dim] = frozen.dims();
+        let mut near = 0.0;
+        for mut row in cosines(&values(frozen.clone()), &parameters["keys"].data, dim) {
+            row.sort_by(|left, right| right.total_cmp(left));
+            near += row[..top].iter().sum::<f64>();
+        }
+        let (found, moved) = added(&adapter, &frozen, "keys");
+        close(name, &[found], &[(-0.5 * near / images as f64) as f32], 1e-5);
+        assert!(moved > Some(0.0), "{name}: {moved:?}");
     }
-    let (found, moved) = added(&adapter, &frozen, "keys");
-    close("pull", &[found], &[(-0.5 * near / images as f64) as f32], 1e-5);
-    assert!(moved > Some(0.0), "{moved:?}");
 }
 
 #[test]
@@ -82,15 +84,15 @@ fn components_are_held_apart() {
 
 #[test]
 fn a_feature_that_is_known_is_the_one_that_would_be_computed() {
-    for (name, settings) in [("l2p", ""), ("coda-prompt", "components = 5")] {
+    for (name, settings) in [("l2p", ""), ("coda-prompt", "components = 5"), ("dual-prompt", "")] {
         let config: MethodConfig = configured(name, settings);
         let adapter = trained(&config, &plain());
         let query = normalise(frozen());
         let asked = tiny().encode_image(pixels(3), &adapter, &Pass::evaluate());
         let told = tiny().encode_image(pixels(3), &adapter, &Pass { query: Some(&query), ..Pass::evaluate() });
         same(name, told, asked.clone(), 0.0);
-        // Another image's feature asks for other prompts.
-        let turned = Tensor::cat(vec![query.clone().narrow(0, 1, 2), query.narrow(0, 0, 1)], 0);
+        // The opposite feature asks for other prompts.
+        let turned = query.neg();
         let other = tiny().encode_image(pixels(3), &adapter, &Pass { query: Some(&turned), ..Pass::evaluate() });
         crate::support::differs(name, asked, other);
     }

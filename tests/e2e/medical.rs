@@ -75,11 +75,11 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
             .json(&[&["encode", "-b", "pocket", "--images", "scans", "-o", "f.safetensors"], arguments].concat());
         encoded["rows"].as_u64().expect("a number")
     };
-    assert_eq!((rows(&[]), rows(&["--frames", "all"])), (10, 10 + 4 + 5 + 2));
+    assert_eq!((rows(&[]), rows(&["--slices", "all"])), (10, 10 + 4 + 5 + 2));
     let named =
         program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm#2", "--window", "full"]);
     assert_eq!(named["images"][0]["image"], "scans/train/nodule/loop.dcm#2");
-    let all = program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm", "--frames", "all"]);
+    let all = program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm", "--slices", "all"]);
     let images = all["images"].as_array().expect("images");
     assert_eq!((images.len(), &images[4]["image"]), (5, &Value::from("scans/train/nodule/loop.dcm#5")));
     // Windows change what is seen.

@@ -1,6 +1,7 @@
 //! The binary as a user meets it: from an empty folder, through arguments, files, stdout, stderr and exit codes.
 
 mod adapters;
+mod clips;
 mod closed_model;
 mod compare;
 mod crop;
@@ -16,6 +17,7 @@ mod real_images;
 mod registry;
 mod resume;
 mod store;
+mod strategies;
 mod stream;
 mod test_time;
 mod update;

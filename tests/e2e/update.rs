@@ -9,7 +9,7 @@ use super::program::{adapter_bytes, sample};
 use crate::support::fixture;
 
 /// A part of the sample: some classes, every `step`-th training image from `from` on, and the test images.
-fn part(program: &Program, name: &str, classes: &[&str], from: usize, step: usize) -> String {
+pub(super) fn part(program: &Program, name: &str, classes: &[&str], from: usize, step: usize) -> String {
     for class in classes {
         for split in ["train", "test"] {
             let source = Path::new(sample()).join(split).join(class);
@@ -25,11 +25,11 @@ fn part(program: &Program, name: &str, classes: &[&str], from: usize, step: usiz
     program.path(name).display().to_string()
 }
 
-const OLD: [&str; 5] = ["hat", "pants", "shirt", "shoes", "skirt"];
-const NEW: [&str; 2] = ["dress", "shorts"];
+pub(super) const OLD: [&str; 5] = ["hat", "pants", "shirt", "shoes", "skirt"];
+pub(super) const NEW: [&str; 2] = ["dress", "shorts"];
 
 /// Settings under which nothing but the rule in question says no.
-const LENIENT: &[&str] =
+pub(super) const LENIENT: &[&str] =
     &["--set", "gate.class_drop=1.0", "--set", "gate.accuracy_drop=1.0", "--set", "gate.negative_flips=1.0"];
 
 fn update<'a>(target: &'a str, data: &'a str, more: &[&'a str]) -> Vec<&'a str> {

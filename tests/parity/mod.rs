@@ -2,6 +2,7 @@
 
 mod clip_tiny;
 mod combine;
+mod families;
 mod foreign;
 mod hf_peft;
 mod measures;

@@ -56,6 +56,7 @@ pub(super) fn variant(root: &Path, name: &str, method: &MethodConfig, deviation:
         classes: classes(),
         templates: templates(),
         data: None,
+        clips: None,
         metrics: std::collections::BTreeMap::new(),
     };
     let artifact = Artifact::new(adapter, method.clone(), tiny(), provenance).expect("plain names");

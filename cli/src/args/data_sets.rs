@@ -18,6 +18,36 @@ pub(crate) enum DataSetsCommand {
     Crop(CropArgs),
     /// Write a data set's splits down as a manifest; groups stay together
     Split(SplitArgs),
+    /// Generate clips of moving things in which only the order of frames tells the class
+    Actions(ActionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ActionsArgs {
+    /// What moves: data sets of photos, or idx files such as MNIST's `t10k-images-idx3-ubyte.gz`
+    #[arg(required = true, value_name = "SOURCE")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// Training clips of each of the ten classes
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub(crate) train: usize,
+    /// Test clips of each class, of things that training clips do not show
+    #[arg(long, default_value_t = 40, value_name = "N")]
+    pub(crate) test: usize,
+    /// Frames of a clip; an odd multiple of the frames that a model sees, so that it sees the same ones backwards
+    #[arg(long, default_value_t = 24, value_name = "T")]
+    pub(crate) length: usize,
+    /// Side of a frame in pixels
+    #[arg(long, default_value_t = 64, value_name = "PIXELS")]
+    pub(crate) side: u32,
+    /// Write animated GIFs, not folders of frames
+    #[arg(long)]
+    pub(crate) gif: bool,
+    /// Decides everything
+    #[arg(long, default_value_t = 1, value_name = "S")]
+    pub(crate) seed: u64,
+    /// Folder to write, which must not exist
+    #[arg(short = 'o', long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! `inarch backbone`: what can be adapted.
 
-use inarch_core::backbone::BackboneSpec;
+use inarch_core::backbone::{BackboneSpec, Tower};
 use serde::Serialize;
 
 use crate::args::{BackboneArgs, BackboneCommand};
@@ -41,9 +41,10 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
                 let rows: Vec<String> =
                     list.backbones.iter().map(|named| format!("{}  {}", named.name, named.about)).collect();
                 format!(
-                    "{}\n\nBeside these, `-b` takes any CLIP with a vision transformer: a folder in the Hugging Face \
-                     layout (config.json, model.safetensors, tokenizer.json, preprocessor_config.json) or an OpenCLIP \
-                     checkpoint. `embeddings:TEXTS.safetensors` is a model without weights.",
+                    "{}\n\nBeside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ViT, DeiT, DINOv2 and BERT: a \
+                     folder in the Hugging Face layout (config.json, model.safetensors, tokenizer.json, \
+                     preprocessor_config.json) or an OpenAI or OpenCLIP checkpoint. `embeddings:TEXTS.safetensors` is a model \
+                     without weights.",
                     rows.join("\n")
                 )
             });
@@ -72,16 +73,22 @@ fn text(info: &BackboneInfo) -> String {
     let tower = |transformer: &inarch_core::backbone::TransformerSpec| {
         format!("{} blocks of width {}, {} heads", transformer.depth, transformer.width, transformer.heads)
     };
-    let towers = match without_towers(spec) {
-        true => row("towers", "none: features come from elsewhere".into()),
-        false => {
-            let (image, text) = (&spec.image, &spec.text);
-            let sides = format!("{0} x {0} pixels, patches of {1}", image.size, image.patch);
-            let image = format!("{sides}, {}", tower(&image.transformer));
-            let text = format!("{} tokens of {}, {}", text.context, text.vocabulary, tower(&text.transformer));
-            row("image", image) + &row("text", text)
-        }
-    };
+    let (image, text) = (&spec.image, &spec.text);
+    let mut towers = String::new();
+    if spec.has(Tower::Image) {
+        let inside = match &image.style.trunk {
+            Some(trunk) => format!("ResNet of {:?} blocks", trunk.stages),
+            None => format!("patches of {}, {}", image.patch, tower(&image.transformer)),
+        };
+        towers += &row("image", format!("{0} x {0} pixels, {inside}", image.size));
+    }
+    if spec.has(Tower::Text) {
+        let tokens = format!("{} tokens of {}", text.context, text.vocabulary);
+        towers += &row("text", format!("{tokens}, {}", tower(&text.transformer)));
+    }
+    if towers.is_empty() {
+        towers = row("towers", "none: features come from elsewhere".into());
+    }
     [
         row("name", info.name.clone()),
         row("path", info.path.clone()),
@@ -92,8 +99,4 @@ fn text(info: &BackboneInfo) -> String {
         row("logit scale", format!("{:.2}", info.logit_scale)),
     ]
     .concat()
-}
-
-fn without_towers(spec: &BackboneSpec) -> bool {
-    spec.image.transformer.depth == 0 && spec.text.transformer.depth == 0
 }

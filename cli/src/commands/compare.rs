@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use inarch_core::backbone::Backbone;
-use inarch_core::data::open_dataset_with;
 use inarch_peft::{METHODS, MethodConfig};
 use inarch_recipes::{Axis, BadImagePolicy, CompareConfig, compare};
 
 use crate::args::CompareArgs;
 use crate::backbones;
+use crate::data::open;
 use crate::error::CommandError;
 use crate::output::{Output, table};
 use crate::progress::Bars;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &CompareArgs, bars: &Bars, output: &Output) -> Result<()
         tune: args.tune.iter().map(|axis| read_axis(axis)).collect::<Result<_, _>>()?,
         base_to_new: args.base_to_new,
     };
-    let dataset = open_dataset_with(data, &args.data.options())?;
+    let dataset = open(data, args.data.options(), &args.data.clips, None, bars)?;
     let folder = args.output.clone().unwrap_or_else(|| {
         let protocol = if args.base_to_new { "base-to-new" } else { "compare" };
         Path::new("runs").join(format!("{protocol}-{}-{}", backbone.name(), dataset.name))

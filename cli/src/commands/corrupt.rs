@@ -164,13 +164,17 @@ fn kinds(names: &[String]) -> Result<Vec<Corruption>, CommandError> {
 fn image_of(example: &Example) -> Option<&Path> {
     match &example.source {
         Source::Image(path) => Some(path),
-        Source::Row(_) => None,
+        Source::Row(_) | Source::Clip(_) => None,
     }
 }
 
 /// The examples to be damaged.
 fn chosen(args: &CorruptArgs, dataset: &Dataset) -> Result<Vec<Example>, CommandError> {
     let all = dataset.split(args.split.into());
+    if dataset.clips.is_some() {
+        let hint = "give the frames as images of their own";
+        return Err(CommandError::usage(format!("`{}` holds clips, not images", dataset.name), hint));
+    }
     if dataset.features.is_some() {
         let hint = "give the images that the features were made of";
         return Err(CommandError::usage(format!("`{}` holds features, not images", dataset.name), hint));

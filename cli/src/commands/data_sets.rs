@@ -1,12 +1,13 @@
 //! `inarch data`: make data sets.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use inarch_core::data::{CropConfig, CropReport, crop_pascal_voc, open_dataset_with, write_manifest};
+use inarch_core::data::{ActionConfig, ActionReport, CropConfig, CropReport};
+use inarch_core::data::{crop_pascal_voc, open_dataset_with, write_actions, write_manifest};
 use serde::Serialize;
 
-use crate::args::{CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
+use crate::args::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
 use crate::error::CommandError;
 use crate::output::{Output, table};
 
@@ -22,6 +23,7 @@ pub(crate) fn run(args: &DataSetsArgs, output: &Output) -> Result<(), CommandErr
     match &args.command {
         DataSetsCommand::Crop(args) => crop(args, output),
         DataSetsCommand::Split(args) => split(args, output),
+        DataSetsCommand::Actions(args) => actions(args, output),
     }
 }
 
@@ -70,6 +72,30 @@ fn crop(args: &CropArgs, output: &Output) -> Result<(), CommandError> {
     let report = crop_pascal_voc(&args.source, &args.output, config)?;
     let result = CropResult { output: args.output.clone(), report };
     output.result(&result, || text(&result));
+    Ok(())
+}
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct ActionsResult {
+    output: PathBuf,
+    #[serde(flatten)]
+    report: ActionReport,
+}
+
+fn actions(args: &ActionsArgs, output: &Output) -> Result<(), CommandError> {
+    let ActionsArgs { train, test, length, side, gif, seed, .. } = *args;
+    let config = ActionConfig { train, test, frames: length, side, gif, seed };
+    let sources: Vec<&Path> = args.sources.iter().map(PathBuf::as_path).collect();
+    let report = write_actions(&sources, &args.output, &config)?;
+    let result = ActionsResult { output: args.output.clone(), report };
+    output.result(&result, || {
+        let ActionReport { classes, train, test, train_cutouts, test_cutouts } = &result.report;
+        format!(
+            "{classes} classes, {train} training clips of {train_cutouts} things, {test} test clips of {test_cutouts} others: {}\n",
+            result.output.display()
+        )
+    });
     Ok(())
 }
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Pass, values};
 use inarch_core::checkpoint::LOGIT_SCALE_KEY;
-use inarch_core::data::{DataOptions, Dataset, Example, FeatureFile, FeatureKind, Source};
-use inarch_core::data::{is_image_name, open_dataset_with};
+use inarch_core::data::{
+    Clip, ClipConfig, DataOptions, Dataset, Example, FeatureFile, FeatureKind, Source, is_animation_name, is_image_name,
+};
 use inarch_core::file;
 use inarch_core::image::ImageAddress;
 use inarch_recipes::Error::Stopped;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use crate::adapter::Model;
 use crate::args::{EncodeArgs, ShownArgs};
+use crate::data::open;
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::Bars;
@@ -96,17 +98,22 @@ fn images(
     path: &Path,
     bars: &Bars,
 ) -> Result<(FeatureFile, Vec<String>), CommandError> {
-    let (examples, labelled) = match loose_images(path, &args.shown)? {
+    let clips = args.clips.over(model.clips());
+    let (examples, labelled) = match loose_images(path, &args.shown, clips.is_some())? {
         Some(examples) => (examples, None),
         None => {
             let options =
                 DataOptions { root: args.root.clone(), group_by: args.group_by.clone(), ..args.shown.options() };
-            let dataset = open_dataset_with(path, &options)?;
+            let dataset = open(path, options, &args.clips, model.clips(), bars)?;
             let examples: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
             (examples, Some(dataset))
         }
     };
-    let dataset = labelled.clone().unwrap_or_else(|| Dataset::unlabelled(path.display().to_string(), Vec::new()));
+    let dataset = labelled.clone().unwrap_or_else(|| {
+        let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
+        let clips = clips.or_else(|| moving.then(ClipConfig::default));
+        Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) }
+    });
     let policy = BadImagePolicy::from(args.on_bad_image).into();
     let features =
         encode_images(&model.backbone, model.sites(), &dataset, &examples, &Views::Centre, policy, bars.control())?;
@@ -135,16 +142,22 @@ fn label_text(dataset: &Dataset, example: &Example) -> String {
     }
 }
 
-/// The images of a single file or of a folder that holds images directly; `None` for anything else.
-fn loose_images(path: &Path, shown: &ShownArgs) -> Result<Option<Vec<Example>>, CommandError> {
+/// The images of a single file or of a folder that holds images directly; `None` for anything else. A GIF that moves is a
+/// clip, and where clips are wanted so is a folder of images, which are its frames.
+fn loose_images(path: &Path, shown: &ShownArgs, clips: bool) -> Result<Option<Vec<Example>>, CommandError> {
     let examples = |paths: &[PathBuf]| -> Result<Vec<Example>, CommandError> {
         let mut found = Vec::new();
         for path in paths {
-            for one in shown.images(path)? {
+            let clip = Clip::open(path)?.filter(|clip| clip.len() > 1).map(Source::Clip);
+            let sources = match clip {
+                Some(clip) => vec![(path.clone(), clip)],
+                None => shown.images(path)?.into_iter().map(|one| (one.clone(), Source::Image(one))).collect(),
+            };
+            for (one, source) in sources {
                 // A window is how it is shown, not what it is.
                 let named = ImageAddress { window: None, ..ImageAddress::of(&one) }.path();
                 let id = named.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-                found.push(Example::new(id, Source::Image(one), 0));
+                found.push(Example::new(id, source, 0));
             }
         }
         Ok(found)
@@ -158,6 +171,9 @@ fn loose_images(path: &Path, shown: &ShownArgs) -> Result<Option<Vec<Example>>, 
     }
     let listed: Vec<PathBuf> =
         file::list(path)?.into_iter().filter(|entry| entry.is_file() && is_image_name(entry)).collect();
+    if clips && listed.len() > 1 && !listed.iter().any(|entry| is_animation_name(entry)) {
+        return Ok(Some(examples(&[path.to_path_buf()])?));
+    }
     let images = examples(&listed)?;
     Ok((!images.is_empty()).then_some(images))
 }

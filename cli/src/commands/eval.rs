@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use inarch_core::data::open_dataset_with;
 use inarch_core::metrics::{Detail, Estimate};
 use inarch_recipes::test_time::{EpisodeStore, TestTimeReport};
 use inarch_recipes::{Evaluation, Session};
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use crate::adapter::Model;
 use crate::args::EvalArgs;
+use crate::data::open;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
         return Err(CommandError::usage("no data set is given", "give one with `-d`"));
     };
     let model = Model::open(&args.model)?;
-    let dataset = open_dataset_with(data, &args.data.options())?;
+    let dataset = open(data, args.data.options(), &args.data.clips, model.clips(), bars)?;
     let subset = args.data.subset.map_or_else(Default::default, Into::into);
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);
     let session = Session::new(&model.backbone, &dataset, subset, policy.into(), bars.control())?

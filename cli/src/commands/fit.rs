@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use inarch_core::data::open_dataset_with;
 use inarch_core::file;
 use inarch_core::metrics::{Detail, MeanStd};
 use inarch_core::text::TemplateSet;
@@ -15,6 +14,7 @@ use toml::Value;
 use crate::args::FitArgs;
 use crate::backbones;
 use crate::commands::registry::publish_folder;
+use crate::data::open;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
 
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&backbone_name, &device)?;
-    let dataset = open_dataset_with(&data, &recipe.data_options())?;
+    let dataset = open(&data, recipe.data_options(), &args.data.clips, recipe.clips.as_ref(), bars)?;
     let policy = recipe.on_bad_image.into();
     let session =
         Session::new(&backbone, &dataset, recipe.subset, policy, control)?.with_measures(args.measures.config(None));
@@ -120,8 +120,8 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
     if let Some(pattern) = &args.data.group_by {
         overrides.push(format!("group_by={pattern:?}"));
     }
-    if let Some(frames) = args.data.shown.frames {
-        overrides.push(format!("frames=\"{frames}\""));
+    if let Some(slices) = args.data.shown.slices {
+        overrides.push(format!("slices=\"{slices}\""));
     }
     if let Some(window) = args.data.shown.window {
         overrides.push(format!("window=\"{window}\""));
@@ -143,6 +143,13 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
     }
     if let Some(subset) = args.data.subset {
         overrides.push(format!("subset=\"{}\"", value_name(subset)));
+    }
+    let clips = &args.data.clips;
+    for (key, value) in [("frames", clips.frames), ("stride", clips.frame_step), ("views", clips.clip_views)] {
+        overrides.extend(value.map(|value| format!("clips.{key}={value}")));
+    }
+    if let Some(sampling) = clips.sampling {
+        overrides.push(format!("clips.sampling=\"{}\"", value_name(sampling)));
     }
     for assignment in overrides.iter().chain(&args.set) {
         layers.set(assignment)?;

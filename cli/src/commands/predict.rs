@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use inarch_core::backbone::{Entry, Frozen, Pass, Tower, normalise, values};
-use inarch_core::data::{Dataset, Example, FeatureFile, Source};
+use inarch_core::backbone::{Backbone, Entry, Frozen, Pass, Sites, Tower, normalise, values};
+use inarch_core::data::{Clip, ClipConfig, Dataset, Example, FeatureFile, Source};
 use inarch_core::image::{ImageAddress, ImageBatch, ImageJob, Loader, View, decode_images};
 use inarch_core::metrics::most_probable;
 use inarch_peft::Classifier;
 use inarch_recipes::Error::Stopped;
 use inarch_recipes::test_time::{FallBack, Model as AdaptedModel, Outcome, TestTime};
-use inarch_recipes::{Views, encode_images, label_probabilities};
+use inarch_recipes::{ImageFeatures, Views, encode_images, label_probabilities, score};
 use serde::Serialize;
 
 use crate::adapter::Model;
@@ -71,6 +71,11 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         return Err(CommandError::usage("one method can answer", "`inarch eval` compares several"));
     }
     let judge = Judge::new(args, &model, &classifier)?;
+    let clips = clips(args, &model)?;
+    if !adaptations.is_empty() && clips.is_some() {
+        let hint = "leave `--test-time` out";
+        return Err(CommandError::usage("adaptation at test time looks at still images, and these are clips", hint));
+    }
     if let Some(adaptation) = adaptations.first() {
         if judge.offsets.is_some() {
             let hint = "leave `--test-time` out";
@@ -87,7 +92,11 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     let start = classifier.start(sites);
     let shared = (!sites.conditions_text()).then(|| classifier.text(start.clone(), sites, &Pass::evaluate()));
 
-    if let Some(result) = of_features(args, &model, &classifier, &judge, bars)? {
+    let found = match clips {
+        Some(dataset) => Some(of_clips(args, &model, &classifier, &judge, &dataset, bars)?),
+        None => of_features(args, &model, &classifier, &judge, bars)?,
+    };
+    if let Some(result) = found {
         output.result(&result, || text(&result));
         return Ok(());
     }
@@ -95,7 +104,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     let jobs: Vec<ImageJob> = paths
         .iter()
         .enumerate()
-        .map(|(index, path)| ImageJob { index, path: path.clone(), view: View::Centre })
+        .map(|(index, path)| ImageJob { index, path: path.clone(), frame: None, view: View::Centre })
         .collect();
     let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image);
     let loader = Loader::new(model.backbone.preprocess().clone())?.with_on_bad_image(policy.into());
@@ -193,21 +202,20 @@ fn adapted(
     Ok(result)
 }
 
+fn is_features(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "safetensors")
+}
+
 /// Predictions for the rows of features files, where such files are given in place of images.
 fn of_features(
     args: &PredictArgs,
     model: &Model,
     classifier: &Classifier<'_>,
-    answers: &Judge,
+    judge: &Judge,
     bars: &Bars,
 ) -> Result<Option<PredictResult>, CommandError> {
-    let is_features = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
-    match args.images.iter().filter(|path| is_features(path)).count() {
-        0 => return Ok(None),
-        count if count < args.images.len() => {
-            return Err(CommandError::usage("images and features files are mixed", "give the one or the other"));
-        }
-        _ => {}
+    if !args.images.iter().any(|path| is_features(path)) {
+        return Ok(None);
     }
     let sites = model.sites();
     if sites.entry(Tower::Image) < Entry::Feature {
@@ -225,14 +233,8 @@ fn of_features(
         let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image).into();
         let stored =
             encode_images(&model.backbone, &Frozen, &dataset, &examples, &Views::Centre, policy, bars.control())?;
-        let image = stored.through(sites, &model.backbone).all(&model.backbone);
-        let condition = normalise(image.clone());
-        let pass = Pass { condition: sites.conditions_text().then_some(&condition), ..Pass::evaluate() };
-        let text = classifier.text(classifier.start(sites), sites, &pass);
-        let logits = values(classifier.logits(&image, &text, sites, &pass));
-        let classes = classifier.classes();
-        let rows = examples.iter().zip(logits.chunks(classes.len()));
-        images.extend(rows.map(|(example, row)| answers.answer(example.id.clone(), row, classes)));
+        let features = stored.through(sites, &model.backbone);
+        images.extend(answers(judge, classifier, sites, &examples, &features, &model.backbone));
     }
     Ok(Some(PredictResult { model: model.name(), images, skipped: Vec::new(), test_time: None }))
 }
@@ -248,6 +250,60 @@ fn shown_name(args: &PredictArgs, path: &Path) -> String {
     let address = ImageAddress::of(path);
     let window = address.window.filter(|_| args.shown.window.is_none());
     ImageAddress { window, ..address }.path().display().to_string()
+}
+
+/// Predictions for features through an adapter.
+fn answers(
+    judge: &Judge,
+    classifier: &Classifier<'_>,
+    sites: &dyn Sites,
+    examples: &[Example],
+    features: &ImageFeatures,
+    backbone: &Backbone,
+) -> Vec<ImagePrediction> {
+    let classes = classifier.classes();
+    let logits = score(backbone, classifier, sites, features);
+    let rows = features.kept.iter().zip(logits.chunks(classes.len()));
+    rows.map(|(position, row)| judge.answer(examples[*position].id.clone(), row, classes)).collect()
+}
+
+/// What is asked about as a set of clips, where clips are wanted or one of the paths can be nothing else.
+fn clips(args: &PredictArgs, model: &Model) -> Result<Option<Dataset>, CommandError> {
+    let wanted = args.clips.over(model.clips());
+    if args.images.iter().any(|path| is_features(path)) && !args.images.iter().all(|path| is_features(path)) {
+        return Err(CommandError::usage("images and features files are mixed", "give the one or the other"));
+    }
+    let mut examples = Vec::with_capacity(args.images.len());
+    for path in &args.images {
+        // A file that is no GIF will say so where images are read.
+        let clip = if path.is_dir() { Clip::open(path)? } else { Clip::open(path).ok().flatten() };
+        let clip = clip.filter(|clip| wanted.is_some() || path.is_dir() || clip.len() > 1);
+        let source = clip.map_or_else(|| Source::Image(path.clone()), Source::Clip);
+        examples.push(Example::new(path.display().to_string(), source, 0));
+    }
+    let features = args.images.iter().any(|path| is_features(path));
+    let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
+    let clips = wanted.filter(|_| args.clips.given() || !features).or_else(|| moving.then(ClipConfig::default));
+    let Some(clips) = clips else { return Ok(None) };
+    clips.check()?;
+    Ok(Some(Dataset { clips: Some(clips), ..Dataset::unlabelled("clips".into(), examples) }))
+}
+
+/// Predictions for clips.
+fn of_clips(
+    args: &PredictArgs,
+    model: &Model,
+    classifier: &Classifier<'_>,
+    judge: &Judge,
+    dataset: &Dataset,
+    bars: &Bars,
+) -> Result<PredictResult, CommandError> {
+    let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image).into();
+    let (backbone, sites, examples) = (&model.backbone, model.sites(), &dataset.train);
+    let features = encode_images(backbone, sites, dataset, examples, &Views::Centre, policy, bars.control())?;
+    let images = answers(judge, classifier, sites, examples, &features, backbone);
+    let skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
+    Ok(PredictResult { model: model.name(), images, skipped, test_time: None })
 }
 
 /// What is made of scores.

@@ -48,10 +48,13 @@ pub fn run_stream(
         if !bad.is_empty() {
             let unreadable = |example: &Example| {
                 let path = match &example.source {
-                    inarch_core::data::Source::Image(path) => path,
+                    inarch_core::data::Source::Image(path) => path.as_path(),
+                    // Any of its frames may be the bad one; they lie side by side.
+                    inarch_core::data::Source::Clip(clip) => clip.path(),
                     inarch_core::data::Source::Row(_) => return false,
                 };
-                bad.iter().any(|bad| bad.path == *path)
+                let clip = matches!(example.source, inarch_core::data::Source::Clip(_));
+                bad.iter().any(|bad| bad.path == path || (clip && bad.path.parent() == path.parent()))
             };
             stream.leave_out(&unreadable);
             skipped = bad.iter().map(|bad| bad.path.display().to_string()).collect();

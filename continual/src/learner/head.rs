@@ -23,8 +23,13 @@ pub(crate) fn solve_head(
     let features = Classifier::zero_shot(backbone, classes, templates)?.features(&Frozen);
     let start = Start::new(backbone, &features, Seed::new(0), backbone.device());
     let adapter = analytic.solve(statistics, classes, &start)?;
-    let provenance =
-        Provenance { classes: classes.to_vec(), templates: templates.to_vec(), data: None, metrics: BTreeMap::new() };
+    let provenance = Provenance {
+        classes: classes.to_vec(),
+        templates: templates.to_vec(),
+        data: None,
+        clips: None,
+        metrics: BTreeMap::new(),
+    };
     Ok(Artifact::new(adapter, method.clone(), backbone, provenance)?)
 }
 

@@ -1,10 +1,13 @@
 //! What learns from a stream: in closed form, from its memory, or by gradient steps.
 
 mod analytic;
+mod carried;
 mod config;
+mod escort;
 mod gradient;
 mod head;
 mod memory_head;
+mod recall;
 
 use std::path::Path;
 
@@ -14,6 +17,7 @@ use inarch_peft::Artifact;
 use inarch_recipes::Session;
 
 pub use analytic::AnalyticLearner;
+pub(crate) use carried::Carried;
 pub use config::LearnerConfig;
 pub use gradient::GradientLearner;
 pub(crate) use head::{empty_statistics, solve_head};

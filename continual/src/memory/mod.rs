@@ -16,6 +16,7 @@ pub use fingerprint::Fingerprint;
 pub use herding::herding;
 pub use ledger::Ledger;
 pub use rehearsal::Memory;
+pub(crate) use rehearsal::drawn;
 pub use sample::{Precision, Sample};
 pub use seal::Key;
 pub use store::MemoryStore;

@@ -89,27 +89,62 @@ impl Memory {
     /// A latent of another length, an id or class that is empty, or a budget that is too small for a single sample.
     pub fn offer(&mut self, samples: impl IntoIterator<Item = Sample>) -> Result<()> {
         for sample in samples {
-            let fault = if sample.id.is_empty() || sample.class.is_empty() {
-                Some("id and class must not be empty".to_string())
-            } else if sample.latent.len() != self.fingerprint.dim {
-                Some(format!("its latent has {} values, expected {}", sample.latent.len(), self.fingerprint.dim))
-            } else if !sample.latent.iter().all(|value| value.is_finite()) {
-                Some("its latent holds a value that is no number".to_string())
-            } else if !(sample.weight.is_finite() && sample.weight > 0.0) {
-                Some(format!("its weight must be above 0, found {}", sample.weight))
-            } else {
-                None
-            };
-            if let Some(reason) = fault {
-                return Err(Error::setting(format!("sample `{}`", sample.id), reason));
-            }
-            let sample = sample.into_kept(self.config.precision, self.config.content == Content::Images);
-            let class = sample.class.clone();
-            if self.samples.insert(sample.id.clone(), sample).is_none() {
-                *self.offered.entry(class).or_default() += 1;
-            }
+            let sample = self.checked(sample)?;
+            self.count(&sample);
+            self.samples.insert(sample.id.clone(), sample);
         }
         self.fit()
+    }
+
+    /// Offers a sample that stays if there is room beside all others. Where there is none, `victim` names another one to go in
+    /// its place, again until it fits, or gives it up with `None`. Returns whether it stayed.
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer).
+    pub fn offer_in_place(&mut self, sample: Sample, victim: &mut dyn FnMut(&Self) -> Option<String>) -> Result<bool> {
+        let sample = self.checked(sample)?;
+        self.count(&sample);
+        let id = sample.id.clone();
+        let replaced = self.samples.insert(id.clone(), sample);
+        let mut stays = true;
+        while stays && self.bytes() + OVERHEAD > self.config.budget_bytes {
+            stays = victim(self).filter(|gone| *gone != id).and_then(|gone| self.samples.remove(&gone)).is_some();
+        }
+        if !stays && self.samples.len() > 1 {
+            self.samples.remove(&id);
+            if let Some(replaced) = replaced {
+                self.samples.insert(id, replaced);
+            }
+        }
+        // The name of a new class takes room as well, and a memory for nothing is an error.
+        self.fit()?;
+        Ok(stays)
+    }
+
+    /// A sample as it is kept.
+    fn checked(&self, sample: Sample) -> Result<Sample> {
+        let fault = if sample.id.is_empty() || sample.class.is_empty() {
+            Some("id and class must not be empty".to_string())
+        } else if sample.latent.len() != self.fingerprint.dim {
+            Some(format!("its latent has {} values, expected {}", sample.latent.len(), self.fingerprint.dim))
+        } else if !sample.latent.iter().all(|value| value.is_finite()) {
+            Some("its latent holds a value that is no number".to_string())
+        } else if !(sample.weight.is_finite() && sample.weight > 0.0) {
+            Some(format!("its weight must be above 0, found {}", sample.weight))
+        } else {
+            None
+        };
+        match fault {
+            Some(reason) => Err(Error::setting(format!("sample `{}`", sample.id), reason)),
+            None => Ok(sample.into_kept(self.config.precision, self.config.content == Content::Images)),
+        }
+    }
+
+    /// Counts an offer, unless the sample is there.
+    fn count(&mut self, sample: &Sample) {
+        if !self.samples.contains_key(&sample.id) {
+            *self.offered.entry(sample.class.clone()).or_default() += 1;
+        }
     }
 
     /// Takes samples out; returns those that were there.
@@ -163,17 +198,7 @@ impl Memory {
 
     /// `count` positions among [`samples`](Self::samples), drawn anew for each `step`; none from an empty memory.
     pub fn draw(&self, count: usize, step: Seed) -> Vec<usize> {
-        if self.samples.is_empty() {
-            return Vec::new();
-        }
-        let mut drawn = Vec::with_capacity(count);
-        let mut round = 0;
-        // Without replacement as far as the memory goes; a small one is gone through again.
-        while drawn.len() < count {
-            drawn.extend(step.split(round).order(self.samples.len()).into_iter().take(count - drawn.len()));
-            round += 1;
-        }
-        drawn
+        drawn(self.samples.len(), count, step)
     }
 
     /// Drops what does not fit: keeps the longest beginning of the sampler's order.
@@ -213,6 +238,17 @@ impl Memory {
         // The record and its length.
         4 + sample.encode(self.config.precision).len() as u64
     }
+}
+
+/// `count` of `total` positions, drawn without replacement as far as they go; when all are drawn, again from the start.
+pub(crate) fn drawn(total: usize, count: usize, step: Seed) -> Vec<usize> {
+    let mut drawn = Vec::with_capacity(count);
+    let mut round = 0;
+    while total > 0 && drawn.len() < count {
+        drawn.extend(step.split(round).order(total).into_iter().take(count - drawn.len()));
+        round += 1;
+    }
+    drawn
 }
 
 #[cfg(test)]

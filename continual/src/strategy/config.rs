@@ -2,9 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bic::Bic;
 use super::distil::Distil;
+use super::gem::Gem;
+use super::gss::Gss;
+use super::icarl::Icarl;
 use super::importance::{Importance, Quadratic};
+use super::mir::Mir;
+use super::o_lora::OLora;
 use super::replay::{Replay, ReplayLoss};
+use super::slca::{Alignment, Slca};
 use super::weights::{Merging, WeightRule};
 use super::{Plain, Scope, Strategy};
 
@@ -18,6 +25,13 @@ pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
     "der",
     "der-plus-plus",
     "a-gem",
+    "gem",
+    "mir",
+    "gss-greedy",
+    "bic",
+    "icarl",
+    "slca",
+    "o-lora",
     "ewc",
     "online-ewc",
     "si",
@@ -79,6 +93,83 @@ pub enum GradientConfig {
         /// Samples in the reference gradient.
         #[serde(default = "reference")]
         replay: usize,
+    },
+    /// A step works against no past experience (GEM: Lopez-Paz and Ranzato, 2017, arXiv 1706.08840).
+    Gem {
+        /// Samples of each past experience in its reference gradient.
+        #[serde(default = "reference")]
+        replay: usize,
+        /// Least weight of every reference gradient in a corrected step.
+        #[serde(default = "half")]
+        margin: f64,
+    },
+    /// ER of the samples that a step would hurt most (MIR: Aljundi et al., 2019, arXiv 1908.04742).
+    Mir {
+        /// Rehearsed samples in a step.
+        #[serde(default = "replay")]
+        replay: usize,
+        /// Samples among which they are looked for.
+        #[serde(default = "candidates")]
+        candidates: usize,
+    },
+    /// ER with a memory of samples whose gradients point in different directions (GSS-greedy: Aljundi et al., 2019, arXiv
+    /// 1903.08671).
+    GssGreedy {
+        /// Rehearsed samples in a step.
+        #[serde(default = "replay")]
+        replay: usize,
+        /// Samples of the memory that a new one is compared with.
+        #[serde(default = "compare")]
+        compare: usize,
+    },
+    /// Rehearsal with distillation, and a correction of the latest classes' scores (BiC: Wu et al., 2019, arXiv 1905.13260).
+    Bic {
+        /// Rehearsed samples in a step.
+        #[serde(default = "replay")]
+        replay: usize,
+        /// Temperature of the distillation.
+        #[serde(default = "two")]
+        temperature: f64,
+        /// Share of all samples that is held out for the correction.
+        #[serde(default = "tenth")]
+        held_out: f64,
+        /// Weight of the correction's distance to none.
+        #[serde(default = "hold")]
+        hold: f64,
+    },
+    /// Rehearsal with distillation, and class means of herded exemplars that answer (iCaRL: Rebuffi et al., 2017, arXiv
+    /// 1611.07725).
+    Icarl {
+        /// Rehearsed samples in a step.
+        #[serde(default = "replay")]
+        replay: usize,
+        /// Weight of the distillation.
+        #[serde(default = "one")]
+        weight: f64,
+        /// Temperature of the distillation.
+        #[serde(default = "two")]
+        temperature: f64,
+    },
+    /// A slow representation, and a head aligned with Gaussians of all classes (SLCA: Zhang et al., 2023, arXiv 2303.05118).
+    Slca {
+        /// Factor on the learning rate of all but the head.
+        #[serde(default = "slow")]
+        slow: f64,
+        /// Features drawn for each class in the alignment.
+        #[serde(default = "reference")]
+        draws: usize,
+        /// How often they are gone through.
+        #[serde(default = "epochs")]
+        epochs: usize,
+        /// Temperature of the normalised scores in the alignment.
+        #[serde(default = "tenth")]
+        temperature: f64,
+    },
+    /// An update of low rank for each experience, apart from those before (O-LoRA: Wang et al., 2023, arXiv 2310.14152).
+    OLora {
+        /// Weight of the overlap with the subspaces before.
+        #[serde(default = "half")]
+        weight: f64,
     },
     /// Values are held in proportion to their Fisher information (EWC: Kirkpatrick et al., 2017, arXiv 1612.00796).
     Ewc {
@@ -176,6 +267,24 @@ fn replay() -> usize {
 fn reference() -> usize {
     256
 }
+fn candidates() -> usize {
+    200
+}
+fn compare() -> usize {
+    10
+}
+fn tenth() -> f64 {
+    0.1
+}
+fn slow() -> f64 {
+    0.01
+}
+fn epochs() -> usize {
+    5
+}
+fn hold() -> f64 {
+    1e-3
+}
 fn der_alpha() -> f64 {
     0.3
 }
@@ -222,6 +331,13 @@ impl GradientConfig {
             Self::Der { .. } => "der",
             Self::DerPlusPlus { .. } => "der-plus-plus",
             Self::AGem { .. } => "a-gem",
+            Self::Gem { .. } => "gem",
+            Self::Mir { .. } => "mir",
+            Self::GssGreedy { .. } => "gss-greedy",
+            Self::Bic { .. } => "bic",
+            Self::Icarl { .. } => "icarl",
+            Self::Slca { .. } => "slca",
+            Self::OLora { .. } => "o-lora",
             Self::Ewc { .. } => "ewc",
             Self::OnlineEwc { .. } => "online-ewc",
             Self::Si { .. } => "si",
@@ -255,6 +371,17 @@ impl GradientConfig {
                 Box::new(Replay::new(replay, ReplayLoss::Scores { alpha, beta: Some(beta) }))
             }
             Self::AGem { replay } => Box::new(Replay::new(replay, ReplayLoss::Guide)),
+            Self::Gem { replay, margin } => Box::new(Gem::new(replay, margin)),
+            Self::Mir { replay, candidates } => Box::new(Mir::new(replay, candidates)),
+            Self::GssGreedy { replay, compare } => Box::new(Gss::new(replay, compare)),
+            Self::Bic { replay, temperature, held_out, hold } => {
+                Box::new(Bic::new(replay, temperature, held_out, hold))
+            }
+            Self::Icarl { replay, weight, temperature } => Box::new(Icarl::new(replay, weight, temperature)),
+            Self::Slca { slow, draws, epochs, temperature } => {
+                Box::new(Slca::new(slow, Alignment { draws, epochs, temperature }))
+            }
+            Self::OLora { weight } => Box::new(OLora::new(weight)),
             Self::Ewc { weight, samples } => {
                 Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: None }))
             }

@@ -9,13 +9,12 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::activation::{log_softmax, softmax};
-use burn::tensor::{Tensor, TensorData};
 use inarch_core::backbone::Frozen;
 use inarch_peft::{Adapter, Classifier, Loss, Parameters};
 use inarch_recipes::{Change, Moment, score};
 
 use super::importance::quadratic;
+use super::teacher::Teacher;
 use super::weights::replaced;
 use super::{Episode, Outcome, Strategy};
 use crate::error::Result;
@@ -26,9 +25,8 @@ pub(super) struct Distil {
     temperature: f64,
     /// Weight of the distance to the values before, and a mean along the way; for ZSCL.
     hold: Option<f64>,
-    /// The teacher's scores of each training example.
-    scores: Vec<f32>,
-    columns: usize,
+    /// Of each training example.
+    teacher: Teacher,
     /// Ones and the values before, where they hold.
     held: Option<(Parameters, Parameters)>,
     mean: Parameters,
@@ -38,24 +36,11 @@ pub(super) struct Distil {
 impl Distil {
     pub(super) fn from_before(weight: f64, temperature: f64) -> Self {
         let (mean, steps) = (Parameters::new(), Parameters::new());
-        Self { weight, temperature, hold: None, scores: Vec::new(), columns: 0, held: None, mean, steps }
+        Self { weight, temperature, hold: None, teacher: Teacher::default(), held: None, mean, steps }
     }
 
     pub(super) fn from_frozen(weight: f64, temperature: f64, hold: f64) -> Self {
         Self { hold: Some(hold), ..Self::from_before(weight, temperature) }
-    }
-
-    /// `T^2 KL` between the teacher's and the own scores of rows, `[1]`.
-    fn distance(&self, logits: &Tensor<2>, examples: &[usize]) -> Tensor<1> {
-        let (rows, columns) = (examples.len(), self.columns);
-        let of = |example: &usize| &self.scores[example * columns..(example + 1) * columns];
-        let teacher: Vec<f32> = examples.iter().flat_map(of).copied().collect();
-        let device = logits.device().without_autodiff();
-        let teacher = Tensor::<2>::from_data(TensorData::new(teacher, [rows, columns]), &device) / self.temperature;
-        let own = logits.clone().narrow(0, 0, rows).narrow(1, 0, columns) / self.temperature;
-        let wanted = softmax(teacher.clone(), 1);
-        let apart = wanted * (log_softmax(teacher, 1) - log_softmax(own, 1));
-        apart.sum() * (self.temperature * self.temperature / rows.max(1) as f64)
     }
 
     fn count(&self) -> f32 {
@@ -65,31 +50,30 @@ impl Distil {
 
 impl Strategy for Distil {
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
-        (self.scores, self.columns) = (Vec::new(), 0);
+        self.teacher = Teacher::default();
         (self.mean, self.steps) = (Parameters::new(), Parameters::new());
         if self.hold.is_some() {
             let backbone = episode.session.backbone();
             let classifier = Classifier::zero_shot(backbone, episode.classes, &episode.recipe.templates.resolve()?)?;
             let features = episode.session.features(episode.train)?;
-            self.columns = episode.classes.len();
-            self.scores = score(backbone, &classifier, &Frozen, &features);
+            let scores = score(backbone, &classifier, &Frozen, &features);
+            self.teacher = Teacher::of(scores, episode.classes.len());
             let before = episode.start.parameters();
             let mut ones = before.clone();
             ones.values_mut().for_each(|tensor| tensor.data.fill(1.0));
             self.held = Some((ones, before));
-        } else if let (Some(teacher), true) = (episode.teacher, episode.before > 0) {
-            let known = &episode.classes[..episode.before];
-            self.columns = episode.before;
-            self.scores = episode.session.scores((episode.recipe, known, teacher), episode.train)?;
+        } else {
+            self.teacher = Teacher::before(episode, episode.train)?;
         }
         Ok(())
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
         let mut loss = moment.adapter.learner().loss(moment.step);
-        if self.columns > 0 {
+        if self.teacher.knows() {
             let examples = &moment.examples[..moment.fresh];
-            loss.task = loss.task + self.distance(&moment.step.logits, examples) * self.weight;
+            let distance = self.teacher.distance(&moment.step.logits, examples, self.temperature);
+            loss.task = loss.task + distance * self.weight;
         }
         if let (Some(hold), Some((ones, before))) = (self.hold, &self.held)
             && let Some(distance) = quadratic(moment.adapter, ones, before)
@@ -120,7 +104,7 @@ impl Strategy for Distil {
     fn end(&mut self, _episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
         let adapter = if self.mean.is_empty() { adapter } else { replaced(adapter, self.mean.clone())? };
         (self.mean, self.steps) = (Parameters::new(), Parameters::new());
-        Ok(Outcome { trained: adapter.clone(), answer: adapter })
+        Ok(Outcome::of(adapter))
     }
 
     fn state(&self) -> BTreeMap<String, Parameters> {

@@ -213,7 +213,7 @@ impl Strategy for Quadratic {
             }
         }
         (self.importance, self.centre) = (importance, centre);
-        Ok(Outcome { trained: adapter.clone(), answer: adapter })
+        Ok(Outcome::of(adapter))
     }
 
     fn state(&self) -> BTreeMap<String, Parameters> {

@@ -1,23 +1,32 @@
 //! Strategies against forgetting for adapters that are trained by steps: what happens before and after an experience, and the
 //! loss in between.
 
+mod bic;
 mod config;
 mod distil;
+mod gem;
+mod gss;
+mod icarl;
 mod importance;
+mod mir;
+mod o_lora;
 mod replay;
+mod slca;
+mod teacher;
 mod weights;
 
 use std::collections::BTreeMap;
 
+use inarch_core::Seed;
 use inarch_core::data::Example;
-use inarch_peft::{Adapter, Loss, Parameters};
+use inarch_peft::{Adapter, Loss, MethodConfig, Parameters};
 use inarch_recipes::{Change, Moment, Recipe, Session};
 
 pub(crate) use config::GRADIENT_STRATEGIES;
 pub use config::GradientConfig;
 
 use crate::error::Result;
-use crate::memory::Memory;
+use crate::memory::{Memory, MemoryConfig, Sample, Sampler};
 
 /// One training on one experience, as a strategy sees it.
 pub struct Episode<'a> {
@@ -27,6 +36,8 @@ pub struct Episode<'a> {
     pub recipe: &'a Recipe,
     /// The experience's number, from 0.
     pub index: usize,
+    /// When it came; samples of the memory that came at another time are of other experiences.
+    pub time: u64,
     /// All classes known now.
     pub classes: &'a [String],
     /// How many of them were known before.
@@ -41,6 +52,8 @@ pub struct Episode<'a> {
     pub train: &'a [Example],
     /// What is remembered of earlier experiences.
     pub memory: Option<&'a Memory>,
+    /// Its samples as examples, in its order.
+    pub rehearsal: &'a [Example],
 }
 
 /// What a training leaves.
@@ -50,6 +63,25 @@ pub struct Outcome {
     pub trained: Adapter,
     /// What answers until then.
     pub answer: Adapter,
+    /// The answer's method, where it is not the one that is trained.
+    pub method: Option<MethodConfig>,
+}
+
+impl Outcome {
+    /// One adapter that answers and is trained further.
+    pub fn of(adapter: Adapter) -> Self {
+        Self { trained: adapter.clone(), answer: adapter, method: None }
+    }
+}
+
+/// Samples on their way into the memory.
+pub struct Offer<'a> {
+    /// The adapter that has learned them.
+    pub adapter: &'a Adapter,
+    /// They as examples.
+    pub examples: &'a [Example],
+    /// They as samples, in the same order.
+    pub samples: Vec<Sample>,
 }
 
 /// What a strategy trains on.
@@ -72,16 +104,48 @@ pub struct Rehearsal {
     pub draws: usize,
 }
 
-/// A strategy: two hooks and a loss that is returned. The defaults do nothing against forgetting.
+/// A strategy: hooks around a training and a loss that is returned. The defaults do nothing against forgetting.
 pub trait Strategy {
     /// Rows of the memory that join each batch; `None` for a strategy without a memory.
     fn rehearsal(&self) -> Option<Rehearsal> {
         None
     }
 
+    /// Positions of the memory that join the batch of a step, by `draws` alone; the same number in every step of a training.
+    fn rehearse(&self, memory: &Memory, draws: Seed) -> Vec<usize> {
+        let Some(Rehearsal { rows, draws: count }) = self.rehearsal() else { return Vec::new() };
+        (0..count).flat_map(|draw| memory.draw(rows, draws.split(draw))).collect()
+    }
+
+    /// Which samples stay in the memory, where that is part of the strategy.
+    fn sampler(&self) -> Option<Sampler> {
+        None
+    }
+
+    /// Whether an example is kept out of every training, to judge by.
+    fn withholds(&self, id: &str, memory: &MemoryConfig) -> bool {
+        let _ = (id, memory);
+        false
+    }
+
     /// Whether samples in the memory carry the scores they had when they were learned.
     fn holds_scores(&self) -> bool {
         false
+    }
+
+    /// The method and the adapter that a training starts from, where that is more than the adapter before, grown by new classes.
+    ///
+    /// # Errors
+    /// A method that the strategy cannot train.
+    fn start(
+        &self,
+        session: &Session<'_>,
+        recipe: &Recipe,
+        classes: &[String],
+        grown: &Adapter,
+    ) -> Result<Option<(MethodConfig, Adapter)>> {
+        let _ = (session, recipe, classes, grown);
+        Ok(None)
     }
 
     /// An experience begins.
@@ -91,6 +155,17 @@ pub trait Strategy {
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
         let _ = episode;
         Ok(())
+    }
+
+    /// Whether each step that rehearses is preceded by a virtual one ([`Moment::foresight`]).
+    fn foresees(&self) -> bool {
+        false
+    }
+
+    /// Factor on the learning rate of a parameter of a method, by its path; with 0 it stands still.
+    fn rate(&self, method: &MethodConfig, parameter: &str) -> f64 {
+        let _ = (method, parameter);
+        1.0
     }
 
     /// The loss of a step.
@@ -115,7 +190,25 @@ pub trait Strategy {
     /// Whatever a look at the data meets.
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
         let _ = episode;
-        Ok(Outcome { trained: adapter.clone(), answer: adapter })
+        Ok(Outcome::of(adapter))
+    }
+
+    /// Gives what was learned to the memory.
+    ///
+    /// # Errors
+    /// As [`Memory::offer`], and whatever a look at the data meets.
+    fn remember(&mut self, episode: &Episode<'_>, memory: &mut Memory, offer: Offer<'_>) -> Result<()> {
+        let _ = episode;
+        memory.offer(offer.samples)
+    }
+
+    /// The memory has taken in what came, and is the episode's now: a last look, for an answer that depends on it.
+    ///
+    /// # Errors
+    /// Whatever a look at the data meets.
+    fn settle(&mut self, episode: &Episode<'_>, outcome: Outcome) -> Result<Outcome> {
+        let _ = episode;
+        Ok(outcome)
     }
 
     /// What it must not forget, by name.

@@ -9,7 +9,7 @@
 //! network without a scale, whose size is about that.
 
 use burn::tensor::{Tensor, TensorData};
-use inarch_peft::{Guide, Loss, cross_entropy};
+use inarch_peft::{Correction, Guide, Loss, cross_entropy};
 use inarch_recipes::Moment;
 
 use super::{Episode, Rehearsal, Strategy};
@@ -36,6 +36,13 @@ pub(super) enum ReplayLoss {
     },
     /// A reference for the gradient.
     Guide,
+}
+
+/// Scores `[rows, classes]` of which only those of some classes count.
+pub(super) fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
+    let mask: Vec<f32> = classes.iter().map(|counts| if *counts { 0.0 } else { OUT }).collect();
+    let (columns, device) = (mask.len(), logits.device().without_autodiff());
+    logits + Tensor::<2>::from_data(TensorData::new(mask, [1, columns]), &device)
 }
 
 /// Rehearsal.
@@ -101,11 +108,8 @@ impl Strategy for Replay {
         match self.loss {
             ReplayLoss::Mixed => own(),
             ReplayLoss::Asymmetric => {
-                let mask: Vec<f32> = self.current.iter().map(|current| if *current { 0.0 } else { OUT }).collect();
-                let columns = mask.len();
-                let device = step.logits.device().without_autodiff();
-                let mask = Tensor::<2>::from_data(TensorData::new(mask, [1, columns]), &device);
-                let among = cross_entropy(rows(0, fresh) + mask, &step.labels[..fresh]);
+                let own = among(rows(0, fresh), &self.current);
+                let among = cross_entropy(own, &step.labels[..fresh]);
                 Loss::plain(among + entropy(fresh, all))
             }
             ReplayLoss::Scores { alpha, beta } => {
@@ -119,7 +123,8 @@ impl Strategy for Replay {
                 Loss::plain(loss)
             }
             ReplayLoss::Guide => {
-                let guide = Guide { loss: entropy(fresh, all), strength: 1.0, whole: true };
+                let correction = Correction::Whole { strength: 1.0 };
+                let guide = Guide { losses: vec![entropy(fresh, all)], correction };
                 Loss { task: entropy(0, fresh), guide: Some(guide) }
             }
         }

@@ -141,8 +141,10 @@ impl Strategy for Merging {
         };
         let answer = replaced(adapter.clone(), answer)?;
         Ok(match self.rule {
-            WeightRule::Share(_) | WeightRule::Fading(_) => Outcome { trained: answer.clone(), answer },
-            WeightRule::Greatest { .. } | WeightRule::Elected { .. } => Outcome { trained: adapter, answer },
+            WeightRule::Share(_) | WeightRule::Fading(_) => Outcome::of(answer),
+            WeightRule::Greatest { .. } | WeightRule::Elected { .. } => {
+                Outcome { trained: adapter, answer, method: None }
+            }
         })
     }
 

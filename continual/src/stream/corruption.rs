@@ -96,7 +96,7 @@ impl Corruption {
         let Source::Image(path) = &example.source else {
             return Err(Error::setting(
                 "stream.corruptions",
-                "only images can be corrupted; the data set holds features",
+                "only still images can be corrupted; the data set holds features or clips",
             ));
         };
         let id = format!("{}/{}", self.name(), example.id);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use inarch_core::Seed;
-use inarch_core::data::{Dataset, Example, FeatureFile, few_shot};
+use inarch_core::data::{ClipConfig, Dataset, Example, FeatureFile, few_shot};
 
 use super::config::{Order, StreamConfig, StreamKind};
 use super::experience::{Experience, Stream};
@@ -166,7 +166,7 @@ fn by_corruption(dataset: &Dataset, config: &StreamConfig, seed: Seed, folder: &
             test: corruption.domain(&dataset.test, folder, noise)?,
         });
     }
-    Ok(of_experiences((dataset.name.clone(), None), dataset.classes.clone(), experiences, config))
+    Ok(of_experiences((dataset.name.clone(), None, None), dataset.classes.clone(), experiences, config))
 }
 
 /// Each data set is an experience.
@@ -216,11 +216,12 @@ fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result
     let name = datasets.iter().map(|dataset| dataset.name.as_str()).collect::<Vec<_>>().join("+");
     // Several data sets are images; one alone may be a features file.
     let features = datasets.first().and_then(|dataset| dataset.features.clone());
-    Ok(of_experiences((name, features), classes, experiences, config))
+    let clips = datasets.iter().find_map(|dataset| dataset.clips.clone());
+    Ok(of_experiences((name, features, clips), classes, experiences, config))
 }
 
 fn of_experiences(
-    (name, features): (String, Option<Arc<FeatureFile>>),
+    (name, features, clips): (String, Option<Arc<FeatureFile>>, Option<ClipConfig>),
     classes: Vec<String>,
     experiences: Vec<Experience>,
     config: &StreamConfig,
@@ -233,6 +234,7 @@ fn of_experiences(
         val: Vec::new(),
         test: all(|experience| &experience.test),
         features,
+        clips,
         ignored_files: 0,
         multi_label: false,
     };
@@ -268,6 +270,7 @@ mod tests {
             val: Vec::new(),
             test,
             features: None,
+            clips: None,
             ignored_files: 0,
             multi_label: false,
         }

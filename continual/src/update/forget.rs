@@ -19,7 +19,7 @@ use super::intake::Intake;
 use super::run::tensors;
 use super::version::{Content as Files, Release, VersionRecord, Versions, write_version};
 use crate::error::{Error, Result};
-use crate::learner::{empty_statistics, solve_head};
+use crate::learner::{Carried, empty_statistics, solve_head};
 use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, Precision, Sample};
 
 /// What is to be forgotten.
@@ -195,6 +195,7 @@ pub fn forget(
         memory: memory.as_ref(),
         probe: probe.as_ref(),
         ledger: &ledger,
+        carried: &Carried::files(&parent.folder)?,
     };
     write_version(&staging, &files, key)?;
     let after = statistics.as_ref().map(Statistics::encode).map(|bytes| Digest::of(&bytes));

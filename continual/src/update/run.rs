@@ -20,7 +20,9 @@ use super::version::{Content as Files, Release, Version, VersionRecord, Versions
 use crate::bench::fit_recipe;
 use crate::drift::{DriftConfig, DriftMonitor, DriftVerdict};
 use crate::error::{Error, Result};
-use crate::learner::{Arrival, GradientLearner, Learner as _, LearnerConfig, Setting, empty_statistics, solve_head};
+use crate::learner::{
+    Arrival, Carried, GradientLearner, Learner as _, LearnerConfig, Setting, empty_statistics, solve_head,
+};
 use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, Sample};
 
 /// What an update is asked to do.
@@ -87,7 +89,7 @@ pub struct UpdateReport {
 }
 
 /// What is carried from version to version.
-struct Carried {
+struct Estate {
     classes: Vec<String>,
     method: MethodConfig,
     statistics: Option<Statistics>,
@@ -163,12 +165,15 @@ pub fn update(
     report.new_classes = dataset.classes.iter().filter(|class| !carried.classes.contains(class)).cloned().collect();
     carried.classes.extend(report.new_classes.clone());
 
+    let work = tempfile::tempdir().map_err(inarch_core::Error::io("make", std::env::temp_dir()))?;
     let artifact = if carried.method.analytic().is_some() {
         report.strategy = carried.method.name().into();
         learn_analytic(backbone, &mut carried, old.as_ref(), fresh)?
     } else {
         let train: Vec<Example> = positions.iter().map(|at| learn[*at].clone()).collect();
-        let (artifact, strategy) = learn_by_steps(&session, &mut carried, old.as_ref(), (&train, &fresh), request)?;
+        let before = (parent.as_ref(), old.as_ref());
+        let (artifact, strategy) =
+            learn_by_steps(&session, &mut carried, before, (&train, &fresh), request, work.path())?;
         report.strategy = strategy;
         artifact
     };
@@ -216,7 +221,7 @@ pub fn update(
         strategy: report.strategy.clone(),
         verdict: Some(verdict),
     };
-    let Carried { statistics, memory, probe, ledger, .. } = &carried;
+    let Estate { statistics, memory, probe, ledger, .. } = &carried;
     let files = Files {
         artifact: &artifact,
         record: &record,
@@ -224,6 +229,7 @@ pub fn update(
         memory: Some(memory),
         probe: Some(probe),
         ledger,
+        carried: &Carried::files(work.path())?,
     };
     write_version(&staging, &files, key)?;
     report.bytes = folder_bytes(&staging)?;
@@ -252,7 +258,7 @@ fn carry(
     parent: Option<&Version>,
     old: Option<&Artifact>,
     request: &UpdateRequest<'_>,
-) -> Result<Carried> {
+) -> Result<Estate> {
     let recipe = request.recipe;
     let fingerprint = Fingerprint::of(backbone);
     let dim = backbone.spec().dim;
@@ -264,7 +270,7 @@ fn carry(
             _ => fit_recipe(&Table::from_iter([("method".to_string(), Value::Table(table))]))?.method,
         };
         let statistics = if method.analytic().is_some() { Some(empty_statistics(&method, dim)?) } else { None };
-        return Ok(Carried {
+        return Ok(Estate {
             classes: Vec::new(),
             method,
             statistics,
@@ -273,7 +279,8 @@ fn carry(
             ledger: Ledger::default(),
         });
     };
-    let method = old.manifest.method.clone();
+    let trained = Carried::of(&parent.folder)?.map(|carried| carried.method);
+    let method = trained.unwrap_or_else(|| old.manifest.method.clone());
     let statistics = parent.statistics()?;
     if method.analytic().is_some() && statistics.is_none() {
         let reason = format!(
@@ -291,7 +298,7 @@ fn carry(
             None => Memory::new(config, fingerprint.clone()),
         }
     };
-    Ok(Carried {
+    Ok(Estate {
         classes: old.manifest.classes.clone(),
         method,
         statistics,
@@ -316,7 +323,7 @@ fn drift_of(memory: &Memory, samples: &[Sample], seed: u64) -> Result<Option<Dri
 
 fn learn_analytic(
     backbone: &Backbone,
-    carried: &mut Carried,
+    carried: &mut Estate,
     old: Option<&Artifact>,
     fresh: Vec<Sample>,
 ) -> Result<Artifact> {
@@ -342,10 +349,11 @@ fn templates(old: Option<&Artifact>) -> Result<Vec<inarch_core::text::Template>>
 
 fn learn_by_steps(
     session: &Session<'_>,
-    carried: &mut Carried,
-    old: Option<&Artifact>,
+    carried: &mut Estate,
+    (parent, old): (Option<&Version>, Option<&Artifact>),
     (train, fresh): (&[Example], &[Sample]),
     request: &UpdateRequest<'_>,
+    work: &std::path::Path,
 ) -> Result<(Artifact, String)> {
     let recipe = request.recipe;
     let strategy = match LearnerConfig::read(&recipe.strategy)? {
@@ -372,7 +380,11 @@ fn learn_by_steps(
         learner = learner.going_on(old.adapter.clone(), old.manifest.classes.clone(), memory);
     }
     let setting = Setting { session, templates: &templates, seed: recipe.seed };
-    let index = usize::from(old.is_some());
+    let handed_on = parent.map(|parent| Carried::of(&parent.folder)).transpose()?.flatten();
+    if let (Some(handed_on), Some(parent)) = (&handed_on, parent) {
+        learner.take_up(handed_on, &parent.folder, &setting)?;
+    }
+    let index = handed_on.map_or(usize::from(old.is_some()), |handed_on| handed_on.experiences);
     let arrival = Arrival {
         index,
         classes: &carried.classes,
@@ -382,9 +394,9 @@ fn learn_by_steps(
         time: request.time,
         chunk: None,
     };
-    let work = tempfile::tempdir().map_err(inarch_core::Error::io("make", std::env::temp_dir()))?;
-    learner.learn(&arrival, &setting, work.path())?;
+    learner.learn(&arrival, &setting, &work.join("training"))?;
     let artifact = learner.artifact(&setting)?;
+    learner.hand_on(work, index)?;
     if artifact.adapter.entry(Tower::Image) < Entry::Feature && carried.memory.config().content == Content::Latents {
         session_note(session, "the method changes the image tower, so its memory keeps whole images");
     }

@@ -56,11 +56,16 @@ pub(crate) struct Content<'a> {
     pub(crate) memory: Option<&'a Memory>,
     pub(crate) probe: Option<&'a Memory>,
     pub(crate) ledger: &'a Ledger,
+    /// What a learner by steps hands on; files to be copied.
+    pub(crate) carried: &'a [PathBuf],
 }
 
 /// Writes a version's files.
 pub(crate) fn write_version(folder: &Path, content: &Content<'_>, key: Option<&Key>) -> Result<()> {
     content.artifact.save(folder)?;
+    for path in content.carried {
+        file::write(&folder.join(path.file_name().unwrap_or_default()), &file::read(path)?)?;
+    }
     if let Some(statistics) = content.statistics {
         file::write(&folder.join(STATISTICS), &statistics.encode())?;
     }

@@ -28,11 +28,12 @@ pub(super) fn parts<R: Send>(
 /// Texts on their way: all as long as the longest, with the beginning that they all share.
 pub(super) fn in_order(
     rows: &[Vec<u32>],
+    causal: bool,
     workers: usize,
     run: impl Fn(&[&[u32]], usize, Texts) -> Partial + Sync,
 ) -> Partial {
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-    let texts = Texts::new(&rows);
+    let texts = Texts::new(&rows, causal);
     let start = |part: Range<usize>| {
         let texts = Texts { ends: texts.ends[part.clone()].to_vec(), beginning: texts.beginning };
         run(&rows[part], longest(&rows), texts)
@@ -44,6 +45,7 @@ pub(super) fn in_order(
 /// for each part of them.
 pub(super) fn sorted(
     rows: &[Vec<u32>],
+    causal: bool,
     workers: usize,
     run: impl Fn(&[&[u32]], usize, Texts) -> Partial + Sync,
 ) -> Partial {
@@ -51,7 +53,7 @@ pub(super) fn sorted(
     order.sort_by(|left, right| rows[*left].cmp(&rows[*right]));
     let texts: Vec<&[u32]> = order.iter().map(|row| rows[*row].as_slice()).collect();
     let parts: Vec<&[&[u32]]> = texts.chunks(TEXTS.min(texts.len().div_ceil(workers)).max(1)).collect();
-    let run = |rows: &&[&[u32]]| run(rows, longest(rows), Texts::new(rows));
+    let run = |rows: &&[&[u32]]| run(rows, longest(rows), Texts::new(rows, causal));
     let found = if workers == 1 { parts.iter().map(run).collect() } else { parallel::map(&parts, run) };
     let joined = Partial::join(found, None);
     if order.is_sorted() {

@@ -1,20 +1,21 @@
-//! One pre-norm transformer block, the part that both towers share.
+//! One transformer block, the part that all towers share.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::activation::gelu;
+use burn::tensor::activation::{gelu, gelu_approximate, relu};
 use burn::tensor::{Device, Tensor};
 
 use super::parameter;
 use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Pass, Projection, Sites};
-use super::spec::{Activation, TransformerSpec};
+use super::spec::{Activation, NormOrder, TransformerSpec};
 use super::stream::{Stream, behind};
 use crate::kernel;
 
-/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`; or, in a tower that normalises afterwards, `norm(x + attention(x))`,
+/// then `norm(x + mlp(x))`.
 #[derive(Module, Debug)]
 pub struct Block {
-    /// Before the attention.
+    /// Of the attention.
     pub norm1: LayerNorm,
     /// Query projection.
     pub q_proj: Linear,
@@ -24,12 +25,23 @@ pub struct Block {
     pub v_proj: Linear,
     /// Output projection.
     pub out_proj: Linear,
-    /// Before the MLP.
+    /// Of the MLP.
     pub norm2: LayerNorm,
     /// First layer of the MLP.
     pub fc1: Linear,
     /// Second layer of the MLP.
     pub fc2: Linear,
+    /// Scales the attention before it is added, `[width]`.
+    pub scale1: Option<Param<Tensor<1>>>,
+    /// Scales the MLP before it is added, `[width]`.
+    pub scale2: Option<Param<Tensor<1>>>,
+}
+
+/// A half of a block.
+#[derive(Clone, Copy)]
+enum Half {
+    Attention,
+    Mlp,
 }
 
 /// What a block must know beside its weights.
@@ -37,25 +49,39 @@ pub struct Block {
 pub(super) struct BlockContext<'a> {
     pub(super) at: BlockSite,
     pub(super) spec: &'a TransformerSpec,
-    pub(super) causal: bool,
+    pub(super) seen: Seen<'a>,
     pub(super) sites: &'a dyn Sites,
     pub(super) pass: &'a Pass<'a>,
+}
+
+/// Which keys a token sees.
+#[derive(Clone, Copy)]
+pub(super) enum Seen<'a> {
+    /// All of its row.
+    All,
+    /// Those up to its own place.
+    Before,
+    /// Those of its row that are marked 0; others are marked with a very small number, `[rows, 1, 1, tokens]`.
+    Marked(&'a Tensor<4>),
 }
 
 impl Block {
     /// A block of zeros, to be filled from a checkpoint or an initialiser.
     pub(super) fn zeros(spec: &TransformerSpec, device: &Device) -> Self {
-        let width = spec.width;
-        let square = || parameter::linear(width, width, true, device);
+        let (width, attention) = (spec.width, spec.attention_width());
+        let into_heads = || parameter::linear(width, attention, !spec.plain_qkv, device);
+        let scale = || spec.layer_scale.then(|| Param::from_tensor(Tensor::ones([width], device)));
         Self {
             norm1: parameter::layer_norm(width, spec.epsilon(), device),
-            q_proj: square(),
-            k_proj: square(),
-            v_proj: square(),
-            out_proj: square(),
+            q_proj: into_heads(),
+            k_proj: into_heads(),
+            v_proj: into_heads(),
+            out_proj: parameter::linear(attention, width, true, device),
             norm2: parameter::layer_norm(width, spec.epsilon(), device),
             fc1: parameter::linear(width, spec.mlp, true, device),
             fc2: parameter::linear(spec.mlp, width, true, device),
+            scale1: scale(),
+            scale2: scale(),
         }
     }
 
@@ -89,16 +115,10 @@ impl Block {
     /// residual stream of all other tokens are not computed. This changes no value for adapters that treat tokens one by
     /// one; others say so with [`Sites::needs_all_tokens`].
     pub(super) fn forward(&self, stream: Tensor<3>, first_only: bool, context: BlockContext<'_>) -> Tensor<3> {
-        let BlockContext { at, spec, sites, pass, .. } = context;
-        let normed = norm(&self.norm1, NormSite::Attention(at), spec, stream.clone(), sites, pass);
-        let (stream, query) = if first_only {
-            (stream.narrow(1, 0, 1), normed.clone().narrow(1, 0, 1))
-        } else {
-            (stream, normed.clone())
-        };
-        let attended = self.attend(query, self.keys_and_values(normed, context), context);
-        let attended = sites.branch(BranchSite::Attention(at), &stream, attended, pass);
-        self.think(stream + attended, context)
+        let first = |tokens: Tensor<3>| if first_only { tokens.narrow(1, 0, 1) } else { tokens };
+        let read = self.before(Half::Attention, stream.clone(), context);
+        let attended = self.attend(first(read.clone()), self.keys_and_values(read, context), context);
+        self.think(self.add(Half::Attention, first(stream), attended, context), context)
     }
 
     /// As [`forward`](Self::forward) in a causal tower, for rows behind a beginning that they share. Where the beginning
@@ -110,34 +130,61 @@ impl Block {
         unread: bool,
         context: BlockContext<'_>,
     ) -> Stream {
-        let BlockContext { at, spec, sites, pass, .. } = context;
-        let site = BranchSite::Attention(at);
-        let normed = norm(&self.norm1, NormSite::Attention(at), spec, beginning.clone(), sites, pass);
-        let before = self.keys_and_values(normed.clone(), context);
+        let read = self.before(Half::Attention, beginning.clone(), context);
+        let before = self.keys_and_values(read.clone(), context);
         let beginning = (!unread).then(|| {
-            let attended = self.attend(normed, before.clone(), context);
-            let attended = sites.branch(site, &beginning, attended, pass);
-            self.think(beginning + attended, context)
+            let attended = self.attend(read, before.clone(), context);
+            self.think(self.add(Half::Attention, beginning, attended, context), context)
         });
-        let normed = norm(&self.norm1, NormSite::Attention(at), spec, rest.clone(), sites, pass);
-        let [key, value] = self.keys_and_values(normed.clone(), context);
+        let read = self.before(Half::Attention, rest.clone(), context);
+        let [key, value] = self.keys_and_values(read.clone(), context);
         let shared = before[0].dims()[1];
         let [key_before, value_before] = before;
         let seen = [behind(key_before, key), behind(value_before, value)];
-        let attended = self.attend(normed, seen, context);
-        let attended = sites.branch(site, &rest, attended, pass);
-        Stream { beginning, shared, rest: self.think(rest + attended, context) }
+        let attended = self.attend(read, seen, context);
+        let rest = self.think(self.add(Half::Attention, rest, attended, context), context);
+        Stream { beginning, shared, rest }
     }
 
     /// The second half of the block.
     fn think(&self, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
-        let BlockContext { at, spec, sites, pass, .. } = context;
-        let normed = norm(&self.norm2, NormSite::Mlp(at), spec, stream.clone(), sites, pass);
-        let hidden = self.project(Projection::Up, normed, context);
-        let hidden = activate(hidden, spec.activation);
+        let read = self.before(Half::Mlp, stream.clone(), context);
+        let hidden = activate(self.project(Projection::Up, read, context), context.spec.activation);
         let output = self.project(Projection::Down, hidden, context);
-        let output = sites.branch(BranchSite::Mlp(at), &stream, output, pass);
-        stream + output
+        self.add(Half::Mlp, stream, output, context)
+    }
+
+    /// What a half of the block reads of the stream.
+    fn before(&self, half: Half, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        match context.spec.order {
+            NormOrder::Before => self.norm(half, stream, context),
+            NormOrder::After => stream,
+        }
+    }
+
+    /// What a half has computed, added to the stream that it read.
+    fn add(&self, half: Half, stream: Tensor<3>, output: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let (scale, site) = match half {
+            Half::Attention => (&self.scale1, BranchSite::Attention(context.at)),
+            Half::Mlp => (&self.scale2, BranchSite::Mlp(context.at)),
+        };
+        let output = match scale {
+            Some(scale) => output * scale.val().unsqueeze::<3>(),
+            None => output,
+        };
+        let output = context.sites.branch(site, &stream, output, context.pass);
+        match context.spec.order {
+            NormOrder::Before => stream + output,
+            NormOrder::After => self.norm(half, stream + output, context),
+        }
+    }
+
+    fn norm(&self, half: Half, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let BlockContext { at, spec, sites, pass, .. } = context;
+        match half {
+            Half::Attention => norm(&self.norm1, NormSite::Attention(at), spec, stream, sites, pass),
+            Half::Mlp => norm(&self.norm2, NormSite::Mlp(at), spec, stream, sites, pass),
+        }
     }
 
     fn keys_and_values(&self, normed: Tensor<3>, context: BlockContext<'_>) -> [Tensor<3>; 2] {
@@ -147,7 +194,12 @@ impl Block {
 
     fn attend(&self, query: Tensor<3>, [key, value]: [Tensor<3>; 2], context: BlockContext<'_>) -> Tensor<3> {
         let query = self.project(Projection::Query, query, context);
-        let attended = kernel::attention(query, key, value, context.spec.heads, context.causal);
+        let heads = context.spec.heads;
+        let attended = match context.seen {
+            Seen::All => kernel::attention(query, key, value, heads, false),
+            Seen::Before => kernel::attention(query, key, value, heads, true),
+            Seen::Marked(marks) => kernel::masked_attention(query, key, value, heads, marks),
+        };
         self.project(Projection::Output, attended, context)
     }
 
@@ -180,9 +232,11 @@ pub(super) fn norm(
     sites.norm(Base::new(at, layer, &|input| kernel::layer_norm(layer, spec.epsilon(), input)), input, pass)
 }
 
-fn activate(hidden: Tensor<3>, activation: Activation) -> Tensor<3> {
+pub(super) fn activate(hidden: Tensor<3>, activation: Activation) -> Tensor<3> {
     match activation {
         Activation::QuickGelu => kernel::quick_gelu(hidden),
         Activation::Gelu => gelu(hidden),
+        Activation::GeluTanh => gelu_approximate(hidden),
+        Activation::Relu => relu(hidden),
     }
 }

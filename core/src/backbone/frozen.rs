@@ -1,16 +1,22 @@
 //! The backbone as everyone else sees it: a value that never changes.
 
+mod fold;
+mod needs;
+
 use std::ops::Range;
 use std::path::Path;
 
+use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::batch;
+use super::class_head::ClassHead;
 use super::dual_encoder::DualEncoder;
 use super::embeddings::{self, Embeddings, TextFeatures};
 use super::partial::{Partial, Texts};
-use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Projection, Scores, Sites, Tower};
+use super::pool::Frames;
+use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Scores, Sites, Tower};
 use super::spec::BackboneSpec;
 use super::state_dict::{self, StateDict, values};
 use crate::device::on_processor;
@@ -22,7 +28,10 @@ use crate::text::{Template, Tokenizer};
 
 const NO_TOWERS: &str = "a backbone with towers";
 
-/// A frozen dual encoder with everything that belongs to it: weights, tokenizer, preprocessing, identity.
+/// The factor between cosine similarity and logit for a single tower, whose classes are learned vectors in its own space.
+const LONE_SCALE: f32 = 30.0;
+
+/// A frozen dual encoder, or one of its towers, with everything that belongs to it: weights, tokenizer, preprocessing, identity.
 ///
 /// Share it as `Arc<Backbone>`. No method takes `&mut self`; adapters are passed in.
 #[derive(Debug)]
@@ -31,6 +40,8 @@ pub struct Backbone {
     spec: BackboneSpec,
     source: Source,
     logit_scale: f32,
+    logit_bias: Option<f32>,
+    head: Option<ClassHead>,
     tokenizer: Tokenizer,
     preprocess: Preprocess,
     digest: Digest,
@@ -40,7 +51,7 @@ pub struct Backbone {
 /// Where features come from.
 #[derive(Debug)]
 enum Source {
-    /// From two towers.
+    /// From its towers.
     Towers(Box<DualEncoder>),
     /// From elsewhere.
     Embeddings(Box<Embeddings>),
@@ -73,6 +84,8 @@ impl Backbone {
             digest: embeddings.digest(&tokenizer, *logit_scale),
             source: Source::Embeddings(Box::new(embeddings)),
             logit_scale: *logit_scale,
+            logit_bias: None,
+            head: None,
             tokenizer,
             preprocess: Preprocess::clip(224),
             device: device.clone(),
@@ -94,14 +107,18 @@ impl Backbone {
         device: &Device,
     ) -> Result<Self> {
         let mut tensors = tensors;
-        if let Some(scale) = tensors.get_mut("logit_scale").filter(|scale| scale.data.len() == 1) {
-            // Written as a scalar by some tools and as one element by others; one backbone has one digest.
-            scale.shape.clear();
+        for name in ["logit_scale", "logit_bias"] {
+            if let Some(number) = tensors.get_mut(name).filter(|number| number.data.len() == 1) {
+                // Written as a scalar by some tools and as one element by others; one backbone has one digest.
+                number.shape.clear();
+            }
         }
         spec.check()?;
-        tokenizer.check_vocabulary(spec.text.vocabulary)?;
+        if spec.has(Tower::Text) {
+            tokenizer.check_vocabulary(spec.text.vocabulary)?;
+        }
         let crop = preprocess.crop;
-        if [crop.height, crop.width].map(|side| side as usize) != [spec.image.size; 2] {
+        if spec.has(Tower::Image) && [crop.height, crop.width].map(|side| side as usize) != [spec.image.size; 2] {
             return Err(Error::mismatch(
                 format!("image size after preprocessing for `{}`", path.display()),
                 format!("{0} x {0} (config.json)", spec.image.size),
@@ -109,9 +126,21 @@ impl Backbone {
             ));
         }
         let (model, digest) = DualEncoder::identified(&spec, tensors, path, device)?;
-        let logit_scale = values(model.logit_scale.val())[0].exp();
-        let source = Source::Towers(Box::new(model));
-        Ok(Self { name: name.into(), spec, source, logit_scale, tokenizer, preprocess, digest, device: device.clone() })
+        let number = |param: &Option<Param<Tensor<1>>>| param.as_ref().map(|param| values(param.val())[0]);
+        let logit_scale = number(&model.logit_scale).map_or(LONE_SCALE, f32::exp);
+        let logit_bias = number(&model.logit_bias);
+        let (name, device, source) = (name.into(), device.clone(), Source::Towers(Box::new(model)));
+        let head = None;
+        Ok(Self { name, spec, source, logit_scale, logit_bias, head, tokenizer, preprocess, digest, device })
+    }
+
+    /// The same backbone with the classes that its checkpoint tells apart.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a head of another width.
+    pub fn with_head(self, head: Option<ClassHead>) -> Result<Self> {
+        head.iter().try_for_each(|head| head.check(self.spec.dim))?;
+        Ok(Self { head, ..self })
     }
 
     /// The towers, where there are any.
@@ -120,27 +149,6 @@ impl Backbone {
             Source::Towers(model) => Some(model),
             Source::Embeddings(_) => None,
         }
-    }
-
-    /// Whether it has towers. Without them it takes features of images in place of images, and adapters that enter at
-    /// pooled features or scores.
-    pub fn has_towers(&self) -> bool {
-        self.towers().is_some()
-    }
-
-    /// Refuses what a backbone without towers cannot do; `what` is named.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn need_towers(&self, what: &str) -> Result<()> {
-        if self.has_towers() {
-            return Ok(());
-        }
-        Err(Error::Refused {
-            what: what.into(),
-            expected: "a backbone with weights, whose towers it can enter".into(),
-            found: format!("`{}`, which has features only: images must come as a features file", self.name),
-        })
     }
 
     /// Whether features that say this about their maker are features of this backbone. Features from elsewhere may name
@@ -195,6 +203,11 @@ impl Backbone {
         self.logit_scale
     }
 
+    /// The classes that its checkpoint itself tells apart.
+    pub fn head(&self) -> Option<&ClassHead> {
+        self.head.as_ref()
+    }
+
     /// Number of trained values.
     pub fn parameters(&self) -> usize {
         use burn::module::Module as _;
@@ -217,19 +230,22 @@ impl Backbone {
         }
     }
 
+    /// Width of the queries, keys and values of a tower.
+    pub fn attention_width(&self, tower: Tower) -> usize {
+        match tower {
+            Tower::Image => self.spec.image.transformer.attention_width(),
+            Tower::Text => self.spec.text.transformer.attention_width(),
+        }
+    }
+
     /// The frozen linear layer at a site.
     pub fn linear(&self, at: LinearSite) -> Option<&Linear> {
         let model = self.towers()?;
         match at {
             LinearSite::Block(BlockSite { tower, block }, projection) => {
-                let blocks = match tower {
-                    Tower::Image => &model.image.blocks,
-                    Tower::Text => &model.text.blocks,
-                };
-                blocks.get(block).map(|block| block.projection(projection))
+                model.blocks(tower).get(block).map(|block| block.projection(projection))
             }
-            LinearSite::Head(Tower::Image) => Some(&model.image.projection),
-            LinearSite::Head(Tower::Text) => Some(&model.text.projection),
+            LinearSite::Head(tower) => model.projection(tower),
         }
     }
 
@@ -246,7 +262,7 @@ impl Backbone {
         let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let count = ids.len();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &self.device);
-        self.towers().expect(NO_TOWERS).text.token_embedding.val().select(0, ids)
+        self.towers().expect(NO_TOWERS).text().token_embedding.val().select(0, ids)
     }
 
     /// The learned positions of the text tower, `[context, width]`.
@@ -254,7 +270,7 @@ impl Backbone {
     /// # Panics
     /// Without towers; see [`need_towers`](Self::need_towers).
     pub fn text_positions(&self) -> Tensor<2> {
-        self.towers().expect(NO_TOWERS).text.position_embedding.val()
+        self.towers().expect(NO_TOWERS).text().position_embedding.val()
     }
 
     /// Pixels `[images, 3, size, size]`, row-major, on this backbone's device.
@@ -262,7 +278,7 @@ impl Backbone {
     /// # Errors
     /// [`Error::Mismatch`] when the number of values or the size is wrong; as [`need_towers`](Self::need_towers).
     pub fn pixels(&self, data: Vec<f32>, shape: [usize; 4]) -> Result<Tensor<4>> {
-        self.need_towers("images")?;
+        self.need(Tower::Image, "images")?;
         let size = self.spec.image.size;
         if shape[1..] != [3, size, size] || data.len() != shape.iter().product::<usize>() {
             return Err(Error::mismatch(
@@ -279,25 +295,45 @@ impl Backbone {
     /// # Panics
     /// Without towers, which have no [`pixels`](Self::pixels) either.
     pub fn start_image(&self, pixels: Tensor<4>, entry: Entry) -> Partial {
-        let (tower, spec) = (&self.towers().expect(NO_TOWERS).image, &self.spec.image);
-        let [images, _, _, _] = pixels.dims();
-        let start = |rows: Range<usize>| tower.start(spec, pixels.clone().narrow(0, rows.start, rows.len()), entry);
-        Partial::join(self.in_parts(images, batch::PART, start), None)
+        self.start_clips(pixels, Frames::STILL, entry)
     }
 
-    /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`; without towers it is the place of a text.
+    /// As [`start_image`](Self::start_image) for the frames of clips, clip by clip.
+    ///
+    /// # Panics
+    /// Without towers, or when the frames are no whole clips.
+    pub fn start_clips(&self, pixels: Tensor<4>, frames: Frames, entry: Entry) -> Partial {
+        let (tower, spec) = (self.towers().expect(NO_TOWERS).image(), &self.spec.image);
+        let start = |pixels: Tensor<4>| tower.start(spec, pixels, frames, entry);
+        Partial::join(self.in_clips(&pixels, frames, start), None)
+    }
+
+    /// `work` on pixels in parts of whole clips.
+    fn in_clips(&self, pixels: &Tensor<4>, frames: Frames, work: impl Fn(Tensor<4>) -> Partial + Sync) -> Vec<Partial> {
+        let ([images, _, _, _], frames) = (pixels.dims(), frames.count());
+        assert!(images.is_multiple_of(frames), "{images} images are no whole clips of {frames} frames");
+        self.in_parts(images / frames, batch::PART.div_ceil(frames), |clips| {
+            work(pixels.clone().narrow(0, clips.start * frames, clips.len() * frames))
+        })
+    }
+
+    /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`; without towers it is the place of a text. Where
+    /// words have no features ([`has_words`](Self::has_words)) they are zero: an adapter puts what it has learned in their place.
     pub fn start_text(&self, rows: &[Vec<u32>], entry: Entry) -> Partial {
-        match &self.source {
-            Source::Towers(model) => {
-                let run = |rows: &[&[u32]], longest: usize, texts: Texts| {
-                    model.text.start(&self.spec.text, rows, longest, texts, entry, &self.device)
-                };
-                match entry {
-                    Entry::Feature | Entry::Never => batch::sorted(rows, self.workers(), run),
-                    _ => batch::in_order(rows, self.workers(), run),
-                }
-            }
-            Source::Embeddings(embeddings) => embeddings.start(rows),
+        let model = match &self.source {
+            Source::Towers(model) => model,
+            Source::Embeddings(embeddings) => return embeddings.start(rows),
+        };
+        let Some(tower) = &model.text else {
+            return Partial::feature(Tensor::zeros([rows.len(), self.spec.dim], &self.device));
+        };
+        let spec = &self.spec.text;
+        let run = |rows: &[&[u32]], longest: usize, texts: Texts| {
+            tower.start(spec, rows, longest, texts, entry, &self.device)
+        };
+        match entry {
+            Entry::Pool | Entry::Feature | Entry::Never => batch::sorted(rows, spec.is_causal(), self.workers(), run),
+            _ => batch::in_order(rows, spec.is_causal(), self.workers(), run),
         }
     }
 
@@ -327,8 +363,11 @@ impl Backbone {
         );
         let partial = match (self.towers(), tower) {
             (None, _) => partial,
-            (Some(model), Tower::Image) => model.image.advance(&self.spec.image, partial, Entry::Feature, sites, pass),
-            (Some(model), Tower::Text) => model.text.advance(&self.spec.text, partial, Entry::Feature, sites, pass),
+            (Some(_), tower) if !self.spec.has(tower) => partial,
+            (Some(model), Tower::Image) => {
+                model.image().advance(&self.spec.image, partial, Entry::Feature, sites, pass)
+            }
+            (Some(model), Tower::Text) => model.text().advance(&self.spec.text, partial, Entry::Feature, sites, pass),
         };
         partial.into_feature().expect("the tower ran to its end")
     }
@@ -336,26 +375,31 @@ impl Backbone {
     /// The rest of a tower through the adapter: features `[rows, dim]`, not normalised.
     pub fn finish(&self, tower: Tower, partial: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
         let unknown = tower == Tower::Image && sites.queries_image() && pass.query.is_none();
-        let query = unknown.then(|| normalise(self.output(tower, partial.clone(), &Frozen, &Pass::evaluate())));
+        let frozen = Pass { frames: pass.frames, ..Pass::evaluate() };
+        let query = unknown.then(|| normalise(self.output(tower, partial.clone(), &Frozen, &frozen)));
         let pass = &Pass { query: query.as_ref().or(pass.query), ..*pass };
-        sites.feature(tower, self.output(tower, partial, sites, pass), pass)
+        let of_frames = pass.query.map(|query| pass.frames.spread(query.clone()));
+        let output = self.output(tower, partial, sites, &Pass { query: of_frames.as_ref(), ..*pass });
+        sites.feature(tower, output, pass)
     }
 
-    /// Image features `[images, dim]`, not normalised.
+    /// Image features `[images, dim]`, not normalised; where the pass says that the images are frames, one for each clip.
     pub fn encode_image(&self, pixels: Tensor<4>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
-        let partial = self.start_image(pixels, sites.entry(Tower::Image));
+        let partial = self.start_clips(pixels, pass.frames, sites.entry(Tower::Image));
         self.finish(Tower::Image, partial, sites, pass)
     }
 
     /// As [`encode_image`](Self::encode_image) in an evaluation pass, its rows on all cores: for adapters that take each row by
     /// itself, as all but [`Mixed`](super::Mixed) do, and without gradients.
     pub fn evaluate_image(&self, pixels: Tensor<4>, sites: &dyn Sites) -> Tensor<2> {
-        let [images, _, _, _] = pixels.dims();
-        let part = |rows: Range<usize>| {
-            let pixels = pixels.clone().narrow(0, rows.start, rows.len());
-            Partial::feature(self.encode_image(pixels, sites, &Pass::evaluate()))
-        };
-        let joined = Partial::join(self.in_parts(images, batch::PART, part), None);
+        self.evaluate_clips(pixels, Frames::STILL, sites)
+    }
+
+    /// As [`evaluate_image`](Self::evaluate_image) for the frames of clips, clip by clip: features `[clips, dim]`.
+    pub fn evaluate_clips(&self, pixels: Tensor<4>, frames: Frames, sites: &dyn Sites) -> Tensor<2> {
+        let pass = Pass { frames, ..Pass::evaluate() };
+        let part = |pixels| Partial::feature(self.encode_image(pixels, sites, &pass));
+        let joined = Partial::join(self.in_clips(&pixels, frames, part), None);
         joined.into_feature().expect("features of all parts")
     }
 
@@ -365,13 +409,16 @@ impl Backbone {
         self.finish(Tower::Text, partial, sites, pass)
     }
 
-    /// Token rows of every class in every template, class-major.
+    /// Token rows of every class in every template, class-major; empty ones where words have no features.
     ///
     /// # Errors
     /// A prompt that does not fit into the context, or that a backbone without towers has no feature for.
     pub fn prompts(&self, classes: &[String], templates: &[Template]) -> Result<Vec<Vec<u32>>> {
         if !self.has_towers() {
             return embeddings::prompts(&self.tokenizer, classes, templates);
+        }
+        if !self.has_words() {
+            return Ok(vec![Vec::new(); classes.len() * templates.len()]);
         }
         let texts: Vec<String> =
             classes.iter().flat_map(|class| templates.iter().map(move |template| template.fill(class))).collect();
@@ -390,63 +437,23 @@ impl Backbone {
     /// Token rows of some texts.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// As [`Tokenizer::encode`] and [`need_words`](Self::need_words).
     pub fn tokenize<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
+        self.need_words("texts")?;
         Ok(self.tokenizer.encode(texts)?.into_iter().map(|tokens| tokens.ids).collect())
     }
 
     /// Scaled cosine similarities `[images, classes]`, through the logits site.
     pub fn similarity(&self, image: &Tensor<2>, text: &Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let feature = image;
         let image = normalise(image.clone());
         let text = normalise(text.clone());
         let logits = image.clone().matmul(text.clone().transpose()) * self.logit_scale;
-        sites.logits(Scores { image: &image, text: &text, logits, scale: self.logit_scale }, pass)
-    }
-
-    /// A copy whose linear layers carry the adapter's weight-space change; the original is untouched and shares all
-    /// other weights with it. Its digest is its own.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for an adapter that cannot be written into linear weights as a whole.
-    pub fn fold(&self, sites: &dyn Sites) -> Result<Self> {
-        if !sites.folds() {
-            return Err(Error::invalid("fold", "this adapter does more than change linear layers; pass it in instead"));
-        }
-        let Source::Towers(model) = &self.source else {
-            return Err(Error::invalid("fold", "a backbone of features has no weights to fold into"));
+        let logits = match self.logit_bias {
+            Some(bias) => logits + bias,
+            None => logits,
         };
-        let mut model = model.clone();
-        for (tower, blocks) in [(Tower::Image, &mut model.image.blocks), (Tower::Text, &mut model.text.blocks)] {
-            for (block, weights) in blocks.iter_mut().enumerate() {
-                for projection in Projection::ALL {
-                    let at = LinearSite::Block(BlockSite { tower, block }, projection);
-                    if let Some(folded) = sites.fold(at, weights.projection(projection)) {
-                        *weights.projection_mut(projection) = folded;
-                    }
-                }
-            }
-        }
-        for (tower, head) in [(Tower::Image, &mut model.image.projection), (Tower::Text, &mut model.text.projection)] {
-            if let Some(folded) = sites.fold(LinearSite::Head(tower), head) {
-                *head = folded;
-            }
-        }
-        for (at, layer) in model.norms_mut() {
-            if let Some(folded) = sites.fold_norm(at, layer) {
-                *layer = folded;
-            }
-        }
-        let digest = state_dict::digest(&self.spec, &model.state_dict(&self.spec));
-        Ok(Self {
-            name: format!("{}+folded", self.name),
-            spec: self.spec.clone(),
-            source: Source::Towers(model),
-            logit_scale: self.logit_scale,
-            tokenizer: self.tokenizer.clone(),
-            preprocess: self.preprocess.clone(),
-            digest,
-            device: self.device.clone(),
-        })
+        sites.logits(Scores { feature, image: &image, text: &text, logits, scale: self.logit_scale }, pass)
     }
 
     /// The canonical tensors, e.g. to write a checkpoint; none without towers.

@@ -1,74 +1,113 @@
-//! The vision transformer of CLIP (Radford et al., 2021, arXiv 2103.00020; Dosovitskiy et al., 2021, arXiv 2010.11929).
+//! The vision transformer (Dosovitskiy et al., 2021, arXiv 2010.11929) as CLIP (Radford et al., 2021, arXiv 2103.00020), SigLIP,
+//! ViT, DeiT and DINOv2 have it, and CLIP's ResNets, which are a tower of no blocks behind a convolutional trunk;
+//! [`ImageStyle`](super::ImageStyle) says in what they differ.
 
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 
-use super::block::{Block, BlockContext, linear, norm};
+use super::attention_pool::{AttentionPool, Pool, QueryPool};
+use super::block::{Block, BlockContext, Seen, linear, norm};
 use super::parameter;
 use super::partial::Partial;
+use super::pool::{Frames, pooled};
+use super::resnet::ResNet;
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Sites, Tower};
-use super::spec::ImageSpec;
+use super::spec::{ImagePool, ImageSpec};
 use super::stream::Stream;
 
 /// Pixels `[batch, 3, size, size]` to features `[batch, dim]`.
 #[derive(Module, Debug)]
 pub struct ImageTower {
-    /// Patch embedding as a linear layer over `channel, row, column` of a patch: `[3 * patch * patch, width]`.
-    pub patch_embedding: Linear,
-    /// The class token, `[width]`.
-    pub class_embedding: Param<Tensor<1>>,
+    /// What makes tokens of pixels.
+    pub embedding: Embedding,
+    /// The tokens before the patches, each `[width]`; the first is the class token.
+    pub class_embeddings: Vec<Param<Tensor<1>>>,
     /// Learned positions, `[tokens, width]`.
     pub position_embedding: Param<Tensor<2>>,
     /// Before the first block.
-    pub pre_norm: LayerNorm,
+    pub pre_norm: Option<LayerNorm>,
     /// The blocks.
     pub blocks: Vec<Block>,
-    /// On the class token, after the last block.
-    pub post_norm: LayerNorm,
-    /// Into the shared space, without bias.
-    pub projection: Linear,
+    /// After the last block.
+    pub post_norm: Option<LayerNorm>,
+    /// What makes one token of all, where that is not the class token.
+    pub pool: Option<Pool>,
+    /// Into the shared space.
+    pub projection: Option<Linear>,
+}
+
+/// What makes tokens of pixels.
+#[derive(Module, Debug)]
+pub enum Embedding {
+    /// A linear layer over `channel, row, column` of a patch: `[channels * patch * patch, width]`.
+    Patches(Linear),
+    /// A convolutional trunk, whose places are tokens behind their mean.
+    Trunk(ResNet),
 }
 
 impl ImageTower {
     pub(super) fn zeros(spec: &ImageSpec, dim: usize, device: &Device) -> Self {
-        let transformer = &spec.transformer;
+        let (transformer, style) = (&spec.transformer, &spec.style);
         let width = transformer.width;
+        let norm = || parameter::layer_norm(width, transformer.epsilon(), device);
+        let token = |_| Param::from_tensor(Tensor::zeros([width], device));
+        let (embedding, trained) = match &style.trunk {
+            Some(trunk) => (Embedding::Trunk(ResNet::zeros(trunk, device)), 0),
+            None => {
+                let patches = parameter::linear(spec.patch_values(), width, style.patch_bias, device);
+                (Embedding::Patches(patches), style.class_tokens)
+            }
+        };
         Self {
-            patch_embedding: parameter::linear(3 * spec.patch * spec.patch, width, false, device),
-            class_embedding: Param::from_tensor(Tensor::zeros([width], device)),
+            embedding,
+            class_embeddings: (0..trained).map(token).collect(),
             position_embedding: Param::from_tensor(Tensor::zeros([spec.tokens(), width], device)),
-            pre_norm: parameter::layer_norm(width, transformer.epsilon(), device),
+            pre_norm: style.pre_norm.then(norm),
             blocks: (0..transformer.depth).map(|_| Block::zeros(transformer, device)).collect(),
-            post_norm: parameter::layer_norm(width, transformer.epsilon(), device),
-            projection: parameter::linear(width, dim, false, device),
+            post_norm: style.trunk.is_none().then(norm),
+            pool: match style.pool {
+                ImagePool::Class => None,
+                ImagePool::Attention => Some(Pool::Attention(AttentionPool::zeros(transformer, device))),
+                ImagePool::Query => Some(Pool::Query(QueryPool::zeros(width, device))),
+            },
+            projection: style.projection.then(|| parameter::linear(width, dim, style.trunk.is_some(), device)),
         }
     }
 
     /// Embeds pixels: `[batch, 3, size, size]` to `[batch, tokens, width]`, positions added.
     fn embed(&self, spec: &ImageSpec, pixels: Tensor<4>) -> Tensor<3> {
         let [batch, _, _, _] = pixels.dims();
-        let (grid, patch, width) = (spec.grid(), spec.patch, spec.transformer.width);
+        let (grid, patch, width, channels) = (spec.grid(), spec.patch, spec.transformer.width, spec.style.channels);
+        let pixels = if channels == 1 { pixels.mean_dim(1) } else { pixels };
+        let positions = self.position_embedding.val().unsqueeze::<3>();
+        let patch_embedding = match &self.embedding {
+            Embedding::Patches(layer) => layer,
+            Embedding::Trunk(trunk) => {
+                let places = trunk.forward(pixels).reshape([batch, width, grid * grid]).swap_dims(1, 2);
+                return Tensor::cat(vec![places.clone().mean_dim(1), places], 1) + positions;
+            }
+        };
         // A convolution whose stride is its kernel is one matrix product over unfolded patches.
-        let patches = pixels.reshape([batch, 3, grid, patch, grid, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
-            batch,
-            grid * grid,
-            3 * patch * patch,
-        ]);
-        let patches = self.patch_embedding.forward(patches);
-        let class = self.class_embedding.val().reshape([1, 1, width]).expand([batch, 1, width]);
-        Tensor::cat(vec![class, patches], 1) + self.position_embedding.val().unsqueeze::<3>()
+        let patches = pixels
+            .reshape([batch, channels, grid, patch, grid, patch])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([batch, grid * grid, spec.patch_values()]);
+        let token = |token: &Param<Tensor<1>>| token.val().reshape([1, 1, width]).expand([batch, 1, width]);
+        let mut tokens: Vec<Tensor<3>> = self.class_embeddings.iter().map(token).collect();
+        tokens.push(patch_embedding.forward(patches));
+        Tensor::cat(tokens, 1) + positions
     }
 
-    /// The frozen prefix: everything before `entry`.
-    pub(super) fn start(&self, spec: &ImageSpec, pixels: Tensor<4>, entry: Entry) -> Partial {
+    /// The frozen prefix of images, or of clips of so many frames: everything before `entry`.
+    pub(super) fn start(&self, spec: &ImageSpec, pixels: Tensor<4>, frames: Frames, entry: Entry) -> Partial {
         let stream = self.embed(spec, pixels);
         self.advance(
             spec,
             Partial::tokens(Entry::Tokens, Stream::whole(stream), None),
             entry,
             &Frozen,
-            &Pass::evaluate(),
+            &Pass { frames, ..Pass::evaluate() },
         )
     }
 
@@ -86,8 +125,10 @@ impl ImageTower {
         while partial.entry < until.min(Entry::Feature) {
             partial = match partial.entry {
                 Entry::Tokens => {
-                    let stream = sites.tokens(BlockSite { tower, block: 0 }, partial.into_stream().rest, pass);
-                    let stream = norm(&self.pre_norm, NormSite::Input(tower), &spec.transformer, stream, sites, pass);
+                    let mut stream = sites.tokens(BlockSite { tower, block: 0 }, partial.into_stream().rest, pass);
+                    if let Some(pre_norm) = &self.pre_norm {
+                        stream = norm(pre_norm, NormSite::Input(tower), &spec.transformer, stream, sites, pass);
+                    }
                     Partial::tokens(Entry::Block(0), Stream::whole(stream), None)
                 }
                 Entry::Block(block) if block < self.blocks.len() => {
@@ -96,19 +137,36 @@ impl ImageTower {
                     if block > 0 {
                         stream = sites.tokens(at, stream, pass);
                     }
-                    let context = BlockContext { at, spec: &spec.transformer, causal: false, sites, pass };
+                    let context = BlockContext { at, spec: &spec.transformer, seen: Seen::All, sites, pass };
                     let last = block + 1 == self.blocks.len();
-                    let stream = self.blocks[block].forward(stream, last && !sites.needs_all_tokens(tower), context);
+                    let first_only = last && self.pool.is_none() && !sites.needs_all_tokens(tower);
+                    let stream = self.blocks[block].forward(stream, first_only, context);
                     let next = if last { Entry::Head } else { Entry::Block(block + 1) };
                     Partial::tokens(next, Stream::whole(stream), None)
                 }
                 Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_stream(), None),
                 Entry::Head => {
-                    let class = partial.into_stream().rest.narrow(1, 0, 1);
-                    let class = norm(&self.post_norm, NormSite::Output(tower), &spec.transformer, class, sites, pass);
-                    let feature = linear(&self.projection, LinearSite::Head(tower), class, sites, pass);
-                    Partial::feature(feature.squeeze_dim::<2>(1))
+                    // Tokens that an adapter has added at the end are not pooled.
+                    let own = if self.pool.is_some() { spec.tokens() } else { 1 };
+                    let mut tokens = partial.into_stream().rest.narrow(1, 0, own);
+                    if let Some(post_norm) = &self.post_norm {
+                        tokens = norm(post_norm, NormSite::Output(tower), &spec.transformer, tokens, sites, pass);
+                    }
+                    let pooled = match &self.pool {
+                        Some(Pool::Attention(pool)) => pool.forward(&spec.transformer, tokens),
+                        Some(Pool::Query(pool)) => pool.forward(spec.transformer.heads, tokens),
+                        None => tokens,
+                    };
+                    let feature = match &self.projection {
+                        Some(projection) => linear(projection, LinearSite::Head(tower), pooled, sites, pass),
+                        None => pooled,
+                    };
+                    Partial::frames(feature.squeeze_dim::<2>(1))
                 }
+                Entry::Pool => match partial.into_feature() {
+                    Some(features) => Partial::feature(pooled(features, sites, pass)),
+                    None => unreachable!("frames were projected"),
+                },
                 Entry::Feature | Entry::Never => break,
             };
         }

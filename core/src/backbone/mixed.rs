@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
+use super::pool::PoolBase;
 use super::site::{
     Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LowRank, NormBase, Pass, Sites, Tower,
 };
@@ -25,7 +26,8 @@ pub struct Mixed<'a> {
 }
 
 impl<'a> Mixed<'a> {
-    /// Adapters of the rows of an image batch and of a text batch, in the order of the rows, each with its number of rows.
+    /// Adapters of the rows of an image batch and of a text batch, in the order of the rows, each with its number of rows;
+    /// of clips, with its number of clips.
     pub fn new(image: Vec<(usize, &'a dyn Sites)>, text: Vec<(usize, &'a dyn Sites)>) -> Self {
         Self { image: ranges(image), text: ranges(text) }
     }
@@ -37,15 +39,20 @@ impl<'a> Mixed<'a> {
         }
     }
 
+    /// The members of a tower with their rows inside it, where a clip has as many as it has frames.
+    fn inside(&self, tower: Tower, pass: &Pass<'_>) -> Vec<Member<'a>> {
+        let frames = if tower == Tower::Image { pass.frames.count() } else { 1 };
+        let rows = |(rows, member): &Member<'a>| (rows.start * frames..rows.end * frames, *member);
+        self.members(tower).iter().map(rows).collect()
+    }
+
     /// Runs each member on its rows of the batch; rows of members that `leave` it alone are passed on as they are.
     fn deal<const D: usize>(
-        &self,
-        tower: Tower,
+        members: &[Member<'_>],
         input: Tensor<D>,
         leaves: impl Fn(&dyn Sites) -> bool,
         run: impl Fn(&dyn Sites, Range<usize>, Tensor<D>) -> Tensor<D>,
     ) -> Tensor<D> {
-        let members = self.members(tower);
         if members.iter().all(|(_, member)| leaves(*member)) {
             return input;
         }
@@ -87,13 +94,13 @@ impl Sites for Mixed<'_> {
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let leaves = |member: &dyn Sites| !member.touched().tokens;
-        self.deal(at.tower, tokens, leaves, |member, rows, tokens| {
+        Self::deal(&self.inside(at.tower, pass), tokens, leaves, |member, rows, tokens| {
             own(pass, at.tower, &rows, |pass| member.tokens(at, tokens, pass))
         })
     }
 
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        let members = self.members(base.at.tower());
+        let members = &self.inside(base.at.tower(), pass);
         let changes: Vec<LinearChange> = members
             .iter()
             .map(|(_, member)| match member.touched().linear {
@@ -124,7 +131,7 @@ impl Sites for Mixed<'_> {
 
     fn norm(&self, base: NormBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let tower = base.at.tower();
-        let members = self.members(tower);
+        let members = self.inside(tower, pass);
         let leaves = |member: &dyn Sites| !member.touched().norm;
         let next = |input| base.forward(input);
         let mut parts = Vec::new();
@@ -143,15 +150,24 @@ impl Sites for Mixed<'_> {
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let leaves = |member: &dyn Sites| !member.touched().branch;
-        self.deal(at.block().tower, output, leaves, |member, rows, output| {
+        Self::deal(&self.inside(at.block().tower, pass), output, leaves, |member, rows, output| {
             let input = input.clone().narrow(0, rows.start, rows.len());
             own(pass, at.block().tower, &rows, |pass| member.branch(at, &input, output, pass))
         })
     }
 
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        let pass = &Pass { query: None, ..*pass };
+        let own = |(rows, member): &Member<'_>| {
+            let own = frames.clone().narrow(0, rows.start, rows.len());
+            member.pool(PoolBase::new(&|frames| base.forward(frames)), own, pass)
+        };
+        joined(self.image.iter().map(own).collect())
+    }
+
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        self.deal(
-            tower,
+        Self::deal(
+            self.members(tower),
             feature,
             |_| false,
             |member, rows, feature| own(pass, tower, &rows, |pass| member.feature(tower, feature, pass)),

@@ -1,7 +1,9 @@
 //! The frozen backbone and the sites at which adapters enter it.
 
+mod attention_pool;
 mod batch;
 mod block;
+mod class_head;
 mod dual_encoder;
 mod embeddings;
 mod frozen;
@@ -10,6 +12,8 @@ mod image_tower;
 mod mixed;
 mod parameter;
 mod partial;
+mod pool;
+mod resnet;
 mod site;
 mod spec;
 mod stack;
@@ -17,19 +21,26 @@ mod state_dict;
 mod stream;
 mod text_tower;
 
+pub use attention_pool::{AttentionPool, Pool, QueryPool};
 pub use block::Block;
+pub use class_head::ClassHead;
 pub use dual_encoder::DualEncoder;
 pub use embeddings::TextFeatures;
 pub use frozen::{Backbone, normalise};
 pub use handle::BackboneHandle;
-pub use image_tower::ImageTower;
+pub use image_tower::{Embedding, ImageTower};
 pub use mixed::Mixed;
 pub use partial::Partial;
+pub use pool::{Frames, PoolBase};
+pub use resnet::{Bottleneck, Convolution, ResNet, ResNetSpec};
 pub use site::{
     Base, BlockSite, BranchSite, Entry, Frozen, LinearBase, LinearChange, LinearSite, LowRank, Mode, NormBase,
     NormSite, Pass, Projection, Scores, Sites, Touched, Tower,
 };
-pub use spec::{Activation, BackboneSpec, ImageSpec, TextSpec, TransformerSpec};
+pub use spec::{
+    Activation, BackboneSpec, ImagePool, ImageSpec, ImageStyle, NormOrder, TextAttention, TextPool, TextProjection,
+    TextSpec, TextStyle, TransformerSpec,
+};
 pub use stack::Stack;
 pub use state_dict::{HostTensor, StateDict, indices, values};
 pub use text_tower::TextTower;

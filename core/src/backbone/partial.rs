@@ -34,9 +34,10 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    pub(super) fn new(rows: &[&[u32]]) -> Self {
+    /// In a tower that is not `causal` a beginning has no values of its own, and none is named.
+    pub(super) fn new(rows: &[&[u32]], causal: bool) -> Self {
         let ends: Vec<usize> = rows.iter().map(|row| row.len().max(1) - 1).collect();
-        let most = ends.iter().copied().min().unwrap_or(0);
+        let most = if causal { ends.iter().copied().min().unwrap_or(0) } else { 0 };
         let alike = |at: &usize| rows.iter().all(|row| row[*at] == rows[0][*at]);
         Self { beginning: (0..most).take_while(alike).count(), ends }
     }
@@ -45,6 +46,11 @@ impl Texts {
 impl Partial {
     pub(super) fn tokens(entry: Entry, stream: Stream, texts: Option<Arc<Texts>>) -> Self {
         Self { entry, state: State::Tokens(stream), texts }
+    }
+
+    /// The projected feature of each frame, `[clips * frames, dim]`, before those of a clip become one.
+    pub fn frames(features: Tensor<2>) -> Self {
+        Self { entry: Entry::Pool, state: State::Feature(features), texts: None }
     }
 
     /// A pooled feature, `[rows, dim]`.
@@ -57,7 +63,7 @@ impl Partial {
     /// # Panics
     /// When `entry` is past the last block: that is a feature.
     pub fn image_stream(entry: Entry, stream: Tensor<3>) -> Self {
-        assert!(entry < Entry::Feature, "a stream of tokens ends before the feature");
+        assert!(entry < Entry::Pool, "a stream of tokens ends before the feature");
         Self::tokens(entry, Stream::whole(stream), None)
     }
 
@@ -67,10 +73,11 @@ impl Partial {
             return Self { texts, ..parts.remove(0) };
         }
         let entry = parts[0].entry;
-        if entry < Entry::Feature {
+        if entry < Entry::Pool {
             return Self::tokens(entry, Stream::join(parts.into_iter().map(Self::into_stream).collect()), texts);
         }
-        Self::feature(Tensor::cat(parts.into_iter().filter_map(Self::into_feature).collect(), 0))
+        let features = Tensor::cat(parts.into_iter().filter_map(Self::into_feature).collect(), 0);
+        Self { entry, ..Self::feature(features) }
     }
 
     pub(super) fn into_stream(self) -> Stream {
@@ -80,7 +87,7 @@ impl Partial {
         }
     }
 
-    /// The feature, if the tower has come to its end.
+    /// The feature, or that of each frame, if the tower has come that far.
     pub fn into_feature(self) -> Option<Tensor<2>> {
         match self.state {
             State::Feature(feature) => Some(feature),

@@ -9,6 +9,7 @@ use std::fmt;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 
+use super::pool::{Frames, PoolBase};
 use crate::seed::Seed;
 
 /// One of the two towers of a dual encoder.
@@ -41,6 +42,8 @@ pub enum Entry {
     Block(usize),
     /// After the last block: final normalisation, pooling and projection.
     Head,
+    /// The projected features of frames, before those of a clip become one; image tower only.
+    Pool,
     /// The pooled, projected feature.
     Feature,
     /// The tower is not touched at all.
@@ -224,11 +227,13 @@ pub enum Mode {
 pub struct Pass<'a> {
     /// Training or evaluation.
     pub mode: Mode,
+    /// In the image tower: how many consecutive rows are the frames of one clip. Rows of other clips must not be looked at.
+    pub frames: Frames,
     /// Normalised image features `[images, dim]` on which text prompts may depend (CoCoOp). The text rows are then
     /// `images * classes`, image-major.
     pub condition: Option<&'a Tensor<2>>,
     /// Normalised frozen features `[images, dim]` of the images in the image tower, for adapters whose prompts depend on them
-    /// ([`Sites::queries_image`]).
+    /// ([`Sites::queries_image`]). Of clips, one for each; the sites of the tower see it repeated for each frame.
     pub query: Option<&'a Tensor<2>>,
     /// For each row of the text tower's output and each column of the scores, the class of the adapter that it stands
     /// for; `None` means row `i` is class `i`. With a condition the rows of each image repeat them.
@@ -238,6 +243,9 @@ pub struct Pass<'a> {
     pub prior: Option<&'a Tensor<2>>,
     /// In the text tower: the position of the end-of-text token in each row. Set by the tower itself.
     pub ends: Option<&'a [usize]>,
+    /// In the text tower: the position of the first word in each row, behind a start token if there is one. Set by the tower
+    /// itself.
+    pub first: usize,
 }
 
 impl Pass<'_> {
@@ -258,6 +266,8 @@ impl Pass<'_> {
 
 /// What the logits site is given.
 pub struct Scores<'a> {
+    /// Image features `[images, dim]` as the feature site gave them, not normalised.
+    pub feature: &'a Tensor<2>,
     /// Normalised image features `[images, dim]`.
     pub image: &'a Tensor<2>,
     /// Normalised text features `[classes, dim]`; `[images * classes, dim]`, image-major, with a condition.
@@ -403,7 +413,14 @@ pub trait Sites: Send + Sync {
         output
     }
 
-    /// The pooled, projected feature of a tower, `[rows, dim]`, not normalised.
+    /// The projected features of the frames of clips, `[clips, frames, dim]` in the order of time, to those of the clips,
+    /// `[clips, dim]`; still images are clips of one frame. Image tower only.
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        let _ = pass;
+        base.forward(frames)
+    }
+
+    /// The pooled, projected feature of a tower, `[rows, dim]`, not normalised; of clips, one row for each.
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
         let _ = (tower, pass);
         feature

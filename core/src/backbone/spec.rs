@@ -1,12 +1,13 @@
-//! The shape of a dual encoder, read from and written to the Hugging Face `config.json`.
-
-use std::path::Path;
+//! The shape of a backbone: two towers, or one.
+//!
+//! What a family of models does in another way than CLIP is a field whose default is CLIP's way. A default is not written,
+//! so a backbone of CLIP has the same specification, and the same digest, whatever families are known.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use super::resnet::{ResNetSpec, STRIDE};
+use super::site::Tower;
 use crate::error::{Error, Result};
-use crate::file;
 
 /// The MLP's non-linearity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,11 +15,26 @@ use crate::file;
 pub enum Activation {
     /// `x * sigmoid(1.702 x)`, OpenAI's CLIP.
     QuickGelu,
-    /// The exact Gaussian error linear unit, most OpenCLIP models.
+    /// The exact Gaussian error linear unit, most OpenCLIP models, ViT and BERT.
     Gelu,
+    /// Its approximation by a hyperbolic tangent, SigLIP.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
 }
 
-/// The widths and depths that both towers share.
+/// Where a block normalises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormOrder {
+    /// `x + f(norm(x))`.
+    #[default]
+    Before,
+    /// `norm(x + f(x))`, BERT.
+    After,
+}
+
+/// The widths and depths of a transformer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransformerSpec {
@@ -34,12 +50,55 @@ pub struct TransformerSpec {
     pub activation: Activation,
     /// Layer-norm epsilon, kept as text so that the specification hashes exactly.
     pub norm_epsilon: String,
+    /// Width of one head, where it is not the heads' share of the token width.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_width: Option<usize>,
+    /// Whether queries, keys and values have no offset.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub plain_qkv: bool,
+    /// Where a block normalises.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub order: NormOrder,
+    /// Whether each branch is scaled by a trained vector before it is added (LayerScale: Touvron et al., 2021, arXiv
+    /// 2103.17239).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub layer_scale: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl TransformerSpec {
+    /// A transformer as in CLIP.
+    pub fn new(width: usize, depth: usize, heads: usize, mlp: usize, activation: Activation, epsilon: f64) -> Self {
+        Self {
+            width,
+            depth,
+            heads,
+            mlp,
+            activation,
+            norm_epsilon: epsilon.to_string(),
+            head_width: None,
+            plain_qkv: false,
+            order: NormOrder::Before,
+            layer_scale: false,
+        }
+    }
+
+    /// No transformer.
+    pub fn none() -> Self {
+        Self::new(0, 0, 0, 0, Activation::Gelu, 1e-5)
+    }
+
     /// The layer-norm epsilon as a number.
     pub fn epsilon(&self) -> f64 {
         self.norm_epsilon.parse().unwrap_or(1e-5)
+    }
+
+    /// Width of all heads together: of queries, keys and values.
+    pub fn attention_width(&self) -> usize {
+        self.head_width.map_or(self.width, |head| head * self.heads)
     }
 
     fn check(&self, tower: &str) -> Result<()> {
@@ -48,12 +107,13 @@ impl TransformerSpec {
             ("num_hidden_layers", self.depth, 1 << 10),
             ("num_attention_heads", self.heads, 1 << 10),
             ("intermediate_size", self.mlp, 1 << 20),
+            ("head width", self.head_width.unwrap_or(1), 1 << 12),
         ] {
             if value == 0 || value > limit {
                 return Err(Error::mismatch(format!("{tower}.{what}"), format!("1 to {limit}"), value));
             }
         }
-        if !self.width.is_multiple_of(self.heads) {
+        if self.head_width.is_none() && !self.width.is_multiple_of(self.heads) {
             return Err(Error::mismatch(
                 format!("{tower}.hidden_size"),
                 format!("a multiple of its {} heads", self.heads),
@@ -64,28 +124,164 @@ impl TransformerSpec {
     }
 }
 
+/// How the tokens of an image become one feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImagePool {
+    /// The first token.
+    #[default]
+    Class,
+    /// A trained query attends to all tokens, and an MLP follows (SigLIP: Zhai et al., 2023, arXiv 2303.15343).
+    Attention,
+    /// The first token attends to all (CLIP's ResNets).
+    Query,
+}
+
 /// The image tower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
-    /// Side of the square input, in pixels.
+    /// Side of the square input, in pixels; 0 without a tower.
     pub size: usize,
     /// Side of a square patch, in pixels.
     pub patch: usize,
     /// The transformer.
     pub transformer: TransformerSpec,
+    /// How the tower differs from CLIP's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub style: ImageStyle,
+}
+
+/// How an image tower differs from CLIP's vision transformer, which is the default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageStyle {
+    /// Channels of the pixels: 3, or 1 for the mean of red, green and blue.
+    pub channels: usize,
+    /// Trained tokens before the patches; the first of them is the class token.
+    pub class_tokens: usize,
+    /// Whether the patch embedding has an offset.
+    pub patch_bias: bool,
+    /// Whether tokens are normalised before the first block.
+    pub pre_norm: bool,
+    /// How tokens become a feature.
+    pub pool: ImagePool,
+    /// What stands in place of patches: a convolutional trunk, whose stride is the patch size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<ResNetSpec>,
+    /// Whether a projection into a shared space follows; else a feature is as wide as a token.
+    pub projection: bool,
+}
+
+impl Default for ImageStyle {
+    fn default() -> Self {
+        Self {
+            channels: 3,
+            class_tokens: 1,
+            patch_bias: false,
+            pre_norm: true,
+            pool: ImagePool::Class,
+            trunk: None,
+            projection: true,
+        }
+    }
 }
 
 impl ImageSpec {
+    /// A vision transformer as in CLIP.
+    pub fn new(size: usize, patch: usize, transformer: TransformerSpec) -> Self {
+        Self { size, patch, transformer, style: ImageStyle::default() }
+    }
+
+    /// No tower.
+    pub fn none() -> Self {
+        Self::new(0, 0, TransformerSpec::none())
+    }
+
     /// Patches along one side; 0 without a tower.
     pub fn grid(&self) -> usize {
         self.size.checked_div(self.patch).unwrap_or(0)
     }
 
-    /// Tokens of one image: the class token and the patches.
+    /// Tokens of one image: class tokens and patches.
     pub fn tokens(&self) -> usize {
-        self.grid() * self.grid() + 1
+        self.grid() * self.grid() + self.style.class_tokens
     }
+
+    /// Values of one patch.
+    pub fn patch_values(&self) -> usize {
+        self.style.channels * self.patch * self.patch
+    }
+
+    fn check(&self, dim: usize) -> Result<()> {
+        let Self { size, patch, style, transformer } = self;
+        match &style.trunk {
+            None => transformer.check("vision_config")?,
+            Some(trunk) => {
+                let blocks: usize = trunk.stages.iter().sum();
+                let fits = transformer.width == trunk.channels() && *patch == STRIDE && transformer.depth == 0;
+                if !fits || trunk.width > 1 << 10 || trunk.stages.contains(&0) || blocks > 1 << 8 {
+                    return Err(Error::mismatch("trunk of the image tower", "a ResNet of CLIP", format!("{trunk:?}")));
+                }
+                if transformer.heads == 0 || !transformer.width.is_multiple_of(transformer.heads) {
+                    let expected = format!("a divisor of {}", transformer.width);
+                    return Err(Error::mismatch("heads of the attention pool", expected, transformer.heads));
+                }
+            }
+        }
+        if *patch == 0 || *size > 1 << 14 || size < patch || !size.is_multiple_of(*patch) {
+            return Err(Error::mismatch("vision_config.image_size", format!("a multiple of patch_size {patch}"), size));
+        }
+        if ![1, 3].contains(&style.channels) {
+            return Err(Error::mismatch("vision_config.num_channels", "3 (RGB) or 1 (grey)", style.channels));
+        }
+        if style.class_tokens > 2 || (style.class_tokens == 0 && style.pool == ImagePool::Class) {
+            return Err(Error::mismatch("class tokens of the image tower", "1 or 2", style.class_tokens));
+        }
+        if !style.projection && dim != self.transformer.width {
+            return Err(Error::mismatch("width of a feature", self.transformer.width, dim));
+        }
+        Ok(())
+    }
+}
+
+/// What a token of a text sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextAttention {
+    /// The tokens before it.
+    #[default]
+    Causal,
+    /// All tokens of its text.
+    Both,
+}
+
+/// How the tokens of a text become one feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextPool {
+    /// The last token of the text.
+    #[default]
+    End,
+    /// The first token.
+    First,
+    /// The last token, padding included.
+    Last,
+    /// The mean of all tokens of the text.
+    Mean,
+}
+
+/// How a text's pooled token gets to the shared space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextProjection {
+    /// A matrix.
+    #[default]
+    Plain,
+    /// A matrix and an offset.
+    Offset,
+    /// Not at all: a feature is as wide as a token.
+    None,
 }
 
 /// The text tower.
@@ -94,13 +290,82 @@ impl ImageSpec {
 pub struct TextSpec {
     /// Longest text in tokens.
     pub context: usize,
-    /// Rows of the token embedding.
+    /// Rows of the token embedding; 0 without a tower.
     pub vocabulary: usize,
     /// The transformer.
     pub transformer: TransformerSpec,
+    /// How the tower differs from CLIP's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub style: TextStyle,
 }
 
-/// A CLIP-like dual encoder with a vision transformer.
+/// How a text tower differs from CLIP's causal transformer, which is the default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TextStyle {
+    /// Whether a text begins with a special token, before its words.
+    pub begins: bool,
+    /// What a token sees.
+    pub attention: TextAttention,
+    /// The token that fills every text up to the whole context and takes part in attention, where the tower was trained so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fill: Option<u32>,
+    /// Whether embedded tokens are normalised.
+    pub embedding_norm: bool,
+    /// Whether tokens are normalised after the last block.
+    pub final_norm: bool,
+    /// How tokens become a feature.
+    pub pool: TextPool,
+    /// The way into the shared space.
+    pub projection: TextProjection,
+}
+
+impl Default for TextStyle {
+    fn default() -> Self {
+        Self {
+            begins: true,
+            attention: TextAttention::Causal,
+            fill: None,
+            embedding_norm: false,
+            final_norm: true,
+            pool: TextPool::End,
+            projection: TextProjection::Plain,
+        }
+    }
+}
+
+impl TextSpec {
+    /// A causal transformer as in CLIP.
+    pub fn new(context: usize, vocabulary: usize, transformer: TransformerSpec) -> Self {
+        Self { context, vocabulary, transformer, style: TextStyle::default() }
+    }
+
+    /// No tower.
+    pub fn none() -> Self {
+        Self::new(0, 0, TransformerSpec::none())
+    }
+
+    /// Whether a token sees those before it only.
+    pub fn is_causal(&self) -> bool {
+        self.style.attention == TextAttention::Causal
+    }
+
+    fn check(&self, dim: usize) -> Result<()> {
+        self.transformer.check("text_config")?;
+        if self.context < 2 || self.context > 1 << 16 {
+            return Err(Error::mismatch("text_config.max_position_embeddings", "2 to 65536", self.context));
+        }
+        if self.vocabulary < 3 || self.vocabulary > 1 << 24 {
+            return Err(Error::mismatch("text_config.vocab_size", "3 to 16777216", self.vocabulary));
+        }
+        if self.style.projection == TextProjection::None && dim != self.transformer.width {
+            return Err(Error::mismatch("width of a feature", self.transformer.width, dim));
+        }
+        Ok(())
+    }
+}
+
+/// A dual encoder, or one of its two towers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackboneSpec {
@@ -110,96 +375,27 @@ pub struct BackboneSpec {
     pub image: ImageSpec,
     /// The text tower.
     pub text: TextSpec,
+    /// Whether scores have a trained offset (SigLIP: Zhai et al., 2023, arXiv 2303.15343).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub logit_bias: bool,
 }
 
 impl BackboneSpec {
-    /// Reads a Hugging Face `config.json` of `model_type` `clip`. Missing keys take the defaults that `transformers`
-    /// gives them.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] or [`Error::Mismatch`] naming the key.
-    pub fn from_hf(path: &Path) -> Result<Self> {
-        let config: Value = file::read_json(path, "Hugging Face config")?;
-        let family = config.get("model_type").and_then(Value::as_str).unwrap_or("clip");
-        if family != "clip" {
-            return Err(Error::malformed(
-                "CLIP config",
-                path,
-                format!("model_type is `{family}`; this version adapts `clip` (vision transformer) backbones"),
-            ));
-        }
-        let section = |name: &str| -> Value {
-            let mut merged = config.get(format!("{name}_dict")).cloned().unwrap_or_else(|| json!({}));
-            if let (Some(into), Some(from)) = (merged.as_object_mut(), config.get(name).and_then(Value::as_object)) {
-                into.extend(from.clone());
-            }
-            merged
-        };
-        let (vision, text) = (section("vision_config"), section("text_config"));
-        let number = |section: &Value, key: &str, default: usize| -> Result<usize> {
-            match section.get(key) {
-                None | Some(Value::Null) => Ok(default),
-                Some(value) => value.as_u64().map(|value| value as usize).ok_or_else(|| {
-                    Error::malformed("CLIP config", path, format!("`{key}` must be a whole number, found {value}"))
-                }),
-            }
-        };
-        let transformer = |section: &Value, width: usize, heads: usize, mlp: usize| -> Result<TransformerSpec> {
-            let activation = match section.get("hidden_act").and_then(Value::as_str).unwrap_or("quick_gelu") {
-                "quick_gelu" => Activation::QuickGelu,
-                "gelu" => Activation::Gelu,
-                other => {
-                    return Err(Error::malformed(
-                        "CLIP config",
-                        path,
-                        format!("hidden_act is `{other}`; known are `quick_gelu` and `gelu`"),
-                    ));
-                }
-            };
-            let epsilon = section.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-5);
-            Ok(TransformerSpec {
-                width: number(section, "hidden_size", width)?,
-                depth: number(section, "num_hidden_layers", 12)?,
-                heads: number(section, "num_attention_heads", heads)?,
-                mlp: number(section, "intermediate_size", mlp)?,
-                activation,
-                norm_epsilon: epsilon.to_string(),
-            })
-        };
-        if number(&vision, "num_channels", 3)? != 3 {
-            return Err(Error::malformed("CLIP config", path, "num_channels must be 3 (RGB)"));
-        }
-        let spec = Self {
-            dim: number(&config, "projection_dim", 512)?,
-            image: ImageSpec {
-                size: number(&vision, "image_size", 224)?,
-                patch: number(&vision, "patch_size", 32)?,
-                transformer: transformer(&vision, 768, 12, 3072)?,
-            },
-            text: TextSpec {
-                context: number(&text, "max_position_embeddings", 77)?,
-                vocabulary: number(&text, "vocab_size", 49408)?,
-                transformer: transformer(&text, 512, 8, 2048)?,
-            },
-        };
-        spec.check()?;
-        Ok(spec)
+    /// Two towers and a temperature.
+    pub fn new(dim: usize, image: ImageSpec, text: TextSpec) -> Self {
+        Self { dim, image, text, logit_bias: false }
     }
 
     /// The shape of a backbone whose features come from elsewhere: a width, and towers without blocks.
     pub fn without_towers(dim: usize) -> Self {
-        let transformer = TransformerSpec {
-            width: 0,
-            depth: 0,
-            heads: 0,
-            mlp: 0,
-            activation: Activation::Gelu,
-            norm_epsilon: 1e-5_f64.to_string(),
-        };
-        Self {
-            dim,
-            image: ImageSpec { size: 0, patch: 0, transformer: transformer.clone() },
-            text: TextSpec { context: 0, vocabulary: 0, transformer },
+        Self::new(dim, ImageSpec::none(), TextSpec::none())
+    }
+
+    /// Whether there is such a tower.
+    pub fn has(&self, tower: Tower) -> bool {
+        match tower {
+            Tower::Image => self.image.size > 0,
+            Tower::Text => self.text.vocabulary > 0,
         }
     }
 
@@ -208,68 +404,18 @@ impl BackboneSpec {
     /// # Errors
     /// [`Error::Mismatch`] naming the size.
     pub fn check(&self) -> Result<()> {
-        self.image.transformer.check("vision_config")?;
-        self.text.transformer.check("text_config")?;
-        let ImageSpec { size, patch, .. } = self.image;
-        if patch == 0 || size > 1 << 14 || size < patch || !size.is_multiple_of(patch) {
-            return Err(Error::mismatch("vision_config.image_size", format!("a multiple of patch_size {patch}"), size));
-        }
-        if self.text.context < 2 || self.text.context > 1 << 16 {
-            return Err(Error::mismatch("text_config.max_position_embeddings", "2 to 65536", self.text.context));
-        }
-        if self.text.vocabulary < 3 || self.text.vocabulary > 1 << 24 {
-            return Err(Error::mismatch("text_config.vocab_size", "3 to 16777216", self.text.vocabulary));
-        }
         if self.dim == 0 || self.dim > 1 << 16 {
             return Err(Error::mismatch("projection_dim", "1 to 65536", self.dim));
         }
+        if !self.has(Tower::Image) && !self.has(Tower::Text) {
+            return Err(Error::mismatch("towers of a backbone", "at least one", 0));
+        }
+        if self.has(Tower::Image) {
+            self.image.check(self.dim)?;
+        }
+        if self.has(Tower::Text) {
+            self.text.check(self.dim)?;
+        }
         Ok(())
-    }
-
-    /// The Hugging Face `config.json` of this backbone, loadable by `transformers.CLIPModel`.
-    ///
-    /// `bos` and `eot` are the token ids at the ends of a text.
-    pub fn to_hf(&self, bos: u32, eot: u32) -> Value {
-        let transformer = |spec: &TransformerSpec| {
-            json!({
-                "hidden_size": spec.width,
-                "num_hidden_layers": spec.depth,
-                "num_attention_heads": spec.heads,
-                "intermediate_size": spec.mlp,
-                "hidden_act": match spec.activation {
-                    Activation::QuickGelu => "quick_gelu",
-                    Activation::Gelu => "gelu",
-                },
-                "layer_norm_eps": spec.epsilon(),
-                "attention_dropout": 0.0,
-                "projection_dim": self.dim,
-            })
-        };
-        let with = |mut value: Value, extra: Value| {
-            if let (Some(into), Value::Object(from)) = (value.as_object_mut(), extra) {
-                into.extend(from);
-            }
-            value
-        };
-        json!({
-            "architectures": ["CLIPModel"],
-            "model_type": "clip",
-            "projection_dim": self.dim,
-            "logit_scale_init_value": 2.6592,
-            "vision_config": with(transformer(&self.image.transformer), json!({
-                "model_type": "clip_vision_model",
-                "image_size": self.image.size,
-                "patch_size": self.image.patch,
-                "num_channels": 3,
-            })),
-            "text_config": with(transformer(&self.text.transformer), json!({
-                "model_type": "clip_text_model",
-                "max_position_embeddings": self.text.context,
-                "vocab_size": self.text.vocabulary,
-                "bos_token_id": bos,
-                "eos_token_id": eot,
-                "pad_token_id": eot,
-            })),
-        })
     }
 }

@@ -3,6 +3,7 @@
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 
+use super::pool::PoolBase;
 use super::site::{
     Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass, Scores,
     Sites, Touched, Tower,
@@ -83,13 +84,17 @@ impl Sites for Stack<'_> {
         self.0.iter().fold(output, |output, member| member.branch(at, input, output, pass))
     }
 
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        pool(&self.0, base, frames, pass)
+    }
+
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
         self.0.iter().fold(feature, |feature, member| member.feature(tower, feature, pass))
     }
 
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        let Scores { image, text, logits, scale } = scores;
-        self.0.iter().fold(logits, |logits, member| member.logits(Scores { image, text, logits, scale }, pass))
+        let Scores { feature, image, text, logits, scale } = scores;
+        self.0.iter().fold(logits, |logits, member| member.logits(Scores { feature, image, text, logits, scale }, pass))
     }
 
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {
@@ -105,4 +110,11 @@ impl Sites for Stack<'_> {
             next.or(folded)
         })
     }
+}
+
+/// The last member wraps the others, as at layers.
+fn pool(members: &[&dyn Sites], base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+    let Some((last, rest)) = members.split_last() else { return base.forward(frames) };
+    let next = |frames| pool(rest, PoolBase::new(&|frames| base.forward(frames)), frames, pass);
+    last.pool(PoolBase::new(&next), frames, pass)
 }

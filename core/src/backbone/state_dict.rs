@@ -1,4 +1,4 @@
-//! Named tensors on the host, under the names and in the layout of Hugging Face's `CLIPModel`.
+//! Named tensors on the host, under the names and in the layout of Hugging Face's `CLIPModel` and `SiglipModel`.
 //!
 //! This is the canonical form of a backbone: every checkpoint format is brought to it, its digest is taken over it, and
 //! it is what is written back. Matrices are `[out, in]` as in PyTorch; burn's linear weights are their transposes.
@@ -9,10 +9,14 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use burn::module::Param;
+use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::attention_pool::{AttentionPool, Pool, QueryPool};
 use super::block::Block;
 use super::dual_encoder::DualEncoder;
+use super::image_tower::Embedding;
+use super::resnet::{Convolution, ResNet};
 use super::spec::BackboneSpec;
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
@@ -39,6 +43,8 @@ enum Slot<'a> {
     /// A linear weight, transposed on the way.
     Linear(&'a mut Param<Tensor<2>>, Vec<usize>),
     Matrix(&'a mut Param<Tensor<2>>),
+    /// Filters of a convolution.
+    Filters(&'a mut Param<Tensor<4>>),
     Vector(&'a mut Param<Tensor<1>>),
     /// Written without axes.
     Scalar(&'a mut Param<Tensor<1>>),
@@ -49,6 +55,7 @@ impl Slot<'_> {
         match self {
             Self::Linear(_, shape) => shape.clone(),
             Self::Matrix(param) => param.val().dims().to_vec(),
+            Self::Filters(param) => param.val().dims().to_vec(),
             Self::Vector(param) => param.val().dims().to_vec(),
             Self::Scalar(_) => vec![],
         }
@@ -69,6 +76,9 @@ impl Slot<'_> {
                 **param = Param::from_tensor(matrix(data, columns, rows, device));
             }
             Self::Matrix(param) => **param = Param::from_tensor(matrix(data, shape[0], shape[1], device)),
+            Self::Filters(param) => {
+                **param = Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), device));
+            }
             Self::Vector(param) | Self::Scalar(param) => {
                 let length = data.len();
                 **param = Param::from_tensor(Tensor::from_data(TensorData::new(data, [length]), device));
@@ -86,6 +96,7 @@ impl Slot<'_> {
                 data
             }
             Self::Matrix(param) => values(param.val()),
+            Self::Filters(param) => values(param.val()),
             Self::Vector(param) | Self::Scalar(param) => values(param.val()),
         }
     }
@@ -126,36 +137,111 @@ pub fn indices(places: impl IntoIterator<Item = usize>, device: &Device) -> Tens
 fn slots<'a>(model: &'a mut DualEncoder, spec: &BackboneSpec) -> Vec<(String, Slot<'a>)> {
     let mut slots = Vec::new();
     let patch = spec.image.patch;
-    let linear = |param: &'a mut Param<Tensor<2>>| -> Slot<'a> {
-        let [inputs, outputs] = param.val().dims();
-        Slot::Linear(param, vec![outputs, inputs])
-    };
-
-    let image = &mut model.image;
-    let vision = "vision_model";
-    slots.push((format!("{vision}.embeddings.class_embedding"), Slot::Vector(&mut image.class_embedding)));
-    let width = spec.image.transformer.width;
-    slots.push((
-        format!("{vision}.embeddings.patch_embedding.weight"),
-        Slot::Linear(&mut image.patch_embedding.weight, vec![width, 3, patch, patch]),
-    ));
-    slots.push((format!("{vision}.embeddings.position_embedding.weight"), Slot::Matrix(&mut image.position_embedding)));
-    push_norm(&mut slots, format!("{vision}.pre_layrnorm"), &mut image.pre_norm);
-    push_blocks(&mut slots, vision, &mut image.blocks);
-    push_norm(&mut slots, format!("{vision}.post_layernorm"), &mut image.post_norm);
-    slots.push(("visual_projection.weight".into(), linear(&mut image.projection.weight)));
-
-    let text = &mut model.text;
-    slots.push(("text_model.embeddings.token_embedding.weight".into(), Slot::Matrix(&mut text.token_embedding)));
-    slots.push(("text_model.embeddings.position_embedding.weight".into(), Slot::Matrix(&mut text.position_embedding)));
-    push_blocks(&mut slots, "text_model", &mut text.blocks);
-    push_norm(&mut slots, "text_model.final_layer_norm".into(), &mut text.final_norm);
-    slots.push(("text_projection.weight".into(), linear(&mut text.projection.weight)));
-    slots.push(("logit_scale".into(), Slot::Scalar(&mut model.logit_scale)));
+    if let Some(image) = &mut model.image {
+        let vision = "vision_model";
+        for (name, token) in ["class_embedding", "distillation_embedding"].iter().zip(&mut image.class_embeddings) {
+            slots.push((format!("{vision}.embeddings.{name}"), Slot::Vector(token)));
+        }
+        match &mut image.embedding {
+            Embedding::Patches(layer) => {
+                let shape = vec![spec.image.transformer.width, spec.image.style.channels, patch, patch];
+                let name = format!("{vision}.embeddings.patch_embedding");
+                slots.push((format!("{name}.weight"), Slot::Linear(&mut layer.weight, shape)));
+                if let Some(bias) = &mut layer.bias {
+                    slots.push((format!("{name}.bias"), Slot::Vector(bias)));
+                }
+            }
+            Embedding::Trunk(trunk) => push_trunk(&mut slots, &format!("{vision}.trunk"), trunk),
+        }
+        let positions = Slot::Matrix(&mut image.position_embedding);
+        slots.push((format!("{vision}.embeddings.position_embedding.weight"), positions));
+        if let Some(pre_norm) = &mut image.pre_norm {
+            push_norm(&mut slots, format!("{vision}.pre_layrnorm"), pre_norm);
+        }
+        push_blocks(&mut slots, vision, &mut image.blocks);
+        if let Some(norm) = &mut image.post_norm {
+            push_norm(&mut slots, format!("{vision}.post_layernorm"), norm);
+        }
+        match &mut image.pool {
+            Some(Pool::Attention(pool)) => push_pool(&mut slots, &format!("{vision}.head"), pool),
+            Some(Pool::Query(QueryPool { q_proj, k_proj, v_proj })) => {
+                for (name, layer) in [("q_proj", q_proj), ("k_proj", k_proj), ("v_proj", v_proj)] {
+                    push_linear(&mut slots, &format!("{vision}.head.attention.{name}"), layer);
+                }
+            }
+            None => {}
+        }
+        if let Some(projection) = &mut image.projection {
+            push_linear(&mut slots, "visual_projection", projection);
+        }
+    }
+    if let Some(text) = &mut model.text {
+        let embeddings = "text_model.embeddings";
+        slots.push((format!("{embeddings}.token_embedding.weight"), Slot::Matrix(&mut text.token_embedding)));
+        slots.push((format!("{embeddings}.position_embedding.weight"), Slot::Matrix(&mut text.position_embedding)));
+        if let Some(norm) = &mut text.embedding_norm {
+            push_norm(&mut slots, format!("{embeddings}.layer_norm"), norm);
+        }
+        push_blocks(&mut slots, "text_model", &mut text.blocks);
+        if let Some(norm) = &mut text.final_norm {
+            push_norm(&mut slots, "text_model.final_layer_norm".into(), norm);
+        }
+        if let Some(projection) = &mut text.projection {
+            push_linear(&mut slots, "text_projection", projection);
+        }
+    }
+    let numbers = [("logit_scale", &mut model.logit_scale), ("logit_bias", &mut model.logit_bias)];
+    for (name, number) in numbers {
+        slots.extend(number.as_mut().map(|number| (name.to_string(), Slot::Scalar(number))));
+    }
     slots
 }
 
-fn push_norm<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: String, norm: &'a mut burn::nn::LayerNorm) {
+fn push_linear<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: &str, layer: &'a mut Linear) {
+    let [inputs, outputs] = layer.weight.val().dims();
+    slots.push((format!("{name}.weight"), Slot::Linear(&mut layer.weight, vec![outputs, inputs])));
+    if let Some(bias) = &mut layer.bias {
+        slots.push((format!("{name}.bias"), Slot::Vector(bias)));
+    }
+}
+
+fn push_trunk<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: &str, trunk: &'a mut ResNet) {
+    let mut push = |name: String, layer: &'a mut Convolution| {
+        slots.push((format!("{name}.weight"), Slot::Filters(&mut layer.weight)));
+        slots.push((format!("{name}.bias"), Slot::Vector(&mut layer.bias)));
+    };
+    for (place, layer) in trunk.stem.iter_mut().enumerate() {
+        push(format!("{name}.stem.{place}"), layer);
+    }
+    for (stage, blocks) in trunk.stages.iter_mut().enumerate() {
+        for (block, bottleneck) in blocks.iter_mut().enumerate() {
+            let name = format!("{name}.stages.{stage}.{block}");
+            for (place, layer) in bottleneck.convolutions.iter_mut().enumerate() {
+                push(format!("{name}.convolutions.{place}"), layer);
+            }
+            if let Some(layer) = &mut bottleneck.downsample {
+                push(format!("{name}.downsample"), layer);
+            }
+        }
+    }
+}
+
+fn push_pool<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: &str, pool: &'a mut AttentionPool) {
+    slots.push((format!("{name}.probe"), Slot::Vector(&mut pool.probe)));
+    push_norm(slots, format!("{name}.layernorm"), &mut pool.norm);
+    for (layer, weights) in [
+        ("attention.q_proj", &mut pool.q_proj),
+        ("attention.k_proj", &mut pool.k_proj),
+        ("attention.v_proj", &mut pool.v_proj),
+        ("attention.out_proj", &mut pool.out_proj),
+        ("mlp.fc1", &mut pool.fc1),
+        ("mlp.fc2", &mut pool.fc2),
+    ] {
+        push_linear(slots, &format!("{name}.{layer}"), weights);
+    }
+}
+
+fn push_norm<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: String, norm: &'a mut LayerNorm) {
     slots.push((format!("{name}.weight"), Slot::Vector(&mut norm.gamma)));
     if let Some(beta) = &mut norm.beta {
         slots.push((format!("{name}.bias"), Slot::Vector(beta)));
@@ -175,11 +261,10 @@ fn push_blocks<'a>(slots: &mut Vec<(String, Slot<'a>)>, tower: &str, blocks: &'a
             ("mlp.fc1", &mut block.fc1),
             ("mlp.fc2", &mut block.fc2),
         ] {
-            let [inputs, outputs] = layer.weight.val().dims();
-            slots.push((format!("{prefix}.{name}.weight"), Slot::Linear(&mut layer.weight, vec![outputs, inputs])));
-            if let Some(bias) = &mut layer.bias {
-                slots.push((format!("{prefix}.{name}.bias"), Slot::Vector(bias)));
-            }
+            push_linear(slots, &format!("{prefix}.{name}"), layer);
+        }
+        for (name, scale) in [("layer_scale1", &mut block.scale1), ("layer_scale2", &mut block.scale2)] {
+            slots.extend(scale.as_mut().map(|scale| (format!("{prefix}.{name}"), Slot::Vector(scale))));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The causal text transformer of CLIP (Radford et al., 2021, arXiv 2103.00020).
+//! The text transformer: causal as in CLIP (Radford et al., 2021, arXiv 2103.00020), or one whose tokens see their whole text, as in
+//! SigLIP and BERT; [`TextStyle`](super::TextStyle) says in what they differ.
 
 use std::sync::Arc;
 
@@ -6,11 +7,11 @@ use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::block::{Block, BlockContext, linear, norm};
+use super::block::{Block, BlockContext, Seen, linear, norm};
 use super::parameter;
 use super::partial::{Partial, Texts};
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Sites, Tower};
-use super::spec::TextSpec;
+use super::spec::{TextPool, TextProjection, TextSpec};
 use super::state_dict::indices;
 use super::stream::Stream;
 
@@ -21,29 +22,35 @@ pub struct TextTower {
     pub token_embedding: Param<Tensor<2>>,
     /// `[context, width]`.
     pub position_embedding: Param<Tensor<2>>,
+    /// After embedding.
+    pub embedding_norm: Option<LayerNorm>,
     /// The blocks.
     pub blocks: Vec<Block>,
     /// After the last block.
-    pub final_norm: LayerNorm,
-    /// Into the shared space, without bias.
-    pub projection: Linear,
+    pub final_norm: Option<LayerNorm>,
+    /// Into the shared space.
+    pub projection: Option<Linear>,
 }
 
 impl TextTower {
     pub(super) fn zeros(spec: &TextSpec, dim: usize, device: &Device) -> Self {
-        let transformer = &spec.transformer;
+        let (transformer, style) = (&spec.transformer, &spec.style);
         let width = transformer.width;
+        let norm = || parameter::layer_norm(width, transformer.epsilon(), device);
+        let offset = style.projection == TextProjection::Offset;
         Self {
             token_embedding: parameter::zeros(spec.vocabulary, width, device),
             position_embedding: Param::from_tensor(Tensor::zeros([spec.context, width], device)),
+            embedding_norm: style.embedding_norm.then(norm),
             blocks: (0..transformer.depth).map(|_| Block::zeros(transformer, device)).collect(),
-            final_norm: parameter::layer_norm(width, transformer.epsilon(), device),
-            projection: parameter::linear(width, dim, false, device),
+            final_norm: style.final_norm.then(norm),
+            projection: (style.projection != TextProjection::None)
+                .then(|| parameter::linear(width, dim, offset, device)),
         }
     }
 
-    /// The frozen prefix of rows padded to `longest`. A causal tower cannot see what stands behind the end of a text: cutting
-    /// at the longest row instead of the full context is exact.
+    /// The frozen prefix of rows padded to `longest`. A causal tower cannot see what stands behind the end of a text, and others
+    /// are told not to: cutting at the longest row instead of the full context is exact.
     pub(super) fn start(
         &self,
         spec: &TextSpec,
@@ -53,10 +60,14 @@ impl TextTower {
         entry: Entry,
         device: &Device,
     ) -> Partial {
+        let (longest, fill) = match spec.style.fill {
+            Some(fill) => (spec.context, fill as i32),
+            None => (longest, 0),
+        };
         let mut ids = Vec::with_capacity(rows.len() * longest);
         for row in rows {
             ids.extend(row.iter().map(|id| *id as i32));
-            ids.resize(ids.len() + longest - row.len(), 0);
+            ids.resize(ids.len() + longest - row.len(), fill);
         }
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [rows.len() * longest]), device);
         let width = spec.transformer.width;
@@ -77,8 +88,15 @@ impl TextTower {
         let tower = Tower::Text;
         let texts = partial.texts.clone();
         let (ends, beginning) = texts.as_ref().map_or((&[][..], 0), |texts| (&texts.ends[..], texts.beginning));
-        let pass = &Pass { ends: Some(ends), ..*pass };
-        let shares = beginning > 1 && sites.shares_beginnings(pass.mode);
+        let pass = &Pass { ends: Some(ends), first: usize::from(spec.style.begins), ..*pass };
+        let causal = spec.is_causal();
+        let marks = if causal || spec.style.fill.is_some() { None } else { marks(ends, &partial) };
+        let seen = match &marks {
+            _ if causal => Seen::Before,
+            Some(marks) => Seen::Marked(marks),
+            None => Seen::All,
+        };
+        let shares = causal && beginning > 1 && sites.shares_beginnings(pass.mode);
         let arrange = |stream: Tensor<3>| match shares && ends.len() > 1 {
             // A token site may repeat all texts, once for each image.
             true => Stream::split(stream.clone(), beginning, stream.dims()[0] / ends.len()),
@@ -92,7 +110,11 @@ impl TextTower {
                     let stream = sites.tokens(BlockSite { tower, block: 0 }, stream, pass);
                     let [_, tokens, _] = stream.dims();
                     let positions = self.position_embedding.val().narrow(0, 0, tokens);
-                    Partial::tokens(Entry::Block(0), arrange(stream + positions.unsqueeze::<3>()), texts.clone())
+                    let mut stream = stream + positions.unsqueeze::<3>();
+                    if let Some(layer) = &self.embedding_norm {
+                        stream = norm(layer, NormSite::Input(tower), &spec.transformer, stream, sites, pass);
+                    }
+                    Partial::tokens(Entry::Block(0), arrange(stream), texts.clone())
                 }
                 Entry::Block(block) if block < self.blocks.len() => {
                     let at = BlockSite { tower, block };
@@ -104,7 +126,7 @@ impl TextTower {
                         stream = arrange(sites.tokens(at, stream.into_whole(), pass));
                     }
                     let last = block + 1 == self.blocks.len();
-                    let context = BlockContext { at, spec: &spec.transformer, causal: true, sites, pass };
+                    let context = BlockContext { at, spec: &spec.transformer, seen, sites, pass };
                     let stream = match stream.beginning {
                         None => Stream::whole(self.blocks[block].forward(stream.rest, false, context)),
                         Some(beginning) => {
@@ -119,12 +141,27 @@ impl TextTower {
                 Entry::Head => {
                     let stream = partial.into_stream();
                     let shared = stream.shared;
-                    let end = pool(stream.rest, ends, shared);
-                    let end = norm(&self.final_norm, NormSite::Output(tower), &spec.transformer, end, sites, pass);
-                    let feature = linear(&self.projection, LinearSite::Head(tower), end, sites, pass);
+                    // Tokens are normalised one by one, so that those which are not pooled need not be.
+                    let of = |tokens: Tensor<3>| match &self.final_norm {
+                        Some(layer) => norm(layer, NormSite::Output(tower), &spec.transformer, tokens, sites, pass),
+                        None => tokens,
+                    };
+                    let pooled = match spec.style.pool {
+                        TextPool::End => of(pool(stream.rest, ends, shared)),
+                        TextPool::Last => of({
+                            let [_, tokens, _] = stream.rest.dims();
+                            stream.rest.narrow(1, tokens - 1, 1)
+                        }),
+                        TextPool::First => of(stream.into_whole().narrow(1, 0, 1)),
+                        TextPool::Mean => mean(of(stream.into_whole()), ends),
+                    };
+                    let feature = match &self.projection {
+                        Some(projection) => linear(projection, LinearSite::Head(tower), pooled, sites, pass),
+                        None => pooled,
+                    };
                     Partial::feature(feature.squeeze_dim::<2>(1))
                 }
-                Entry::Feature | Entry::Never => break,
+                Entry::Pool | Entry::Feature | Entry::Never => break,
             };
         }
         partial
@@ -138,4 +175,31 @@ fn pool(stream: Tensor<3>, ends: &[usize], shared: usize) -> Tensor<3> {
     let places = (0..batch).map(|row| row * tokens + ends[row % ends.len()] - shared);
     let places = indices(places, &stream.device());
     stream.reshape([batch * tokens, width]).select(0, places).reshape([batch, 1, width])
+}
+
+/// What keeps the tokens of a text from seeing the padding behind it, `[rows, 1, 1, tokens]`; `None` when there is none.
+fn marks(ends: &[usize], partial: &Partial) -> Option<Tensor<4>> {
+    // Far below any score, and far from overflow.
+    const UNSEEN: f32 = -1e9;
+    let stream = partial.stream()?;
+    let [_, tokens, _] = stream.dims();
+    if ends.iter().all(|end| end + 1 == tokens) {
+        return None;
+    }
+    let marks: Vec<f32> =
+        ends.iter().flat_map(|end| (0..tokens).map(move |token| if token > *end { UNSEEN } else { 0.0 })).collect();
+    let device = stream.device().without_autodiff();
+    Some(Tensor::from_data(TensorData::new(marks, [ends.len(), 1, 1, tokens]), &device))
+}
+
+/// The mean over the tokens of each text, `[batch, tokens, width]` to `[batch, 1, width]`.
+fn mean(stream: Tensor<3>, ends: &[usize]) -> Tensor<3> {
+    let [batch, tokens, _] = stream.dims();
+    let share = |row: usize| {
+        let end = ends[row % ends.len()];
+        (0..tokens).map(move |token| if token > end { 0.0 } else { 1.0 / (end + 1) as f32 })
+    };
+    let shares: Vec<f32> = (0..batch).flat_map(share).collect();
+    let device = stream.device().without_autodiff();
+    Tensor::<3>::from_data(TensorData::new(shares, [batch, 1, tokens]), &device).matmul(stream)
 }

@@ -1,8 +1,10 @@
 //! Files to backbones and back.
 
 mod embeddings;
+mod hf;
 mod open;
 mod openai;
+mod openai_resnet;
 mod tensors;
 mod torch;
 mod write;

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use super::openai;
+use super::hf::{self, Checkpoint};
 use super::tensors::{find_weights, read_tensors};
-use crate::backbone::{Backbone, BackboneSpec};
+use super::{openai, openai_resnet};
+use crate::backbone::{Backbone, BackboneSpec, ImageStyle, TextAttention, TextPool, Tower};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::image::Preprocess;
@@ -14,7 +15,7 @@ use crate::text::Tokenizer;
 
 /// Opens a backbone: a folder in the Hugging Face layout (`config.json`, `model.safetensors` or shards,
 /// `tokenizer.json`, `preprocessor_config.json`), a folder with an OpenCLIP checkpoint (`open_clip_config.json`), or a
-/// weights file of either kind with `tokenizer.json` beside it.
+/// weights file of either kind with `tokenizer.json` beside it. A tower alone needs its own files only.
 ///
 /// # Errors
 /// Whatever is missing or does not fit, by name: a file, a tensor, a size.
@@ -22,27 +23,56 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
     let (folder, weights) = locate(path)?;
     let tensors = read_tensors(&weights)?;
     let config = folder.join("config.json");
-    let (spec, tensors) = if openai::recognises(&tensors) {
-        (openai::spec(&tensors, &weights)?, openai::to_canonical(tensors))
+    let preprocess = folder.join("preprocessor_config.json");
+    let preprocess = preprocess.is_file().then(|| Preprocess::from_hf(&preprocess)).transpose()?;
+    let Checkpoint { spec, tensors, head } = if openai::recognises(&tensors) {
+        let spec = openai::spec(&tensors, &weights)?;
+        let tensors = match spec.image.style.trunk {
+            Some(_) => openai_resnet::to_canonical(tensors, &weights)?,
+            None => tensors,
+        };
+        Checkpoint { spec, tensors: openai::to_canonical(tensors), head: None }
     } else if config.is_file() {
-        (BackboneSpec::from_hf(&config)?, tensors)
+        hf::read(&config, tensors, preprocess.as_ref().map(|preprocess| preprocess.crop.height as usize))?
     } else {
         return Err(Error::malformed(
-            "CLIP checkpoint",
+            "checkpoint",
             &weights,
             "its tensors do not carry OpenAI or OpenCLIP names, and there is no `config.json` (Hugging Face layout) beside it",
         ));
     };
-    let tokenizer = beside(&folder, "tokenizer.json", "save it with `tokenizer.save_pretrained(..)` of transformers")?;
-    let tokenizer = Tokenizer::from_file(&tokenizer, spec.text.context)?;
-    let preprocess = folder.join("preprocessor_config.json");
-    let preprocess = if preprocess.is_file() {
-        Preprocess::from_hf(&preprocess)?
-    } else {
-        openai::preprocess(&weights, spec.image.size as u32)?
+    let preprocess = match preprocess {
+        Some(preprocess) => preprocess,
+        None if !spec.has(Tower::Image) => Preprocess::clip(224),
+        None if spec.image.style == ImageStyle::default() || spec.image.style.trunk.is_some() => {
+            openai::preprocess(&weights, spec.image.size as u32)?
+        }
+        None => {
+            let reason =
+                "`preprocessor_config.json` is missing: it says to which size and statistics images are brought";
+            return Err(Error::malformed("backbone folder", &folder, reason));
+        }
     };
     let name = folder.file_name().map_or("backbone".into(), |name| name.to_string_lossy().into_owned());
-    Backbone::new(name, spec, tensors, tokenizer, preprocess, &weights, device)
+    let tokenizer = tokenizer(&folder, &spec)?;
+    let mut spec = spec;
+    if spec.text.style.pool == TextPool::Last {
+        spec.text.style.fill = Some(tokenizer.padding()?);
+    }
+    Backbone::new(name, spec, tensors, tokenizer, preprocess, &weights, device)?.with_head(head)
+}
+
+/// The tokenizer of a folder, by the rules of the text tower.
+fn tokenizer(folder: &Path, spec: &BackboneSpec) -> Result<Tokenizer> {
+    if !spec.has(Tower::Text) {
+        return Tokenizer::of_texts(&[], folder);
+    }
+    let path = beside(folder, "tokenizer.json", "save it with `tokenizer.save_pretrained(..)` of transformers")?;
+    let context = spec.text.context;
+    match spec.text.style.attention {
+        TextAttention::Causal => Tokenizer::from_file(&path, context),
+        TextAttention::Both => Tokenizer::with_own_rules(&path, context),
+    }
 }
 
 fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {

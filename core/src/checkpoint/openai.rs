@@ -11,6 +11,8 @@ use std::path::Path;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::hf::thirds;
+use super::openai_resnet;
 use crate::backbone::{Activation, BackboneSpec, HostTensor, ImageSpec, StateDict, TextSpec, TransformerSpec};
 use crate::error::{Error, Result};
 use crate::file;
@@ -100,22 +102,6 @@ fn block(tower: &str, rest: &str) -> Option<Block> {
     }
 }
 
-/// Splits the first axis into three; a first axis that is no multiple of three gives three mis-shaped tensors, which
-/// the model then refuses by name.
-fn thirds(tensor: HostTensor) -> [HostTensor; 3] {
-    let HostTensor { shape, data, origin } = tensor;
-    let rows = shape.first().copied().unwrap_or(0) / 3;
-    let inner: usize = shape.iter().skip(1).product();
-    [0, 1, 2].map(|part| {
-        let mut shape = shape.clone();
-        if let Some(first) = shape.first_mut() {
-            *first = rows;
-        }
-        let data = data.get(part * rows * inner..(part + 1) * rows * inner).unwrap_or_default().to_vec();
-        HostTensor { shape, data, origin: origin.clone() }
-    })
-}
-
 fn transposed(tensor: HostTensor) -> HostTensor {
     let HostTensor { shape, data, origin } = tensor;
     let [rows, columns] = shape[..] else { return HostTensor { shape, data, origin } };
@@ -144,38 +130,27 @@ pub(super) fn spec(tensors: &StateDict, weights: &Path) -> Result<BackboneSpec> 
     let quick = config.is_none_or(|config| config.get("quick_gelu").and_then(Value::as_bool).unwrap_or(false));
     let activation = if quick { Activation::QuickGelu } else { Activation::Gelu };
 
-    let width = axis("visual.conv1.weight", 0)?;
-    let patch = axis("visual.conv1.weight", 2)?;
-    let grid = axis("visual.positional_embedding", 0)?.saturating_sub(1).isqrt();
     let text_width = axis("token_embedding.weight", 1)?;
     let head_width = number("vision_cfg", "head_width").unwrap_or(64).max(1);
-    let spec = BackboneSpec {
-        dim: axis("text_projection", 1)?,
-        image: ImageSpec {
-            size: grid * patch,
-            patch,
-            transformer: TransformerSpec {
-                width,
-                depth: depth("visual.transformer.resblocks"),
-                heads: width / head_width,
-                mlp: axis("visual.transformer.resblocks.0.mlp.c_fc.weight", 0)?,
-                activation,
-                norm_epsilon: 1e-5_f64.to_string(),
-            },
-        },
-        text: TextSpec {
-            context: axis("positional_embedding", 0)?,
-            vocabulary: axis("token_embedding.weight", 0)?,
-            transformer: TransformerSpec {
-                width: text_width,
-                depth: depth("transformer.resblocks"),
-                heads: number("text_cfg", "heads").unwrap_or(text_width / 64),
-                mlp: axis("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
-                activation,
-                norm_epsilon: 1e-5_f64.to_string(),
-            },
-        },
+    let transformer = |width: usize, blocks: &str, heads: usize| -> Result<TransformerSpec> {
+        let mlp = axis(&format!("{blocks}.0.mlp.c_fc.weight"), 0)?;
+        Ok(TransformerSpec::new(width, depth(blocks), heads, mlp, activation, 1e-5))
     };
+    let image = if openai_resnet::recognises(tensors) {
+        openai_resnet::spec(tensors, head_width, activation)
+    } else {
+        let (width, patch) = (axis("visual.conv1.weight", 0)?, axis("visual.conv1.weight", 2)?);
+        let grid = axis("visual.positional_embedding", 0)?.saturating_sub(1).isqrt();
+        let tower = transformer(width, "visual.transformer.resblocks", width / head_width)?;
+        ImageSpec::new(grid * patch, patch, tower)
+    };
+    let text =
+        transformer(text_width, "transformer.resblocks", number("text_cfg", "heads").unwrap_or(text_width / 64))?;
+    let spec = BackboneSpec::new(
+        axis("text_projection", 1)?,
+        image,
+        TextSpec::new(axis("positional_embedding", 0)?, axis("token_embedding.weight", 0)?, text),
+    );
     spec.check()?;
     Ok(spec)
 }

@@ -8,7 +8,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
-use crate::backbone::{Backbone, HostTensor};
+use super::hf;
+use crate::backbone::{Backbone, HostTensor, Tower};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::image::{Preprocess, Resample, Resize};
@@ -66,21 +67,24 @@ pub fn encode_safetensors(
     safetensors::serialize(views, if metadata.is_empty() { None } else { Some(metadata) }).map_err(fault)
 }
 
-/// Writes a backbone as a folder that `transformers.CLIPModel.from_pretrained` loads.
+/// Writes a backbone as a folder: of a CLIP one that `transformers.CLIPModel.from_pretrained` loads, of others one that
+/// [`open_backbone`](super::open_backbone) loads.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file; as [`Backbone::need_towers`].
 pub fn write_backbone(backbone: &Backbone, folder: &Path, precision: Precision) -> Result<()> {
     backbone.need_towers("weights to be written")?;
     let (bos, eot) = (backbone.tokenizer().bos(), backbone.tokenizer().eot());
-    let mut config = backbone.spec().to_hf(bos, eot);
+    let mut config = hf::config(backbone.spec(), bos, eot);
     if let Some(config) = config.as_object_mut() {
         let dtype = if precision == Precision::F16 { "float16" } else { "float32" };
         config.insert("torch_dtype".into(), dtype.into());
     }
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     let weights = encode_safetensors(&backbone.state_dict(), metadata, precision)?;
-    file::write(&folder.join("tokenizer.json"), &backbone.tokenizer().to_bytes()?)?;
+    if backbone.has(Tower::Text) {
+        file::write(&folder.join("tokenizer.json"), &backbone.tokenizer().to_bytes()?)?;
+    }
     file::write_json(&folder.join("preprocessor_config.json"), &preprocess_to_hf(backbone.preprocess()))?;
     file::write_json(&folder.join("config.json"), &config)?;
     file::write(&folder.join("model.safetensors"), &weights)

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::clip::Clip;
+use super::clip_config::ClipConfig;
 use super::feature_file::FeatureFile;
 use super::options::DataOptions;
 use super::split::Split;
@@ -16,6 +18,8 @@ use crate::image::ImageAddress;
 pub enum Source {
     /// An image file.
     Image(PathBuf),
+    /// Several images, in the order of time.
+    Clip(Clip),
     /// A row of [`Dataset::features`].
     Row(usize),
 }
@@ -62,6 +66,8 @@ pub struct Dataset {
     pub test: Vec<Example>,
     /// The rows that [`Source::Row`] points into.
     pub features: Option<Arc<FeatureFile>>,
+    /// How examples are read as clips; `None` for still images.
+    pub clips: Option<ClipConfig>,
     /// Files that were passed over because they are hidden or no images.
     pub ignored_files: usize,
     /// Whether an image may have any number of classes, which are then in [`Example::labels`].
@@ -96,7 +102,7 @@ impl Dataset {
     /// A data set without examples.
     pub(super) fn empty(name: String, classes: Vec<String>) -> Self {
         let (train, val, test) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, classes, train, val, test, features: None, ignored_files: 0, multi_label: false }
+        Self { name, classes, train, val, test, features: None, clips: None, ignored_files: 0, multi_label: false }
     }
 
     pub(super) fn split_mut(&mut self, split: Split) -> &mut Vec<Example> {
@@ -267,6 +273,7 @@ impl Dataset {
             val: keep(&self.val),
             test: keep(&self.test),
             features: self.features.clone(),
+            clips: self.clips.clone(),
             ignored_files: self.ignored_files,
             multi_label: self.multi_label,
         })

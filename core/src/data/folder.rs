@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use super::clip::{Clip, is_animation_name};
 use super::dataset::{Dataset, Source};
 use super::entry::{Entry, dataset_of};
 use super::options::DataOptions;
@@ -23,13 +24,16 @@ const MAX_DEPTH: usize = 16;
 /// # Errors
 /// [`Error::Io`], or [`Error::Malformed`] that tells what was found: no class folders, a class without images, two
 /// folders for one split, and all that [`Dataset::validate`] checks.
+///
+/// Where clips are wanted, a folder below a class folder is one clip whose frames are the images in it, and a GIF is one clip.
 pub fn read_folder(root: &Path, options: &DataOptions) -> Result<Dataset> {
     let top = Listing::of(root)?;
     if top.folders.is_empty() {
         let reason = format!("there are no class folders in it, found {}; {LAYOUT}", top.describe());
         return Err(wrong(root, reason));
     }
-    let mut scan = Scan { root, ignored_files: top.files.len() + top.hidden, ..Scan::new(root) };
+    let mut scan =
+        Scan { root, ignored_files: top.files.len() + top.hidden, ..Scan::new(root, options.clips.is_some()) };
     if is_split_layout(root, &top)? {
         for folder in &top.folders {
             let split = Split::from_name(name(folder)?);
@@ -71,16 +75,18 @@ fn is_split_layout(root: &Path, top: &Listing) -> Result<bool> {
 
 struct Scan<'a> {
     root: &'a Path,
-    /// Split (where known), id, path and class of every image.
-    images: Vec<(Option<Split>, String, PathBuf, String)>,
+    /// Whether folders of images are clips.
+    clips: bool,
+    /// Split (where known), id, source and class of every example.
+    images: Vec<(Option<Split>, String, Source, String)>,
     /// Class folders without images, and what was in them.
     empty: Vec<(String, String)>,
     ignored_files: usize,
 }
 
 impl<'a> Scan<'a> {
-    fn new(root: &'a Path) -> Self {
-        Self { root, images: Vec::new(), empty: Vec::new(), ignored_files: 0 }
+    fn new(root: &'a Path, clips: bool) -> Self {
+        Self { root, clips, images: Vec::new(), empty: Vec::new(), ignored_files: 0 }
     }
 
     /// Reads the class folders of a folder.
@@ -120,13 +126,22 @@ impl<'a> Scan<'a> {
         if listing.hidden > 0 {
             *passed.entry("hidden".into()).or_default() += listing.hidden;
         }
+        let mut frames = Vec::new();
         for path in listing.files {
-            if is_image_name(&path) {
+            if self.clips && is_animation_name(&path) {
+                let (id, clip) = (self.id(&path)?, Clip::open(&path)?);
+                self.images.push((split, id, clip.map_or(Source::Image(path), Source::Clip), class.into()));
+            } else if self.clips && depth > 0 && is_image_name(&path) {
+                frames.push(path);
+            } else if is_image_name(&path) {
                 let id = self.id(&path)?;
-                self.images.push((split, id, path, class.into()));
+                self.images.push((split, id, Source::Image(path), class.into()));
             } else {
                 *passed.entry(kind_of(&path)).or_default() += 1;
             }
+        }
+        if let Some(clip) = Clip::of_files(frames) {
+            self.images.push((split, self.id(folder)?, Source::Clip(clip), class.into()));
         }
         listing.folders.iter().try_for_each(|below| self.images_below(below, class, split, passed, depth + 1))
     }
@@ -145,10 +160,10 @@ impl<'a> Scan<'a> {
             let reason = format!("class folder `{class}` has no images, found {found}; image extensions are {known}");
             return Err(wrong(self.root, reason));
         }
-        let entry = |(split, id, path, class): (Option<Split>, String, PathBuf, String)| Entry {
+        let entry = |(split, id, source, class): (Option<Split>, String, Source, String)| Entry {
             split,
             id,
-            source: Source::Image(path),
+            source,
             labels: vec![class],
             group: None,
         };
@@ -214,7 +229,7 @@ mod tests {
     use std::path::Path;
 
     use super::read_folder;
-    use crate::data::{DataOptions, Dataset};
+    use crate::data::{ClipConfig, DataOptions, Dataset, Source};
 
     fn folder(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -259,6 +274,28 @@ mod tests {
         assert_eq!(dataset.train.len() + dataset.val.len() + dataset.test.len(), 40);
         let extended = read(&[&files[..], &["new/1.jpg", "new/2.jpg"]].concat()).unwrap();
         assert!(dataset.test.iter().all(|example| extended.test.iter().any(|other| other.id == example.id)));
+    }
+
+    #[test]
+    fn folders_of_images_are_clips_where_clips_are_wanted() {
+        let files = ["train/a/x/2.png", "train/a/x/10.png", "train/a/y/z/1.png", "train/b/1.png", "train/b/k/1.png"];
+        let clips = DataOptions { clips: Some(ClipConfig::default()), ..DataOptions::default() };
+        let dataset = read_folder(folder(&files).path(), &clips).expect("clips");
+        let found: Vec<(&str, usize)> = dataset
+            .train
+            .iter()
+            .map(|example| {
+                (
+                    example.id.as_str(),
+                    match &example.source {
+                        Source::Clip(clip) => clip.len(),
+                        _ => 0,
+                    },
+                )
+            })
+            .collect();
+        assert_eq!(found, [("train/a/x", 2), ("train/a/y/z", 1), ("train/b/1.png", 0), ("train/b/k", 1)]);
+        assert_eq!(read(&files).expect("images").train.len(), 5);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::clip_config::ClipConfig;
 use super::coop_split::read_coop_split;
 use super::dataset::Dataset;
 use super::feature_file::FeatureFile;
@@ -16,7 +17,8 @@ const KINDS: &str = "a folder of class folders, a `split_zhou_*.json`, a `.csv` 
                      `.safetensors` feature file";
 
 /// Opens a data set of any kind, known by its path. `root` is where the images of a split file or manifest lie, by
-/// default the folder of that file.
+/// default the folder of that file. What can be nothing but clips is read as such: lists of folders, and sets of nothing but
+/// GIFs some of which move.
 ///
 /// # Errors
 /// [`Error::Io`] for a missing path, [`Error::Invalid`] for a kind that is not known or a root that makes no sense,
@@ -27,9 +29,35 @@ pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
 
 /// As [`open_dataset`], with further options.
 ///
+/// Where [`DataOptions::clips`] are wanted, a folder of images below a class folder is one clip, and so is a GIF or a listed
+/// folder; images that stand alone are clips of one frame.
+///
 /// # Errors
-/// As [`open_dataset`]; [`Error::Leak`] for a group in two splits, and faults of the options.
+/// As [`open_dataset`]; [`Error::Leak`] for a group in two splits, faults of the options, and [`Error::Malformed`] where clips
+/// are wanted and nothing has more than one frame.
 pub fn open_dataset_with(path: &Path, options: &DataOptions) -> Result<Dataset> {
+    let dataset = read(path, options)?;
+    let Some(config) = &options.clips else {
+        let dataset = if dataset.holds_clips()? { dataset.into_clips(ClipConfig::default())? } else { dataset };
+        dataset.check_files(path)?;
+        return Ok(dataset);
+    };
+    config.check()?;
+    if dataset.features.is_some() {
+        let reason = "its rows are features already, made with the frames that `inarch encode` was told";
+        return Err(Error::malformed("set of clips", path, reason));
+    }
+    let dataset = dataset.into_clips(config.clone())?;
+    dataset.check_files(path)?;
+    if !dataset.moves() {
+        let reason = "nothing in it has more than one frame; a clip is a folder of frames inside its class folder, an \
+                       animated GIF, or a folder named by a manifest";
+        return Err(Error::malformed("set of clips", path, reason));
+    }
+    Ok(dataset)
+}
+
+fn read(path: &Path, options: &DataOptions) -> Result<Dataset> {
     let root = options.root.as_deref();
     let is_folder = fs::metadata(path).map_err(Error::io("read", path))?.is_dir();
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
@@ -38,7 +66,7 @@ pub fn open_dataset_with(path: &Path, options: &DataOptions) -> Result<Dataset> 
         let reason = format!("`{}` names its own content; a root is for split files and manifests", path.display());
         return Err(Error::invalid("data set root", reason));
     }
-    let dataset = match kind {
+    Ok(match kind {
         "folder" => read_folder(path, options)?,
         "safetensors" => FeatureFile::read(path)?.into_dataset_with(path, options)?,
         "json" => {
@@ -57,9 +85,7 @@ pub fn open_dataset_with(path: &Path, options: &DataOptions) -> Result<Dataset> 
             let reason = format!("`{}` is {found}; expected {KINDS}", path.display());
             return Err(Error::invalid("data set", reason));
         }
-    };
-    dataset.check_files(path)?;
-    Ok(dataset)
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
+use super::clip_config::ClipConfig;
 use super::dataset::{Example, Source};
 use crate::error::{Error, Result};
 use crate::image::{Frame, ImageAddress, Window, single_images};
@@ -16,10 +17,12 @@ pub struct DataOptions {
     /// A pattern over the examples' ids; what its first group matches (or all of it, without one) names the patient or
     /// whatever else must not be in two splits.
     pub group_by: Option<String>,
-    /// Which frames of DICOM files and volumes become examples, where an id names none.
-    pub frames: Frame,
+    /// Which slices of volumes and frames of DICOM files become examples, where an id names none.
+    pub slices: Frame,
     /// The window that grey values are shown in, where an id names none.
     pub window: Option<Window>,
+    /// How examples are read as clips, where they are meant as such.
+    pub clips: Option<ClipConfig>,
 }
 
 impl DataOptions {
@@ -43,7 +46,7 @@ impl DataOptions {
         let Source::Image(path) = &example.source else { return Ok(vec![example]) };
         let mut address = ImageAddress::of(path);
         let named = address.frame != Frame::Middle;
-        address.frame = if named { address.frame } else { self.frames };
+        address.frame = if named { address.frame } else { self.slices };
         address.window = address.window.or(self.window);
         if address.frame != Frame::All {
             return Ok(vec![Example { source: Source::Image(address.path()), ..example }]);

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use roxmltree::{Document, Node};
 use serde::Serialize;
 
+use super::fresh_folder::{check_absent, fresh_folder};
 use super::split::{Split, assign_splits};
 use crate::error::{Error, Result};
 use crate::file;
@@ -76,40 +77,24 @@ pub fn crop_pascal_voc(folder: &Path, target: &Path, config: CropConfig) -> Resu
     if !(config.margin.is_finite() && (0.0..=10.0).contains(&config.margin)) {
         return Err(Error::invalid("margin", format!("must be 0 to 10, found {}", config.margin)));
     }
-    if target.exists() {
-        let reason = "it exists; name a folder that does not, or remove it";
-        return Err(Error::invalid(format!("folder `{}`", target.display()), reason));
-    }
+    check_absent(target)?;
     let annotations = read(folder)?;
-    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    file::create_folder(parent)?;
-    let partial = tempfile::Builder::new().prefix(".inarch-crops-").tempdir_in(parent);
-    let partial = partial.map_err(Error::io("create folder in", parent))?;
-    let counts: Vec<CropReport> =
-        annotations.par_iter().map(|annotation| cut(annotation, partial.path(), config)).collect::<Result<_>>()?;
-    let mut report = CropReport { images: annotations.len(), ..CropReport::default() };
-    for part in counts {
-        report.left_out += part.left_out;
-        for (split, classes) in part.crops {
-            let into = report.crops.entry(split).or_default();
-            classes.into_iter().for_each(|(class, count)| *into.entry(class).or_default() += count);
+    fresh_folder(target, |into| {
+        let counts: Vec<CropReport> =
+            annotations.par_iter().map(|annotation| cut(annotation, into, config)).collect::<Result<_>>()?;
+        let mut report = CropReport { images: annotations.len(), ..CropReport::default() };
+        for part in counts {
+            report.left_out += part.left_out;
+            for (split, classes) in part.crops {
+                let into = report.crops.entry(split).or_default();
+                classes.into_iter().for_each(|(class, count)| *into.entry(class).or_default() += count);
+            }
         }
-    }
-    if report.crops.is_empty() {
-        return Err(Error::malformed("Pascal VOC folder", folder, "it holds no object that could be cut out"));
-    }
-    let partial = partial.keep();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let permissions = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&partial, permissions).map_err(Error::io("write", target))?;
-    }
-    let renamed = std::fs::rename(&partial, target).map_err(Error::io("write", target));
-    if renamed.is_err() {
-        file::remove_folder(&partial)?;
-    }
-    renamed.map(|()| report)
+        if report.crops.is_empty() {
+            return Err(Error::malformed("Pascal VOC folder", folder, "it holds no object that could be cut out"));
+        }
+        Ok(report)
+    })
 }
 
 /// Every annotated image, in name order.

@@ -71,6 +71,11 @@ impl Augment {
         Self { crop: AugmentCrop::Padded { pad, fill: PadFill::Reflect }, flip: 0.5, jitter: None, cutout: None }
     }
 
+    /// Whether every view is the centre view.
+    pub fn draws_nothing(&self) -> bool {
+        self.crop == AugmentCrop::Centre && self.flip == 0.0 && self.jitter.is_none() && self.cutout.is_none()
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub struct ImageCache {
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
-    images: HashMap<PathBuf, Arc<RgbImage>>,
+    images: HashMap<(PathBuf, Option<usize>), Arc<RgbImage>>,
 }
 
 impl ImageCache {
@@ -43,18 +43,19 @@ impl ImageCache {
         self.len() == 0
     }
 
-    /// The image of a path, if held.
-    pub(super) fn get(&self, path: &Path) -> Option<Arc<RgbImage>> {
-        self.lock().images.get(path).cloned()
+    /// The image of a path, or a frame of an animation, if held.
+    pub(super) fn get(&self, path: &Path, frame: Option<usize>) -> Option<Arc<RgbImage>> {
+        self.lock().images.get(&(path.to_path_buf(), frame)).cloned()
     }
 
     /// Keeps an image if there is room.
-    pub(super) fn offer(&self, path: &Path, image: &Arc<RgbImage>) {
+    pub(super) fn offer(&self, path: &Path, frame: Option<usize>, image: &Arc<RgbImage>) {
+        let place = (path.to_path_buf(), frame);
         let bytes = image.as_raw().len();
         let mut held = self.lock();
-        if held.bytes + bytes <= self.limit_bytes && !held.images.contains_key(path) {
+        if held.bytes + bytes <= self.limit_bytes && !held.images.contains_key(&place) {
             held.bytes += bytes;
-            held.images.insert(path.to_path_buf(), Arc::clone(image));
+            held.images.insert(place, Arc::clone(image));
         }
     }
 
@@ -78,9 +79,10 @@ mod tests {
         let cache = ImageCache::new(40);
         let image = Arc::new(RgbImage::new(2, 2));
         for name in ["a", "b", "c", "d", "a"] {
-            cache.offer(Path::new(name), &image);
+            cache.offer(Path::new(name), None, &image);
         }
         assert_eq!((cache.len(), cache.bytes(), cache.is_empty()), (3, 36, false));
-        assert!(cache.get(Path::new("a")).is_some() && cache.get(Path::new("d")).is_none());
+        let held = |name: &str, frame| cache.get(Path::new(name), frame).is_some();
+        assert!(held("a", None) && !held("d", None) && !held("a", Some(0)));
     }
 }

@@ -92,7 +92,8 @@ pub fn single_images(path: &Path) -> Result<Vec<PathBuf>> {
     Ok((1..=count).map(one).collect())
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of an image file of bearable size.
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
     if bytes > MAX_DECODE_BYTES {
         return Err(bad(path, format!("the file has {bytes} bytes, at most {MAX_DECODE_BYTES} are read")));
@@ -123,7 +124,7 @@ pub fn decode_image_bytes_within(bytes: &[u8], origin: &Path, max_pixels: u64) -
 }
 
 /// Runs a decoder; whatever it does, the outcome is a value or an error that names `origin`.
-fn guarded<T>(bytes: &[u8], origin: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
+pub(super) fn guarded<T>(bytes: &[u8], origin: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
     if bytes.is_empty() {
         return Err(bad(origin, "the file is empty"));
     }
@@ -140,7 +141,7 @@ fn guarded<T>(bytes: &[u8], origin: &Path, work: impl FnOnce() -> Result<T, Stri
     }
 }
 
-fn bad(path: &Path, reason: impl Into<String>) -> Error {
+pub(super) fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadImage { path: path.to_path_buf(), reason: reason.into() }
 }
 
@@ -183,7 +184,7 @@ fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
 }
 
 /// Drops alpha, repeats grey, shows 16 bits in the window or scales them.
-fn to_rgb(image: DynamicImage, window: Option<Window>) -> Result<RgbImage, String> {
+pub(super) fn to_rgb(image: DynamicImage, window: Option<Window>) -> Result<RgbImage, String> {
     let (width, height) = (image.width(), image.height());
     let scale = |sample: &u16| ((u32::from(*sample) + 128) / 257) as u8;
     if let (DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_), Some(window)) = (&image, window) {

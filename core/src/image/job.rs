@@ -40,6 +40,8 @@ pub struct ImageJob {
     pub index: usize,
     /// The file.
     pub path: PathBuf,
+    /// Which frame of an animation file; `None` reads the file as one image.
+    pub frame: Option<usize>,
     /// The view.
     pub view: View,
 }

@@ -9,6 +9,7 @@ use std::thread;
 use ::image::RgbImage;
 use rayon::prelude::*;
 
+use super::animation::decode_frames;
 use super::cache::ImageCache;
 use super::decode::decode_image;
 use super::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
@@ -77,7 +78,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Io`] or [`Error::BadImage`], whatever the policy.
     pub fn load_one(&self, path: &Path) -> Result<ImageBatch> {
-        let pixels = self.load(&ImageJob { index: 0, path: path.to_path_buf(), view: View::Centre })?;
+        let pixels = self.preprocess.pixels(self.image(path)?.as_ref())?;
         Ok(ImageBatch { indices: vec![0], pixels, shape: self.shape(1) })
     }
 
@@ -137,22 +138,31 @@ impl Loader {
     /// Decodes some jobs in parallel into batches; after an error nothing follows.
     fn decode(&self, jobs: &[ImageJob], stop: &AtomicBool) -> Vec<Result<Delivery>> {
         let first_failure = Mutex::new(usize::MAX);
-        let loaded: Vec<Option<Result<Vec<f32>>>> = jobs
+        // Frames of one animation file are decoded together: to find the last means to go through all before it.
+        let together = |left: &ImageJob, right: &ImageJob| left.frame.is_some() && left.path == right.path;
+        let mut place = 0;
+        let groups: Vec<(usize, &[ImageJob])> = jobs
+            .chunk_by(together)
+            .map(|group| {
+                place += group.len();
+                (place - group.len(), group)
+            })
+            .collect();
+        let loaded: Vec<Option<Result<Vec<f32>>>> = groups
             .par_iter()
-            .enumerate()
-            .map(|(place, job)| {
-                let past_failure = || first_failure.lock().is_ok_and(|first| place > *first);
+            .flat_map(|(place, group)| {
+                let past_failure = || first_failure.lock().is_ok_and(|first| *place > *first);
                 if stop.load(Ordering::Relaxed) || past_failure() {
-                    return None;
+                    return group.iter().map(|_| None).collect::<Vec<_>>();
                 }
-                let outcome = self.load(job);
-                if outcome.is_err()
+                let outcomes = self.load(group);
+                if let Some(failed) = outcomes.iter().position(Result::is_err)
                     && self.on_bad_image == OnBadImage::Fail
                     && let Ok(mut first) = first_failure.lock()
                 {
-                    *first = place.min(*first);
+                    *first = (place + failed).min(*first);
                 }
-                Some(outcome)
+                outcomes.into_iter().map(Some).collect()
             })
             .collect();
         let mut deliveries = Vec::new();
@@ -186,25 +196,56 @@ impl Loader {
         deliveries
     }
 
-    fn load(&self, job: &ImageJob) -> Result<Vec<f32>> {
-        let image = self.image(&job.path)?;
+    /// Loads jobs that [`decode`](Self::decode) keeps together: one, or several frames of one animation.
+    fn load(&self, jobs: &[ImageJob]) -> Vec<Result<Vec<f32>>> {
+        match jobs {
+            [job] if job.frame.is_none() => vec![self.image(&job.path).and_then(|image| self.view(job, &image))],
+            _ => match self.frames(jobs) {
+                Ok(frames) => jobs.iter().zip(frames).map(|(job, image)| self.view(job, &image)).collect(),
+                Err(fault) => {
+                    // One fault for all of them; an error cannot be copied.
+                    let reason = fault.to_string();
+                    let bad = |job: &ImageJob| Error::BadImage { path: job.path.clone(), reason: reason.clone() };
+                    let rest: Vec<_> = jobs.iter().skip(1).map(|job| Err(bad(job))).collect();
+                    std::iter::once(Err(fault)).chain(rest).collect()
+                }
+            },
+        }
+    }
+
+    fn view(&self, job: &ImageJob, image: &RgbImage) -> Result<Vec<f32>> {
         match &job.view {
-            View::Centre => self.preprocess.pixels(&image),
+            View::Centre => self.preprocess.pixels(image),
             View::Augmented { augment, seed } => {
-                Ok(self.preprocess.normalise(&augment.apply(&image, &self.preprocess, *seed)?))
+                Ok(self.preprocess.normalise(&augment.apply(image, &self.preprocess, *seed)?))
             }
         }
     }
 
     fn image(&self, path: &Path) -> Result<Arc<RgbImage>> {
-        if let Some(image) = self.cache.as_ref().and_then(|cache| cache.get(path)) {
+        if let Some(image) = self.cache.as_ref().and_then(|cache| cache.get(path, None)) {
             return Ok(image);
         }
         let image = Arc::new(decode_image(path)?);
         if let Some(cache) = &self.cache {
-            cache.offer(path, &image);
+            cache.offer(path, None, &image);
         }
         Ok(image)
+    }
+
+    /// Frames of one animation file.
+    fn frames(&self, jobs: &[ImageJob]) -> Result<Vec<Arc<RgbImage>>> {
+        let held = |job: &ImageJob| self.cache.as_ref().and_then(|cache| cache.get(&job.path, job.frame));
+        let held: Option<Vec<_>> = jobs.iter().map(held).collect();
+        if let Some(held) = held {
+            return Ok(held);
+        }
+        let wanted: Vec<usize> = jobs.iter().filter_map(|job| job.frame).collect();
+        let frames: Vec<_> = decode_frames(&jobs[0].path, &wanted)?.into_iter().map(Arc::new).collect();
+        if let Some(cache) = &self.cache {
+            jobs.iter().zip(&frames).for_each(|(job, image)| cache.offer(&job.path, job.frame, image));
+        }
+        Ok(frames)
     }
 
     fn shape(&self, images: usize) -> [usize; 4] {
@@ -256,7 +297,7 @@ mod tests {
             } else {
                 RgbImage::from_pixel(9, 7, Rgb([10 * index as u8; 3])).save(&path).unwrap();
             }
-            ImageJob { index, path, view: View::Centre }
+            ImageJob { index, path, frame: None, view: View::Centre }
         };
         (0..11).map(job).collect()
     }

@@ -1,6 +1,7 @@
 //! Images: from files to normalised pixels, plain or augmented, one at a time or as a stream of batches.
 
 pub mod address;
+pub mod animation;
 pub mod augment;
 pub mod augmix;
 pub mod cache;
@@ -21,6 +22,7 @@ pub mod warp;
 pub mod window;
 
 pub use self::address::{Frame, ImageAddress, is_image_name};
+pub use self::animation::{animation_frames, decode_frames};
 pub use self::augment::{Augment, AugmentCrop, PadFill};
 pub use self::augmix::{Mixture, Operation};
 pub use self::cache::ImageCache;

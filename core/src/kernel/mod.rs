@@ -22,7 +22,7 @@ mod tests;
 
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
-use burn::tensor::activation::sigmoid;
+use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::module;
 use burn::tensor::ops::AttentionModuleOptions;
 
@@ -48,6 +48,32 @@ pub(crate) fn attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, head
     let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
     let attended = module::attention(split(query), split(key), split(value), None, None, options);
     attended.swap_dims(1, 2).reshape([batch, queries, width])
+}
+
+/// As [`attention`], with `marks` `[batch, 1, 1, tokens]` added to the scores of the last keys: those before them, of which there
+/// may be more than tokens, are seen by all.
+pub(crate) fn masked_attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    heads: usize,
+    marks: &Tensor<4>,
+) -> Tensor<3> {
+    let ([batch, queries, width], [_, keys, _]) = (query.dims(), key.dims());
+    let split = |projected: Tensor<3>| {
+        let [_, tokens, width] = projected.dims();
+        projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
+    };
+    let [rows, _, _, tokens] = marks.dims();
+    let marks = match keys - tokens {
+        0 => marks.clone(),
+        more => Tensor::cat(vec![Tensor::zeros([rows, 1, 1, more], &marks.device()), marks.clone()], 3),
+    };
+    // An adapter may repeat all rows, once for each image.
+    let marks = marks.repeat_dim(0, batch / rows);
+    let scale = ((width / heads) as f32).sqrt().recip();
+    let scores = split(query).matmul(split(key).swap_dims(2, 3)) * scale + marks;
+    softmax(scores, 3).matmul(split(value)).swap_dims(1, 2).reshape([batch, queries, width])
 }
 
 /// Layer normalisation over the last dimension. `epsilon` is the layer's own, which it keeps to itself.

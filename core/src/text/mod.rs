@@ -1,5 +1,6 @@
 //! Words to token ids: the CLIP tokenizer, prompt templates, and smaller vocabularies.
 
+mod own_rules;
 mod template;
 mod template_set;
 mod tokenizer;

@@ -1,4 +1,5 @@
-//! The CLIP tokenizer: lower-cased byte-level byte-pair encoding between a begin and an end token.
+//! The CLIP tokenizer: lower-cased byte-level byte-pair encoding between a begin and an end token; other families bring
+//! [their own rules](Tokenizer::with_own_rules).
 //!
 //! The reference is `CLIPTokenizerFast` of Hugging Face with the same `tokenizer.json`: token ids are equal. OpenAI's own
 //! Python tokenizer first cleans a text (repairs broken encodings, drops control characters, straightens curly quotes,
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::own_rules::OwnRules;
 use super::vocabulary::{BEGIN, END, WORD_END, byte_symbols, bytes_in_order};
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
@@ -52,6 +54,8 @@ pub struct Tokenizer {
 enum Inner {
     /// By its pieces.
     Pieces(Box<tokenizers::Tokenizer>),
+    /// By the rules of its file.
+    Own(Box<OwnRules>),
     /// As one of a list of whole texts: its place.
     Texts(HashMap<String, u32>),
 }
@@ -85,8 +89,52 @@ impl Tokenizer {
     pub fn place_of(&self, text: &str) -> Option<u32> {
         match &self.inner {
             Inner::Texts(places) => places.get(text).copied(),
-            Inner::Pieces(_) => None,
+            Inner::Pieces(_) | Inner::Own(_) => None,
         }
+    }
+
+    /// Reads a `tokenizer.json` of another family than CLIP, with its own special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Malformed`] for a file that the tokenizer library does not read, or that ends no text with a
+    /// special token.
+    pub fn with_own_rules(path: &Path, context_length: usize) -> Result<Self> {
+        let bytes = file::read(path)?;
+        let file: Value = serde_json::from_slice(&bytes).map_err(|error| Error::malformed(FORMAT, path, error))?;
+        let rules = OwnRules::read(&bytes, path, context_length)?;
+        let vocab_size = rules.pieces().get_vocab(true).values().max().map_or(0, |highest| *highest as usize + 1);
+        let [before, behind] = &rules.around;
+        let (bos, eot) = (before.first().copied().unwrap_or(0), behind[0]);
+        let (path, digest) = (path.to_path_buf(), identity(&file));
+        Ok(Self { inner: Inner::Own(Box::new(rules)), path, digest, context_length, vocab_size, bos, eot })
+    }
+
+    /// The token with which texts are filled.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when its files name none.
+    pub fn padding(&self) -> Result<u32> {
+        let padding = match &self.inner {
+            Inner::Own(rules) => rules.fill,
+            Inner::Pieces(_) | Inner::Texts(_) => None,
+        };
+        padding.ok_or_else(|| {
+            let reason = "no padding token is named, with which texts of this backbone are filled: add `pad_token` to \
+                          `tokenizer_config.json` beside it";
+            Error::malformed("tokenizer", &self.path, reason)
+        })
+    }
+
+    /// The ids of a text's words, without the tokens around them.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn words(&self, text: &str) -> Result<Vec<u32>> {
+        if let Inner::Own(rules) = &self.inner {
+            return rules.words(text);
+        }
+        let ids = self.encode(&[text])?.remove(0).ids;
+        Ok(ids.get(1..ids.len().max(2) - 1).unwrap_or_default().to_vec())
     }
 
     /// Reads a `tokenizer.json`; `context_length` is that of the backbone's text tower (77 for CLIP).
@@ -133,8 +181,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Invalid`] when the tokenizer library cannot write what it read.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let Inner::Pieces(inner) = &self.inner else {
-            return Err(Error::invalid(FORMAT, "whole texts have no `tokenizer.json`"));
+        let inner = match &self.inner {
+            Inner::Pieces(inner) => inner,
+            Inner::Own(rules) => rules.pieces(),
+            Inner::Texts(_) => return Err(Error::invalid(FORMAT, "whole texts have no `tokenizer.json`")),
         };
         let text = inner.to_string(true).map_err(|error| Error::invalid(FORMAT, error.to_string()))?;
         Ok(text.into_bytes())
@@ -149,6 +199,7 @@ impl Tokenizer {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
         let inner = match &self.inner {
             Inner::Pieces(inner) => inner,
+            Inner::Own(rules) => return rules.encode(texts),
             Inner::Texts(places) => {
                 let place = |text: &str| match places.get(text) {
                     Some(place) => Ok(Tokens { ids: vec![*place], truncated: false }),
@@ -178,7 +229,11 @@ impl Tokenizer {
 
     /// The text of some ids: lower case, one space behind every word. Begin, end and unknown ids are left out.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let Inner::Pieces(inner) = &self.inner else { return String::new() };
+        let inner = match &self.inner {
+            Inner::Pieces(inner) => inner,
+            Inner::Own(rules) => return rules.pieces().decode(ids, true).unwrap_or_default(),
+            Inner::Texts(_) => return String::new(),
+        };
         let symbols = byte_symbols();
         let bytes: HashMap<char, u8> = bytes_in_order()
             .zip(symbols.iter().filter_map(|text| text.chars().next()))
@@ -220,6 +275,7 @@ impl Tokenizer {
     pub fn symbol(&self, id: u32) -> Option<String> {
         match &self.inner {
             Inner::Pieces(pieces) => pieces.id_to_token(id),
+            Inner::Own(rules) => rules.pieces().id_to_token(id),
             Inner::Texts(places) => places.iter().find(|(_, place)| **place == id).map(|(text, _)| text.clone()),
         }
     }
@@ -229,12 +285,12 @@ impl Tokenizer {
         self.context_length
     }
 
-    /// The id of the begin token `<|startoftext|>`.
+    /// The id of the begin token, `<|startoftext|>` in CLIP; 0 where texts have none.
     pub fn bos(&self) -> u32 {
         self.bos
     }
 
-    /// The id of the end token `<|endoftext|>`, where CLIP pools the text.
+    /// The id of the end token, `<|endoftext|>` in CLIP, which pools the text there.
     pub fn eot(&self) -> u32 {
         self.eot
     }

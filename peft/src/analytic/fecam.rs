@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::feature::class_rows;
 use crate::fixed::Fixed;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of FeCAM; the defaults are its authors' for many samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,6 +120,10 @@ impl Method for FecamConfig {
 
     fn black_box(&self) -> bool {
         true
+    }
+
+    fn words(&self) -> Words {
+        Words::Replaced
     }
 
     fn trainable(&self, _backbone: &Backbone, _classes: usize, _images: usize) -> usize {

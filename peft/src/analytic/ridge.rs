@@ -32,7 +32,7 @@ use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::fixed::Fixed;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Random features by default.
 const PROJECTIONS: usize = 2000;
@@ -212,6 +212,10 @@ macro_rules! ridge {
 
             fn black_box(&self) -> bool {
                 true
+            }
+
+            fn words(&self) -> Words {
+                if self.open_to_classes() { Words::Needed } else { Words::Replaced }
             }
 
             fn trainable(&self, _backbone: &Backbone, _classes: usize, _images: usize) -> usize {

@@ -13,7 +13,7 @@ use super::support::{class_names, statistics_of};
 use crate::adapter::Adapter;
 use crate::error::Result;
 use crate::feature::LinearProbe;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of SimpleCIL. There are none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,10 @@ impl Method for SimpleCilConfig {
 
     fn black_box(&self) -> bool {
         true
+    }
+
+    fn words(&self) -> Words {
+        Words::Replaced
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {

@@ -22,7 +22,7 @@ use super::sites::{BranchSites, BranchTargets};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::linear::check_finite;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 #[derive(Module, Debug)]
 struct Bottleneck {
@@ -155,6 +155,10 @@ impl Method for HoulsbyConfig {
         Ok(Behind { sites: sites(start, &self.blocks, self.reduction, true)?, smooth: true })
     }
 
+    fn words(&self) -> Words {
+        Words::Unneeded
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         count(backbone, &self.blocks, self.reduction, 2)
     }
@@ -166,6 +170,10 @@ impl Method for PfeifferConfig {
     /// [`Error::Setting`] for a reduction of 0 or no block.
     fn init(&self, start: &Start<'_>) -> Result<Behind> {
         Ok(Behind { sites: sites(start, &self.blocks, self.reduction, false)?, smooth: false })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
@@ -180,6 +188,10 @@ impl Method for AdaptFormerConfig {
     fn init(&self, start: &Start<'_>) -> Result<Beside> {
         check_finite("scale", self.scale)?;
         Ok(Beside { sites: sites(start, &self.blocks, self.reduction, false)?, scale: self.scale })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

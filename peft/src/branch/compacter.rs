@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::sites::{BranchSites, BranchTargets};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of Compacter; the defaults are the paper's for the number of products.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,6 +128,10 @@ impl Method for CompacterConfig {
             }
         })?;
         Ok(Compacter { shared_down: shared("down"), shared_up: shared("up"), sites })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

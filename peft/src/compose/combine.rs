@@ -91,6 +91,7 @@ impl Combination {
             classes: first.manifest.classes.clone(),
             templates: first.templates()?,
             data: None,
+            clips: first.manifest.clips.clone(),
             metrics: BTreeMap::new(),
         };
         let mut combined = Artifact::new(adapter, method, backbone, provenance)?;

@@ -19,17 +19,17 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use inarch_core::backbone::{
     Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, Touched, Tower,
 };
 use serde::{Deserialize, Serialize};
 
-use super::stack::member_parameters;
+use super::stack::{member_parameters, words_of};
 use crate::adapter::{Adapter, MethodConfig};
 use crate::artifact::Artifact;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::linear::LoraConfig;
-use crate::method::{Method, Prior, Stacking, Start};
+use crate::method::{Method, Prior, Stacking, Start, Words};
 
 /// More members than anyone mixes; a manifest must not nest without end.
 const MOST_MEMBERS: usize = 16;
@@ -143,6 +143,10 @@ impl Method for FusionConfig {
         }
         let members = self.load(backbone)?.into_iter().map(|source| source.manifest.method).collect();
         Ok(Self { members, ..self.clone() })
+    }
+
+    fn words(&self) -> Words {
+        words_of(&self.members)
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
@@ -279,6 +283,13 @@ impl Sites for Fusion {
         self.mix(tower, Some(block), output.clone(), acts, |member| member.branch(at, input, output.clone(), pass))
     }
 
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        let frozen = base.forward(frames.clone());
+        let next = |frames| base.forward(frames);
+        let acts = |member: &Adapter| member.entry(Tower::Image) <= Entry::Pool;
+        self.mix(Tower::Image, None, frozen, acts, |member| member.pool(PoolBase::new(&next), frames.clone(), pass))
+    }
+
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
         let acts = |member: &Adapter| member.entry(tower) != Entry::Never;
         self.mix(tower, None, feature.clone(), acts, |member| member.feature(tower, feature.clone(), pass))
@@ -286,12 +297,12 @@ impl Sites for Fusion {
 
     /// Members that act on scores enter no tower, so all of them are mixed, by the image tower's last row.
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        let Scores { image, text, logits, scale } = scores;
+        let Scores { feature, image, text, logits, scale } = scores;
         let weights = softmax(self.image.val(), 1);
         let [rows, _] = weights.dims();
         let mut sum = logits.clone();
         for (index, member) in self.parts().enumerate() {
-            let own = member.logits(Scores { image, text, logits: logits.clone(), scale }, pass);
+            let own = member.logits(Scores { feature, image, text, logits: logits.clone(), scale }, pass);
             sum = sum + (own - logits.clone()) * weights.clone().narrow(0, rows - 1, 1).narrow(1, index, 1);
         }
         sum

@@ -6,4 +6,4 @@ mod stack;
 
 pub use combine::{Combination, Merge};
 pub use fusion::{Fusion, FusionConfig};
-pub use stack::{Stack, StackConfig};
+pub use stack::{Stack, StackConfig, stacked};

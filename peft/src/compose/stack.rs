@@ -12,7 +12,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
     self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::feature::LinearProbeConfig;
 use crate::learner::{Averaging, Learner, Loss, Step};
 use crate::linear::LoraConfig;
-use crate::method::{Method, Prior, Stacking, Start};
+use crate::method::{Method, Prior, Stacking, Start, Words};
 
 /// More members than anyone stacks; a manifest must not nest without end.
 const MOST_MEMBERS: usize = 16;
@@ -77,6 +77,29 @@ impl StackConfig {
     }
 }
 
+/// What adapters together need of words: whatever one of them needs; and one that learns the classes does so for all.
+pub(super) fn words_of(members: &[MethodConfig]) -> Words {
+    let any = |words| members.iter().any(|member| member.words() == words);
+    match (any(Words::Needed), any(Words::Replaced)) {
+        (true, _) => Words::Needed,
+        (false, true) => Words::Replaced,
+        (false, false) => Words::Unneeded,
+    }
+}
+
+impl StackConfig {
+    /// A method beside trained class prototypes, for backbones whose words have no features.
+    pub(crate) fn with_prototypes(method: MethodConfig) -> Self {
+        let mut members = match method {
+            MethodConfig::Stack(stack) => stack.members,
+            other => vec![other],
+        };
+        // In front, since a member that adds keys must be behind all others.
+        members.insert(0, MethodConfig::LinearProbe(LinearProbeConfig::default()));
+        Self { members }
+    }
+}
+
 impl Method for StackConfig {
     type Adapter = Stack;
 
@@ -100,6 +123,10 @@ impl Method for StackConfig {
 
     fn black_box(&self) -> bool {
         self.members.iter().all(MethodConfig::black_box)
+    }
+
+    fn words(&self) -> Words {
+        words_of(&self.members)
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
@@ -141,6 +168,20 @@ impl Method for StackConfig {
     }
 }
 
+impl MethodConfig {
+    /// Whether a parameter, by its path, belongs to an adapter with rows for classes: a head, and not the representation under it.
+    pub fn holds_classes(&self, parameter: &str) -> bool {
+        match self {
+            Self::Stack(stack) => {
+                let member =
+                    parameter.split('.').nth(1).and_then(|index| stack.members.get(index.parse::<usize>().ok()?));
+                member.is_some_and(Self::bound_to_classes)
+            }
+            _ => self.bound_to_classes(),
+        }
+    }
+}
+
 /// The saved tensors of one member of a list, under its own paths.
 pub(super) fn member_parameters(saved: &crate::Parameters, list: &str, index: usize) -> crate::Parameters {
     let prefix = format!("{list}.{index}.");
@@ -148,12 +189,32 @@ pub(super) fn member_parameters(saved: &crate::Parameters, list: &str, index: us
     saved.iter().filter_map(|(name, tensor)| Some((own(name)?, tensor.clone()))).collect()
 }
 
-impl Stack {
-    /// A stack of adapters that exist.
-    pub(crate) fn of(members: Vec<Adapter>) -> Self {
-        Self { members }
+/// Adapters of one backbone and of the same classes as one, the one closest to the frozen layers first. A stack among them is
+/// opened, so that stacks never nest.
+///
+/// # Errors
+/// [`Error::Setting`] for adapters that cannot be stacked.
+pub fn stacked(parts: impl IntoIterator<Item = (MethodConfig, Adapter)>) -> Result<(MethodConfig, Adapter)> {
+    let (mut configs, mut members) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part {
+            (MethodConfig::Stack(config), Adapter::Stack(stack)) => {
+                configs.extend(config.members);
+                members.extend(stack.members);
+            }
+            (config, adapter) => {
+                configs.push(config);
+                members.push(adapter);
+            }
+        }
     }
+    let config = StackConfig { members: configs };
+    config.check()?;
+    config.templates()?;
+    Ok((MethodConfig::Stack(config), Adapter::Stack(Stack { members })))
+}
 
+impl Stack {
     /// The members, the one closest to the frozen layers first.
     pub fn members(&self) -> &[Adapter] {
         &self.members
@@ -259,6 +320,10 @@ impl Sites for Stack {
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         self.sites().branch(at, input, output, pass)
+    }
+
+    fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+        self.sites().pool(base, frames, pass)
     }
 
     fn feature(&self, tower: Tower, feature: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {

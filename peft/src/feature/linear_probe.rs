@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::class_rows::class_rows;
 use crate::error::Result;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Euclidean length of a fresh prototype, about that of CLIP's text features. Only directions count in the scores, but
 /// the length decides how far a step turns them.
@@ -32,7 +32,7 @@ pub struct LinearProbe {
 
 impl LinearProbe {
     /// Given prototypes `[classes, dim]`, row-major.
-    pub(crate) fn of(rows: Vec<f32>, dim: usize, device: &Device) -> Self {
+    pub fn of(rows: Vec<f32>, dim: usize, device: &Device) -> Self {
         let classes = rows.len() / dim.max(1);
         Self { prototypes: Param::from_tensor(Tensor::from_data(TensorData::new(rows, [classes, dim]), device)) }
     }
@@ -49,6 +49,10 @@ impl Method for LinearProbeConfig {
 
     fn black_box(&self) -> bool {
         true
+    }
+
+    fn words(&self) -> Words {
+        Words::Replaced
     }
 
     fn trainable(&self, backbone: &Backbone, classes: usize, _images: usize) -> usize {

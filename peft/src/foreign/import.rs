@@ -115,7 +115,8 @@ impl Import<'_> {
         let adapter = adapter.with_parameters(parameters, device).map_err(|reason| self.malformed(reason))?;
         let own = method.templates()?;
         let templates = if own.is_empty() { self.templates.to_vec() } else { own };
-        let provenance = Provenance { classes: classes.to_vec(), templates, data: None, metrics: BTreeMap::new() };
+        let provenance =
+            Provenance { classes: classes.to_vec(), templates, data: None, clips: None, metrics: BTreeMap::new() };
         Artifact::new(adapter, method, backbone, provenance)
     }
 }

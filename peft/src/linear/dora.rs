@@ -16,7 +16,7 @@ use super::factors::{Factors, check_dropout, check_finite, check_rank, check_tar
 use super::sites::{LinearSites, selected_sites};
 use crate::error::Result;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of DoRA; those of the rank are LoRA's here, for comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +81,10 @@ impl Method for DoraConfig {
         let rank = self.rank as f64;
         let scale = self.alpha / if self.rank_stabilised { rank.sqrt() } else { rank };
         Ok(Dora { sites, scale, dropout: self.dropout })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

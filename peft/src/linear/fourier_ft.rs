@@ -23,7 +23,7 @@ use super::factors::{check_finite, check_targets, dense};
 use super::sites::{LinearSites, selected_sites};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of FourierFT; the defaults are the paper's number of coefficients and HF PEFT's scale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,6 +123,10 @@ impl Method for FourierFtConfig {
             Ok(Spectrum::new(&self.places(site, dims), dims, start.device))
         })?;
         Ok(FourierFt { sites, scale: self.scale })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

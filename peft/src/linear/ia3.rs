@@ -14,7 +14,7 @@ use super::factors::check_targets;
 use super::sites::{LinearSites, matches, selected_sites};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of IA3; the defaults are the paper's layers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,10 @@ impl Method for Ia3Config {
             Ok(Gain { gain: Param::from_tensor(Tensor::ones([width], start.device)), input })
         })?;
         Ok(Ia3 { sites })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

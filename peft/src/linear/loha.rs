@@ -15,7 +15,7 @@ use super::factors::{check_finite, check_rank, check_targets, dense};
 use super::sites::{LinearSites, selected_sites};
 use crate::error::Result;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of LoHa; the defaults are those of HF PEFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +81,10 @@ impl Method for LoHaConfig {
             })
         })?;
         Ok(LoHa { sites, scale: self.alpha / rank as f64 })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

@@ -17,7 +17,7 @@ use super::factors::{check_finite, check_rank, check_targets};
 use super::sites::{LinearSites, selected_sites};
 use crate::error::Result;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of LoKr; the defaults are those of HF PEFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,6 +127,10 @@ impl Method for LoKrConfig {
             })
         })?;
         Ok(LoKr { sites, scale: self.alpha / rank as f64 })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::fixed::Fixed;
 use crate::learner::Learner;
 use crate::matrix::{Svd, to_host};
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// How the factors start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -220,6 +220,10 @@ impl Method for LoraConfig {
             Ok(self.update(start, site, dims, directions.as_ref()))
         })?;
         Ok(Lora { sites, dropout: self.dropout, b_rate: self.b_rate })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

@@ -21,7 +21,7 @@ use super::factors::check_targets;
 use super::sites::{LinearSites, selected_sites};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// More terms than a series needs.
 const MOST_TERMS: usize = 64;
@@ -149,6 +149,10 @@ impl Method for OftConfig {
             Ok(Rotation { skew: Param::from_tensor(skew) })
         })?;
         Ok(Oft { sites, block, neumann_terms: self.neumann_terms })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

@@ -17,7 +17,7 @@ use super::sites::{LinearSites, selected_sites};
 use crate::error::{Error, Result};
 use crate::fixed::Fixed;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of VeRA; the defaults are those of HF PEFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,6 +91,10 @@ impl Method for VeraConfig {
         };
         let (a, b) = (random("a", [inputs, rank]), random("b", [rank, outputs]));
         Ok(Vera { a, b, sites, dropout: self.dropout })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

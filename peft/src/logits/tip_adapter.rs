@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::fixed::Fixed;
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of Tip-Adapter without training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,6 +132,10 @@ macro_rules! tip_adapter {
 
             fn black_box(&self) -> bool {
                 true
+            }
+
+            fn words(&self) -> Words {
+                Words::Replaced
             }
 
             fn trainable(&self, backbone: &Backbone, _classes: usize, images: usize) -> usize {

@@ -13,7 +13,7 @@ use super::sites::{NormSites, selected_norms};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::linear::{LinearSites, selected_sites};
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of BitFit; the default is every offset of the blocks and normalisations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +80,10 @@ impl Method for BitFitConfig {
         })?;
         let norms = NormSites::select(backbone, &self.norms, |width| Offset::zeros(width, device))?;
         Ok(BitFit { linear, norms })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::sites::{NormSites, selected_norms};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of layer-norm tuning; the default is every normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,6 +90,10 @@ impl Method for LnTuningConfig {
         }
         let norms = NormSites::select(start.backbone, &self.targets, |width| NormChange::zeros(width, start.device))?;
         Ok(LnTuning { norms })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

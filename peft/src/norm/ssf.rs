@@ -15,7 +15,7 @@ use super::sites::{NormSites, selected_norms};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::linear::{LinearSites, selected_sites};
-use crate::method::{Method, Start};
+use crate::method::{Method, Start, Words};
 
 /// Settings of SSF; the default is every layer of every block and every normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,6 +88,10 @@ impl Method for SsfConfig {
             })?,
             norms: NormSites::select(backbone, &self.norms, |width| ScaleShift::identity(width, device))?,
         })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

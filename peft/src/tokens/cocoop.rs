@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::affine::Affine;
 use super::context::Context;
+use super::place::each_into_text;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::method::{Method, Start};
@@ -106,8 +107,8 @@ impl Sites for CoCoop {
         let contexts = self.context.val().unsqueeze::<3>() + shift.unsqueeze_dim::<3>(1);
         let contexts = contexts.unsqueeze_dim::<4>(1).expand([images, texts, count, width]);
         let tokens = tokens.unsqueeze::<4>().expand([images, texts, length, width]);
-        let start = tokens.clone().narrow(2, 0, 1);
-        let rest = tokens.narrow(2, 1 + count, length - 1 - count);
-        Tensor::cat(vec![start, contexts, rest], 2).reshape([images * texts, length, width])
+        let (tokens, contexts) =
+            (tokens.reshape([images * texts, length, width]), contexts.reshape([images * texts, count, width]));
+        each_into_text(tokens, contexts, pass)
     }
 }

@@ -19,7 +19,7 @@ use super::deep::{MOST_TOKENS, clamped};
 use super::place::each_behind_patches;
 use crate::error::{Error, Result};
 use crate::learner::{Learner, Loss, Step};
-use crate::method::{Method, Stacking, Start};
+use crate::method::{Method, Stacking, Start, Words};
 
 /// Settings of CODA-Prompt; the defaults are the paper's, and as many components as the small backbones have room for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,10 @@ impl Method for CodaPromptConfig {
         let shape = [self.components, self.length, width];
         let blocks = (0..depth).map(|block| Components::new(dim, shape, start.seed.split(block), start.device));
         Ok(CodaPrompt { blocks: blocks.collect(), ortho: self.ortho })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

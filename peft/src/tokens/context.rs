@@ -51,8 +51,8 @@ impl<'a> Context<'a> {
 
     /// Number of tokens.
     pub(super) fn tokens(self, backbone: &Backbone) -> usize {
-        match backbone.tokenize(&[self.words]) {
-            Ok(rows) if self.is_words() => rows[0].len() - 2,
+        match backbone.tokenizer().words(self.words) {
+            Ok(words) if self.is_words() => words.len(),
             _ => self.count,
         }
     }
@@ -75,8 +75,8 @@ impl<'a> Context<'a> {
             let values = start.seed.normals(copies * tokens * width, DEVIATION);
             return Ok(Tensor::from_data(TensorData::new(values, [copies * tokens, width]), device));
         }
-        let row = backbone.tokenize(&[self.words])?.remove(0);
-        let embedded = backbone.token_embeddings(&row[1..row.len() - 1]).repeat_dim(0, copies);
+        let words = backbone.tokenizer().words(self.words)?;
+        let embedded = backbone.token_embeddings(&words).repeat_dim(0, copies);
         Ok(Tensor::from_data(embedded.into_data(), device))
     }
 

@@ -135,9 +135,9 @@ impl Sites for Coop {
         }
         let [rows, _, _] = tokens.dims();
         match (self.before, pass.ends) {
-            (Some(before), Some(ends)) => around_names(tokens, self.contexts(rows, pass), &[before], ends),
-            _ if self.class_specific => each_into_text(tokens, self.contexts(rows, pass)),
-            _ => into_text(tokens, self.context.val()),
+            (Some(before), Some(ends)) => around_names(tokens, self.contexts(rows, pass), &[before], ends, pass.first),
+            _ if self.class_specific => each_into_text(tokens, self.contexts(rows, pass), pass),
+            _ => into_text(tokens, self.context.val(), pass),
         }
     }
 }
@@ -146,14 +146,20 @@ impl Sites for Coop {
 /// of the tokens behind the start token, the rest before the full stop, which stands before the end-of-text token. Class
 /// names have different lengths, so the places differ by row: a matrix product with a constant of zeros and ones puts them
 /// there.
-pub(super) fn around_names(tokens: Tensor<3>, contexts: Tensor<3>, before: &[usize], ends: &[usize]) -> Tensor<3> {
+pub(super) fn around_names(
+    tokens: Tensor<3>,
+    contexts: Tensor<3>,
+    before: &[usize],
+    ends: &[usize],
+    first: usize,
+) -> Tensor<3> {
     let ([rows, length, _], [_, count, _]) = (tokens.dims(), contexts.dims());
     let mut places = vec![0.0f32; rows * length * count];
     let mut kept = vec![1.0f32; rows * length];
     for row in 0..rows {
         let (stop, before) = (ends[row % ends.len()] - 1, before[row % before.len()]);
         for token in 0..count {
-            let position = if token < before { 1 + token } else { stop + token - count };
+            let position = if token < before { first + token } else { stop + token - count };
             places[(row * length + position) * count + token] = 1.0;
             kept[row * length + position] = 0.0;
         }

@@ -6,7 +6,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, BlockSite, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, Pass, Tower};
 
 use super::context::Context;
 use super::place::{behind_patches, into_text};
@@ -71,10 +71,10 @@ impl DeepPrompts {
     }
 
     /// The stream with this block's prompts in it.
-    pub(super) fn insert(&self, at: BlockSite, tokens: Tensor<3>) -> Tensor<3> {
+    pub(super) fn insert(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         match (self.get(at.block), at.tower) {
             (None, _) => tokens,
-            (Some(prompt), Tower::Text) => into_text(tokens, prompt),
+            (Some(prompt), Tower::Text) => into_text(tokens, prompt, pass),
             (Some(prompt), Tower::Image) => behind_patches(at.block, tokens, prompt),
         }
     }

@@ -84,10 +84,10 @@ impl Sites for Ivlp {
         true
     }
 
-    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
+    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         match at.tower {
-            Tower::Image => self.image.insert(at, tokens),
-            Tower::Text => self.text.insert(at, tokens),
+            Tower::Image => self.image.insert(at, tokens, pass),
+            Tower::Text => self.text.insert(at, tokens, pass),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::deep::MOST_TOKENS;
 use super::place::each_behind_patches;
 use crate::error::{Error, Result};
 use crate::learner::{Learner, Loss, Step};
-use crate::method::{Method, Stacking, Start};
+use crate::method::{Method, Stacking, Start, Words};
 
 /// Settings of L2P; the defaults are those of the reimplementations that reproduce it (a pool of ten prompts of five tokens,
 /// five of them for each image).
@@ -84,6 +84,10 @@ impl Method for L2pConfig {
             top,
             pull,
         })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {

@@ -93,9 +93,9 @@ impl Sites for Maple {
         true
     }
 
-    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
+    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         match (at.tower, self.text.get(at.block), self.maps.get(at.block)) {
-            (Tower::Text, _, _) => self.text.insert(at, tokens),
+            (Tower::Text, _, _) => self.text.insert(at, tokens, pass),
             (Tower::Image, Some(prompt), Some(map)) => behind_patches(at.block, tokens, map.forward(prompt)),
             (Tower::Image, _, _) => tokens,
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::learner::Learner;
-use crate::method::{Method, Stacking, Start};
+use crate::method::{Method, Stacking, Start, Words};
 
 /// Standard deviation of random keys and values.
 const DEVIATION: f32 = 0.02;
@@ -75,7 +75,7 @@ impl Method for PrefixTuningConfig {
             });
         }
         let tower = |tower: Tower| {
-            let shape = [self.tokens, start.backbone.width(tower)];
+            let shape = [self.tokens, start.backbone.attention_width(tower)];
             let draw = |block: usize, part: &str| {
                 let seed = start.seed.split(tower).split(block).split(part);
                 let values = TensorData::new(seed.normals(shape[0] * shape[1], DEVIATION), shape);
@@ -87,8 +87,12 @@ impl Method for PrefixTuningConfig {
         Ok(PrefixTuning { image: tower(Tower::Image), text: tower(Tower::Text) })
     }
 
+    fn words(&self) -> Words {
+        Words::Unneeded
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
-        let values = |tower| self.blocks(backbone, tower) * 2 * self.tokens * backbone.width(tower);
+        let values = |tower| self.blocks(backbone, tower) * 2 * self.tokens * backbone.attention_width(tower);
         values(Tower::Image) + values(Tower::Text)
     }
 

@@ -166,6 +166,6 @@ impl Sites for ProDa {
         let count = self.before.len();
         // Rows are class-major: each class's prompts in their order.
         let contexts = contexts.reshape([count, self.tokens, width]).repeat_dim(0, rows / count);
-        around_names(tokens, contexts, &self.before, ends)
+        around_names(tokens, contexts, &self.before, ends, pass.first)
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::context::Context;
 use super::coop::Coop;
 use crate::error::{Error, Result};
-use crate::learner::{Guide, Learner, Loss, Step};
+use crate::learner::{Correction, Guide, Learner, Loss, Step};
 use crate::method::{Method, Prior, Start};
 
 /// Settings of ProGrad; the defaults are those of its code.
@@ -78,7 +78,7 @@ impl Learner for ProGrad {
         let guide = step.frozen_logits().map(|frozen| {
             let [rows, _] = frozen.dims();
             let loss = (softmax(frozen, 1) * log_softmax(step.logits.clone(), 1)).sum() / -(rows as f32);
-            Guide { loss, strength: self.strength, whole: false }
+            Guide { losses: vec![loss], correction: Correction::Each { strength: self.strength } }
         });
         Loss { task: step.cross_entropy(), guide }
     }

@@ -128,12 +128,12 @@ impl Sites for Tcp {
 
     fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         if at == BlockSite::new(Tower::Text, 0) {
-            return into_text(tokens, self.context.val());
+            return into_text(tokens, self.context.val(), pass);
         }
         let Some(prior) = pass.prior.filter(|_| at == BlockSite::new(Tower::Text, self.block)) else { return tokens };
         let hidden = self.down.forward(normalise(prior.clone()));
         let prompts = self.up.forward(hidden.clone() * sigmoid(hidden * 1.702));
         let ([classes, _], [count, width]) = (prompts.dims(), self.context.val().dims());
-        each_into_text(tokens, prompts.reshape([classes, count, width]))
+        each_into_text(tokens, prompts.reshape([classes, count, width]), pass)
     }
 }

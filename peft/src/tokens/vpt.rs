@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::deep::DeepPrompts;
 use crate::error::Result;
 use crate::learner::Learner;
-use crate::method::{Method, Stacking, Start};
+use crate::method::{Method, Stacking, Start, Words};
 
 /// Settings of shallow VPT; the default is eight tokens, as the CoOp family uses it on CLIP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,10 @@ impl Method for VptShallowConfig {
         Ok(Vpt { image: DeepPrompts::image(start, self.tokens, 1)? })
     }
 
+    fn words(&self) -> Words {
+        Words::Unneeded
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         self.tokens * backbone.width(Tower::Image)
     }
@@ -77,6 +81,10 @@ impl Method for VptDeepConfig {
     /// [`Error::Setting`](crate::Error::Setting) for no tokens, too many, or no block.
     fn init(&self, start: &Start<'_>) -> Result<Vpt> {
         Ok(Vpt { image: DeepPrompts::image(start, self.tokens, self.depth)? })
+    }
+
+    fn words(&self) -> Words {
+        Words::Unneeded
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
@@ -102,9 +110,9 @@ impl Sites for Vpt {
         }
     }
 
-    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, _pass: &Pass<'_>) -> Tensor<3> {
+    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         match at.tower {
-            Tower::Image => self.image.insert(at, tokens),
+            Tower::Image => self.image.insert(at, tokens, pass),
             Tower::Text => tokens,
         }
     }

@@ -160,6 +160,9 @@ impl Job {
         }
         builder.piece(session.backbone().digest().to_string().as_bytes());
         builder.piece(session.dataset().digest().to_string().as_bytes());
+        if let Some(clips) = &session.dataset().clips {
+            builder.piece(format!("{clips:?}").as_bytes());
+        }
         builder.piece(if config.base_to_new { b"base to new" } else { b"all classes" });
         builder.finish()
     }

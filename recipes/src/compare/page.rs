@@ -12,12 +12,12 @@ pub(super) fn comparison_page(comparison: &Comparison) -> Page {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let lead = match best {
         Some(best) => format!(
-            "Best of {} at {} shots: {} with {}; zero-shot {}.",
+            "Best of {} at {} shots: {} with {}{}.",
             comparison.methods().count(),
             best.shots,
             best.method,
             percent(best.mean()),
-            percent(comparison.zero_shot.accuracy)
+            comparison.zero_shot.map_or_else(String::new, |zero| format!("; zero-shot {}", percent(zero.accuracy)))
         ),
         None => "Nothing was compared.".into(),
     };
@@ -47,7 +47,7 @@ pub(super) fn comparison_page(comparison: &Comparison) -> Page {
             y_label: "accuracy (%)".into(),
             log2_x: true,
             series: series.to_vec(),
-            baselines: vec![("zero-shot".into(), 100.0 * comparison.zero_shot.accuracy)],
+            baselines: comparison.zero_shot.iter().map(|zero| ("zero-shot".into(), 100.0 * zero.accuracy)).collect(),
         }),
     };
     let mut sections = vec![Section {

@@ -28,8 +28,8 @@ pub struct Comparison {
     pub classes: usize,
     /// Test images of those classes.
     pub test: usize,
-    /// Without any adapter.
-    pub zero_shot: ZeroShot,
+    /// Without any adapter; absent where words have no features.
+    pub zero_shot: Option<ZeroShot>,
     /// One line for each method and number of shots, the best at the most shots first.
     pub lines: Vec<Line>,
     /// Every run.
@@ -123,7 +123,7 @@ impl Comparison {
     ) -> Result<Self> {
         let method = config.methods.first().map_or("linear-probe", String::as_str);
         let templates = RecipeLayers::preset(method, false)?.finish()?.templates.resolve()?;
-        let own = session.zero_shot(&templates)?;
+        let own = session.unadapted(&templates)?;
         let new = unseen.map(|unseen| unseen.zero_shot(&templates)).transpose()?;
         let most = config.shots.iter().copied().max().unwrap_or(0);
         let mut methods = config.methods.clone();
@@ -147,11 +147,11 @@ impl Comparison {
             data: session.dataset().name.clone(),
             classes: session.dataset().classes.len(),
             test: session.dataset().test.len(),
-            zero_shot: ZeroShot {
+            zero_shot: own.map(|own| ZeroShot {
                 accuracy: own.metrics.accuracy,
                 ece: own.metrics.ece,
                 new_accuracy: new.map(|new| new.metrics.accuracy),
-            },
+            }),
             lines: lines.collect(),
             runs: runs.to_vec(),
         })
@@ -190,15 +190,17 @@ impl Comparison {
             _ => format!("{} ± {}", percent(value.mean), percent(value.std)),
         };
         let none = || "–".to_string();
-        let zero = &self.zero_shot;
-        let mut first = vec!["zero-shot".to_string()];
-        first.extend(shots.iter().map(|_| percent(zero.accuracy)));
-        if self.config.base_to_new {
-            let harmonic = zero.new_accuracy.map_or_else(none, |new| percent(harmonic_mean(zero.accuracy, new)));
-            first.extend([zero.new_accuracy.map_or_else(none, percent), harmonic.clone(), harmonic]);
+        let mut rows = Vec::new();
+        if let Some(zero) = &self.zero_shot {
+            let mut first = vec!["zero-shot".to_string()];
+            first.extend(shots.iter().map(|_| percent(zero.accuracy)));
+            if self.config.base_to_new {
+                let harmonic = zero.new_accuracy.map_or_else(none, |new| percent(harmonic_mean(zero.accuracy, new)));
+                first.extend([zero.new_accuracy.map_or_else(none, percent), harmonic.clone(), harmonic]);
+            }
+            first.extend([format!("{:.3}", zero.ece), "0".into(), none(), none()]);
+            rows.push(first);
         }
-        first.extend([format!("{:.3}", zero.ece), "0".into(), none(), none()]);
-        let mut rows = vec![first];
         for lines in self.methods() {
             let Some(last) = lines.last() else { continue };
             let mut row = vec![last.method.clone()];

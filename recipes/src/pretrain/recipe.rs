@@ -114,22 +114,15 @@ impl PretrainRecipe {
 
     /// The shape of the backbone for a vocabulary of this size.
     pub fn spec(&self, vocabulary: usize) -> BackboneSpec {
-        let transformer = |tower: &TowerConfig| TransformerSpec {
-            width: tower.width,
-            depth: tower.depth,
-            heads: tower.heads,
-            mlp: tower.mlp,
-            activation: Activation::QuickGelu,
-            norm_epsilon: 1e-5_f64.to_string(),
+        let transformer = |tower: &TowerConfig| {
+            let TowerConfig { width, depth, heads, mlp } = *tower;
+            TransformerSpec::new(width, depth, heads, mlp, Activation::QuickGelu, 1e-5)
         };
-        BackboneSpec {
-            dim: self.model.dim,
-            image: ImageSpec {
-                size: self.preprocess.crop.width as usize,
-                patch: self.model.patch,
-                transformer: transformer(&self.model.image),
-            },
-            text: TextSpec { context: self.model.context, vocabulary, transformer: transformer(&self.model.text) },
-        }
+        let size = self.preprocess.crop.width as usize;
+        BackboneSpec::new(
+            self.model.dim,
+            ImageSpec::new(size, self.model.patch, transformer(&self.model.image)),
+            TextSpec::new(self.model.context, vocabulary, transformer(&self.model.text)),
+        )
     }
 }

@@ -211,7 +211,7 @@ fn sample_pixels(loader: &Loader, pairs: &PairSet, seed: Seed) -> Result<Vec<f32
         .order(pairs.len())
         .into_iter()
         .take(SAMPLE)
-        .map(|index| ImageJob { index, path: pairs.path(index).clone(), view: View::Centre })
+        .map(|index| ImageJob { index, path: pairs.path(index).clone(), frame: None, view: View::Centre })
         .collect();
     let mut pixels = Vec::new();
     loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
@@ -241,7 +241,7 @@ impl Trainer<'_> {
                 } else {
                     View::Augmented { augment: augment.clone(), seed: seed.split(index) }
                 };
-                ImageJob { index, path: self.pairs.path(index).clone(), view }
+                ImageJob { index, path: self.pairs.path(index).clone(), frame: None, view }
             })
             .collect()
     }
@@ -261,7 +261,7 @@ impl Trainer<'_> {
         let loss = |features: ShardFeatures| {
             let image = Tensor::cat(features.images, 0);
             let text = normalise(model.text_features(spec, &rows, device));
-            let scale = model.logit_scale.val().clamp_max(SCALE_LIMIT.ln()).exp();
+            let scale = log_scale(model).clamp_max(SCALE_LIMIT.ln()).exp();
             (pairs.loss(normalise(image), text, scale, smoothing), ())
         };
         let (mut gradients, loss, ()) =
@@ -280,7 +280,7 @@ impl Trainer<'_> {
     }
 
     fn logit_scale(&self) -> f32 {
-        self.model.logit_scale.val().into_scalar::<f32>().exp()
+        log_scale(&self.model).into_scalar::<f32>().exp()
     }
 
     fn save(&self, into: &Path) -> Result<()> {
@@ -342,4 +342,9 @@ impl burn::module::ModuleVisitor for Matrices<'_> {
             self.chosen.register(param.id, gradient);
         }
     }
+}
+
+/// The logarithm of the logit scale, `[1]`.
+fn log_scale(model: &DualEncoder) -> Tensor<1> {
+    model.logit_scale.as_ref().expect("two towers have a temperature").val()
 }

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    BlockSite, BranchSite, Entry, LinearBase, Mode, NormBase, Pass, Scores, Sites, Tower, values,
+    BlockSite, BranchSite, Entry, LinearBase, Mode, NormBase, Pass, PoolBase, Scores, Sites, Tower, values,
 };
 use inarch_peft::{ClassParts, Classifier};
 
@@ -114,6 +114,10 @@ macro_rules! rest_of_sites {
 
         fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
             self.inner.branch(at, input, output, pass)
+        }
+
+        fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
+            self.inner.pool(base, frames, pass)
         }
 
         fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {

@@ -118,6 +118,10 @@ impl Session<'_> {
         state: Option<&Snapshot>,
         store: &mut EpisodeStore,
     ) -> Result<TestTimeEvaluation> {
+        if self.dataset.clips.is_some() {
+            let reason = "adaptation at test time looks at still images, and it holds clips; evaluate it without";
+            return Err(inarch_core::Error::invalid(format!("data set `{}`", self.dataset.name), reason).into());
+        }
         if self.dataset.test.is_empty() {
             let reason = "it has no test images; add a `test` folder or a `test` split";
             return Err(inarch_core::Error::invalid(format!("data set `{}`", self.dataset.name), reason).into());
@@ -327,7 +331,7 @@ impl Run<'_, '_> {
             .iter()
             .filter_map(|place| match &examples[*place].source {
                 Source::Image(path) => Some((*place, path.as_path())),
-                Source::Row(_) => None,
+                Source::Row(_) | Source::Clip(_) => None,
             })
             .collect();
         let mut images: Vec<(usize, RgbImage)> = Vec::with_capacity(paths.len());

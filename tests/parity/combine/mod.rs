@@ -29,6 +29,7 @@ fn part(name: &str) -> Artifact {
         classes: crate::support::classes(),
         templates: crate::support::templates(),
         data: None,
+        clips: None,
         metrics: BTreeMap::new(),
     };
     Artifact::new(adapter, MethodConfig::Lora(config), tiny(), provenance).expect("plain names")

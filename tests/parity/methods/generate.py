@@ -48,6 +48,7 @@ class Sites:
 
     templates = TEMPLATES
     conditional = False
+    frames = 1  # How many consecutive images are one clip.
 
     def __init__(self, p=None):
         self.p = p or {}
@@ -63,6 +64,10 @@ class Sites:
 
     def branch(self, name, x, y):
         return y
+
+    def pool(self, f):
+        """Features of frames, `[clips, frames, dim]`, to those of clips."""
+        return f.mean(1)
 
     def feature(self, tower, f):
         return f
@@ -99,7 +104,8 @@ def image_features(sites, pixels):
             x = sites.tokens("image", index, x, None)
         x = block(sites, "image", index, layer, x, False)
     x = sites.norm("image.post_norm", vision.post_layernorm, x[:, :1])
-    return sites.feature("image", sites.linear("image.projection", MODEL.visual_projection, x)[:, 0])
+    x = sites.linear("image.projection", MODEL.visual_projection, x)[:, 0]
+    return sites.feature("image", sites.pool(x.reshape(-1, sites.frames, x.shape[-1])))
 
 
 def text_rows(sites, texts, repeat=1):
@@ -130,7 +136,7 @@ def class_features(sites, templates):
 
 def scores(sites, pixels):
     image = image_features(sites, pixels)
-    sites.condition = F.normalize(image, dim=-1)
+    sites.raw, sites.condition = image, F.normalize(image, dim=-1)
     text = sites.feature("text", class_features(sites, sites.templates))
     image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
     if sites.conditional:
@@ -259,6 +265,23 @@ class CodaPrompt(L2p):
         prompts = torch.einsum("im,mlw->ilw", weights, part("prompts"))
         kept = x if block == 0 else x[:, : x.shape[1] - prompts.shape[1]]
         return torch.cat([kept, prompts], 1)
+
+
+class DualPrompt(L2p):
+    tokens = Sites.tokens
+
+    def linear(self, name, layer, x):
+        y = layer(x)
+        tower, _, *rest = name.split(".")
+        if tower == "text" or len(rest) != 2 or rest[1] not in ["k_proj", "v_proj"]:
+            return y
+        index, which = int(rest[0]), "key" if rest[1] == "k_proj" else "value"
+        if index < 2:
+            prefix = self.p[f"general.{index}.{which}"].expand(len(x), -1, -1)
+        else:
+            nearest = (self.query @ F.normalize(self.p["keys"], dim=1).T).argmax(dim=1)
+            prefix = self.p[f"expert.{index - 2}.{which}"][nearest]
+        return torch.cat([prefix, y], 1)
 
 
 class Ivlp(Vpt):
@@ -468,6 +491,16 @@ class Temperature(Sites):
         return scores * self.p["log_factor"].exp()
 
 
+class VectorScaling(Sites):
+    def logits(self, image, text, scores):
+        return scores * self.p["factors"].T + self.p["offsets"].T
+
+
+class LinearHead(Sites):
+    def logits(self, image, text, scores):
+        return self.raw @ self.p["weight"].T + self.p["bias"]
+
+
 class TipAdapter(Sites):
     def logits(self, image, text, scores):
         keys = self.p.get("keys", self.p.get("keys.fixed"))
@@ -523,6 +556,71 @@ class Fusion(Sites):
         return y
 
 
+def over_time(x, kernel):
+    """A convolution of each channel over time by PyTorch: `[clips, frames, places, width]` with `[kernel, width]`."""
+    clips, frames, places, width = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(clips * places, width, frames)
+    y = F.conv1d(rows, kernel.T[:, None], padding=len(kernel) // 2, groups=width)
+    return y.reshape(clips, places, width, frames).permute(0, 3, 1, 2)
+
+
+class StAdapter(Sites):
+    def branch(self, name, x, y):
+        tower, _, index, part = name.split(".")
+        p = {key.rsplit(".", 1)[1]: v for key, v in self.p.items() if key.startswith(f"blocks.{index}.{part}.")}
+        if tower == "text" or not p:
+            return y
+        low = (x + y)[:, 1:] @ p["down"] + p["down_offset"]
+        mixed = over_time(low.reshape(-1, self.frames, *low.shape[1:]), p["kernel"]).reshape(low.shape)
+        change = (mixed + p["kernel_offset"]) @ p["up"] + p["up_offset"]
+        return torch.cat([y[:, :1], y[:, 1:] + change], 1)
+
+
+class TemporalHead(Sites):
+    def positions(self, frames):
+        """Rows for so many frames; PyTorch's linear interpolation has the same places."""
+        table = self.p["positions.table"]
+        return F.interpolate(table.T[None], size=frames, mode="linear", align_corners=False)[0].T
+
+
+class AttentionPool(TemporalHead):
+    def pool(self, f):
+        p, length = self.p, f.norm(dim=-1, keepdim=True)
+        z = F.normalize(f, dim=-1) @ p["down"] + self.positions(f.shape[1])
+        a = torch.einsum("cth,qh->cqt", z, p["queries"]) / math.sqrt(z.shape[-1])
+        s = torch.einsum("cqt,cth->cqh", a.softmax(-1), z).flatten(1)
+        return f.mean(1) + length.mean(1) * (s @ p["up"])
+
+
+class TemporalConv(Sites):
+    def pool(self, f):
+        p = self.p
+        z = over_time((F.normalize(f, dim=-1) @ p["down"])[:, :, None], p["kernel"])[:, :, 0]
+        return (f + f.norm(dim=-1, keepdim=True) * (F.gelu(z + p["offset"]) @ p["up"])).mean(1)
+
+
+class TemporalTransformer(TemporalHead):
+    heads = 2
+
+    def norm_of(self, name, z):
+        return F.layer_norm(z, z.shape[-1:], self.p[f"{name}.gain"], self.p[f"{name}.offset"])
+
+    def pool(self, f):
+        p = self.p
+        z = F.normalize(f, dim=-1) @ p["down"] + self.positions(f.shape[1])
+        for layer in range(2):
+            at = f"layers.{layer}"
+            n = self.norm_of(f"{at}.norm1", z)
+            split = lambda name: (n @ p[f"{at}.{name}"]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            seen = F.scaled_dot_product_attention(split("query"), split("key"), split("value"))
+            z = z + seen.transpose(1, 2).flatten(2) @ p[f"{at}.output"]
+            z = z + F.gelu(self.norm_of(f"{at}.norm2", z) @ p[f"{at}.wide"]) @ p[f"{at}.narrow"]
+        return (f + f.norm(dim=-1, keepdim=True) * (self.norm_of("norm", z) @ p["up"])).mean(1)
+
+
+# Methods that mix the frames of clips see two clips of so many frames; all others three images.
+FRAMES = {"st-adapter": 3, "attention-pool": 3, "temporal-conv": 3, "temporal-transformer": 4}
+
 # Method: reference, settings in TOML as in `contract/case.rs`, and shapes where `names.txt` has others.
 CASES = [
     ("linear-probe", Prototypes, "", None),
@@ -538,6 +636,7 @@ CASES = [
     ("vpt-deep", Vpt, "", None),
     ("l2p", L2p, "", None),
     ("coda-prompt", CodaPrompt, "components = 7", None),
+    ("dual-prompt", DualPrompt, "", None),
     ("ivlp", Ivlp, "", None),
     ("maple", Maple, "", None),
     ("promptsrc", PromptSrc, "templates = 4", None),
@@ -559,6 +658,10 @@ CASES = [
     ("adaptformer", AdaptFormer, "scale = 2.0", None),
     ("compacter", Compacter, "", None),
     ("mma", Mma, "hidden = 8\nscale = 1.0", None),
+    ("st-adapter", StAdapter, "reduction = 6", None),
+    ("attention-pool", AttentionPool, "hidden = 8\nheads = 2\nframes = 4", None),
+    ("temporal-conv", TemporalConv, "hidden = 8", None),
+    ("temporal-transformer", TemporalTransformer, "hidden = 8\nheads = 2\nlayers = 2\nframes = 4", None),
     ("clap", Prototypes, "", None),
     ("clip-adapter", ClipAdapter, "", None),
     ("cross-modal", CrossModal, "", None),
@@ -567,6 +670,8 @@ CASES = [
     ("2sfs", TwoStage, "", None),
     ("taskres", TaskRes, "", None),
     ("temperature", Temperature, "", None),
+    ("vector-scaling", VectorScaling, "", None),
+    ("linear-head", LinearHead, "", None),
     ("tip-adapter", TipAdapter, "alpha = 20.0", None),
     ("tip-adapter-f", TipAdapter, "alpha = 20.0", None),
     ("simple-cil", Prototypes, "", None),
@@ -665,17 +770,23 @@ def check_peft():
     print("equal to HF PEFT: lora, dora, vera, loha, lokr, ia3")
 
 
-def main():
+def images(count):
     size = MODEL.config.vision_config.image_size
-    i = torch.arange(1, 3 * 3 * size * size + 1, dtype=torch.float64)
-    pixels = torch.sin(0.37 * i).float().double().reshape(3, 3, size, size)
+    i = torch.arange(1, count * 3 * size * size + 1, dtype=torch.float64)
+    return torch.sin(0.37 * i).float().double().reshape(count, 3, size, size)
+
+
+def main():
+    pixels = images(3)
     check_towers(pixels)
     check_peft()
     L2p.query = F.normalize(image_features(Sites(), pixels), dim=1).detach()
     cases = []
     for method, reference, settings, own in CASES:
         p = parameters(method, own or shapes(method))
-        logits = scores(reference(p), pixels)
+        sites, frames = reference(p), FRAMES.get(method, 1)
+        sites.frames = frames
+        logits = scores(sites, images(2 * frames) if frames > 1 else pixels)
         pattern = torch.sin(0.7 * torch.arange(1, logits.numel() + 1, dtype=torch.float64)).reshape(logits.shape)
         loss = (logits * pattern).sum()
         gradients = {}
@@ -683,12 +794,13 @@ def main():
             loss.backward()
         for name, value in p.items():
             # The choice of prompts has no gradient; keys learn from the loss alone.
-            if not value.requires_grad or (method == "l2p" and name == "keys"):
+            if not value.requires_grad or (method in ["l2p", "dual-prompt"] and name == "keys"):
                 continue
             g = value.grad.reshape(-1)
             weights = torch.cos(0.3 * torch.arange(1, len(g) + 1, dtype=torch.float64))
             gradients[name] = [g.norm().item(), g.sum().item(), (g * weights).sum().item()]
-        case = {"method": method, "settings": settings, "logits": logits.detach().reshape(-1).tolist()}
+        clips = {"frames": frames} if frames > 1 else {}
+        case = {"method": method, "settings": settings} | clips | {"logits": logits.detach().reshape(-1).tolist()}
         cases.append(case | {"gradients": gradients})
     round_all = lambda v: (
         float(f"{v:.9g}") if isinstance(v, float) else [round_all(x) for x in v] if isinstance(v, list)

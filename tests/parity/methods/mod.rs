@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
-use inarch_core::backbone::{BlockSite, HostTensor, LinearSite, Pass, Projection, Tower, values};
+use inarch_core::backbone::{BlockSite, Frames, HostTensor, LinearSite, Pass, Projection, Tower, values};
 use inarch_peft::{Adapter, METHODS, MethodConfig, Parameters};
 use serde::Deserialize;
 
@@ -17,9 +17,16 @@ use crate::support::{classes, close, fixture, plain, tiny, tracked};
 struct Case {
     method: String,
     settings: String,
+    /// Frames of a clip; two clips, or three images.
+    #[serde(default = "one")]
+    frames: usize,
     logits: Vec<f32>,
     /// Of each parameter's gradient: its length, its sum, and its product with a pattern.
     gradients: BTreeMap<String, (f64, f64, f64)>,
+}
+
+fn one() -> usize {
+    1
 }
 
 fn cases() -> Vec<Case> {
@@ -100,14 +107,16 @@ fn every_method_has_a_case() {
 #[test]
 fn scores_and_gradients_equal_those_of_pytorch() {
     let size = tiny().spec().image.size;
-    let pixels: Vec<f32> = (1..=9 * size * size).map(|i| (0.37 * i as f64).sin() as f32).collect();
-    let pixels = Tensor::<4>::from_data(TensorData::new(pixels, [3, 3, size, size]), &plain());
-    for Case { method, settings, logits, gradients: expected } in cases() {
+    for Case { method, settings, frames, logits, gradients: expected } in cases() {
+        let images = if frames > 1 { 2 * frames } else { 3 };
+        let pixels: Vec<f32> = (1..=3 * images * size * size).map(|i| (0.37 * i as f64).sin() as f32).collect();
+        let pixels = Tensor::<4>::from_data(TensorData::new(pixels, [images, 3, size, size]), &plain());
+        let pass = Pass { frames: Frames::of(frames), ..Pass::evaluate() };
         let config = configured(&method, &settings);
         let adapter = fresh(&config, 1, &tracked());
         let parameters = formula(adapter.parameters());
         let adapter = adapter.with_parameters(parameters, &tracked()).expect("the same shapes");
-        let found = scores(&config, &adapter, &classes(), pixels.clone(), &Pass::evaluate());
+        let found = scores(&config, &adapter, &classes(), pixels, &pass);
         close(&format!("{method} {settings}"), &values(found.clone().without_autodiff()), &logits, 2e-5);
 
         if expected.is_empty() {

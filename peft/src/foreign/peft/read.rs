@@ -176,7 +176,7 @@ fn artifact(
     let adapter = method.init(&Start::new(backbone, &features, Seed::new(0), device))?;
     let adapter = adapter.with_parameters(parameters, device).map_err(malformed)?;
     let templates = TemplateSet::named("single")?.templates().to_vec();
-    let provenance = Provenance { classes: Vec::new(), templates, data: None, metrics: BTreeMap::new() };
+    let provenance = Provenance { classes: Vec::new(), templates, data: None, clips: None, metrics: BTreeMap::new() };
     Artifact::new(adapter, method, backbone, provenance)
 }
 

@@ -1,0 +1,62 @@
+//! How clips are read, on the command line.
+
+use clap::{Args, ValueEnum};
+use inarch_core::data::{ClipConfig, FrameSampling};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Clips")]
+pub(crate) struct ClipArgs {
+    /// Frames that the model sees of a clip; folders of images inside class folders are then read as clips
+    #[arg(long, value_name = "T")]
+    pub(crate) frames: Option<usize>,
+    /// Which frames
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) sampling: Option<SamplingArg>,
+    /// With dense sampling, the step between frames
+    #[arg(long, value_name = "N")]
+    pub(crate) frame_step: Option<usize>,
+    /// Choices of frames of each clip that a test averages
+    #[arg(long, value_name = "V")]
+    pub(crate) clip_views: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SamplingArg {
+    /// The middle of each of as many equal segments as there are frames
+    Uniform,
+    /// The same; in training a random frame of each segment
+    Segment,
+    /// Neighbouring frames, `--frame-step` apart
+    Dense,
+}
+
+impl From<SamplingArg> for FrameSampling {
+    fn from(arg: SamplingArg) -> Self {
+        match arg {
+            SamplingArg::Uniform => Self::Uniform,
+            SamplingArg::Segment => Self::Segment,
+            SamplingArg::Dense => Self::Dense,
+        }
+    }
+}
+
+impl ClipArgs {
+    /// Whether any of them is given.
+    pub(crate) fn given(&self) -> bool {
+        self.frames.is_some() || self.sampling.is_some() || self.frame_step.is_some() || self.clip_views.is_some()
+    }
+
+    /// These over what an adapter or a recipe says; `None` when nobody says anything.
+    pub(crate) fn over(&self, base: Option<&ClipConfig>) -> Option<ClipConfig> {
+        if !self.given() {
+            return base.cloned();
+        }
+        let base = base.cloned().unwrap_or_default();
+        Some(ClipConfig {
+            frames: self.frames.unwrap_or(base.frames),
+            sampling: self.sampling.map_or(base.sampling, FrameSampling::from),
+            stride: self.frame_step.unwrap_or(base.stride),
+            views: self.clip_views.unwrap_or(base.views),
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! What a backbone has, and the refusal of what it has not.
+
+use super::super::site::Tower;
+use super::Backbone;
+use crate::error::{Error, Result};
+
+impl Backbone {
+    /// Whether it has towers. Without them it takes features of images in place of images, and adapters that enter at
+    /// pooled features or scores.
+    pub fn has_towers(&self) -> bool {
+        self.towers().is_some()
+    }
+
+    /// Whether it has this tower.
+    pub fn has(&self, tower: Tower) -> bool {
+        self.has_towers() && self.spec.has(tower)
+    }
+
+    /// Whether words have features, so that classes can be told by their names. Else an adapter must have learned them.
+    pub fn has_words(&self) -> bool {
+        !self.has_towers() || self.spec.has(Tower::Text)
+    }
+
+    /// Refuses what a backbone without towers cannot do; `what` is named.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn need_towers(&self, what: &str) -> Result<()> {
+        if self.has_towers() {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            what: what.into(),
+            expected: "a backbone with weights, whose towers it can enter".into(),
+            found: format!("`{}`, which has features only: images must come as a features file", self.name),
+        })
+    }
+
+    /// Refuses what needs a tower that this backbone does not have; `what` is named.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn need(&self, tower: Tower, what: &str) -> Result<()> {
+        self.need_towers(what)?;
+        if self.has(tower) {
+            return Ok(());
+        }
+        let other = if tower == Tower::Image { Tower::Text } else { Tower::Image };
+        Err(Error::Refused {
+            what: what.into(),
+            expected: format!("a backbone with an {tower} tower").replace("an text", "a text"),
+            found: format!("`{}`, which has an {other} tower only", self.name).replace("an text", "a text"),
+        })
+    }
+
+    /// Refuses to tell classes by their names where words have no features; `what` is named.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn need_words(&self, what: &str) -> Result<()> {
+        if self.has_words() {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            what: what.into(),
+            expected: "a backbone with a text tower, or an adapter that has learned the classes (`inarch fit`)".into(),
+            found: format!("`{}`, which has an image tower only", self.name),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! BERT (Devlin et al., 2019, arXiv 1810.04805) and its kin (MiniLM): a text tower alone.
+//!
+//! The feature is the first token, or the mean of all when a sentence-transformers folder (`1_Pooling/config.json`) says so.
+//! All texts are of one segment, whose embedding is added to the positions.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Checkpoint;
+use super::config::{Defaults, Section};
+use super::names::{layer, numbered, renamed};
+use crate::backbone::{
+    BackboneSpec, ImageSpec, NormOrder, StateDict, TextAttention, TextPool, TextProjection, TextSpec, TextStyle,
+};
+use crate::error::Result;
+use crate::file;
+
+pub(super) const TOWER: Defaults =
+    Defaults { width: 768, depth: 12, heads: 12, mlp: 3072, activation: "gelu", epsilon: 1e-12 };
+
+/// The layers of a block.
+const LAYERS: [(&str, &str); 8] = [
+    ("attention.self.query", "self_attn.q_proj"),
+    ("attention.self.key", "self_attn.k_proj"),
+    ("attention.self.value", "self_attn.v_proj"),
+    ("attention.output.dense", "self_attn.out_proj"),
+    ("attention.output.LayerNorm", "layer_norm1"),
+    ("intermediate.dense", "mlp.fc1"),
+    ("output.dense", "mlp.fc2"),
+    ("output.LayerNorm", "layer_norm2"),
+];
+
+pub(super) fn read(config: &Section<'_>, tensors: StateDict) -> Result<Checkpoint> {
+    let text = tower(config, pooling(config.folder())?)?;
+    let spec = BackboneSpec::new(text.transformer.width, ImageSpec::none(), text);
+    Ok(Checkpoint::new(spec, canonical(tensors)))
+}
+
+/// The tower of a BERT whose feature is as wide as a token.
+pub(super) fn tower(config: &Section<'_>, pool: TextPool) -> Result<TextSpec> {
+    if config.text("position_embedding_type").is_some_and(|kind| kind != "absolute") {
+        return Err(config.wrong("`position_embedding_type` must be `absolute`"));
+    }
+    let mut transformer = config.transformer(&TOWER)?;
+    transformer.order = NormOrder::After;
+    let style = TextStyle {
+        attention: TextAttention::Both,
+        embedding_norm: true,
+        final_norm: false,
+        pool,
+        projection: TextProjection::None,
+        ..TextStyle::default()
+    };
+    let context = config.number("max_position_embeddings", 512)?;
+    Ok(TextSpec { style, ..TextSpec::new(context, config.number("vocab_size", 30522)?, transformer) })
+}
+
+/// How a sentence-transformers folder pools.
+fn pooling(folder: &Path) -> Result<TextPool> {
+    let path = folder.join("1_Pooling").join("config.json");
+    if !path.is_file() {
+        return Ok(TextPool::First);
+    }
+    let config: Value = file::read_json(&path, "sentence-transformers pooling")?;
+    let on = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
+    match (on("pooling_mode_mean_tokens"), on("pooling_mode_cls_token")) {
+        (true, false) => Ok(TextPool::Mean),
+        (false, true) => Ok(TextPool::First),
+        _ => Err(crate::Error::malformed(
+            "sentence-transformers pooling",
+            &path,
+            "one of `pooling_mode_mean_tokens` and `pooling_mode_cls_token` must be true",
+        )),
+    }
+}
+
+/// The canonical names, with the embedding of the first segment added to each position.
+pub(super) fn canonical(tensors: StateDict) -> StateDict {
+    let mut tensors = renamed(tensors, rename);
+    let segments = "text_model.embeddings.token_type_embeddings.weight";
+    if let Some(segments) = tensors.remove(segments)
+        && let Some(positions) = tensors.get_mut("text_model.embeddings.position_embedding.weight")
+        && let Some(width) = positions.shape.last().copied().filter(|width| *width > 0 && segments.data.len() >= *width)
+    {
+        for row in positions.data.chunks_mut(width) {
+            row.iter_mut().zip(&segments.data).for_each(|(position, segment)| *position += segment);
+        }
+    }
+    tensors
+}
+
+fn rename(name: &str) -> Option<String> {
+    let inner = name.strip_prefix("bert.").unwrap_or(name);
+    if inner.starts_with("pooler.") || inner.starts_with("cls.") || inner == "embeddings.position_ids" {
+        return None; // Behind the feature, or a buffer.
+    }
+    if let Some((block, rest)) = numbered(inner, "encoder.layer.") {
+        let known = layer(rest, &LAYERS).map(|rest| format!("text_model.encoder.layers.{block}.{rest}"));
+        return Some(known.unwrap_or_else(|| name.to_string()));
+    }
+    let embeddings = "text_model.embeddings";
+    Some(match inner {
+        "embeddings.word_embeddings.weight" => format!("{embeddings}.token_embedding.weight"),
+        "embeddings.position_embeddings.weight" => format!("{embeddings}.position_embedding.weight"),
+        "embeddings.token_type_embeddings.weight" => format!("{embeddings}.token_type_embeddings.weight"),
+        "embeddings.LayerNorm.weight" | "embeddings.LayerNorm.gamma" => format!("{embeddings}.layer_norm.weight"),
+        "embeddings.LayerNorm.bias" | "embeddings.LayerNorm.beta" => format!("{embeddings}.layer_norm.bias"),
+        _ => name.to_string(),
+    })
+}

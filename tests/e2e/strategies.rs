@@ -1,0 +1,93 @@
+//! Strategies through the binary, where they need images or versions: a representation that moves, and a learner that is handed on.
+
+use super::Program;
+use super::program::sample;
+use super::update::{LENIENT, NEW, OLD, part};
+
+#[test]
+fn strategies_train_a_tower_under_a_head() {
+    let program = Program::new();
+    let settings = [
+        "seeds=[1]",
+        "stream.experiences=2",
+        "stream.shots=4",
+        "fit.method.name=\"stack\"",
+        "fit.train.budget={ iterations = 4 }",
+        "fit.train.batch=8",
+        "memory.budget_bytes=262144",
+    ];
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    let strategies = "gem,mir,gss-greedy,bic,icarl,slca,o-lora";
+    let arguments =
+        ["stream", "-b", "pocket", "-d", sample(), "-s", strategies, "-o", "out"].into_iter().chain(settings);
+    let report = program.json(&arguments.collect::<Vec<_>>());
+    assert_eq!(report["failures"], serde_json::json!([]));
+    for (name, method) in [("bic", "vector-scaling"), ("icarl", "linear-probe"), ("o-lora", "lora")] {
+        let folder = program.path("out").join(name).join("seed-1/after-2/adapter");
+        let manifest = std::fs::read_to_string(folder.join("adapter.json")).expect("a manifest");
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+        let members = manifest["method"]["members"].as_array().expect("a stack");
+        assert!(members.iter().any(|member| member["name"] == method), "{name}: {members:?}");
+        if name == "o-lora" {
+            assert_eq!((&members[0]["rank"], members.len()), (&serde_json::json!(4), 2), "two updates of rank 2");
+        }
+        // What answers is an adapter like any other, and answers as it was measured.
+        let adapter = folder.display().to_string();
+        let eval = program.json(&["eval", "-b", "pocket", "-d", sample(), "-a", &adapter]);
+        let strategies = report["strategies"].as_array().expect("a list");
+        let last = &strategies.iter().find(|strategy| strategy["name"] == name).expect("it ran")["seeds"][0]["last"];
+        let [measured, last] = [&eval["accuracy"], last].map(|value| value.as_f64().expect("a number"));
+        assert!((measured - last).abs() < 1e-9, "{name}: {measured} {last}");
+    }
+    program.fail(
+        &["stream", "-b", "pocket", "-d", sample(), "-s", "o-lora", "-o", "other", "--set", "seeds=[1]"],
+        1,
+        &["o-lora", "lora", "fit.method"],
+    );
+}
+
+#[test]
+fn a_strategy_is_handed_on_from_version_to_version() {
+    let program = Program::new();
+    let (old, new) = (part(&program, "old", &OLD, 0, 2), part(&program, "new", &NEW, 0, 2));
+    let update = |target: &str, data: &str, strategy: &str, more: &[&str]| {
+        let strategy = format!("strategy.name=\"{strategy}\"");
+        let own = ["--set", &strategy, "--set", "fit.train.budget={ iterations = 20 }"];
+        let arguments = [&["update", target, "-b", "pocket", "-d", data], more, &own[..], LENIENT].concat();
+        program.json(&arguments)
+    };
+    let carried = |version: &str| -> Vec<String> {
+        let files = inarch_core::file::list(&program.path(version)).expect("a version");
+        let name = |path: &std::path::PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
+        files.iter().map(name).filter(|name| name.starts_with("strategy-") || name == "learner.json").collect()
+    };
+    let init = ["--init", "linear-probe"];
+    update("held", &old, "ewc", &init);
+    assert!(carried("held/1").contains(&"strategy-importance.safetensors".to_string()), "{:?}", carried("held/1"));
+    // The importance of the first version changes what the second one learns.
+    let [with, without] = [("held", "ewc"), ("free", "ewc")].map(|(target, strategy)| {
+        if target == "free" {
+            update("free", &old, "ewc", &init);
+            for name in carried("free/1") {
+                std::fs::remove_file(program.path("free/1").join(name)).expect("removed");
+            }
+        }
+        update(target, &new, strategy, &[]);
+        std::fs::read(program.path(target).join("2/adapter.safetensors")).expect("an adapter")
+    });
+    assert!(with != without);
+    let learner = std::fs::read_to_string(program.path("held/2/learner.json")).expect("a learner");
+    let learner: serde_json::Value = serde_json::from_str(&learner).expect("JSON");
+    assert_eq!(learner["experiences"], 2);
+
+    // What is trained further is the adapter, not the correction behind it.
+    update("biased", &old, "bic", &init);
+    update("biased", &new, "bic", &[]);
+    let manifest = std::fs::read_to_string(program.path("biased/2/adapter.json")).expect("a manifest");
+    assert_eq!(manifest.matches("vector-scaling").count(), 1, "{manifest}");
+    // Another strategy goes on with it.
+    update("biased", &part(&program, "more", &OLD, 1, 2), "er", &[]);
+    let manifest = std::fs::read_to_string(program.path("biased/3/adapter.json")).expect("a manifest");
+    assert!(!manifest.contains("vector-scaling"), "{manifest}");
+    assert!(carried("biased/3").is_empty());
+}

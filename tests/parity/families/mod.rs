@@ -1,0 +1,186 @@
+//! Backbones of other families than CLIP equal their reference implementations, and every method that can works on them;
+//! `generate.py` beside this file made the expected numbers. Tolerance as in `clip_tiny`.
+
+mod methods;
+
+use burn::tensor::Tensor;
+use inarch_core::backbone::{Backbone, Entry, Frozen, Pass, StateDict, Tower, values};
+use inarch_core::checkpoint::{Precision, open_backbone, read_safetensors, write_backbone};
+use inarch_peft::Artifact;
+
+use crate::support::{close, copied, edit_json, fixture, plain};
+
+const TOLERANCE: f32 = 1e-4;
+
+/// A backbone beside what the reference computes with it.
+struct Case {
+    name: &'static str,
+    backbone: Backbone,
+    expected: StateDict,
+    texts: Vec<String>,
+}
+
+impl Case {
+    fn open(name: &'static str) -> Self {
+        let folder = fixture(&format!("parity/families/{name}"));
+        let (expected, metadata) = read_safetensors(&folder.join("expected.safetensors")).expect("a fixture");
+        let backbone = open_backbone(&folder, &plain()).expect("a backbone");
+        let texts = serde_json::from_str(&metadata["texts"]).expect("a list of texts");
+        Self { name, backbone, expected, texts }
+    }
+
+    fn pixels(&self) -> Tensor<4> {
+        let tensor = &self.expected["pixels"];
+        let shape = <[usize; 4]>::try_from(tensor.shape.clone()).expect("four axes");
+        self.backbone.pixels(tensor.data.clone(), shape).expect("the backbone's size")
+    }
+
+    /// The reference's token rows without what fills them.
+    fn rows(&self) -> Vec<Vec<u32>> {
+        let (ids, end) = (&self.expected["input_ids"], self.backbone.tokenizer().eot());
+        let cut = |row: &[f32]| {
+            let ids: Vec<u32> = row.iter().map(|id| *id as u32).collect();
+            let length = ids.iter().position(|id| *id == end).expect("an end token") + 1;
+            ids[..length].to_vec()
+        };
+        ids.data.chunks(ids.shape[1]).map(cut).collect()
+    }
+
+    #[track_caller]
+    fn check<const D: usize>(&self, name: &str, found: Tensor<D>) {
+        let expected = &self.expected[name];
+        assert_eq!(found.dims().as_slice(), expected.shape.as_slice(), "{} {name}", self.name);
+        close(&format!("{} {name}", self.name), &values(found), &expected.data, TOLERANCE);
+    }
+
+    fn image_features(&self) -> Tensor<2> {
+        self.backbone.encode_image(self.pixels(), &Frozen, &Pass::evaluate())
+    }
+
+    fn check_image(&self) {
+        for block in 0..self.backbone.depth(Tower::Image) {
+            let partial = self.backbone.start_image(self.pixels(), Entry::Block(block));
+            self.check(&format!("vision.hidden.{block}"), partial.stream().expect("tokens"));
+            let cut = self.backbone.finish(Tower::Image, partial, &Frozen, &Pass::evaluate());
+            self.check("image_features", cut);
+        }
+        self.check("image_features", self.image_features());
+    }
+
+    fn check_text(&self) {
+        let rows = self.rows();
+        assert_eq!(self.backbone.tokenize(&self.texts).expect("plain texts"), rows, "{}", self.name);
+        self.check("text_features", self.backbone.encode_text(&rows, &Frozen, &Pass::evaluate()));
+        // Rows of one length need no mask; a row alone takes that way.
+        let dim = self.backbone.spec().dim;
+        for (index, row) in rows.iter().enumerate() {
+            let found = self.backbone.encode_text(std::slice::from_ref(row), &Frozen, &Pass::evaluate());
+            let expected = &self.expected["text_features"].data[index * dim..][..dim];
+            close(&format!("{} text {index}", self.name), &values(found), expected, TOLERANCE);
+        }
+        for block in 0..self.backbone.depth(Tower::Text) {
+            let partial = self.backbone.start_text(&rows, Entry::Block(block));
+            let (found, expected) =
+                (partial.stream().expect("tokens"), &self.expected[&format!("text.hidden.{block}")]);
+            let ([_, tokens, width], length) = (found.dims(), expected.shape[1]);
+            assert_eq!(tokens, length);
+            // What stands behind a text is nobody's business.
+            let whole = self.backbone.spec().text.style.fill.is_some();
+            for (index, row) in rows.iter().enumerate() {
+                let own = if whole { tokens } else { row.len() };
+                let found = found.clone().narrow(0, index, 1).narrow(1, 0, own);
+                let expected = &expected.data[index * length * width..][..own * width];
+                close(&format!("{} text block {block}", self.name), &values(found), expected, TOLERANCE);
+            }
+            self.check("text_features", self.backbone.finish(Tower::Text, partial, &Frozen, &Pass::evaluate()));
+        }
+    }
+
+    /// What the checkpoint itself says about its classes.
+    fn check_head(&self, classes: &[&str]) {
+        let own = Artifact::of_head(&self.backbone).expect("a whole head").expect("a head");
+        assert_eq!(own.manifest.classes, classes);
+        let classifier = own.classifier(&self.backbone, None).expect("its own classes");
+        let (sites, pass) = (own.adapter.sites(), Pass::evaluate());
+        let found = classifier.logits(&self.image_features(), &classifier.features(sites), sites, &pass);
+        self.check("logits", found);
+    }
+
+    /// Written by us and read again, it is the same.
+    fn check_round_trip(&self) {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_backbone(&self.backbone, folder.path(), Precision::F32).expect("a writable folder");
+        let again = open_backbone(folder.path(), &plain());
+        let again = again.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        assert_eq!(again.digest(), self.backbone.digest(), "{}", self.name);
+    }
+}
+
+#[test]
+fn image_towers_equal_their_references() {
+    for name in ["vit", "deit", "dinov2", "vit_pytorch"] {
+        let case = Case::open(name);
+        case.check_image();
+        case.check_round_trip();
+        assert!(case.backbone.has(Tower::Image) && !case.backbone.has(Tower::Text) && !case.backbone.has_words());
+    }
+}
+
+#[test]
+fn heads_of_checkpoints_equal_their_references() {
+    Case::open("vit").check_head(&["cat", "dog", "mat"]);
+    Case::open("deit").check_head(&["cat", "dog", "mat"]);
+    Case::open("vit_pytorch").check_head(&["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"]);
+    // Its head would read a feature of twice the width.
+    assert!(Case::open("dinov2").backbone.head().is_none());
+}
+
+#[test]
+fn siglip_equals_transformers() {
+    let case = Case::open("siglip");
+    case.check_image();
+    case.check_text();
+    let text = case.backbone.encode_text(&case.rows(), &Frozen, &Pass::evaluate());
+    let found = case.backbone.similarity(&case.image_features(), &text, &Frozen, &Pass::evaluate());
+    case.check("logits_per_image", found);
+}
+
+#[test]
+fn resnets_of_clip_equal_open_clip() {
+    let case = Case::open("resnet");
+    case.check("image_features", case.image_features());
+    case.check("text_features", case.backbone.encode_text(&case.rows(), &Frozen, &Pass::evaluate()));
+    case.check_round_trip();
+    // An adapter that begins at the projection goes on from the pooled tokens.
+    let partial = case.backbone.start_image(case.pixels(), Entry::Head);
+    case.check("image_features", case.backbone.finish(Tower::Image, partial, &Frozen, &Pass::evaluate()));
+}
+
+#[test]
+fn text_towers_equal_their_references() {
+    for name in ["bert", "minilm"] {
+        let case = Case::open(name);
+        case.check_text();
+        assert!(case.backbone.has(Tower::Text) && !case.backbone.has(Tower::Image));
+        let refused = case.backbone.pixels(vec![0.0; 3 * 64], [1, 3, 8, 8]).expect_err("it has no image tower");
+        assert!(refused.to_string().contains("image tower"), "{refused}");
+    }
+}
+
+#[test]
+fn a_config_that_cannot_be_met_is_refused_by_name() {
+    for (family, key, value, word) in [
+        ("vit", "hidden_act", "\"swish\"", "swish"),
+        ("vit", "model_type", "\"swinv2\"", "swinv2"),
+        ("vit", "image_size", "\"large\"", "image_size"),
+        ("vit", "hidden_size", "25", "25"),
+        ("dinov2", "use_swiglu_ffn", "true", "use_swiglu_ffn"),
+        ("bert", "position_embedding_type", "\"relative_key\"", "position_embedding_type"),
+    ] {
+        let folder = copied(&format!("parity/families/{family}"));
+        let value: serde_json::Value = serde_json::from_str(value).expect("JSON");
+        edit_json(&folder.path().join("config.json"), |config| config[key] = value);
+        let error = open_backbone(folder.path(), &plain()).expect_err("an impossible config").to_string();
+        assert!(error.contains(word), "{family}.{key}: {error}");
+    }
+}
