@@ -13,15 +13,15 @@ use crate::support::{close, copied, edit_json, fixture, plain};
 const TOLERANCE: f32 = 1e-4;
 
 /// A backbone beside what the reference computes with it.
-struct Case {
+pub(super) struct Case {
     name: &'static str,
-    backbone: Backbone,
+    pub(super) backbone: Backbone,
     expected: StateDict,
     texts: Vec<String>,
 }
 
 impl Case {
-    fn open(name: &'static str) -> Self {
+    pub(super) fn open(name: &'static str) -> Self {
         let folder = fixture(&format!("parity/families/{name}"));
         let (expected, metadata) = read_safetensors(&folder.join("expected.safetensors")).expect("a fixture");
         let backbone = open_backbone(&folder, &plain()).expect("a backbone");
@@ -29,14 +29,14 @@ impl Case {
         Self { name, backbone, expected, texts }
     }
 
-    fn pixels(&self) -> Tensor<4> {
+    pub(super) fn pixels(&self) -> Tensor<4> {
         let tensor = &self.expected["pixels"];
         let shape = <[usize; 4]>::try_from(tensor.shape.clone()).expect("four axes");
         self.backbone.pixels(tensor.data.clone(), shape).expect("the backbone's size")
     }
 
     /// The reference's token rows without what fills them.
-    fn rows(&self) -> Vec<Vec<u32>> {
+    pub(super) fn rows(&self) -> Vec<Vec<u32>> {
         let (ids, end) = (&self.expected["input_ids"], self.backbone.tokenizer().eot());
         let cut = |row: &[f32]| {
             let ids: Vec<u32> = row.iter().map(|id| *id as u32).collect();
