@@ -146,6 +146,32 @@ fn siglip_equals_transformers() {
 }
 
 #[test]
+fn a_vit_beside_a_bert_equals_open_clip() {
+    let case = Case::open("biomed");
+    case.check_image();
+    case.check_text();
+    let text = case.backbone.encode_text(&case.rows(), &Frozen, &Pass::evaluate());
+    let found = case.backbone.similarity(&case.image_features(), &text, &Frozen, &Pass::evaluate());
+    case.check("logits_per_image", found);
+    case.check_round_trip();
+    // Texts are cut where the model cuts them, not where its positions end.
+    assert_eq!(case.backbone.spec().text.context, 12);
+    for (section, key, value, word) in [
+        ("text_cfg", "hf_pooler_type", "cls_pooler", "mean_pooler"),
+        ("vision_cfg", "timm_pool", "avg", "class token"),
+        ("vision_cfg", "timm_model_name", "vit_huge_patch14_224", "heads of 64"),
+        ("vision_cfg", "timm_model_name", "convnext_tiny", "a ViT"),
+    ] {
+        let folder = copied("parity/families/biomed");
+        edit_json(&folder.path().join("open_clip_config.json"), |config| {
+            config["model_cfg"][section][key] = value.into();
+        });
+        let error = open_backbone(folder.path(), &plain()).expect_err("another model").to_string();
+        assert!(error.contains(key) && error.contains(value) && error.contains(word), "{error}");
+    }
+}
+
+#[test]
 fn resnets_of_clip_equal_open_clip() {
     let case = Case::open("resnet");
     case.check("image_features", case.image_features());
