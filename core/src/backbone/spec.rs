@@ -280,6 +280,8 @@ pub enum TextProjection {
     Plain,
     /// A matrix and an offset.
     Offset,
+    /// A matrix to the mean of both widths, GELU, a matrix (OpenCLIP beside a BERT).
+    Hidden,
     /// Not at all: a feature is as wide as a token.
     None,
 }

@@ -186,6 +186,9 @@ fn slots<'a>(model: &'a mut DualEncoder, spec: &BackboneSpec) -> Vec<(String, Sl
         if let Some(norm) = &mut text.final_norm {
             push_norm(&mut slots, "text_model.final_layer_norm".into(), norm);
         }
+        if let Some(hidden) = &mut text.projection_hidden {
+            push_linear(&mut slots, "text_projection_hidden", hidden);
+        }
         if let Some(projection) = &mut text.projection {
             push_linear(&mut slots, "text_projection", projection);
         }

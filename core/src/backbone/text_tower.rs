@@ -7,11 +7,11 @@ use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::block::{Block, BlockContext, Seen, linear, norm};
+use super::block::{Block, BlockContext, Seen, activate, linear, norm};
 use super::parameter;
 use super::partial::{Partial, Texts};
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Sites, Tower};
-use super::spec::{TextPool, TextProjection, TextSpec};
+use super::spec::{Activation, TextPool, TextProjection, TextSpec};
 use super::state_dict::indices;
 use super::stream::Stream;
 
@@ -28,6 +28,8 @@ pub struct TextTower {
     pub blocks: Vec<Block>,
     /// After the last block.
     pub final_norm: Option<LayerNorm>,
+    /// Half the way into the shared space.
+    pub projection_hidden: Option<Linear>,
     /// Into the shared space.
     pub projection: Option<Linear>,
 }
@@ -38,14 +40,16 @@ impl TextTower {
         let width = transformer.width;
         let norm = || parameter::layer_norm(width, transformer.epsilon(), device);
         let offset = style.projection == TextProjection::Offset;
+        let hidden = (style.projection == TextProjection::Hidden).then_some((width + dim) / 2);
         Self {
             token_embedding: parameter::zeros(spec.vocabulary, width, device),
             position_embedding: Param::from_tensor(Tensor::zeros([spec.context, width], device)),
             embedding_norm: style.embedding_norm.then(norm),
             blocks: (0..transformer.depth).map(|_| Block::zeros(transformer, device)).collect(),
             final_norm: style.final_norm.then(norm),
+            projection_hidden: hidden.map(|hidden| parameter::linear(width, hidden, false, device)),
             projection: (style.projection != TextProjection::None)
-                .then(|| parameter::linear(width, dim, offset, device)),
+                .then(|| parameter::linear(hidden.unwrap_or(width), dim, offset, device)),
         }
     }
 
@@ -154,6 +158,10 @@ impl TextTower {
                         }),
                         TextPool::First => of(stream.into_whole().narrow(1, 0, 1)),
                         TextPool::Mean => mean(of(stream.into_whole()), ends),
+                    };
+                    let pooled = match &self.projection_hidden {
+                        Some(layer) => activate(layer.forward(pooled), Activation::Gelu),
+                        None => pooled,
                     };
                     let feature = match &self.projection {
                         Some(projection) => linear(projection, LinearSite::Head(tower), pooled, sites, pass),

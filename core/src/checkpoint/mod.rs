@@ -3,6 +3,7 @@
 mod embeddings;
 mod hf;
 mod open;
+mod open_clip;
 mod openai;
 mod openai_resnet;
 mod tensors;

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 
 use super::hf::{self, Checkpoint};
 use super::tensors::{find_weights, read_tensors};
-use super::{openai, openai_resnet};
+use super::{open_clip, openai, openai_resnet};
 use crate::backbone::{Backbone, BackboneSpec, ImageStyle, TextAttention, TextPool, Tower};
 use crate::error::{Error, Result};
 use crate::file;
@@ -32,6 +32,9 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
             None => tensors,
         };
         Checkpoint { spec, tensors: openai::to_canonical(tensors), head: None }
+    } else if open_clip::recognises(&tensors) {
+        let (spec, tensors) = open_clip::read(tensors, &weights)?;
+        Checkpoint { spec, tensors, head: None }
     } else if config.is_file() {
         hf::read(&config, tensors, preprocess.as_ref().map(|preprocess| preprocess.crop.height as usize))?
     } else {
@@ -44,7 +47,10 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
     let preprocess = match preprocess {
         Some(preprocess) => preprocess,
         None if !spec.has(Tower::Image) => Preprocess::clip(224),
-        None if spec.image.style == ImageStyle::default() || spec.image.style.trunk.is_some() => {
+        None if spec.image.style == ImageStyle::default()
+            || spec.image.style.trunk.is_some()
+            || folder.join("open_clip_config.json").is_file() =>
+        {
             openai::preprocess(&weights, spec.image.size as u32)?
         }
         None => {

@@ -10,7 +10,7 @@ use inarch_core::checkpoint::read_safetensors;
 use serde_json::Value;
 
 use super::import::Import;
-use super::names::module_of;
+use super::names::Naming;
 use super::tensors::{Unused, flat, transposed};
 use crate::adapter::MethodConfig;
 use crate::artifact::Artifact;
@@ -55,7 +55,7 @@ pub(super) fn read(import: &Import<'_>) -> Result<Artifact> {
     let mut unused = Unused::new(import, tensors);
     let (mut parameters, mut layers) = (Parameters::new(), Vec::new());
     for site in all_sites(import.backbone) {
-        let module = module_of(site).replace('.', "_");
+        let module = Naming::CLIP.module(site).replace('.', "_");
         for prefix in PREFIXES {
             if let Some(layer) = layer(&format!("{prefix}{module}"), site, &mut unused, &mut parameters, import)? {
                 layers.push(layer);

@@ -10,6 +10,7 @@ Made with torch 2.9.1, transformers 4.57.3, tokenizers 0.22.2, safetensors 0.8.0
 - `siglip/`       SigLIP: attention pool, texts filled to the context, scores with an offset
 - `bert/`         BERT, whose feature is the first token
 - `minilm/`       the same weights as a sentence-transformers folder: the mean of the tokens
+- `biomed/`       a ViT of timm beside a BERT, as OpenCLIP saves BiomedCLIP (open_clip_torch 3.2.0, timm 1.0.31)
 - `resnet/`       a ResNet of CLIP under OpenAI's names, batch normalisations with statistics (open_clip_torch 3.3.0)
 - `vit_pytorch/`  the layout of the `vit-pytorch` package, written out below: heads wider than their share, ReLU, grey pixels
 
@@ -203,6 +204,48 @@ def berts(out):
 
 
 @torch.no_grad()
+def biomed(out):
+    import timm
+    from open_clip.hf_model import HFTextEncoder
+    from open_clip.timm_model import TimmModel
+    from timm.models.vision_transformer import VisionTransformer
+
+    @timm.models.register_model
+    def vit_fixture(pretrained=False, **_):
+        model = VisionTransformer(img_size=24, patch_size=8, embed_dim=64, depth=2, num_heads=1, mlp_ratio=1)
+        model.default_cfg = {}
+        return model
+
+    folder, context, dim = out / "biomed", 12, 32
+    folder.mkdir(exist_ok=True)
+    tokenizer, vocabulary = word_pieces(folder)
+    config = BertConfig(vocab_size=vocabulary, hidden_size=128, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+                        max_position_embeddings=16, attn_implementation="eager")
+    model = torch.nn.Module()
+    model.visual = TimmModel("vit_fixture", dim, image_size=24, pool="", proj="linear")
+    model.text = HFTextEncoder("bert", dim, config=config, pooler_type="cls_last_hidden_state_pooler", proj_type="mlp")
+    model.logit_scale = torch.nn.Parameter(torch.tensor(2.5))
+    randomise(model, 11)
+    ids, _ = rows(tokenizer, context, 0, False)
+    found = {"pixels": pixels(3, 3, 24, 12), "input_ids": ids.to(torch.int32)}
+    hooks = streams(model.visual.trunk.blocks, "vision", found) + streams(model.text.transformer.encoder.layer, "text", found)
+    found["image_features"], found["text_features"] = model.visual(found["pixels"]), model.text(ids)
+    for hook in hooks:
+        hook.remove()
+    normal = torch.nn.functional.normalize
+    found["logits_per_image"] = model.logit_scale.exp() * normal(found["image_features"]) @ normal(found["text_features"]).T
+    state = {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors", {"format": "pt"})
+    expect(folder, found, TEXTS)
+    text = dict(hf_model_name="tiny", hf_tokenizer_name="tiny", hf_proj_type="mlp", context_length=context,
+                hf_pooler_type="cls_last_hidden_state_pooler")
+    vision = dict(timm_model_name="vit_fixture", timm_model_pretrained=False, timm_pool="", timm_proj="linear", image_size=24)
+    config = dict(model_cfg=dict(embed_dim=dim, vision_cfg=vision, text_cfg=text),
+                  preprocess_cfg=dict(mean=[0.5] * 3, std=[0.5] * 3))
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+@torch.no_grad()
 def vit_pytorch(out):
     """A ViT written out: patches as rows of row, column, channel; pre-norm; one matrix for queries, keys and values."""
     width, heads, head, mlp, patch, side, depth, classes = 12, 2, 8, 20, 4, 8, 2, 4
@@ -298,5 +341,6 @@ if __name__ == "__main__":
     vits(target)
     siglip(target)
     berts(target)
+    biomed(target)
     vit_pytorch(target)
     resnet(target)

@@ -90,8 +90,13 @@ fn every_method_that_needs_no_words_works_on_an_image_tower_alone() {
 }
 
 #[test]
-fn every_method_starts_as_zero_shot_on_siglip() {
-    let case = Case::open("siglip");
+fn every_method_starts_as_zero_shot_on_two_other_towers() {
+    for name in ["siglip", "biomed"] {
+        starts_as_zero_shot(&Case::open(name));
+    }
+}
+
+fn starts_as_zero_shot(case: &Case) {
     let backbone = &case.backbone;
     for config in methods() {
         let config = match config.name() {
@@ -108,16 +113,17 @@ fn every_method_starts_as_zero_shot_on_siglip() {
         };
         let frozen = backbone.encode_image(case.pixels(), &Frozen, &Pass::evaluate());
         let expected = classifier.logits(&frozen, &classifier.features(&Frozen), &Frozen, &Pass::evaluate());
-        let adapter = fresh(&config, backbone).unwrap_or_else(|error| panic!("{}: {error}", config.name()));
+        let adapter =
+            fresh(&config, backbone).unwrap_or_else(|error| panic!("{} on {}: {error}", config.name(), case.name));
         // The offset of SigLIP's scores is the same for all classes, and methods that bring their own scores leave it out.
         let found = scores(backbone, &config, &adapter, case.pixels());
-        same(config.name(), softmax(found, 1), softmax(expected, 1), 1e-4);
+        same(&format!("{} on {}", config.name(), case.name), softmax(found, 1), softmax(expected, 1), 1e-4);
     }
 }
 
 #[test]
 fn a_folded_adapter_gives_the_features_of_one_that_is_passed_in() {
-    for name in ["vit", "dinov2", "siglip", "vit_pytorch"] {
+    for name in ["vit", "dinov2", "siglip", "biomed", "vit_pytorch"] {
         let case = Case::open(name);
         let backbone = &case.backbone;
         for method in ["lora", "dora", "ssf", "ln-tuning", "bitfit"] {

@@ -13,15 +13,15 @@ use crate::support::{close, copied, edit_json, fixture, plain};
 const TOLERANCE: f32 = 1e-4;
 
 /// A backbone beside what the reference computes with it.
-struct Case {
+pub(super) struct Case {
     name: &'static str,
-    backbone: Backbone,
+    pub(super) backbone: Backbone,
     expected: StateDict,
     texts: Vec<String>,
 }
 
 impl Case {
-    fn open(name: &'static str) -> Self {
+    pub(super) fn open(name: &'static str) -> Self {
         let folder = fixture(&format!("parity/families/{name}"));
         let (expected, metadata) = read_safetensors(&folder.join("expected.safetensors")).expect("a fixture");
         let backbone = open_backbone(&folder, &plain()).expect("a backbone");
@@ -29,14 +29,14 @@ impl Case {
         Self { name, backbone, expected, texts }
     }
 
-    fn pixels(&self) -> Tensor<4> {
+    pub(super) fn pixels(&self) -> Tensor<4> {
         let tensor = &self.expected["pixels"];
         let shape = <[usize; 4]>::try_from(tensor.shape.clone()).expect("four axes");
         self.backbone.pixels(tensor.data.clone(), shape).expect("the backbone's size")
     }
 
     /// The reference's token rows without what fills them.
-    fn rows(&self) -> Vec<Vec<u32>> {
+    pub(super) fn rows(&self) -> Vec<Vec<u32>> {
         let (ids, end) = (&self.expected["input_ids"], self.backbone.tokenizer().eot());
         let cut = |row: &[f32]| {
             let ids: Vec<u32> = row.iter().map(|id| *id as u32).collect();
@@ -143,6 +143,32 @@ fn siglip_equals_transformers() {
     let text = case.backbone.encode_text(&case.rows(), &Frozen, &Pass::evaluate());
     let found = case.backbone.similarity(&case.image_features(), &text, &Frozen, &Pass::evaluate());
     case.check("logits_per_image", found);
+}
+
+#[test]
+fn a_vit_beside_a_bert_equals_open_clip() {
+    let case = Case::open("biomed");
+    case.check_image();
+    case.check_text();
+    let text = case.backbone.encode_text(&case.rows(), &Frozen, &Pass::evaluate());
+    let found = case.backbone.similarity(&case.image_features(), &text, &Frozen, &Pass::evaluate());
+    case.check("logits_per_image", found);
+    case.check_round_trip();
+    // Texts are cut where the model cuts them, not where its positions end.
+    assert_eq!(case.backbone.spec().text.context, 12);
+    for (section, key, value, word) in [
+        ("text_cfg", "hf_pooler_type", "cls_pooler", "mean_pooler"),
+        ("vision_cfg", "timm_pool", "avg", "class token"),
+        ("vision_cfg", "timm_model_name", "vit_huge_patch14_224", "heads of 64"),
+        ("vision_cfg", "timm_model_name", "convnext_tiny", "a ViT"),
+    ] {
+        let folder = copied("parity/families/biomed");
+        edit_json(&folder.path().join("open_clip_config.json"), |config| {
+            config["model_cfg"][section][key] = value.into();
+        });
+        let error = open_backbone(folder.path(), &plain()).expect_err("another model").to_string();
+        assert!(error.contains(key) && error.contains(value) && error.contains(word), "{error}");
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Adapters of HF PEFT give here the features that they give there, and ours are read there; `generate.py` beside this
 //! file made the folders and checked those that we wrote.
 
+mod families;
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Pass, normalise, values};
+use inarch_core::backbone::{Backbone, Pass, normalise, values};
 use inarch_core::checkpoint::read_safetensors;
 use inarch_peft::{PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, read_peft, write_peft};
 use serde_json::{Value, json};
@@ -109,7 +111,12 @@ fn copy(name: &str) -> TempDir {
 
 #[track_caller]
 fn refused(folder: &Path, words: &[&str]) {
-    let message = read_peft(folder, tiny()).expect_err("a changed folder").to_string();
+    refused_by(folder, tiny(), words);
+}
+
+#[track_caller]
+fn refused_by(folder: &Path, backbone: &Backbone, words: &[&str]) {
+    let message = read_peft(folder, backbone).expect_err("a changed folder").to_string();
     for word in words {
         assert!(message.contains(word), "`{word}` is missing in: {message}");
     }

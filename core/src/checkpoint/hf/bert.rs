@@ -12,6 +12,7 @@ use super::config::{Defaults, Section};
 use super::names::{layer, numbered, renamed};
 use crate::backbone::{
     BackboneSpec, ImageSpec, NormOrder, StateDict, TextAttention, TextPool, TextProjection, TextSpec, TextStyle,
+    TransformerSpec,
 };
 use crate::error::Result;
 use crate::file;
@@ -42,8 +43,18 @@ pub(super) fn tower(config: &Section<'_>, pool: TextPool) -> Result<TextSpec> {
     if config.text("position_embedding_type").is_some_and(|kind| kind != "absolute") {
         return Err(config.wrong("`position_embedding_type` must be `absolute`"));
     }
-    let mut transformer = config.transformer(&TOWER)?;
-    transformer.order = NormOrder::After;
+    let context = config.number("max_position_embeddings", 512)?;
+    Ok(text(context, config.number("vocab_size", 30522)?, config.transformer(&TOWER)?, pool))
+}
+
+/// The same, by its sizes.
+pub(in crate::checkpoint) fn text(
+    context: usize,
+    vocabulary: usize,
+    transformer: TransformerSpec,
+    pool: TextPool,
+) -> TextSpec {
+    let transformer = TransformerSpec { order: NormOrder::After, ..transformer };
     let style = TextStyle {
         attention: TextAttention::Both,
         embedding_norm: true,
@@ -52,8 +63,7 @@ pub(super) fn tower(config: &Section<'_>, pool: TextPool) -> Result<TextSpec> {
         projection: TextProjection::None,
         ..TextStyle::default()
     };
-    let context = config.number("max_position_embeddings", 512)?;
-    Ok(TextSpec { style, ..TextSpec::new(context, config.number("vocab_size", 30522)?, transformer) })
+    TextSpec { style, ..TextSpec::new(context, vocabulary, transformer) }
 }
 
 /// How a sentence-transformers folder pools.
@@ -76,7 +86,7 @@ fn pooling(folder: &Path) -> Result<TextPool> {
 }
 
 /// The canonical names, with the embedding of the first segment added to each position.
-pub(super) fn canonical(tensors: StateDict) -> StateDict {
+pub(in crate::checkpoint) fn canonical(tensors: StateDict) -> StateDict {
     let mut tensors = renamed(tensors, rename);
     let segments = "text_model.embeddings.token_type_embeddings.weight";
     if let Some(segments) = tensors.remove(segments)

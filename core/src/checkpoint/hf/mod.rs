@@ -12,7 +12,8 @@ mod siglip;
 mod vit;
 mod vit_pytorch;
 
-pub(super) use self::names::thirds;
+pub(super) use self::bert::{canonical as bert_tensors, text as bert_text};
+pub(super) use self::names::{split_qkv, squeeze, thirds};
 
 use std::path::Path;
 

@@ -19,7 +19,7 @@ pub(super) fn layer(name: &str, table: &[(&str, &str)]) -> Option<String> {
 }
 
 /// Drops axes of length one at the front, down to `axes`.
-pub(super) fn squeeze(tensors: &mut StateDict, name: &str, axes: usize) {
+pub(in crate::checkpoint) fn squeeze(tensors: &mut StateDict, name: &str, axes: usize) {
     if let Some(tensor) = tensors.get_mut(name) {
         while tensor.shape.len() > axes && tensor.shape[0] == 1 {
             tensor.shape.remove(0);
@@ -44,7 +44,7 @@ pub(in crate::checkpoint) fn thirds(tensor: HostTensor) -> [HostTensor; 3] {
 }
 
 /// Queries, keys and values out of one matrix or offset, put under the names `PREFIX.{q,k,v}_proj.KIND`.
-pub(super) fn split_qkv(tensors: &mut StateDict, fused: &str, prefix: &str, kind: &str) {
+pub(in crate::checkpoint) fn split_qkv(tensors: &mut StateDict, fused: &str, prefix: &str, kind: &str) {
     let Some(tensor) = tensors.remove(fused) else { return };
     for (part, tensor) in ["q_proj", "k_proj", "v_proj"].into_iter().zip(thirds(tensor)) {
         tensors.insert(format!("{prefix}.{part}.{kind}"), tensor);

@@ -16,7 +16,7 @@ use super::{PEFT_CONFIG_FILE, PEFT_PICKLE_FILE, PEFT_TENSORS_FILE, PREFIX};
 use crate::adapter::MethodConfig;
 use crate::artifact::{Artifact, Provenance};
 use crate::error::Result;
-use crate::foreign::names::module_of;
+use crate::foreign::names::Naming;
 use crate::foreign::tensors::{flat, transposed};
 use crate::linear::{
     DoraConfig, Ia3Config, LoHaConfig, LoKrConfig, LoraConfig, LoraInit, OftConfig, SitePattern, VeraConfig, all_sites,
@@ -35,8 +35,9 @@ struct Layer {
     entries: usize,
 }
 
-/// Reads a PEFT folder as an adapter of `backbone`. It knows no classes. Whole normalisations and image projections beside
-/// an update become members of a stack.
+/// Reads a PEFT folder as an adapter of `backbone`. It knows no classes but those of a head, whose names are the checkpoint's
+/// or `LABEL_0`, `LABEL_1`, ..: a folder tells none. Whole normalisations, an image projection and a head beside an update
+/// become members of a stack.
 ///
 /// # Errors
 /// `Refused` for a kind or setting that is not read here, each with its reason; `Malformed` for tensors that are missing,
@@ -54,20 +55,22 @@ pub fn read_peft(folder: &Path, backbone: &Backbone) -> Result<Artifact> {
         false => read_safetensors(&path)?.0,
     };
     let infix = if kind == Kind::LnTuning { LN_LAYERS } else { "" };
-    let Whole { methods: whole, modules } = whole::take(&mut tensors, backbone, infix).map_err(malformed)?;
+    let naming = Naming::found(backbone, tensors.keys().filter_map(|name| name.strip_prefix(PREFIX)));
+    let Whole { methods: whole, modules } = whole::take(&mut tensors, backbone, naming, infix).map_err(malformed)?;
     for listed in config.modules_to_save()? {
         if !modules.iter().any(|module| whole::names(&listed, module)) {
             let what = format!("`modules_to_save` of PEFT adapter `{}`", folder.display());
             let expected = format!(
-                "normalisations such as `{}`, or `visual_projection`, with their weights in the folder",
-                whole::example(backbone)
+                "normalisations such as `{}`, or `{}`, with their weights in the folder",
+                whole::example(backbone, naming),
+                whole::head(backbone)
             );
             return Err(Error::Refused { what, expected, found: listed }.into());
         }
     }
     let mut found = Vec::new();
     if kind != Kind::LnTuning {
-        found.push(update(&config, kind, &mut tensors, backbone, &malformed)?);
+        found.push(update((&config, kind), &mut tensors, (backbone, naming), &malformed)?);
     }
     found.extend(whole);
     if let Some(name) = tensors.keys().next() {
@@ -105,10 +108,9 @@ fn named_adapters(folder: &Path) -> Result<()> {
 
 /// The update of linear layers: its settings and learned tensors.
 fn update(
-    config: &PeftConfig,
-    kind: Kind,
+    (config, kind): (&PeftConfig, Kind),
     tensors: &mut Parameters,
-    backbone: &Backbone,
+    (backbone, naming): (&Backbone, Naming),
     malformed: &dyn Fn(String) -> Error,
 ) -> Result<(MethodConfig, Parameters)> {
     let mut parameters = Parameters::new();
@@ -122,7 +124,7 @@ fn update(
     }
     let mut layers = Vec::new();
     for site in all_sites(backbone) {
-        let module = module_of(site);
+        let module = naming.module(site);
         let key = |part: &str| format!("{PREFIX}{module}.{part}");
         let first = parts(kind)[0].theirs;
         let Some(shape) = tensors.get(&key(first)).map(|tensor| tensor.shape.clone()) else { continue };
@@ -172,12 +174,22 @@ fn artifact(
     malformed: &dyn Fn(String) -> Error,
 ) -> Result<Artifact> {
     let device = backbone.device();
-    let features = Tensor::zeros([1, backbone.spec().dim], device);
+    let classes = match &method {
+        MethodConfig::LinearHead(_) => classes(parameters["weight"].shape[0], backbone),
+        _ => Vec::new(),
+    };
+    let features = Tensor::zeros([classes.len().max(1), backbone.spec().dim], device);
     let adapter = method.init(&Start::new(backbone, &features, Seed::new(0), device))?;
     let adapter = adapter.with_parameters(parameters, device).map_err(malformed)?;
     let templates = TemplateSet::named("single")?.templates().to_vec();
-    let provenance = Provenance { classes: Vec::new(), templates, data: None, clips: None, metrics: BTreeMap::new() };
+    let provenance = Provenance { classes, templates, data: None, clips: None, metrics: BTreeMap::new() };
     Artifact::new(adapter, method, backbone, provenance)
+}
+
+/// Names of a head's classes, which a folder does not tell: those of the checkpoint when it has as many.
+fn classes(count: usize, backbone: &Backbone) -> Vec<String> {
+    let own = backbone.head().filter(|head| head.classes.len() == count);
+    own.map_or_else(|| (0..count).map(|index| format!("LABEL_{index}")).collect(), |head| head.classes.clone())
 }
 
 fn rank(config: &PeftConfig, kind: Kind) -> Result<usize> {

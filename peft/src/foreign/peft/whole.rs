@@ -1,5 +1,6 @@
-//! Layers that PEFT trains and stores as a whole: normalisations (LN tuning, `modules_to_save`) and the projection of
-//! images. Here an adapter holds the change, so the frozen values are taken off and added again.
+//! Layers that PEFT trains and stores as a whole: normalisations (LN tuning, `modules_to_save`), the projection of images, and
+//! the head of a model that tells classes apart. But for that head an adapter here holds the change, so the frozen values are
+//! taken off and added again.
 
 use burn::nn::LayerNorm;
 use inarch_core::backbone::{Backbone, HostTensor, LinearSite, NormSite, Tower, values};
@@ -7,8 +8,9 @@ use inarch_core::backbone::{Backbone, HostTensor, LinearSite, NormSite, Tower, v
 use super::PREFIX;
 use crate::adapter::{Adapter, MethodConfig};
 use crate::feature::ProLipConfig;
-use crate::foreign::names::{module_of, norm_module_of};
+use crate::foreign::names::Naming;
 use crate::foreign::tensors::transposed;
+use crate::logits::LinearHeadConfig;
 use crate::norm::LnTuningConfig;
 use crate::parameters::Parameters;
 
@@ -22,13 +24,26 @@ pub(super) struct Whole {
     pub(super) modules: Vec<String>,
 }
 
-/// Takes the normalisations, and the image projection, out of the tensors of a folder. `infix` stands behind the name of a
-/// normalisation.
-pub(super) fn take(tensors: &mut Parameters, backbone: &Backbone, infix: &str) -> Result<Whole, String> {
+/// The head of a model that tells classes apart.
+const CLASSIFIER: &str = "classifier";
+
+/// The layer behind the towers that is read as a whole.
+pub(super) fn head(backbone: &Backbone) -> &'static str {
+    if backbone.has(Tower::Text) { "visual_projection" } else { CLASSIFIER }
+}
+
+/// Takes the normalisations, the image projection and the head out of the tensors of a folder. `infix` stands behind the name
+/// of a normalisation.
+pub(super) fn take(
+    tensors: &mut Parameters,
+    backbone: &Backbone,
+    naming: Naming,
+    infix: &str,
+) -> Result<Whole, String> {
     let mut whole = Whole::default();
     let (mut changes, mut targets) = (Parameters::new(), Vec::new());
     for (site, layer) in backbone.norms() {
-        let module = norm_module_of(site);
+        let module = naming.norm(site);
         let [gain, offset] = ["weight", "bias"].map(|part| tensors.remove(&format!("{PREFIX}{module}{infix}.{part}")));
         let (Some(gain), Some(offset)) = (gain.clone(), offset.clone()) else {
             if gain.is_some() || offset.is_some() {
@@ -46,7 +61,7 @@ pub(super) fn take(tensors: &mut Parameters, backbone: &Backbone, infix: &str) -
         whole.methods.push((MethodConfig::LnTuning(LnTuningConfig { targets }), changes));
     }
     let head = LinearSite::Head(Tower::Image);
-    let module = module_of(head);
+    let module = naming.module(head);
     if let (Some(found), Some(layer)) = (tensors.remove(&format!("{PREFIX}{module}.weight")), backbone.linear(head)) {
         let change = changed(transposed(found)?, &values(layer.weight.val()), -1.0)?;
         whole
@@ -54,30 +69,54 @@ pub(super) fn take(tensors: &mut Parameters, backbone: &Backbone, infix: &str) -
             .push((MethodConfig::ProLip(ProLipConfig::default()), Parameters::from([("change".into(), change)])));
         whole.modules.push(module);
     }
+    // The class token of ViT goes into its head as it is; other families pool in front of theirs.
+    if !backbone.has(Tower::Text)
+        && !backbone.spec().image.transformer.layer_scale
+        && let Some(weight) = tensors.remove(&format!("{PREFIX}{CLASSIFIER}.weight"))
+    {
+        let zeros = || HostTensor {
+            shape: vec![weight.shape[0]],
+            data: vec![0.0; weight.shape[0]],
+            origin: format!("{CLASSIFIER}.bias"),
+        };
+        let bias = tensors.remove(&format!("{PREFIX}{CLASSIFIER}.bias")).unwrap_or_else(zeros);
+        let parameters = Parameters::from([("weight".into(), weight), ("bias".into(), bias)]);
+        whole.methods.push((MethodConfig::LinearHead(LinearHeadConfig::default()), parameters));
+        whole.modules.push(CLASSIFIER.into());
+    }
     Ok(whole)
 }
 
 /// The whole layers of one member of a stack, with their modules; `None` for a method that trains no whole layers.
 pub(super) fn give(
-    method: &MethodConfig,
-    adapter: &Adapter,
+    (method, adapter): (&MethodConfig, &Adapter),
     backbone: &Backbone,
+    naming: Naming,
     infix: &str,
 ) -> Option<Result<(Parameters, Vec<String>), String>> {
     let mut parameters = adapter.parameters();
     Some(match method {
-        MethodConfig::LnTuning(_) => norms(&mut parameters, backbone, infix),
+        MethodConfig::LnTuning(_) => norms(&mut parameters, backbone, naming, infix),
         MethodConfig::ProLip(_) => projection(&mut parameters, backbone),
+        MethodConfig::LinearHead(_) => {
+            let named = |(part, tensor)| (format!("{PREFIX}{CLASSIFIER}.{part}"), tensor);
+            Ok((parameters.into_iter().map(named).collect(), vec![CLASSIFIER.into()]))
+        }
         _ => return None,
     })
 }
 
-fn norms(parameters: &mut Parameters, backbone: &Backbone, infix: &str) -> Result<(Parameters, Vec<String>), String> {
+fn norms(
+    parameters: &mut Parameters,
+    backbone: &Backbone,
+    naming: Naming,
+    infix: &str,
+) -> Result<(Parameters, Vec<String>), String> {
     let (mut tensors, mut modules) = (Parameters::new(), Vec::new());
     for (site, layer) in backbone.norms() {
         let mut take = |part: &str| parameters.remove(&format!("norms.{site}.{part}"));
         let (Some(gain), Some(offset)) = (take("gain"), take("offset")) else { continue };
-        let module = norm_module_of(site);
+        let module = naming.norm(site);
         tensors.insert(format!("{PREFIX}{module}{infix}.weight"), changed(gain, &gains(layer), 1.0)?);
         tensors.insert(format!("{PREFIX}{module}{infix}.bias"), changed(offset, &offsets(layer), 1.0)?);
         modules.push(module);
@@ -90,7 +129,7 @@ fn projection(parameters: &mut Parameters, backbone: &Backbone) -> Result<(Param
     let (Some(change), Some(layer)) = (parameters.remove("change"), backbone.linear(head)) else {
         return Err("`change` is missing".into());
     };
-    let module = module_of(head);
+    let module = Naming::CLIP.module(head);
     let weight = transposed(changed(change, &values(layer.weight.val()), 1.0)?)?;
     Ok((Parameters::from([(format!("{PREFIX}{module}.weight"), weight)]), vec![module]))
 }
@@ -118,6 +157,6 @@ pub(super) fn names(listed: &str, module: &str) -> bool {
 }
 
 /// The modules of all normalisations, for messages.
-pub(super) fn example(backbone: &Backbone) -> String {
-    backbone.norms().first().map_or_else(String::new, |(site, _): &(NormSite, _)| norm_module_of(*site))
+pub(super) fn example(backbone: &Backbone, naming: Naming) -> String {
+    backbone.norms().first().map_or_else(String::new, |(site, _): &(NormSite, _)| naming.norm(*site))
 }

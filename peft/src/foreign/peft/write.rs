@@ -14,14 +14,14 @@ use super::{PEFT_CONFIG_FILE, PEFT_TENSORS_FILE, PREFIX};
 use crate::adapter::{Adapter, MethodConfig};
 use crate::artifact::Artifact;
 use crate::error::Result;
-use crate::foreign::names::module_of;
+use crate::foreign::names::Naming;
 use crate::foreign::tensors::transposed;
 use crate::linear::{LoraInit, all_sites, matches};
 use crate::parameters::Parameters;
 
-/// Writes an adapter as a PEFT folder for `transformers.CLIPModel`; the configuration last, so that a folder with one is
-/// complete. A stack of one update and changed normalisations or an image projection becomes an update with
-/// `modules_to_save`.
+/// Writes an adapter as a PEFT folder for the model of `transformers` that the backbone is, `CLIPModel` for example; the
+/// configuration last, so that a folder with one is complete. A stack of one update and changed normalisations, an image
+/// projection or a dense head becomes an update with `modules_to_save`.
 ///
 /// # Errors
 /// `Refused` for a method that PEFT has no such adapter for; an I/O error naming the file.
@@ -31,11 +31,12 @@ pub fn write_peft(artifact: &Artifact, backbone: &Backbone, folder: &Path) -> Re
         (MethodConfig::Stack(config), Adapter::Stack(stack)) => config.members.iter().zip(stack.members()).collect(),
         (method, adapter) => vec![(method, adapter)],
     };
+    let naming = naming(&members, backbone)?;
     let (mut main, mut saved): (Option<(&MethodConfig, &Adapter)>, Vec<String>) = (None, Vec::new());
     let mut tensors = Parameters::new();
     for (method, adapter) in &members {
         let beside = members.len() > 1;
-        match whole::give(method, adapter, backbone, "").filter(|_| beside) {
+        match whole::give((method, adapter), backbone, naming, "").filter(|_| beside) {
             Some(whole) => {
                 let (weights, modules) = whole.map_err(invalid)?;
                 tensors.extend(weights);
@@ -49,7 +50,7 @@ pub fn write_peft(artifact: &Artifact, backbone: &Backbone, folder: &Path) -> Re
     let (kind, mut config) = settings(method)?;
     let mut further = Map::new();
     let modules = match kind {
-        Kind::LnTuning => match whole::give(method, adapter, backbone, LN_LAYERS) {
+        Kind::LnTuning => match whole::give((method, adapter), backbone, naming, LN_LAYERS) {
             Some(whole) => {
                 let (weights, modules) = whole.map_err(invalid)?;
                 tensors.extend(weights);
@@ -57,7 +58,7 @@ pub fn write_peft(artifact: &Artifact, backbone: &Backbone, folder: &Path) -> Re
             }
             None => Vec::new(),
         },
-        _ => update(kind, method, adapter, backbone, &mut tensors, &mut further).map_err(invalid)?,
+        _ => update((kind, method, adapter), (backbone, naming), &mut tensors, &mut further).map_err(invalid)?,
     };
     let saved = if saved.is_empty() { Value::Null } else { json!(saved) };
     for (key, value) in [
@@ -76,12 +77,23 @@ pub fn write_peft(artifact: &Artifact, backbone: &Backbone, folder: &Path) -> Re
     Ok(file::write_json(&folder.join(PEFT_CONFIG_FILE), &config)?)
 }
 
+/// The names of the modules; a dense head makes it a model with one.
+fn naming(members: &[(&MethodConfig, &Adapter)], backbone: &Backbone) -> Result<Naming> {
+    let image = &backbone.spec().image;
+    if image.style.trunk.is_some() || image.transformer.head_width.is_some() {
+        let what = format!("backbone `{}` of an adapter for PEFT", backbone.name());
+        let expected = "a model that `transformers` has: CLIP or SigLIP, ViT, DeiT, DINOv2, BERT".into();
+        let found = "blocks that none of them has".into();
+        return Err(Error::Refused { what, expected, found }.into());
+    }
+    let with_head = members.iter().any(|(method, _)| matches!(method, MethodConfig::LinearHead(_)));
+    Ok(Naming::written(backbone, with_head))
+}
+
 /// Adds the tensors of an update of linear layers, and the settings that depend on them; gives its modules.
 fn update(
-    kind: Kind,
-    method: &MethodConfig,
-    adapter: &Adapter,
-    backbone: &Backbone,
+    (kind, method, adapter): (Kind, &MethodConfig, &Adapter),
+    (backbone, naming): (&Backbone, Naming),
     tensors: &mut Parameters,
     further: &mut Map<String, Value>,
 ) -> Result<Vec<String>, String> {
@@ -95,7 +107,7 @@ fn update(
     let (mut modules, mut at_input) = (Vec::new(), Vec::new());
     let (mut ranks, mut alphas) = (Map::new(), Map::new());
     for site in all_sites(backbone) {
-        let module = module_of(site);
+        let module = naming.module(site);
         let before = tensors.len();
         let input = match method {
             MethodConfig::Ia3(config) => config.inputs.iter().any(|pattern| matches(pattern, &site.to_string())),
@@ -186,7 +198,7 @@ fn refused(found: &str) -> crate::Error {
         what: "method of an adapter for PEFT".into(),
         expected:
             "lora (not from pissa or olora), dora, vera, ia3, loha, lokr, oft or ln-tuning, or one of these in a \
-                   stack with ln-tuning or prolip; `inarch combine` turns other changes of weights into lora"
+                   stack with ln-tuning, prolip or linear-head; `inarch combine` turns other changes of weights into lora"
                 .into(),
         found: found.into(),
     }
