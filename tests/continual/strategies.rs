@@ -51,10 +51,13 @@ fn dataset() -> Dataset {
     }
 }
 
+/// Strategies by name, or with none those of the settings.
 fn protocol(strategies: &[&str], settings: &[&str]) -> inarch_continual::Protocol {
     let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
     let mut recipe = StreamRecipe::read("", "test", &settings).expect("valid settings");
-    recipe.choose(&strategies.iter().map(ToString::to_string).collect::<Vec<_>>());
+    if !strategies.is_empty() {
+        recipe.choose(&strategies.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
     for table in &mut recipe.strategy {
         if ["ranpac", "acil", "rail"].contains(&table["name"].as_str().unwrap_or_default()) {
             table.insert("projections".into(), toml::Value::Integer(60));
@@ -63,16 +66,19 @@ fn protocol(strategies: &[&str], settings: &[&str]) -> inarch_continual::Protoco
     recipe.protocol().expect("valid settings")
 }
 
-fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continual::StreamReport {
+pub(super) fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continual::StreamReport {
     let protocol = protocol(strategies, settings);
     let stop = AtomicBool::new(false);
     let control = Control::new(&Silent, &stop);
     run_stream(tiny(), &[dataset()], &protocol, OnBadImage::Fail, folder, control).expect("runs")
 }
 
-/// All strategies but the one that changes a tower; that one is in `e2e/strategies.rs`.
+/// Strategies that change a tower; they are in `branches` and in `e2e/strategies.rs`.
+const IN_A_TOWER: &[&str] = &["o-lora", "inflora"];
+
+/// All strategies that work on features.
 fn on_features() -> Vec<String> {
-    LearnerConfig::names().into_iter().filter(|name| name != "o-lora").collect()
+    LearnerConfig::names().into_iter().filter(|name| !IN_A_TOWER.contains(&name.as_str())).collect()
 }
 
 /// Asks a run to stop after so many steps.
@@ -110,10 +116,15 @@ fn states(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not() {
     let names = on_features();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let settings = [SETTINGS, &["fit.train.budget={ iterations = 24 }"]].concat();
+    ends_alike_when_stopped(&names, &[]);
+}
+
+/// Runs strategies as a whole and in pieces.
+pub(super) fn ends_alike_when_stopped(names: &[&str], settings: &[&str]) {
+    let settings = [SETTINGS, &["fit.train.budget={ iterations = 24 }"], settings].concat();
     let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    run(&names, &settings, whole.path());
-    let protocol = protocol(&names, &settings);
+    run(names, &settings, whole.path());
+    let protocol = protocol(names, &settings);
     let mut stops = 0;
     loop {
         let stop = AtomicBool::new(false);
@@ -137,7 +148,7 @@ fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not
     }
 }
 
-const SETTINGS: &[&str] = &[
+pub(super) const SETTINGS: &[&str] = &[
     "seeds=[1]",
     "stream.experiences=2",
     "fit.train.budget={ iterations = 60 }",
