@@ -7,7 +7,7 @@ use inarch_core::checkpoint::read_safetensors;
 use inarch_core::text::Template;
 use inarch_peft::{Artifact, Classifier, InputMoments, Parameters};
 
-use super::strategies::{SETTINGS, ends_alike_when_stopped, run};
+use super::strategies::{SETTINGS, dataset, ends_alike_when_stopped, run_keeping_both};
 use crate::support::tiny;
 
 const RANK: usize = 2;
@@ -76,8 +76,8 @@ fn products(left: &HostTensor, right: &[Vec<f32>]) -> Vec<f64> {
 #[test]
 fn an_update_of_inflora_is_orthogonal_to_what_was_needed_before_and_moves_no_answer_there() {
     let folder = tempfile::tempdir().expect("a folder");
-    let whole = "strategy=[{ name = \"inflora\", threshold = 1.0 }, { name = \"o-lora\" }]";
-    run(&[], &[SETTINGS, &[METHOD, whole]].concat(), folder.path());
+    let strategies = ["{ name = \"inflora\", threshold = 1.0 }", "{ name = \"o-lora\" }"];
+    run_keeping_both(&dataset(), &strategies, &[SETTINGS, &[METHOD]].concat(), folder.path());
     let folder = folder.path();
     let [before, past] = [1, 2].map(|experience| state(folder, "inflora", experience, "strategy-past.safetensors"));
     let needed = state(folder, "inflora", 1, "strategy-subspaces.safetensors");
@@ -116,7 +116,8 @@ fn an_update_of_inflora_is_orthogonal_to_what_was_needed_before_and_moves_no_ans
 fn the_first_update_of_inflora_has_the_directions_of_the_inputs_and_starts_as_the_frozen_backbone() {
     let folder = tempfile::tempdir().expect("a folder");
     let still = "fit.train.optimizer={ name = \"sgd\", lr = 1e-30, momentum = 0.0, weight_decay = 0.0 }";
-    run(&["inflora"], &[SETTINGS, &[METHOD, still]].concat(), folder.path());
+    let settings = [SETTINGS, &[METHOD, still]].concat();
+    run_keeping_both(&dataset(), &["{ name = \"inflora\" }"], &settings, folder.path());
     let [old, new] = classes(folder.path(), "inflora");
     let all = [old.clone(), new].concat();
     let templates = artifact(folder.path(), "inflora", 1).templates().expect("templates");
@@ -151,5 +152,5 @@ fn the_first_update_of_inflora_has_the_directions_of_the_inputs_and_starts_as_th
 
 #[test]
 fn updates_of_low_rank_that_are_stopped_anywhere_end_in_the_same_bytes() {
-    ends_alike_when_stopped(&["o-lora", "inflora"], &[METHOD]);
+    ends_alike_when_stopped(&dataset(), &["o-lora", "inflora"], &[METHOD]);
 }

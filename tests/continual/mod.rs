@@ -3,4 +3,5 @@
 mod branches;
 mod exact;
 mod mtil;
+mod prompts;
 mod strategies;

@@ -14,7 +14,7 @@ use inarch_recipes::{Control, Progress, Silent};
 use crate::support::tiny;
 
 /// Features of four classes around four centres, 24 of each to learn and 12 to test.
-fn dataset() -> Dataset {
+pub(super) fn dataset() -> Dataset {
     let dim = tiny().spec().dim;
     let names: Vec<String> = ["cat", "dog", "red hat", "x ray"].map(String::from).into();
     let (mut values, mut ids, mut train, mut test) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -67,14 +67,23 @@ fn protocol(strategies: &[&str], settings: &[&str]) -> inarch_continual::Protoco
 }
 
 pub(super) fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continual::StreamReport {
+    run_on(&dataset(), strategies, settings, folder)
+}
+
+pub(super) fn run_on(
+    dataset: &Dataset,
+    strategies: &[&str],
+    settings: &[&str],
+    folder: &Path,
+) -> inarch_continual::StreamReport {
     let protocol = protocol(strategies, settings);
     let stop = AtomicBool::new(false);
     let control = Control::new(&Silent, &stop);
-    run_stream(tiny(), &[dataset()], &protocol, OnBadImage::Fail, folder, control).expect("runs")
+    run_stream(tiny(), std::slice::from_ref(dataset), &protocol, OnBadImage::Fail, folder, control).expect("runs")
 }
 
-/// Strategies that change a tower; they are in `branches` and in `e2e/strategies.rs`.
-const IN_A_TOWER: &[&str] = &["o-lora", "inflora"];
+/// Strategies that change a tower; they are in `branches`, in `prompts` and in `e2e/strategies.rs`.
+const IN_A_TOWER: &[&str] = &["o-lora", "inflora", "s-prompts"];
 
 /// All strategies that work on features.
 fn on_features() -> Vec<String> {
@@ -91,6 +100,40 @@ impl Progress for StopAfter<'_> {
     fn advance(&self, units: u64, _note: &str) {
         if units == 1 && self.steps.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs a stream of two experiences and keeps what each left: `NAME/seed-1/after-1` and `after-2`. A run keeps only the last, so it is
+/// stopped once in between.
+pub(super) fn run_keeping_both(dataset: &Dataset, strategies: &[&str], settings: &[&str], folder: &Path) {
+    for name in strategies {
+        let protocol = protocol(&[], &[settings, &[&format!("strategy=[{name}]")]].concat());
+        let stop = AtomicBool::new(false);
+        let progress = StopAfter { steps: AtomicI64::new(75), stop: &stop };
+        let control = Control::new(&progress, &stop);
+        let data = std::slice::from_ref(dataset);
+        let stopped = run_stream(tiny(), data, &protocol, OnBadImage::Fail, folder, control);
+        assert!(matches!(
+            stopped,
+            Err(inarch_continual::Error::Recipe(inarch_recipes::Error::Interrupted { step: 1..60, .. }))
+        ));
+        let of_seed = folder.join(protocol.strategies[0].name()).join("seed-1");
+        let kept = tempfile::tempdir().expect("a folder");
+        copy(&of_seed.join("after-1"), kept.path());
+        run_on(dataset, &[], &[settings, &[&format!("strategy=[{name}]")]].concat(), folder);
+        copy(kept.path(), &of_seed.join("after-1"));
+    }
+}
+
+/// A folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("creates");
+    for path in inarch_core::file::list(from).expect("a folder") {
+        let into = to.join(path.file_name().expect("a name"));
+        match path.is_dir() {
+            true => copy(&path, &into),
+            false => drop(std::fs::copy(&path, &into).expect("copies")),
         }
     }
 }
@@ -116,14 +159,14 @@ fn states(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not() {
     let names = on_features();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    ends_alike_when_stopped(&names, &[]);
+    ends_alike_when_stopped(&dataset(), &names, &[]);
 }
 
 /// Runs strategies as a whole and in pieces.
-pub(super) fn ends_alike_when_stopped(names: &[&str], settings: &[&str]) {
+pub(super) fn ends_alike_when_stopped(dataset: &Dataset, names: &[&str], settings: &[&str]) {
     let settings = [SETTINGS, &["fit.train.budget={ iterations = 24 }"], settings].concat();
     let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    run(names, &settings, whole.path());
+    run_on(dataset, names, &settings, whole.path());
     let protocol = protocol(names, &settings);
     let mut stops = 0;
     loop {
@@ -131,7 +174,7 @@ pub(super) fn ends_alike_when_stopped(names: &[&str], settings: &[&str]) {
         // Not a multiple of a training's length, so that stops fall everywhere in it.
         let progress = StopAfter { steps: AtomicI64::new(17), stop: &stop };
         let control = Control::new(&progress, &stop);
-        match run_stream(tiny(), &[dataset()], &protocol, OnBadImage::Fail, parts.path(), control) {
+        match run_stream(tiny(), std::slice::from_ref(dataset), &protocol, OnBadImage::Fail, parts.path(), control) {
             Ok(_) => break,
             Err(inarch_continual::Error::Recipe(inarch_recipes::Error::Interrupted { .. })) => stops += 1,
             Err(error) => panic!("{error}"),
@@ -157,7 +200,7 @@ pub(super) const SETTINGS: &[&str] = &[
     "memory.budget_bytes=8192",
 ];
 
-fn last(report: &inarch_continual::StreamReport, name: &str) -> f64 {
+pub(super) fn last(report: &inarch_continual::StreamReport, name: &str) -> f64 {
     let strategy = report.strategies.iter().find(|strategy| strategy.name == name);
     strategy.unwrap_or_else(|| panic!("{name} is missing")).last.mean
 }

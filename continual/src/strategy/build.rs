@@ -11,6 +11,7 @@ use super::inflora::Inflora;
 use super::mir::Mir;
 use super::o_lora::OLora;
 use super::replay::{Replay, ReplayLoss};
+use super::s_prompts::SPrompts;
 use super::slca::{Alignment, Slca};
 use super::weights::{Merging, WeightRule};
 use super::{Plain, Strategy};
@@ -39,6 +40,7 @@ impl GradientConfig {
             }
             Self::OLora { weight } => Box::new(OLora::new(weight)),
             Self::Inflora { threshold } => Box::new(Inflora::new(threshold)),
+            Self::SPrompts { centroids } => Box::new(SPrompts::new(centroids)),
             Self::Ewc { weight, samples } => {
                 Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: None }))
             }

@@ -22,6 +22,7 @@ pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
     "slca",
     "o-lora",
     "inflora",
+    "s-prompts",
     "ewc",
     "online-ewc",
     "si",
@@ -149,7 +150,7 @@ pub enum GradientConfig {
         #[serde(default = "reference")]
         draws: usize,
         /// How often they are gone through.
-        #[serde(default = "epochs")]
+        #[serde(default = "five")]
         epochs: usize,
         /// Temperature of the normalised scores in the alignment.
         #[serde(default = "tenth")]
@@ -167,6 +168,13 @@ pub enum GradientConfig {
         /// Share of the inputs' energy that is kept clear of later updates, in the first experience; it grows from then on.
         #[serde(default = "kept")]
         threshold: f64,
+    },
+    /// Prompts of each experience by themselves, found by the nearest centroid of frozen features (S-Prompts: Wang et al., NeurIPS
+    /// 2022, arXiv 2207.12819).
+    SPrompts {
+        /// Centroids of an experience.
+        #[serde(default = "five")]
+        centroids: usize,
     },
     /// Values are held in proportion to their Fisher information (EWC: Kirkpatrick et al., 2017, arXiv 1612.00796).
     Ewc {
@@ -276,7 +284,7 @@ fn tenth() -> f64 {
 fn slow() -> f64 {
     0.01
 }
-fn epochs() -> usize {
+fn five() -> usize {
     5
 }
 fn hold() -> f64 {
@@ -339,6 +347,7 @@ impl GradientConfig {
             Self::Slca { .. } => "slca",
             Self::OLora { .. } => "o-lora",
             Self::Inflora { .. } => "inflora",
+            Self::SPrompts { .. } => "s-prompts",
             Self::Ewc { .. } => "ewc",
             Self::OnlineEwc { .. } => "online-ewc",
             Self::Si { .. } => "si",
