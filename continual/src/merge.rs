@@ -2,7 +2,8 @@
 //!
 //! Heads in closed form: statistics, memories and ledgers add up, so the result is that of one update with all the data. What
 //! all of them started from counts once: it is subtracted from all but one. Other methods are merged by weights, by a named
-//! merge of `inarch combine`, which is not what training on all the data would give; the loss on held-out samples is shown.
+//! merge of `inarch combine`, which is not what training on all the data would give; the loss on held-out samples is shown, also
+//! against a version that was trained on all the data, where there is one.
 
 use std::path::PathBuf;
 
@@ -24,6 +25,8 @@ pub struct MergeRequest<'a> {
     pub parts: &'a [String],
     /// The version that all of them started from, where there is one.
     pub base: Option<&'a str>,
+    /// A version that learned all the data in one place, to compare the result with.
+    pub pooled: Option<&'a str>,
     /// Where the result goes.
     pub output: &'a str,
     /// How methods without statistics are merged.
@@ -53,6 +56,10 @@ pub struct MergeReport {
     pub parts: Vec<Option<f64>>,
     /// Accuracy of the result.
     pub accuracy: Option<f64>,
+    /// Accuracy of the version that learned all the data in one place, where one is given.
+    pub pooled: Option<f64>,
+    /// What merging lost against that version: its accuracy less that of the result.
+    pub loss: Option<f64>,
 }
 
 /// One part with everything that is merged.
@@ -67,7 +74,8 @@ struct Part {
 /// Merges versions into a new one.
 ///
 /// # Errors
-/// Parts of other backbones or settings; parts that share samples without a base that accounts for them.
+/// Parts of other backbones or settings; parts that share samples without a base that accounts for them; a pooled version that did
+/// not learn the same samples.
 pub fn merge(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -106,6 +114,7 @@ pub fn merge(
             return Err(Error::setting("merge", reason));
         }
     }
+    let pooled = request.pooled.map(|pooled| compared(versions, pooled, &ledger, backbone)).transpose()?;
     let mut classes = first.artifact.manifest.classes.clone();
     for class in rest.iter().flat_map(|part| &part.artifact.manifest.classes) {
         if !classes.contains(class) {
@@ -149,6 +158,7 @@ pub fn merge(
     };
     let measured = parts.iter().map(|part| measure(&part.artifact)).collect::<Result<Vec<_>>>()?;
     let accuracy = measure(&artifact)?;
+    let pooled = pooled.map(|pooled| measure(&pooled)).transpose()?.flatten();
 
     let record = VersionRecord {
         schema: 1,
@@ -181,7 +191,25 @@ pub fn merge(
         samples: ledger.len(),
         parts: measured,
         accuracy,
+        pooled,
+        loss: pooled.zip(accuracy).map(|(pooled, accuracy)| pooled - accuracy),
     })
+}
+
+/// A version that learned the same samples as the parts together; another one would make the comparison say something else.
+fn compared(versions: &dyn Versions, name: &str, ledger: &Ledger, backbone: &Backbone) -> Result<Artifact> {
+    let version = versions.open(name)?;
+    let own = version.ledger()?;
+    let shared = own.clone().merge(ledger);
+    if shared != ledger.len() || shared != own.len() {
+        let reason = format!(
+            "it learned {} samples, the parts {}, and {shared} are in both; give a version that was updated with the same data",
+            own.len(),
+            ledger.len()
+        );
+        return Err(Error::setting(format!("pooled version `{name}`"), reason));
+    }
+    version.artifact(backbone)
 }
 
 fn joined<'m>(memories: impl Iterator<Item = Option<&'m Memory>>) -> Result<Option<Memory>> {

@@ -196,6 +196,8 @@ methods! {
     CodaPrompt(CodaPromptConfig => CodaPrompt): "coda-prompt",
     /// Keys and values that all images share, and some that the image chooses.
     DualPrompt(DualPromptConfig => DualPrompt): "dual-prompt",
+    /// Image prompts of several experiences, chosen by the image.
+    SPrompts(SPromptsConfig => SPrompts): "s-prompts",
     /// Independent prompts in both towers.
     Ivlp(IvlpConfig => Ivlp): "ivlp",
     /// Coupled prompts in both towers.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Entry, Frozen, Pass, Sites as _, Tower};
+use inarch_core::backbone::{Entry, Frozen, Pass, Sites, Stack, Tower};
 use inarch_core::data::{ClipConfig, Example, Source};
 use inarch_core::{Digest, DigestBuilder, Seed};
 use inarch_peft::{Adapter, Classifier, Loss, Parameters, Start, Step, identified};
@@ -21,6 +21,9 @@ use crate::recipe::Recipe;
 use crate::saved_run::SavedRun;
 use crate::session::Session;
 use crate::shards::text_shards;
+
+/// Images of a pass that is watched.
+const WATCHED: usize = 64;
 
 /// What is to be trained.
 pub struct Task<'t> {
@@ -147,6 +150,39 @@ impl Session<'_> {
             return Ok(self.frozen(Entry::Feature, examples, &Views::Centre)?.through(adapter.sites(), backbone));
         }
         encode_images(backbone, adapter.sites(), dataset, examples, &Views::Centre, *policy, *control)
+    }
+
+    /// Runs examples, and the texts of some classes, through an adapter and `watcher` behind it, in evaluation mode and in a
+    /// fixed order: through those of the towers that the adapter changes.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn), and texts that depend on the image.
+    pub fn watch(
+        &self,
+        (recipe, classes, adapter): (&Recipe, &[String], &Adapter),
+        (examples, texts): (&[Example], &[String]),
+        watcher: &dyn Sites,
+    ) -> Result<()> {
+        let adapter = adapter.clone().without_autodiff();
+        self.check_sources(recipe, &adapter, examples.iter())?;
+        let sites = Stack(vec![adapter.sites(), watcher]);
+        if adapter.entry(Tower::Image) < Entry::Feature {
+            let pass = Pass { frames: frames(self.dataset.clips.as_ref()), ..Pass::evaluate() };
+            for part in examples.chunks(WATCHED) {
+                let stored = self.frozen(sites.entry(Tower::Image), part, &Views::Centre)?;
+                let rows = (0..stored.kept.len()).map(|row| (row, 0));
+                let _ = self.backbone.finish(Tower::Image, stored.partial(rows, self.backbone), &sites, &pass);
+            }
+        }
+        if adapter.entry(Tower::Text) < Entry::Feature && !texts.is_empty() {
+            if adapter.conditions_text() {
+                let reason = "its texts depend on the image, so that they cannot be watched by themselves".to_string();
+                return Err(Error::Recipe { origin: format!("method {}", recipe.method.name()), reason });
+            }
+            let templates = recipe.templates.resolve()?;
+            let _ = Classifier::adapted(self.backbone, &recipe.method, classes, texts, &templates)?.features(&sites);
+        }
+        Ok(())
     }
 
     fn before_adapter(&self, adapter: &Adapter, examples: &[Example]) -> Result<ImageFeatures> {

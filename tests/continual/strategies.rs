@@ -14,7 +14,7 @@ use inarch_recipes::{Control, Progress, Silent};
 use crate::support::tiny;
 
 /// Features of four classes around four centres, 24 of each to learn and 12 to test.
-fn dataset() -> Dataset {
+pub(super) fn dataset() -> Dataset {
     let dim = tiny().spec().dim;
     let names: Vec<String> = ["cat", "dog", "red hat", "x ray"].map(String::from).into();
     let (mut values, mut ids, mut train, mut test) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -52,10 +52,13 @@ fn dataset() -> Dataset {
     }
 }
 
+/// Strategies by name, or with none those of the settings.
 fn protocol(strategies: &[&str], settings: &[&str]) -> inarch_continual::Protocol {
     let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
     let mut recipe = StreamRecipe::read("", "test", &settings).expect("valid settings");
-    recipe.choose(&strategies.iter().map(ToString::to_string).collect::<Vec<_>>());
+    if !strategies.is_empty() {
+        recipe.choose(&strategies.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
     for table in &mut recipe.strategy {
         if ["ranpac", "acil", "rail"].contains(&table["name"].as_str().unwrap_or_default()) {
             table.insert("projections".into(), toml::Value::Integer(60));
@@ -64,16 +67,28 @@ fn protocol(strategies: &[&str], settings: &[&str]) -> inarch_continual::Protoco
     recipe.protocol().expect("valid settings")
 }
 
-fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continual::StreamReport {
+pub(super) fn run(strategies: &[&str], settings: &[&str], folder: &Path) -> inarch_continual::StreamReport {
+    run_on(&dataset(), strategies, settings, folder)
+}
+
+pub(super) fn run_on(
+    dataset: &Dataset,
+    strategies: &[&str],
+    settings: &[&str],
+    folder: &Path,
+) -> inarch_continual::StreamReport {
     let protocol = protocol(strategies, settings);
     let stop = AtomicBool::new(false);
     let control = Control::new(&Silent, &stop);
-    run_stream(tiny(), &[dataset()], &protocol, OnBadImage::Fail, folder, control).expect("runs")
+    run_stream(tiny(), std::slice::from_ref(dataset), &protocol, OnBadImage::Fail, folder, control).expect("runs")
 }
 
-/// All strategies but the one that changes a tower; that one is in `e2e/strategies.rs`.
+/// Strategies that change a tower; they are in `branches`, in `prompts` and in `e2e/strategies.rs`.
+const IN_A_TOWER: &[&str] = &["o-lora", "inflora", "s-prompts"];
+
+/// All strategies that work on features.
 fn on_features() -> Vec<String> {
-    LearnerConfig::names().into_iter().filter(|name| name != "o-lora").collect()
+    LearnerConfig::names().into_iter().filter(|name| !IN_A_TOWER.contains(&name.as_str())).collect()
 }
 
 /// Asks a run to stop after so many steps.
@@ -86,6 +101,40 @@ impl Progress for StopAfter<'_> {
     fn advance(&self, units: u64, _note: &str) {
         if units == 1 && self.steps.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs a stream of two experiences and keeps what each left: `NAME/seed-1/after-1` and `after-2`. A run keeps only the last, so it is
+/// stopped once in between.
+pub(super) fn run_keeping_both(dataset: &Dataset, strategies: &[&str], settings: &[&str], folder: &Path) {
+    for name in strategies {
+        let protocol = protocol(&[], &[settings, &[&format!("strategy=[{name}]")]].concat());
+        let stop = AtomicBool::new(false);
+        let progress = StopAfter { steps: AtomicI64::new(75), stop: &stop };
+        let control = Control::new(&progress, &stop);
+        let data = std::slice::from_ref(dataset);
+        let stopped = run_stream(tiny(), data, &protocol, OnBadImage::Fail, folder, control);
+        assert!(matches!(
+            stopped,
+            Err(inarch_continual::Error::Recipe(inarch_recipes::Error::Interrupted { step: 1..60, .. }))
+        ));
+        let of_seed = folder.join(protocol.strategies[0].name()).join("seed-1");
+        let kept = tempfile::tempdir().expect("a folder");
+        copy(&of_seed.join("after-1"), kept.path());
+        run_on(dataset, &[], &[settings, &[&format!("strategy=[{name}]")]].concat(), folder);
+        copy(kept.path(), &of_seed.join("after-1"));
+    }
+}
+
+/// A folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("creates");
+    for path in inarch_core::file::list(from).expect("a folder") {
+        let into = to.join(path.file_name().expect("a name"));
+        match path.is_dir() {
+            true => copy(&path, &into),
+            false => drop(std::fs::copy(&path, &into).expect("copies")),
         }
     }
 }
@@ -111,17 +160,22 @@ fn states(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not() {
     let names = on_features();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let settings = [SETTINGS, &["fit.train.budget={ iterations = 24 }"]].concat();
+    ends_alike_when_stopped(&dataset(), &names, &[]);
+}
+
+/// Runs strategies as a whole and in pieces.
+pub(super) fn ends_alike_when_stopped(dataset: &Dataset, names: &[&str], settings: &[&str]) {
+    let settings = [SETTINGS, &["fit.train.budget={ iterations = 24 }"], settings].concat();
     let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    run(&names, &settings, whole.path());
-    let protocol = protocol(&names, &settings);
+    run_on(dataset, names, &settings, whole.path());
+    let protocol = protocol(names, &settings);
     let mut stops = 0;
     loop {
         let stop = AtomicBool::new(false);
         // Not a multiple of a training's length, so that stops fall everywhere in it.
         let progress = StopAfter { steps: AtomicI64::new(17), stop: &stop };
         let control = Control::new(&progress, &stop);
-        match run_stream(tiny(), &[dataset()], &protocol, OnBadImage::Fail, parts.path(), control) {
+        match run_stream(tiny(), std::slice::from_ref(dataset), &protocol, OnBadImage::Fail, parts.path(), control) {
             Ok(_) => break,
             Err(inarch_continual::Error::Recipe(inarch_recipes::Error::Interrupted { .. })) => stops += 1,
             Err(error) => panic!("{error}"),
@@ -138,7 +192,7 @@ fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not
     }
 }
 
-const SETTINGS: &[&str] = &[
+pub(super) const SETTINGS: &[&str] = &[
     "seeds=[1]",
     "stream.experiences=2",
     "fit.train.budget={ iterations = 60 }",
@@ -147,7 +201,7 @@ const SETTINGS: &[&str] = &[
     "memory.budget_bytes=8192",
 ];
 
-fn last(report: &inarch_continual::StreamReport, name: &str) -> f64 {
+pub(super) fn last(report: &inarch_continual::StreamReport, name: &str) -> f64 {
     let strategy = report.strategies.iter().find(|strategy| strategy.name == name);
     strategy.unwrap_or_else(|| panic!("{name} is missing")).last.mean
 }

@@ -20,6 +20,8 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("promptsrc", "templates = 4"),
     // A hundred are more than a tower this small has values for.
     ("coda-prompt", "components = 7"),
+    // One experience leaves no choice.
+    ("s-prompts", "experiences = 3\ncentroids = 2"),
     ("vera", "rank = 16"),
     ("oft", "block = 8"),
     ("fourierft", "coefficients = 20"),

@@ -84,7 +84,9 @@ fn components_are_held_apart() {
 
 #[test]
 fn a_feature_that_is_known_is_the_one_that_would_be_computed() {
-    for (name, settings) in [("l2p", ""), ("coda-prompt", "components = 5"), ("dual-prompt", "")] {
+    for (name, settings) in
+        [("l2p", ""), ("coda-prompt", "components = 5"), ("dual-prompt", ""), ("s-prompts", "experiences = 3")]
+    {
         let config: MethodConfig = configured(name, settings);
         let adapter = trained(&config, &plain());
         let query = normalise(frozen());

@@ -17,18 +17,20 @@ fn strategies_train_a_tower_under_a_head() {
         "memory.budget_bytes=262144",
     ];
     let settings = settings.iter().flat_map(|setting| ["--set", setting]);
-    let strategies = "gem,mir,gss-greedy,bic,icarl,slca,o-lora";
+    let strategies = "gem,mir,gss-greedy,bic,icarl,slca,o-lora,inflora";
     let arguments =
         ["stream", "-b", "pocket", "-d", sample(), "-s", strategies, "-o", "out"].into_iter().chain(settings);
     let report = program.json(&arguments.collect::<Vec<_>>());
     assert_eq!(report["failures"], serde_json::json!([]));
-    for (name, method) in [("bic", "vector-scaling"), ("icarl", "linear-probe"), ("o-lora", "lora")] {
+    for (name, method) in
+        [("bic", "vector-scaling"), ("icarl", "linear-probe"), ("o-lora", "lora"), ("inflora", "lora")]
+    {
         let folder = program.path("out").join(name).join("seed-1/after-2/adapter");
         let manifest = std::fs::read_to_string(folder.join("adapter.json")).expect("a manifest");
         let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
         let members = manifest["method"]["members"].as_array().expect("a stack");
         assert!(members.iter().any(|member| member["name"] == method), "{name}: {members:?}");
-        if name == "o-lora" {
+        if method == "lora" {
             assert_eq!((&members[0]["rank"], members.len()), (&serde_json::json!(4), 2), "two updates of rank 2");
         }
         // What answers is an adapter like any other, and answers as it was measured.
@@ -39,11 +41,13 @@ fn strategies_train_a_tower_under_a_head() {
         let [measured, last] = [&eval["accuracy"], last].map(|value| value.as_f64().expect("a number"));
         assert!((measured - last).abs() < 1e-9, "{name}: {measured} {last}");
     }
-    program.fail(
-        &["stream", "-b", "pocket", "-d", sample(), "-s", "o-lora", "-o", "other", "--set", "seeds=[1]"],
-        1,
-        &["o-lora", "lora", "fit.method"],
-    );
+    for name in ["o-lora", "inflora"] {
+        program.fail(
+            &["stream", "-b", "pocket", "-d", sample(), "-s", name, "-o", "other", "--set", "seeds=[1]"],
+            1,
+            &[name, "lora", "fit.method"],
+        );
+    }
 }
 
 #[test]

@@ -107,13 +107,37 @@ fn two_sites_merge_to_the_adapter_of_all_data() {
     program.json(&update("north-line", &south, &to("pooled-line")));
     program.fail(&["merge", "north-line", "south-line", "-o", "wrong"], 1, &["share", "--base"]);
     let merged = ["merge", "north-line", "south-line", "--base", "base-line", "-b", "pocket", "-o", "merged-line"];
-    let report = program.json(&merged);
+    let other = [&merged[..], &["--pooled", "north-line"]].concat();
+    program.fail(&other, 1, &["north-line", "same data"]);
+    let report = program.json(&[&merged[..], &["--pooled", "pooled-line"]].concat());
     assert_eq!(report["exact"], true);
+    assert_eq!((&report["pooled"], &report["loss"]), (&report["accuracy"], &serde_json::json!(0.0)));
     let pooled = program.json(&["eval", "-b", "pocket", "-d", &base, "-a", "pooled-line/1"]);
     let found = program.json(&["eval", "-b", "pocket", "-d", &base, "-a", "merged-line/1"]);
     assert_eq!(pooled["accuracy"], found["accuracy"]);
     let held = |line: &str| ids(&program, line);
     assert_eq!(held("pooled-line"), held("merged-line"));
+}
+
+#[test]
+fn a_merge_by_weights_tells_what_it_lost_against_pooled_training() {
+    let program = Program::new();
+    let (north, south) = (part(&program, "north", &OLD, 0, 2), part(&program, "south", &OLD, 1, 2));
+    let steps = ["--set", "fit.train.budget={ iterations = 30 }"];
+    let run = |target: &str, data: &str, more: &[&str]| {
+        program.json(&[&["update", target, "-b", "pocket", "-d", data], more, &steps, LENIENT].concat())
+    };
+    let init = ["--init", "linear-probe"];
+    run("north-line", &north, &init);
+    run("south-line", &south, &init);
+    run("north-line", &south, &["-o", "pooled-line"]);
+    let merged = ["merge", "north-line", "south-line", "-b", "pocket", "-o", "merged-line", "--pooled", "pooled-line"];
+    let report = program.json(&merged);
+    assert_eq!(report["exact"], false);
+    let [pooled, accuracy, loss] = ["pooled", "accuracy", "loss"].map(|name| report[name].as_f64().expect("a number"));
+    assert!((pooled - accuracy - loss).abs() < 1e-12 && pooled > 0.2 && accuracy > 0.2, "{report}");
+    let text = program.run(&[&merged[..6], &["other-line"], &merged[7..]].concat());
+    assert!(text.stdout.contains("pooled") && text.stdout.contains("lost by merging"), "{}", text.stdout);
 }
 
 #[test]

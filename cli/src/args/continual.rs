@@ -97,6 +97,9 @@ pub(crate) struct MergeArgs {
     /// The version that all of them started from
     #[arg(long, value_name = "VERSION")]
     pub(crate) base: Option<String>,
+    /// A version that learned all the data in one place; what merging lost against it is shown
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) pooled: Option<String>,
     /// How methods without statistics are merged
     #[arg(long, value_enum, default_value = "linear", value_name = "MERGE")]
     pub(crate) merge: super::MergeArg,

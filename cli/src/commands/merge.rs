@@ -21,6 +21,7 @@ pub(crate) fn run(args: &MergeArgs, bars: &Bars, output: &Output) -> Result<(), 
     let request = MergeRequest {
         parts: &args.versions,
         base: args.base.as_deref(),
+        pooled: args.pooled.as_deref(),
         output: &args.output,
         combination: &combination,
         key: key.as_ref(),
@@ -39,8 +40,14 @@ fn text(report: &MergeReport) -> String {
     } else {
         "merged by weights, which is not what training on all the data would give"
     };
+    let pooled = match (report.pooled, report.loss) {
+        (Some(pooled), Some(loss)) => {
+            format!(", pooled {} (lost by merging: {:.1} points)", percent(pooled), 100.0 * loss)
+        }
+        _ => String::new(),
+    };
     format!(
-        "{} of {} samples and {} classes: {how}\nheld-out accuracy: parts {}, merged {}\npublished {}\n",
+        "{} of {} samples and {} classes: {how}\nheld-out accuracy: parts {}, merged {}{pooled}\npublished {}\n",
         report.method,
         report.samples,
         report.classes.len(),

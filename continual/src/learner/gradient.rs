@@ -13,7 +13,7 @@ use super::escort::{Escort, read_state, write_parameters, write_state};
 use super::{Arrival, Learner, Setting};
 use crate::error::{Error, Result};
 use crate::memory::{Memory, MemoryConfig};
-use crate::strategy::{Episode, GradientConfig, Offer, Outcome, Scope, Strategy};
+use crate::strategy::{Beginning, Episode, GradientConfig, Offer, Outcome, Scope, Strategy};
 
 const ADAPTER: &str = "adapter.safetensors";
 const ANSWER: &str = "answer.safetensors";
@@ -122,7 +122,14 @@ impl GradientLearner {
             Scope::Arrival => self.grown(&recipe, arrival, setting)?,
             Scope::Everything | Scope::Memory => initial.clone(),
         };
-        let (recipe, start) = match self.strategy.start(setting.session, &recipe, arrival.classes, &start)? {
+        let beginning = Beginning {
+            session: setting.session,
+            recipe: &recipe,
+            classes: arrival.classes,
+            grown: &start,
+            train: &examples,
+        };
+        let (recipe, start) = match self.strategy.start(&beginning)? {
             Some((method, start)) => (Recipe { method, ..recipe }, start),
             None => (recipe, start),
         };

@@ -2,18 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bic::Bic;
-use super::distil::Distil;
-use super::gem::Gem;
-use super::gss::Gss;
-use super::icarl::Icarl;
-use super::importance::{Importance, Quadratic};
-use super::mir::Mir;
-use super::o_lora::OLora;
-use super::replay::{Replay, ReplayLoss};
-use super::slca::{Alignment, Slca};
-use super::weights::{Merging, WeightRule};
-use super::{Plain, Scope, Strategy};
+use super::Scope;
 
 /// All names.
 pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
@@ -32,6 +21,8 @@ pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
     "icarl",
     "slca",
     "o-lora",
+    "inflora",
+    "s-prompts",
     "ewc",
     "online-ewc",
     "si",
@@ -159,7 +150,7 @@ pub enum GradientConfig {
         #[serde(default = "reference")]
         draws: usize,
         /// How often they are gone through.
-        #[serde(default = "epochs")]
+        #[serde(default = "five")]
         epochs: usize,
         /// Temperature of the normalised scores in the alignment.
         #[serde(default = "tenth")]
@@ -170,6 +161,20 @@ pub enum GradientConfig {
         /// Weight of the overlap with the subspaces before.
         #[serde(default = "half")]
         weight: f64,
+    },
+    /// An update of low rank for each experience, in directions that those before did not need (InfLoRA: Liang and Li, CVPR 2024,
+    /// arXiv 2404.00228).
+    Inflora {
+        /// Share of the inputs' energy that is kept clear of later updates, in the first experience; it grows from then on.
+        #[serde(default = "kept")]
+        threshold: f64,
+    },
+    /// Prompts of each experience by themselves, found by the nearest centroid of frozen features (S-Prompts: Wang et al., NeurIPS
+    /// 2022, arXiv 2207.12819).
+    SPrompts {
+        /// Centroids of an experience.
+        #[serde(default = "five")]
+        centroids: usize,
     },
     /// Values are held in proportion to their Fisher information (EWC: Kirkpatrick et al., 2017, arXiv 1612.00796).
     Ewc {
@@ -279,7 +284,7 @@ fn tenth() -> f64 {
 fn slow() -> f64 {
     0.01
 }
-fn epochs() -> usize {
+fn five() -> usize {
     5
 }
 fn hold() -> f64 {
@@ -290,6 +295,9 @@ fn der_alpha() -> f64 {
 }
 fn der_beta() -> f64 {
     0.5
+}
+fn kept() -> f64 {
+    0.95
 }
 fn ewc_weight() -> f64 {
     10.0
@@ -338,6 +346,8 @@ impl GradientConfig {
             Self::Icarl { .. } => "icarl",
             Self::Slca { .. } => "slca",
             Self::OLora { .. } => "o-lora",
+            Self::Inflora { .. } => "inflora",
+            Self::SPrompts { .. } => "s-prompts",
             Self::Ewc { .. } => "ewc",
             Self::OnlineEwc { .. } => "online-ewc",
             Self::Si { .. } => "si",
@@ -357,45 +367,6 @@ impl GradientConfig {
             Self::Joint {} => Scope::Everything,
             Self::Gdumb {} => Scope::Memory,
             _ => Scope::Arrival,
-        }
-    }
-
-    /// The strategy itself, without state.
-    pub(crate) fn build(&self) -> Box<dyn Strategy> {
-        match *self {
-            Self::Naive {} | Self::Joint {} | Self::Gdumb {} => Box::new(Plain),
-            Self::Er { replay } => Box::new(Replay::new(replay, ReplayLoss::Mixed)),
-            Self::ErAce { replay } => Box::new(Replay::new(replay, ReplayLoss::Asymmetric)),
-            Self::Der { replay, alpha } => Box::new(Replay::new(replay, ReplayLoss::Scores { alpha, beta: None })),
-            Self::DerPlusPlus { replay, alpha, beta } => {
-                Box::new(Replay::new(replay, ReplayLoss::Scores { alpha, beta: Some(beta) }))
-            }
-            Self::AGem { replay } => Box::new(Replay::new(replay, ReplayLoss::Guide)),
-            Self::Gem { replay, margin } => Box::new(Gem::new(replay, margin)),
-            Self::Mir { replay, candidates } => Box::new(Mir::new(replay, candidates)),
-            Self::GssGreedy { replay, compare } => Box::new(Gss::new(replay, compare)),
-            Self::Bic { replay, temperature, held_out, hold } => {
-                Box::new(Bic::new(replay, temperature, held_out, hold))
-            }
-            Self::Icarl { replay, weight, temperature } => Box::new(Icarl::new(replay, weight, temperature)),
-            Self::Slca { slow, draws, epochs, temperature } => {
-                Box::new(Slca::new(slow, Alignment { draws, epochs, temperature }))
-            }
-            Self::OLora { weight } => Box::new(OLora::new(weight)),
-            Self::Ewc { weight, samples } => {
-                Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: None }))
-            }
-            Self::OnlineEwc { weight, samples, decay } => {
-                Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: Some(decay) }))
-            }
-            Self::Si { weight, damping } => Box::new(Quadratic::new(weight, Importance::Path { damping })),
-            Self::Mas { weight, samples } => Box::new(Quadratic::new(weight, Importance::Sensitivity { samples })),
-            Self::Lwf { weight, temperature } => Box::new(Distil::from_before(weight, temperature)),
-            Self::Zscl { weight, temperature, hold } => Box::new(Distil::from_frozen(weight, temperature, hold)),
-            Self::WiseFt { share } => Box::new(Merging::new(WeightRule::Share(share))),
-            Self::Ema { decay } => Box::new(Merging::new(WeightRule::Fading(decay))),
-            Self::Magmax { scale } => Box::new(Merging::new(WeightRule::Greatest { scale })),
-            Self::Ties { density, scale } => Box::new(Merging::new(WeightRule::Elected { density, scale })),
         }
     }
 }

@@ -2,16 +2,22 @@
 //! loss in between.
 
 mod bic;
+mod branches;
+mod build;
 mod config;
 mod distil;
 mod gem;
 mod gss;
 mod icarl;
 mod importance;
+mod inflora;
+mod k_means;
 mod mir;
 mod o_lora;
 mod replay;
+mod s_prompts;
 mod slca;
+mod subspace;
 mod teacher;
 mod weights;
 
@@ -54,6 +60,21 @@ pub struct Episode<'a> {
     pub memory: Option<&'a Memory>,
     /// Its samples as examples, in its order.
     pub rehearsal: &'a [Example],
+}
+
+/// What there is before a training, for a strategy that chooses what it starts from.
+#[derive(Clone, Copy)]
+pub struct Beginning<'a> {
+    /// Backbone and data.
+    pub session: &'a Session<'a>,
+    /// Method and optimisation.
+    pub recipe: &'a Recipe,
+    /// All classes known now.
+    pub classes: &'a [String],
+    /// The adapter before, grown by new classes.
+    pub grown: &'a Adapter,
+    /// The examples that the epochs will go through.
+    pub train: &'a [Example],
 }
 
 /// What a training leaves.
@@ -133,18 +154,13 @@ pub trait Strategy {
         false
     }
 
-    /// The method and the adapter that a training starts from, where that is more than the adapter before, grown by new classes.
+    /// The method and the adapter that a training starts from, where that is more than the adapter before, grown by new classes. It
+    /// must depend on nothing that changes, so that a run can be continued.
     ///
     /// # Errors
-    /// A method that the strategy cannot train.
-    fn start(
-        &self,
-        session: &Session<'_>,
-        recipe: &Recipe,
-        classes: &[String],
-        grown: &Adapter,
-    ) -> Result<Option<(MethodConfig, Adapter)>> {
-        let _ = (session, recipe, classes, grown);
+    /// A method that the strategy cannot train, and whatever a look at the data meets.
+    fn start(&self, beginning: &Beginning<'_>) -> Result<Option<(MethodConfig, Adapter)>> {
+        let _ = beginning;
         Ok(None)
     }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::method::Start;
 
 /// Standard deviation of random prompts.
-const DEVIATION: f32 = 0.02;
+pub(super) const DEVIATION: f32 = 0.02;
 /// More image prompts than anyone trains; a manifest must not ask for all memory.
 pub(super) const MOST_TOKENS: usize = 1024;
 

@@ -16,6 +16,7 @@ mod prefix_tuning;
 mod proda;
 mod prograd;
 mod promptsrc;
+mod s_prompts;
 mod tcp;
 mod vpt;
 
@@ -32,5 +33,6 @@ pub use prefix_tuning::{PrefixTuning, PrefixTuningConfig};
 pub use proda::{ProDa, ProDaConfig};
 pub use prograd::{ProGrad, ProGradConfig};
 pub use promptsrc::{PromptSrc, PromptSrcConfig};
+pub use s_prompts::{SPrompts, SPromptsConfig};
 pub use tcp::{Tcp, TcpConfig};
 pub use vpt::{Vpt, VptDeepConfig, VptShallowConfig};

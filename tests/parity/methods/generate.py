@@ -255,6 +255,15 @@ class L2p(Sites):
         return torch.cat([x, self.p["prompts"][nearest].flatten(1, 2)], 1)
 
 
+class SPrompts(L2p):
+    def tokens(self, tower, block, x, ends):
+        if tower == "text" or block > 0:
+            return x
+        centroids = self.p["centroids.fixed"]
+        distances = torch.cdist(self.query, centroids.flatten(0, 1)).reshape(len(self.query), *centroids.shape[:2])
+        return torch.cat([x, self.p["prompts"][distances.amin(2).argmin(1)]], 1)
+
+
 class CodaPrompt(L2p):
     def tokens(self, tower, block, x, ends):
         part = lambda name: self.p.get(f"blocks.{block}.{name}")
@@ -637,6 +646,7 @@ CASES = [
     ("l2p", L2p, "", None),
     ("coda-prompt", CodaPrompt, "components = 7", None),
     ("dual-prompt", DualPrompt, "", None),
+    ("s-prompts", SPrompts, "experiences = 3\ncentroids = 2", None),
     ("ivlp", Ivlp, "", None),
     ("maple", Maple, "", None),
     ("promptsrc", PromptSrc, "templates = 4", None),

@@ -1,0 +1,145 @@
+//! S-Prompts, image side: prompts of each experience by themselves, and K-means centroids by which an image finds its own (Wang et
+//! al., NeurIPS 2022, arXiv 2207.12819).
+//!
+//! In every experience fresh prompts of `vpt-shallow` are trained, so those before never move; the loss is the cross entropy of what
+//! arrives among its own classes. Then the normalised frozen features of the experience's images give `centroids` of K-means. What
+//! answers has the method `s-prompts` in place of `vpt-shallow`: the prompts of all experiences, of which an image takes those of the
+//! nearest centroid, by its own frozen feature. No sample is kept, and nothing has to know how many experiences there will be.
+//!
+//! The recipe's method is `vpt-shallow`, or a stack with one in it, whose other members, such as class rows, are trained on from
+//! experience to experience; rows of classes that do not arrive get no gradient.
+//!
+//! Departures: all classes seen so far compete in every answer, where the authors let those of the chosen experience compete alone,
+//! as experiences may share classes; the text side keeps the recipe's templates (S-iPrompts).
+
+use std::collections::BTreeMap;
+
+use inarch_core::Seed;
+use inarch_core::backbone::HostTensor;
+use inarch_core::data::Example;
+use inarch_peft::{Adapter, Loss, MethodConfig, Parameters, SPromptsConfig, VptShallowConfig, cross_entropy};
+use inarch_recipes::{Moment, Recipe, Session};
+
+use super::branches::{Part, joined, parts};
+use super::k_means::centroids;
+use super::replay::among;
+use super::{Beginning, Episode, Outcome, Strategy};
+use crate::error::{Error, Result};
+
+/// The tensors of the method `s-prompts`.
+const PROMPTS: &str = "prompts";
+const CENTROIDS: &str = "centroids.fixed";
+
+/// Prompts of each experience.
+pub(super) struct SPrompts {
+    centroids: usize,
+    /// Those of all experiences before, under the names of the method: `prompts` `[experiences, tokens, width]` and centroids
+    /// `[experiences, centroids, dim]`.
+    past: Parameters,
+    /// Whether a class is among those that arrive.
+    current: Vec<bool>,
+}
+
+/// Where the prompts stand among the members of a method, and their settings.
+fn prompts_of(own: &[Part]) -> Result<(usize, VptShallowConfig)> {
+    let mut found = own.iter().enumerate().filter_map(|(at, (method, _))| match method {
+        MethodConfig::VptShallow(config) => Some((at, config.clone())),
+        _ => None,
+    });
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        _ => {
+            let reason = "it trains `vpt-shallow`, or a stack with one `vpt-shallow` in it; set `fit.method`";
+            Err(Error::setting("strategy s-prompts", reason))
+        }
+    }
+}
+
+impl SPrompts {
+    pub(super) fn new(centroids: usize) -> Self {
+        Self { centroids, past: Parameters::new(), current: Vec::new() }
+    }
+
+    fn experiences(&self) -> usize {
+        self.past.get(PROMPTS).map_or(0, |prompts| prompts.shape[0])
+    }
+
+    /// Centroids `[centroids, dim]` of the normalised frozen features of some images, row-major.
+    fn centroids(&self, session: &Session<'_>, train: &[Example], seed: Seed) -> Result<Vec<f32>> {
+        let features = session.features(train)?;
+        let unit = |row: &[f32]| -> Vec<f64> {
+            let length = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt().max(1e-12);
+            row.iter().map(|value| f64::from(*value) / length).collect()
+        };
+        let points: Vec<Vec<f64>> = features.values.chunks_exact(features.dim).map(unit).collect();
+        Ok(centroids(&points, self.centroids, seed).into_iter().flatten().map(|value| value as f32).collect())
+    }
+
+    /// Puts what an experience gave behind what there is, as one more of the first axis.
+    fn add(&mut self, name: &str, [rows, width]: [usize; 2], values: Vec<f32>) {
+        let empty = || HostTensor { shape: vec![0, rows, width], data: Vec::new(), origin: name.into() };
+        let tensor = self.past.entry(name.into()).or_insert_with(empty);
+        tensor.shape[0] += 1;
+        tensor.data.extend(values);
+    }
+
+    /// The prompts of all experiences as one adapter.
+    fn all(&self, session: &Session<'_>, recipe: &Recipe, classes: &[String], tokens: usize) -> Result<Part> {
+        let config = SPromptsConfig { experiences: self.experiences(), tokens, centroids: self.centroids };
+        let method = MethodConfig::SPrompts(config);
+        let recipe = Recipe { method: method.clone(), ..recipe.clone() };
+        let adapter = session.fresh_adapter(&recipe, classes)?;
+        let adapter = adapter.with_parameters(self.past.clone(), session.backbone().device());
+        Ok((method, adapter.map_err(|reason| Error::setting("prompts before", reason))?))
+    }
+}
+
+impl Strategy for SPrompts {
+    fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
+        let Beginning { session, recipe, classes, grown, .. } = *beginning;
+        let mut own = parts(&recipe.method, grown);
+        let (at, _) = prompts_of(&own)?;
+        if self.centroids == 0 {
+            return Err(Error::setting("strategy s-prompts", "`centroids` must be at least 1"));
+        }
+        if self.experiences() == 0 {
+            return Ok(None);
+        }
+        let fresh = session.fresh_adapter(recipe, classes)?;
+        own[at] = parts(&recipe.method, &fresh).remove(at);
+        joined(own).map(Some)
+    }
+
+    fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
+        self.current = vec![false; episode.classes.len()];
+        episode.train.iter().for_each(|example| self.current[example.label] = true);
+        Ok(())
+    }
+
+    fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
+        Loss::plain(cross_entropy(among(moment.step.logits.clone(), &self.current), moment.step.labels))
+    }
+
+    fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
+        let Episode { session, recipe, classes, train, .. } = *episode;
+        let mut own = parts(&recipe.method, &adapter.clone().without_autodiff());
+        let (at, config) = prompts_of(&own)?;
+        let dim = session.backbone().spec().dim;
+        let found = self.centroids(session, train, Seed::new(recipe.seed).split("centroids"))?;
+        for prompts in own[at].1.parameters().into_values() {
+            self.add(PROMPTS, [prompts.shape[0], prompts.shape[1]], prompts.data);
+        }
+        self.add(CENTROIDS, [self.centroids, dim], found);
+        own[at] = self.all(session, recipe, classes, config.tokens)?;
+        let (method, answer) = joined(own)?;
+        Ok(Outcome { trained: adapter, answer, method: Some(method) })
+    }
+
+    fn state(&self) -> BTreeMap<String, Parameters> {
+        if self.past.is_empty() { BTreeMap::new() } else { BTreeMap::from([("past".into(), self.past.clone())]) }
+    }
+
+    fn restore(&mut self, mut state: BTreeMap<String, Parameters>) {
+        self.past = state.remove("past").unwrap_or_default();
+    }
+}

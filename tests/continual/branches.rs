@@ -1,0 +1,156 @@
+//! Strategies that sum an update of low rank for each experience, on the text tower over a stream of features.
+
+use std::path::{Path, PathBuf};
+
+use inarch_core::backbone::{Frozen, HostTensor, Sites, values};
+use inarch_core::checkpoint::read_safetensors;
+use inarch_core::text::Template;
+use inarch_peft::{Artifact, Classifier, InputMoments, Parameters};
+
+use super::strategies::{SETTINGS, dataset, ends_alike_when_stopped, run_keeping_both};
+use crate::support::tiny;
+
+const RANK: usize = 2;
+/// Keys and values of the text tower.
+const METHOD: &str =
+    "fit.method={ name = \"lora\", rank = 2, dropout = 0.0, targets = [\"text.*.k_proj\", \"text.*.v_proj\"] }";
+
+fn after(folder: &Path, strategy: &str, experience: usize) -> PathBuf {
+    folder.join(strategy).join("seed-1").join(format!("after-{experience}"))
+}
+
+/// A file of a strategy's state.
+fn state(folder: &Path, strategy: &str, experience: usize, name: &str) -> Parameters {
+    fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+        let list = inarch_core::file::list(folder).expect("a folder");
+        let here = list.iter().find(|path| path.file_name().is_some_and(|own| own == name)).cloned();
+        here.or_else(|| list.iter().filter(|path| path.is_dir()).find_map(|path| find(path, name)))
+    }
+    let path = find(&after(folder, strategy, experience), name).unwrap_or_else(|| panic!("no {name}"));
+    read_safetensors(&path).expect("tensors").0
+}
+
+/// Features of texts through what answers after an experience, of length 1.
+fn class_features(folder: &Path, strategy: &str, experience: usize, classes: &[String]) -> Vec<Vec<f64>> {
+    let artifact = artifact(folder, strategy, experience);
+    features(artifact.adapter.sites(), classes, &artifact.templates().expect("templates"))
+}
+
+fn artifact(folder: &Path, strategy: &str, experience: usize) -> Artifact {
+    Artifact::load(&after(folder, strategy, experience).join("adapter"), tiny()).expect("an adapter")
+}
+
+fn features(sites: &dyn Sites, classes: &[String], templates: &[Template]) -> Vec<Vec<f64>> {
+    let classifier = Classifier::zero_shot(tiny(), classes, templates).expect("plain names");
+    let rows: Vec<f64> = values(classifier.features(sites)).into_iter().map(f64::from).collect();
+    let unit = |row: &[f64]| {
+        let length = row.iter().map(|value| value * value).sum::<f64>().sqrt();
+        row.iter().map(|value| value / length).collect()
+    };
+    rows.chunks(tiny().spec().dim).map(unit).collect()
+}
+
+/// The greatest distance of two lists of rows.
+fn apart(left: &[Vec<f64>], right: &[Vec<f64>]) -> f64 {
+    let distance = |(left, right): (&Vec<f64>, &Vec<f64>)| {
+        left.iter().zip(right).map(|(left, right)| (left - right).powi(2)).sum::<f64>().sqrt()
+    };
+    left.iter().zip(right).map(distance).fold(0.0, f64::max)
+}
+
+/// Classes of what answers after each of two experiences: those of the first, and those that came then.
+fn classes(folder: &Path, strategy: &str) -> [Vec<String>; 2] {
+    let [first, both] = [1, 2].map(|experience| artifact(folder, strategy, experience).manifest.classes);
+    let new = both[first.len()..].to_vec();
+    [first, new]
+}
+
+/// `left^T right` of row-major matrices of as many rows, entry by entry.
+fn products(left: &HostTensor, right: &[Vec<f32>]) -> Vec<f64> {
+    let columns = left.shape[1];
+    let column = |at: usize| left.data.iter().skip(at).step_by(columns).copied();
+    let product = |at: usize, right: &Vec<f32>| column(at).zip(right).map(|(l, r)| f64::from(l) * f64::from(*r)).sum();
+    (0..columns).flat_map(|at| right.iter().map(move |right| product(at, right))).collect()
+}
+
+#[test]
+fn an_update_of_inflora_is_orthogonal_to_what_was_needed_before_and_moves_no_answer_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let strategies = ["{ name = \"inflora\", threshold = 1.0 }", "{ name = \"o-lora\" }"];
+    run_keeping_both(&dataset(), &strategies, &[SETTINGS, &[METHOD]].concat(), folder.path());
+    let folder = folder.path();
+    let [before, past] = [1, 2].map(|experience| state(folder, "inflora", experience, "strategy-past.safetensors"));
+    let needed = state(folder, "inflora", 1, "strategy-subspaces.safetensors");
+    let sites: Vec<&String> = past.keys().filter(|name| name.ends_with(".a")).collect();
+    assert_eq!(sites.len(), 4, "{sites:?}");
+    for name in sites {
+        let [down, first] = [&past[name], &before[name]];
+        let column = |at: usize| -> Vec<f32> { down.data.iter().skip(at).step_by(2 * RANK).copied().collect() };
+        let columns: Vec<Vec<f32>> = (0..2 * RANK).map(column).collect();
+        let (old, new) = columns.split_at(RANK);
+        for (at, old) in old.iter().enumerate() {
+            assert!(first.data.iter().skip(at).step_by(RANK).eq(old), "{name}: the first update stands still");
+        }
+        let site = name.strip_prefix("sites.").and_then(|name| name.strip_suffix(".a")).expect("a site");
+        let basis = &needed[&format!("{site}.inside")];
+        for product in products(basis, new) {
+            assert!(product.abs() < 1e-4, "{name}: {product}");
+        }
+        for column in new {
+            let length = column.iter().map(|value| value * value).sum::<f32>();
+            assert!((length - 1.0 / 3.0).abs() < 1e-4, "{name}: {length}");
+        }
+        assert!(past[&name.replace(".a", ".b")].data[RANK..].iter().any(|value| *value != 0.0), "{name}");
+    }
+    // Old classes' features stand, new ones' move; those of updates that are held apart among themselves alone all move.
+    let [old, new] = classes(folder, "inflora");
+    let moved = |strategy: &str, classes: &[String]| {
+        let [before, after] = [1, 2].map(|experience| class_features(folder, strategy, experience, classes));
+        apart(&before, &after)
+    };
+    let [still, learned, other] = [moved("inflora", &old), moved("inflora", &new), moved("o-lora", &old)];
+    assert!(still < 2e-3 && learned > 0.02 && other > 0.02, "{still} {learned} {other}");
+}
+
+#[test]
+fn the_first_update_of_inflora_has_the_directions_of_the_inputs_and_starts_as_the_frozen_backbone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let still = "fit.train.optimizer={ name = \"sgd\", lr = 1e-30, momentum = 0.0, weight_decay = 0.0 }";
+    let settings = [SETTINGS, &[METHOD, still]].concat();
+    run_keeping_both(&dataset(), &["{ name = \"inflora\" }"], &settings, folder.path());
+    let [old, new] = classes(folder.path(), "inflora");
+    let all = [old.clone(), new].concat();
+    let templates = artifact(folder.path(), "inflora", 1).templates().expect("templates");
+    let frozen = features(&Frozen, &all, &templates);
+    assert!(apart(&class_features(folder.path(), "inflora", 2, &all), &frozen) < 1e-6);
+    // No training and no update before: the inputs are those of the frozen tower.
+    let inputs = InputMoments::new(&["text.*.k_proj".to_string()]);
+    features(&inputs, &old, &templates);
+    let past = state(folder.path(), "inflora", 1, "strategy-past.safetensors");
+    for (site, moment) in inputs.values() {
+        let down = &past[&format!("sites.{site}.a")];
+        let width = down.shape[0];
+        let column = |at: usize| -> Vec<f64> {
+            down.data.iter().skip(at).step_by(RANK).map(|value| f64::from(*value) * 3f64.sqrt()).collect()
+        };
+        let energies = [0, 1].map(|at| {
+            let direction = column(at);
+            let image: Vec<f64> = moment
+                .chunks(width)
+                .map(|row| row.iter().zip(&direction).map(|(value, part)| value * part).sum())
+                .collect();
+            let energy: f64 = image.iter().zip(&direction).map(|(value, part)| value * part).sum();
+            // An eigenvector.
+            for (value, part) in image.iter().zip(&direction) {
+                assert!((value - energy * part).abs() < 1e-3 * energy, "{site}");
+            }
+            energy
+        });
+        assert!(energies[0] >= energies[1] && energies[1] > 0.0, "{site}: {energies:?}");
+    }
+}
+
+#[test]
+fn updates_of_low_rank_that_are_stopped_anywhere_end_in_the_same_bytes() {
+    ends_alike_when_stopped(&dataset(), &["o-lora", "inflora"], &[METHOD]);
+}
