@@ -180,6 +180,6 @@ impl<'a> Config<'a> {
     fn wrong(&self, key: &str, expected: &str) -> Error {
         let (section, inner) = key.split_once('.').unwrap_or((key, ""));
         let reason = format!("`model_cfg.{key}` must be {expected}, found `{}`", self.text(section, inner));
-        Error::malformed("OpenCLIP config", self.weights.with_file_name("open_clip_config.json"), reason)
+        Error::malformed("OpenCLIP config", &self.weights.with_file_name("open_clip_config.json"), reason)
     }
 }
