@@ -132,9 +132,10 @@ fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("creates");
     for path in inarch_core::file::list(from).expect("a folder") {
         let into = to.join(path.file_name().expect("a name"));
-        match path.is_dir() {
-            true => copy(&path, &into),
-            false => drop(std::fs::copy(&path, &into).expect("copies")),
+        if path.is_dir() {
+            copy(&path, &into);
+        } else {
+            std::fs::copy(&path, &into).expect("copies");
         }
     }
 }
