@@ -22,7 +22,7 @@ use inarch_recipes::{BadImagePolicy, Subset};
 
 pub(crate) use self::clips::ClipArgs;
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
-pub(crate) use self::data_sets::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
+pub(crate) use self::data_sets::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, JoinArgs, SplitArgs};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
@@ -408,6 +408,10 @@ pub(crate) struct EncodeArgs {
     pub(crate) on_bad_image: OnBadImageArg,
     #[command(flatten)]
     pub(crate) clips: ClipArgs,
+    /// Encode one of several parts, counted from 0, so that many processes share the work; `inarch data join` puts their files
+    /// together
+    #[arg(long, value_name = "INDEX/COUNT")]
+    pub(crate) shard: Option<String>,
     /// The features file to write
     #[arg(short = 'o', long, value_name = "FEATURES.safetensors")]
     pub(crate) output: PathBuf,

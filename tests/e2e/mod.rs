@@ -16,6 +16,7 @@ mod program;
 mod real_images;
 mod registry;
 mod resume;
+mod shards;
 mod store;
 mod strategies;
 mod stream;
