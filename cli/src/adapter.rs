@@ -22,7 +22,7 @@ pub(crate) struct Model {
 impl Model {
     /// Opens what the arguments name.
     pub(crate) fn open(args: &ModelArgs) -> Result<Self, CommandError> {
-        let device = inarch_core::device(&args.device.device)?;
+        let device = inarch_core::device_in(&args.device.device, args.precision.into())?;
         let backbone = backbones::open(&args.backbone, &device)?;
         let mut parts = load(&args.adapter, &backbone)?;
         let adapter = match parts.len() {

@@ -4,6 +4,7 @@ mod clips;
 mod continual;
 mod convert;
 mod data_sets;
+mod device;
 mod fleet;
 mod registry;
 mod serve;
@@ -22,7 +23,8 @@ use inarch_recipes::{BadImagePolicy, Subset};
 
 pub(crate) use self::clips::ClipArgs;
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
-pub(crate) use self::data_sets::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
+pub(crate) use self::data_sets::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, JoinArgs, SplitArgs};
+pub(crate) use self::device::{DeviceArgs, PrecisionArg};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
@@ -86,13 +88,6 @@ pub(crate) enum Command {
     Agent(AgentArgs),
     /// Devices, features, versions, and what is missing
     Doctor,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DeviceArgs {
-    /// Device: cpu, libtorch, cuda:0, vulkan, metal, rocm (as compiled in)
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub(crate) device: String,
 }
 
 #[derive(Debug, Args)]
@@ -289,6 +284,9 @@ pub(crate) struct ModelArgs {
     pub(crate) adapter: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    /// In what the device keeps weights and computes; half precision is for inference, and for devices that are fast in it
+    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
+    pub(crate) precision: PrecisionArg,
 }
 
 #[derive(Debug, Args)]
@@ -408,6 +406,10 @@ pub(crate) struct EncodeArgs {
     pub(crate) on_bad_image: OnBadImageArg,
     #[command(flatten)]
     pub(crate) clips: ClipArgs,
+    /// Encode one of several parts, counted from 0, so that many processes share the work; `inarch data join` puts their files
+    /// together
+    #[arg(long, value_name = "INDEX/COUNT")]
+    pub(crate) shard: Option<String>,
     /// The features file to write
     #[arg(short = 'o', long, value_name = "FEATURES.safetensors")]
     pub(crate) output: PathBuf,

@@ -18,7 +18,7 @@ pub mod parallel;
 mod seed;
 pub mod text;
 
-pub use device::{device, devices};
+pub use device::{DevicePrecision, device, device_in, devices, workers};
 pub use digest::{Digest, DigestBuilder};
 pub use error::{Error, Result};
 pub use seed::Seed;

@@ -53,7 +53,7 @@ impl FeatureStore {
         let mut key = DigestBuilder::default();
         let preprocess = serde_json::to_string(backbone.preprocess()).expect("plain data");
         // Kernels may round otherwise in another version or on another device.
-        let device = format!("{:?}", backbone.device());
+        let device = format!("{:?} {:?}", backbone.device(), backbone.device().settings().float_dtype);
         let parts = [env!("CARGO_PKG_VERSION"), &backbone.digest().to_string(), &preprocess, &device];
         for part in parts {
             key.piece(part.as_bytes());

@@ -87,7 +87,8 @@ pub(crate) fn sharded_gradients<M, T>(
 where
     M: Module + Sync,
 {
-    let workers = threads().clamp(1, (counts.images + counts.texts).max(1));
+    let most = module.devices().first().map_or_else(threads, inarch_core::workers);
+    let workers = most.clamp(1, (counts.images + counts.texts).max(1));
     let own = threads() / workers;
     let forward = &forward;
     let dealt: Vec<Vec<(Shard, M)>> = counts

@@ -20,6 +20,8 @@ pub(crate) enum DataSetsCommand {
     Split(SplitArgs),
     /// Generate clips of moving things in which only the order of frames tells the class
     Actions(ActionsArgs),
+    /// Join the features of all shards that `inarch encode --shard` wrote
+    Join(JoinArgs),
 }
 
 #[derive(Debug, Args)]
@@ -75,5 +77,15 @@ pub(crate) struct SplitArgs {
     pub(crate) data: DataArgs,
     /// Manifest to write, `path,label,split[,group]`; its paths are relative to the data
     #[arg(short = 'o', long, value_name = "SPLITS.csv")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The files of all shards, in any order
+    #[arg(required = true, value_name = "SHARD.safetensors")]
+    pub(crate) shards: Vec<PathBuf>,
+    /// The features file to write
+    #[arg(short = 'o', long, value_name = "FEATURES.safetensors")]
     pub(crate) output: PathBuf,
 }

@@ -7,6 +7,7 @@ use inarch_core::data::{ActionConfig, ActionReport, CropConfig, CropReport};
 use inarch_core::data::{crop_pascal_voc, open_dataset_with, write_actions, write_manifest};
 use serde::Serialize;
 
+use super::encode;
 use crate::args::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
 use crate::error::CommandError;
 use crate::output::{Output, table};
@@ -24,6 +25,7 @@ pub(crate) fn run(args: &DataSetsArgs, output: &Output) -> Result<(), CommandErr
         DataSetsCommand::Crop(args) => crop(args, output),
         DataSetsCommand::Split(args) => split(args, output),
         DataSetsCommand::Actions(args) => actions(args, output),
+        DataSetsCommand::Join(args) => encode::join(args, output),
     }
 }
 

@@ -23,7 +23,9 @@ struct Doctor {
 struct DeviceState {
     name: &'static str,
     compiled_in: bool,
-    /// How to get it, when it is missing.
+    /// Whether it computes on this machine; unknown for what is not compiled in.
+    works: Option<bool>,
+    /// How to get it, when it is missing, or why it does not work.
     cure: Option<String>,
 }
 
@@ -32,10 +34,11 @@ pub(crate) fn run(output: &Output) -> Result<(), CommandError> {
     let writable = inarch_core::file::create_folder(&home).is_ok() && tempfile_works(&home);
     let devices = inarch_core::devices()
         .into_iter()
-        .map(|(name, feature, compiled_in)| DeviceState {
-            name,
-            compiled_in,
-            cure: (!compiled_in).then(|| cure(feature)),
+        .map(|(name, feature, compiled_in)| {
+            let fault = if compiled_in { inarch_core::device(name).err() } else { None };
+            let works = compiled_in.then_some(fault.is_none());
+            let cure = if compiled_in { fault.map(|fault| fault.to_string()) } else { Some(cure(feature)) };
+            DeviceState { name, compiled_in, works, cure }
         })
         .collect();
     let doctor = Doctor {
@@ -71,11 +74,15 @@ fn cure(feature: &str) -> String {
     let build = format!("build with `cargo build --release --features {feature}`");
     match feature {
         "libtorch" => format!(
-            "{build}; it needs libtorch 2.9.0: LIBTORCH=<folder>, or LIBTORCH_USE_PYTORCH=1 with that torch in python3, \
-             else the build downloads it; at run time LD_LIBRARY_PATH must name its lib folder"
+            "`eval \"$(scripts/libtorch.sh)\"`, which finds or installs libtorch 2.9 and sets LIBTORCH and LD_LIBRARY_PATH, \
+             then {build}; without LIBTORCH the build downloads it; at run time LD_LIBRARY_PATH must name its lib folder"
         ),
         "cuda" => format!("{build}; it needs the CUDA toolkit and driver"),
         "rocm" => format!("{build}; it needs ROCm"),
+        "vulkan" => format!(
+            "{build}; it needs a Vulkan driver (on Debian `mesa-vulkan-drivers`, which has one in software too)"
+        ),
+        "metal" => format!("{build}, on macOS"),
         _ => build,
     }
 }
@@ -92,8 +99,11 @@ fn text(doctor: &Doctor) -> String {
         doctor.home,
         yes(doctor.home_writable)
     );
-    let mut rows = vec![["device", "compiled in"].map(String::from).to_vec()];
-    rows.extend(doctor.devices.iter().map(|device| vec![device.name.to_string(), yes(device.compiled_in).to_string()]));
+    let mut rows = vec![["device", "compiled in", "works here"].map(String::from).to_vec()];
+    rows.extend(doctor.devices.iter().map(|device| {
+        let works = device.works.map_or("", yes);
+        [device.name, yes(device.compiled_in), works].map(String::from).to_vec()
+    }));
     text.push_str(&table(&rows));
     for device in &doctor.devices {
         if let Some(cure) = &device.cure {

@@ -19,11 +19,10 @@ use super::pool::Frames;
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Scores, Sites, Tower};
 use super::spec::BackboneSpec;
 use super::state_dict::{self, StateDict, values};
-use crate::device::on_processor;
+use crate::device::workers;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
-use crate::parallel;
 use crate::text::{Template, Tokenizer};
 
 const NO_TOWERS: &str = "a backbone with towers";
@@ -345,7 +344,7 @@ impl Backbone {
 
     /// On how many threads parts of a batch may run.
     fn workers(&self) -> usize {
-        if on_processor(&self.device) { parallel::threads() } else { 1 }
+        workers(&self.device)
     }
 
     /// The rest of a tower through the adapter, short of its feature site: `[rows, dim]`, not normalised.

@@ -1,6 +1,6 @@
 //! `features.safetensors`: features computed before, here or elsewhere, with their ids and labels.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 use crate::file;
 
 const FORMAT: &str = "feature file";
+/// The metadata that [`FeatureFile`] has fields for.
+const FIELDS: [&str; 6] = ["backbone", "classes", "ids", "kind", "labels", "splits"];
 
 /// What the rows of a feature file are features of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +68,14 @@ impl FeatureFile {
     /// # Errors
     /// [`Error::Io`]; [`Error::Malformed`] naming the tensor, the metadata key or the row that is wrong.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_with(path).map(|(features, _)| features)
+    }
+
+    /// As [`read`](Self::read), with all entries of the metadata that are none of its fields.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with(path: &Path) -> Result<(Self, BTreeMap<String, String>)> {
         let bytes = file::read(path)?;
         let wrong = |reason: String| Error::malformed(FORMAT, path, reason);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -104,7 +114,8 @@ impl FeatureFile {
             values,
         };
         features.check(path)?;
-        Ok(features)
+        let further = metadata.into_iter().filter(|(key, _)| !FIELDS.contains(&key.as_str())).collect();
+        Ok((features, further))
     }
 
     /// Writes a file, whole or not at all; the same content gives the same bytes.
@@ -112,14 +123,14 @@ impl FeatureFile {
     /// # Errors
     /// [`Error::Malformed`] when the lists do not fit together or a value is not finite; [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<()> {
-        self.write_with(path, &[])
+        self.write_with(path, &BTreeMap::new())
     }
 
     /// As [`write`](Self::write), with further entries in the metadata.
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    pub fn write_with(&self, path: &Path, further: &[(&str, String)]) -> Result<()> {
+    pub fn write_with(&self, path: &Path, further: &BTreeMap<String, String>) -> Result<()> {
         self.check(path)?;
         let mut metadata = Map::new();
         let mut put = |key: &str, value: String| metadata.insert(key.into(), Value::String(value));

@@ -18,6 +18,7 @@ pub mod open;
 pub mod options;
 pub mod pascal_voc;
 mod scene;
+pub mod shard;
 pub mod split;
 mod write_manifest;
 
@@ -35,6 +36,7 @@ pub use self::manifest::{Manifest, read_captions, read_manifest};
 pub use self::open::{open_dataset, open_dataset_with};
 pub use self::options::DataOptions;
 pub use self::pascal_voc::{CropConfig, CropReport, crop_pascal_voc};
+pub use self::shard::{FeatureShard, Shard, ShardLabel, WorkList, join_shards};
 pub use self::split::{Split, assign_group_splits, assign_splits};
 pub use self::write_manifest::write_manifest;
 pub use crate::image::is_image_name;

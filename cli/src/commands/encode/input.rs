@@ -1,0 +1,192 @@
+//! What is to be encoded: a list in a fixed order, of which any part can be encoded by itself.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use inarch_core::backbone::{Pass, values};
+use inarch_core::data::{
+    Clip, ClipConfig, DataOptions, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name,
+    is_image_name,
+};
+use inarch_core::image::ImageAddress;
+use inarch_core::{Error, file};
+use inarch_recipes::Error::Stopped;
+use inarch_recipes::{BadImagePolicy, Views, encode_images};
+
+use crate::adapter::Model;
+use crate::args::{EncodeArgs, OnBadImageArg, ShownArgs};
+use crate::data::open;
+use crate::error::CommandError;
+use crate::progress::Bars;
+
+/// Texts in an encoding batch.
+const TEXT_BATCH: usize = 1024;
+
+/// Features of some entries.
+pub(super) struct Encoded {
+    pub(super) features: FeatureFile,
+    /// Files that could not be read.
+    pub(super) skipped: Vec<String>,
+    /// Entries without a feature for that reason.
+    pub(super) unread: usize,
+}
+
+/// The whole list.
+pub(super) enum Input {
+    /// Images or clips, with the split of each where the source tells labels and splits.
+    Images { examples: Vec<Example>, splits: Option<Vec<Split>>, dataset: Dataset },
+    /// Texts.
+    Texts(Vec<String>),
+}
+
+impl Input {
+    /// What the arguments name.
+    pub(super) fn open(args: &EncodeArgs, model: &Model, bars: &Bars) -> Result<Self, CommandError> {
+        match (&args.images, &args.texts) {
+            (Some(path), _) => Self::images(args, model, path, bars),
+            (None, Some(path)) => Self::texts(path),
+            (None, None) => Err(CommandError::usage("nothing to encode", "give `--images` or `--texts`")),
+        }
+    }
+
+    /// An image, a clip, the images of a folder, or a data set.
+    fn images(args: &EncodeArgs, model: &Model, path: &Path, bars: &Bars) -> Result<Self, CommandError> {
+        let clips = args.clips.over(model.clips());
+        if let Some(examples) = loose_images(path, &args.shown, clips.is_some())? {
+            let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
+            let clips = clips.or_else(|| moving.then(ClipConfig::default));
+            let dataset = Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) };
+            return Ok(Self::Images { examples, splits: None, dataset });
+        }
+        let options = DataOptions { root: args.root.clone(), group_by: args.group_by.clone(), ..args.shown.options() };
+        let dataset = open(path, options, &args.clips, model.clips(), bars)?;
+        let (splits, examples) = dataset.examples().map(|(split, example)| (split, example.clone())).unzip();
+        Ok(Self::Images { examples, splits: Some(splits), dataset })
+    }
+
+    /// One text a line.
+    fn texts(path: &Path) -> Result<Self, CommandError> {
+        let content = file::read_text(path)?;
+        let lines: Vec<String> = content.lines().map(str::to_string).filter(|line| !line.trim().is_empty()).collect();
+        match lines.is_empty() {
+            true => Err(Error::malformed("text list", path, "it holds no text; write one a line").into()),
+            false => Ok(Self::Texts(lines)),
+        }
+    }
+
+    pub(super) fn kind(&self) -> FeatureKind {
+        match self {
+            Self::Images { .. } => FeatureKind::Image,
+            Self::Texts(_) => FeatureKind::Text,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Images { examples, .. } => examples.len(),
+            Self::Texts(lines) => lines.len(),
+        }
+    }
+
+    /// The features of some entries.
+    pub(super) fn encode(
+        &self,
+        range: Range<usize>,
+        model: &Model,
+        on_bad_image: OnBadImageArg,
+        bars: &Bars,
+    ) -> Result<Encoded, CommandError> {
+        match self {
+            Self::Texts(lines) => {
+                let (ids, values) = (lines[range.clone()].to_vec(), encode_texts(&lines[range], model, bars)?);
+                let features = FeatureFile { ids, values, ..empty(FeatureKind::Text, model) };
+                Ok(Encoded { features, skipped: Vec::new(), unread: 0 })
+            }
+            Self::Images { examples, splits, dataset } => {
+                let examples = &examples[range.clone()];
+                let policy = BadImagePolicy::from(on_bad_image).into();
+                let (backbone, sites) = (&model.backbone, model.sites());
+                let found = encode_images(backbone, sites, dataset, examples, &Views::Centre, policy, bars.control())?;
+                let kept = || found.kept.iter().map(|position| &examples[*position]);
+                let splits = splits.as_ref().map(|splits| &splits[range]);
+                let features = FeatureFile {
+                    ids: kept().map(|example| example.id.clone()).collect(),
+                    labels: splits.map(|_| kept().map(|example| label_text(dataset, example)).collect()),
+                    classes: splits.map(|_| dataset.classes.clone()),
+                    splits: splits.map(|splits| found.kept.iter().map(|position| splits[*position]).collect()),
+                    dim: found.dim,
+                    values: found.values,
+                    ..empty(FeatureKind::Image, model)
+                };
+                let skipped = found.bad.iter().map(|bad| bad.path.display().to_string()).collect();
+                Ok(Encoded { unread: examples.len() - features.rows(), features, skipped })
+            }
+        }
+    }
+}
+
+fn empty(kind: FeatureKind, model: &Model) -> FeatureFile {
+    let (backbone, dim) = (model.backbone.maker(), model.backbone.spec().dim);
+    FeatureFile { backbone, kind, ids: Vec::new(), labels: None, classes: None, splits: None, dim, values: Vec::new() }
+}
+
+fn encode_texts(lines: &[String], model: &Model, bars: &Bars) -> Result<Vec<f32>, CommandError> {
+    let mut found = Vec::new();
+    let control = bars.control();
+    let progress = control.progress;
+    progress.start("encode", lines.len() as u64);
+    for (batch, texts) in lines.chunks(TEXT_BATCH).enumerate() {
+        if control.stopped() {
+            return Err(Stopped { what: "texts", done: batch * TEXT_BATCH, total: lines.len() }.into());
+        }
+        let rows = model.backbone.tokenize(texts)?;
+        found.extend(values(model.backbone.encode_text(&rows, model.sites(), &Pass::evaluate())));
+        progress.advance(texts.len() as u64, "");
+    }
+    progress.finish();
+    Ok(found)
+}
+
+/// The label of an example as a features file has it; several are separated by `;`.
+pub(super) fn label_text(dataset: &Dataset, example: &Example) -> String {
+    match dataset.multi_label {
+        true => example.labels.iter().map(|label| dataset.classes[*label].as_str()).collect::<Vec<_>>().join(";"),
+        false => dataset.classes[example.label].clone(),
+    }
+}
+
+/// The images of a single file or of a folder that holds images directly; `None` for anything else. A GIF that moves is a
+/// clip, and where clips are wanted so is a folder of images, which are its frames.
+fn loose_images(path: &Path, shown: &ShownArgs, clips: bool) -> Result<Option<Vec<Example>>, CommandError> {
+    let examples = |paths: &[PathBuf]| -> Result<Vec<Example>, CommandError> {
+        let mut found = Vec::new();
+        for path in paths {
+            let clip = Clip::open(path)?.filter(|clip| clip.len() > 1).map(Source::Clip);
+            let sources = match clip {
+                Some(clip) => vec![(path.clone(), clip)],
+                None => shown.images(path)?.into_iter().map(|one| (one.clone(), Source::Image(one))).collect(),
+            };
+            for (one, source) in sources {
+                // A window is how it is shown, not what it is.
+                let named = ImageAddress { window: None, ..ImageAddress::of(&one) }.path();
+                let id = named.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                found.push(Example::new(id, source, 0));
+            }
+        }
+        Ok(found)
+    };
+    let file = ImageAddress::of(path).file;
+    if file.is_file() && is_image_name(&file) {
+        return Ok(Some(examples(&[path.to_path_buf()])?));
+    }
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    let listed: Vec<PathBuf> =
+        file::list(path)?.into_iter().filter(|entry| entry.is_file() && is_image_name(entry)).collect();
+    if clips && listed.len() > 1 && !listed.iter().any(|entry| is_animation_name(entry)) {
+        return Ok(Some(examples(&[path.to_path_buf()])?));
+    }
+    let images = examples(&listed)?;
+    Ok((!images.is_empty()).then_some(images))
+}

@@ -1,0 +1,108 @@
+//! Which list it is, and what a part of it is made from.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use inarch_core::data::{Clip, Dataset, Example, Shard, Source, WorkList};
+use inarch_core::image::ImageAddress;
+use inarch_core::{Digest, DigestBuilder, Error, file, parallel};
+
+use super::input::{Input, label_text};
+use crate::adapter::Model;
+use crate::error::CommandError;
+
+/// One part of a list.
+pub(super) struct Part {
+    pub(super) list: WorkList,
+    pub(super) range: Range<usize>,
+    /// The digest of what the part is made from.
+    pub(super) content: Digest,
+}
+
+impl Input {
+    /// The list and a part of it. Images count in the list by what names them and by their size: reading them all is the
+    /// shards' work.
+    pub(super) fn part(&self, shard: Shard, model: &Model) -> Result<Part, CommandError> {
+        let Self::Images { examples, splits, dataset } = self else {
+            // Texts that run together share the beginning of their tokens, which decides how their last bits are rounded.
+            return Err(CommandError::usage(
+                "`--shard` is for images; features of texts depend in their last bits on the texts beside them",
+                "leave `--shard` out: texts are encoded in one run",
+            ));
+        };
+        let adapter = match &model.adapter {
+            Some(adapter) => format!("{} {}", json(&adapter.manifest.method)?, adapter.manifest.tensors),
+            None => String::new(),
+        };
+        let makers = [
+            // Kernels may round otherwise in another version.
+            env!("CARGO_PKG_VERSION"),
+            &model.backbone.maker(),
+            &json(model.backbone.preprocess())?,
+            &format!("{:?}", model.backbone.device().settings().float_dtype),
+            &adapter,
+            &json(&dataset.clips)?,
+        ];
+        let entry = |(at, example): (usize, &Example)| -> Result<String, CommandError> {
+            let split = splits.as_ref().map(|splits| splits[at]);
+            let label = splits.as_ref().map(|_| label_text(dataset, example));
+            let sizes: Vec<u64> = files(&example.source).iter().map(|file| bytes(file)).collect();
+            json(&(&example.id, label, split, shown(&example.source), sizes))
+        };
+        let entries = examples.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>()?;
+        let list = WorkList::new(&makers, entries);
+        let range = shard.range(list.items)?;
+        let content = content(&examples[range.clone()], dataset);
+        Ok(Part { list, range, content })
+    }
+}
+
+/// The digest of what examples are made from.
+fn content(examples: &[Example], dataset: &Dataset) -> Digest {
+    let mut all: Vec<PathBuf> = examples.iter().flat_map(|example| files(&example.source)).collect();
+    // A volume is the file of each of its slices.
+    all.sort();
+    all.dedup();
+    // One that cannot be read is a matter of the policy, which comes later.
+    let digests = parallel::map(&all, |file| Digest::of(&file::read(file).unwrap_or_default()));
+    let digests: HashMap<&PathBuf, Digest> = all.iter().zip(digests).collect();
+    let mut builder = DigestBuilder::default();
+    for example in examples {
+        if let (Source::Row(row), Some(features)) = (&example.source, &dataset.features) {
+            let values = features.row(*row).unwrap_or_default();
+            builder.piece(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        }
+        for file in files(&example.source) {
+            builder.piece(digests[&file].to_string().as_bytes());
+        }
+    }
+    builder.finish()
+}
+
+/// The files that an example is read from.
+fn files(source: &Source) -> Vec<PathBuf> {
+    match source {
+        Source::Image(path) => vec![ImageAddress::of(path).file],
+        Source::Clip(Clip::Files(files)) => files.to_vec(),
+        Source::Clip(Clip::Animation { path, .. }) => vec![path.clone()],
+        Source::Row(_) => Vec::new(),
+    }
+}
+
+/// The frame and window that are shown of an image, wherever its file lies.
+fn shown(source: &Source) -> Option<PathBuf> {
+    match source {
+        Source::Image(path) => Some(ImageAddress { file: PathBuf::new(), ..ImageAddress::of(path) }.path()),
+        Source::Clip(_) | Source::Row(_) => None,
+    }
+}
+
+/// The size of a file; 0 of one that cannot be read.
+fn bytes(path: &Path) -> u64 {
+    file::age_and_bytes(path).map_or(0, |(_, bytes)| bytes)
+}
+
+fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, CommandError> {
+    serde_json::to_string(value).map_err(|error| Error::invalid("work list", error.to_string()).into())
+}

@@ -1,0 +1,66 @@
+//! Devices by name, and inference in half precision.
+
+use inarch_core::checkpoint::read_safetensors;
+use serde_json::Value;
+
+use super::Program;
+use super::program::{sample, short_fit};
+
+/// Features of the sample in a precision, through an adapter where one is named.
+fn features(program: &Program, precision: &str, adapter: &[&str]) -> Vec<f32> {
+    let base = ["encode", "-b", "pocket", "--images", sample(), "--precision", precision, "-o", "f.st"];
+    program.succeed(&[&base[..], adapter].concat());
+    read_safetensors(&program.path("f.st")).expect("reads").0["features"].data.clone()
+}
+
+#[test]
+fn half_precision_is_near_to_single_precision() {
+    let program = Program::new();
+    program.succeed(&short_fit("lora", "1", "adapted"));
+    for adapter in [&[][..], &["-a", "adapted"]] {
+        let exact = features(&program, "f32", adapter);
+        let length = exact.iter().map(|value| value * value).sum::<f32>().sqrt();
+        // A few units in the last place of each: 2^-11 and 2^-8.
+        for (precision, most) in [("f16", 0.005), ("bf16", 0.04)] {
+            let found = features(&program, precision, adapter);
+            let squares: f32 = exact.iter().zip(&found).map(|(exact, found)| (exact - found).powi(2)).sum();
+            let apart = squares.sqrt() / length;
+            assert!(apart > 0.0 && apart < most, "{precision} {adapter:?}: {apart}");
+        }
+        let accuracy = |precision| {
+            let eval = ["eval", "-b", "pocket", "-d", sample(), "--precision", precision];
+            program.json(&[&eval[..], adapter].concat())["accuracy"].as_f64().expect("a number")
+        };
+        assert!((accuracy("f32") - accuracy("f16")).abs() <= 0.02);
+    }
+    program.fail(&["eval", "-b", "pocket", "-d", sample(), "--precision", "f8"], 2, &["bf16"]);
+}
+
+#[test]
+fn a_list_in_another_precision_is_another_list() {
+    let program = Program::new();
+    let work = |precision| {
+        let shard = ["encode", "-b", "pocket", "--images", sample(), "--shard", "0/100", "-o", "0.st"];
+        let made = program.json(&[&shard[..], &["--precision", precision]].concat());
+        assert_eq!(made["reused"], false);
+        made["work"].clone()
+    };
+    assert_ne!(work("f32"), work("f16"));
+}
+
+#[test]
+fn devices_that_are_not_there_are_named_with_their_cure() {
+    let program = Program::new();
+    let on = |device| ["eval", "-b", "pocket", "-d", sample(), "--device", device];
+    program.fail(&on("gpu"), 2, &["gpu", "cpu"]);
+    program.fail(&on("cpu:1"), 1, &["expected `cpu`"]);
+    let doctor = program.json(&["doctor"]);
+    let devices = doctor["devices"].as_array().expect("devices");
+    assert_eq!((&devices[0]["name"], &devices[0]["works"]), (&"cpu".into(), &true.into()));
+    for device in devices.iter().filter(|device| device["compiled_in"] == false) {
+        let name = device["name"].as_str().expect("a name");
+        assert_eq!(device["works"], Value::Null, "{name}");
+        assert!(device["cure"].as_str().is_some_and(|cure| cure.contains("--features")), "{name}");
+        program.fail(&on(name), 1, &["not compiled in", "--features"]);
+    }
+}
