@@ -29,7 +29,7 @@ fn images(folder: &Path) -> Dataset {
             };
             let path = folder.join(format!("{label}-{at}.png"));
             image::RgbImage::from_fn(32, 32, pixel).save(&path).expect("a PNG file");
-            let example = Example { id, source: Source::Image(path), label };
+            let example = Example::new(id, Source::Image(path), label);
             if at < 12 { train.push(example) } else { test.push(example) }
         }
     }
@@ -42,6 +42,7 @@ fn images(folder: &Path) -> Dataset {
         features: None,
         clips: None,
         ignored_files: 0,
+        multi_label: false,
     }
 }
 
