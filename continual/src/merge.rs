@@ -1,9 +1,9 @@
 //! Updates made apart, as one.
 //!
-//! Heads in closed form: statistics, memories and ledgers add up, so the result is that of one update with all the data. What
-//! all of them started from counts once: it is subtracted from all but one. Other methods are merged by weights, by a named
-//! merge of `inarch combine`, which is not what training on all the data would give; the loss on held-out samples is shown, also
-//! against a version that was trained on all the data, where there is one.
+//! Heads in closed form: statistics, memories and ledgers add up, so the result is that of one update with all the
+//! data. What all of them started from counts once: it is subtracted from all but one. Other methods are merged by
+//! weights, by a named merge of `inarch combine`, which is not what training on all the data would give; the loss on
+//! held-out samples is shown, also against a version that was trained on all the data, where there is one.
 
 use std::path::PathBuf;
 
@@ -196,7 +196,8 @@ pub fn merge(
     })
 }
 
-/// A version that learned the same samples as the parts together; another one would make the comparison say something else.
+/// A version that learned the same samples as the parts together; another one would make the comparison say something
+/// else.
 fn compared(versions: &dyn Versions, name: &str, ledger: &Ledger, backbone: &Backbone) -> Result<Artifact> {
     let version = versions.open(name)?;
     let own = version.ledger()?;

@@ -102,7 +102,8 @@ fn an_update_of_inflora_is_orthogonal_to_what_was_needed_before_and_moves_no_ans
         }
         assert!(past[&name.replace(".a", ".b")].data[RANK..].iter().any(|value| *value != 0.0), "{name}");
     }
-    // Old classes' features stand, new ones' move; those of updates that are held apart among themselves alone all move.
+    // Old classes' features stand, new ones' move; those of updates that are held apart among themselves alone all
+    // move.
     let [old, new] = classes(folder, "inflora");
     let moved = |strategy: &str, classes: &[String]| {
         let [before, after] = [1, 2].map(|experience| class_features(folder, strategy, experience, classes));

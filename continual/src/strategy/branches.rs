@@ -1,11 +1,11 @@
 //! One `lora` for each experience, summed: what O-LoRA and InfLoRA share.
 //!
-//! In experience `t` the frozen weight is `W + s sum_{i<t} A_i B_i`, held still in one `lora` of rank `t rank` that stands first, and
-//! a fresh `lora` of the recipe's rank is trained behind it. What answers is one `lora` of rank `(t + 1) rank`, which holds all
-//! factors side by side. The rank grows with the experiences and nothing has to know how many there will be.
+//! In experience `t` the frozen weight is `W + s sum_{i<t} A_i B_i`, held still in one `lora` of rank `t rank` that
+//! stands first, and a fresh `lora` of the recipe's rank is trained behind it. What answers is one `lora`, which holds
+//! all factors side by side. The rank grows with the experiences and nothing has to know how many there will be.
 //!
-//! The recipe's method is `lora`, or a stack with one `lora` in it, whose other members, such as class rows, are trained on from
-//! experience to experience.
+//! The recipe's method is `lora`, or a stack with one `lora` in it, whose other members, such as class rows, are
+//! trained on from experience to experience.
 
 use std::collections::BTreeMap;
 

@@ -1,17 +1,18 @@
-//! InfLoRA: an update of low rank for each experience, in directions that the inputs of the layer need now and did not need before
-//! (Liang and Li, CVPR 2024, arXiv 2404.00228).
+//! InfLoRA: an update of low rank for each experience, in directions that the inputs of the layer need now and did not
+//! need before (Liang and Li, CVPR 2024, arXiv 2404.00228).
 //!
-//! In experience `t` the frozen weight is `W + s sum_{i<t} A_i B_i`, and of the new update `s A_t B_t` only `B_t` moves. For the
-//! inputs `X` `[tokens, d_input]` of a layer, which arrive through all updates before, and an orthonormal basis `M` of the inputs
-//! of all experiences before, `A_t` `[d_input, rank]` has the greatest directions of `X (I - M M^T)`, each of length `1 / sqrt(3)`. So
-//! `x A_t = 0` for an `x` in the span of `M`: what was learned for it stands. After a training `M` takes up the greatest directions of
-//! the inputs now, until their energy in its span is the share `threshold` of all (`subspace`: DualGPM). The loss is the cross entropy
-//! of what arrives among its own classes. What it trains and what answers: `branches`.
+//! In experience `t` the frozen weight is `W + s sum_{i<t} A_i B_i`, and of the new update `s A_t B_t` only `B_t`
+//! moves. For the inputs `X` `[tokens, d_input]` of a layer, which arrive through all updates before, and an
+//! orthonormal basis `M` of the inputs of all experiences before, `A_t` `[d_input, rank]` has the greatest directions
+//! of `X (I - M M^T)`, each of length `1 / sqrt(3)`. So `x A_t = 0` for an `x` in the span of `M`: what was learned for
+//! it stands. After a training `M` takes up the greatest directions of the inputs now, until their energy in its span
+//! is the share `threshold` of all (`subspace`: DualGPM). The loss is the cross entropy of what arrives among its own
+//! classes. What it trains and what answers: `branches`.
 //!
-//! Departures: every site of the `lora` is treated so, that is in the text tower too, whose inputs are the texts of the classes that
-//! arrive; the authors train keys and values of an image tower. Their threshold grows with the share of experiences that are
-//! over. Nobody knows that share here, so in experience `t` it is `1 - (1 - threshold) / (t + 1)`. Energies are those of the inputs,
-//! as in the paper; the authors' code takes the squares of these.
+//! Departures: every site of the `lora` is treated so, that is in the text tower too, whose inputs are the texts of the
+//! classes that arrive; the authors train keys and values of an image tower. Their threshold grows with the share of
+//! experiences that are over. Nobody knows that share here, so in experience `t` it is `1 - (1 - threshold) / (t + 1)`.
+//! Energies are those of the inputs, as in the paper; the authors' code takes the squares of these.
 
 use std::collections::BTreeMap;
 

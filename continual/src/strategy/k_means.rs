@@ -1,5 +1,5 @@
-//! Centroids of a set of points: K-means (Lloyd, 1982) from seeds that are drawn far apart (k-means++: Arthur and Vassilvitskii,
-//! 2007).
+//! Centroids of a set of points: K-means (Lloyd, 1982) from seeds that are drawn far apart (k-means++: Arthur and
+//! Vassilvitskii, 2007).
 
 use inarch_core::Seed;
 

@@ -1,8 +1,9 @@
-//! O-LoRA: an update of low rank for each experience, held apart from the subspaces of those before (Wang et al., 2023, arXiv
-//! 2310.14152).
+//! O-LoRA: an update of low rank for each experience, held apart from the subspaces of those before (Wang et al., 2023,
+//! arXiv 2310.14152).
 //!
-//! In experience `t` the frozen weight is `W + s sum_{i<t} A_i B_i` and only `A_t`, `B_t` move, under
-//! `L + weight sum_{i<t} |A_i^T A_t|^2`, summed over sites, with `A` `[d_input, rank]`. What it trains and what answers: `branches`.
+//! In experience `t` the frozen weight is `W + s sum_{i<t} A_i B_i` and only `A_t`, `B_t` move, under `L + weight
+//! sum_{i<t} |A_i^T A_t|^2`, summed over sites, with `A` `[d_input, rank]`. What it trains and what answers:
+//! `branches`.
 
 use std::collections::BTreeMap;
 

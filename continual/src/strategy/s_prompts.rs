@@ -1,16 +1,17 @@
-//! S-Prompts, image side: prompts of each experience by themselves, and K-means centroids by which an image finds its own (Wang et
-//! al., NeurIPS 2022, arXiv 2207.12819).
+//! S-Prompts, image side: prompts of each experience by themselves, and K-means centroids by which an image finds its
+//! own (Wang et al., NeurIPS 2022, arXiv 2207.12819).
 //!
-//! In every experience fresh prompts of `vpt-shallow` are trained, so those before never move; the loss is the cross entropy of what
-//! arrives among its own classes. Then the normalised frozen features of the experience's images give `centroids` of K-means. What
-//! answers has the method `s-prompts` in place of `vpt-shallow`: the prompts of all experiences, of which an image takes those of the
-//! nearest centroid, by its own frozen feature. No sample is kept, and nothing has to know how many experiences there will be.
+//! In every experience fresh prompts of `vpt-shallow` are trained, so those before never move; the loss is the cross
+//! entropy of what arrives among its own classes. Then the normalised frozen features of the experience's images give
+//! `centroids` of K-means. What answers has the method `s-prompts` in place of `vpt-shallow`: the prompts of all
+//! experiences, of which an image takes those of the nearest centroid, by its own frozen feature. No sample is kept,
+//! and nothing has to know how many experiences there will be.
 //!
-//! The recipe's method is `vpt-shallow`, or a stack with one in it, whose other members, such as class rows, are trained on from
-//! experience to experience; rows of classes that do not arrive get no gradient.
+//! The recipe's method is `vpt-shallow`, or a stack with one in it, whose other members, such as class rows, are
+//! trained on from experience to experience; rows of classes that do not arrive get no gradient.
 //!
-//! Departures: all classes seen so far compete in every answer, where the authors let those of the chosen experience compete alone,
-//! as experiences may share classes; the text side keeps the recipe's templates (S-iPrompts).
+//! Departures: all classes seen so far compete in every answer, where the authors let those of the chosen experience
+//! compete alone, as experiences may share classes; the text side keeps the recipe's templates (S-iPrompts).
 
 use std::collections::BTreeMap;
 
@@ -33,8 +34,8 @@ const CENTROIDS: &str = "centroids.fixed";
 /// Prompts of each experience.
 pub(super) struct SPrompts {
     centroids: usize,
-    /// Those of all experiences before, under the names of the method: `prompts` `[experiences, tokens, width]` and centroids
-    /// `[experiences, centroids, dim]`.
+    /// Those of all experiences before, under the names of the method: `prompts` `[experiences, tokens, width]` and
+    /// centroids `[experiences, centroids, dim]`.
     past: Parameters,
     /// Whether a class is among those that arrive.
     current: Vec<bool>,

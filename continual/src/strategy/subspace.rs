@@ -1,5 +1,5 @@
-//! What the inputs of a layer have needed so far, as a subspace of growing dimension that is stored by whichever of its two sides is
-//! smaller (DualGPM: Liang and Li, CVPR 2023, in InfLoRA: arXiv 2404.00228, section 3.3).
+//! What the inputs of a layer have needed so far, as a subspace of growing dimension that is stored by whichever of its
+//! two sides is smaller (DualGPM: Liang and Li, CVPR 2023, in InfLoRA: arXiv 2404.00228, section 3.3).
 
 use inarch_core::backbone::HostTensor;
 use nalgebra::{DMatrix, SymmetricEigen};
@@ -43,8 +43,9 @@ impl Subspace {
         (&projected + projected.transpose()) * 0.5
     }
 
-    /// With the fewest greatest directions of inputs of the second moment `C` that let the subspace hold the share `threshold` of
-    /// their energy `tr C`. Values are rounded to those that are stored, so that a run that goes on from a file goes on from the same.
+    /// With the fewest greatest directions of inputs of the second moment `C` that let the subspace hold the share
+    /// `threshold` of their energy `tr C`. Values are rounded to those that are stored, so that a run that goes on from
+    /// a file goes on from the same.
     pub(super) fn extended(self, moment: &DMatrix<f64>, threshold: f64) -> Self {
         let total = moment.trace();
         let left = self.outside(moment);
@@ -126,7 +127,8 @@ fn span(columns: &DMatrix<f64>, dimension: usize) -> DMatrix<f64> {
     descending(columns * columns.transpose()).1.columns(0, dimension).into_owned()
 }
 
-/// The `rank` greatest directions of a second moment, `[width, rank]`; zeros where the rest is less than rounding of `total`.
+/// The `rank` greatest directions of a second moment, `[width, rank]`; zeros where the rest is less than rounding of
+/// `total`.
 pub(super) fn leading(moment: &DMatrix<f64>, total: f64, rank: usize) -> DMatrix<f64> {
     let (energies, directions) = descending(moment.clone());
     DMatrix::from_fn(moment.nrows(), rank, |row, at| match energies.get(at) {

@@ -10,11 +10,11 @@ use nalgebra::DMatrix;
 use super::sites::matches;
 use crate::matrix::to_host;
 
-/// Watches the inputs `x` `[tokens, d_input]` of some linear layers and sums `x^T x` `[d_input, d_input]` over all passes: its
-/// directions and their energies are those of the inputs.
+/// Watches the inputs `x` `[tokens, d_input]` of some linear layers and sums `x^T x` `[d_input, d_input]` over all
+/// passes: its directions and their energies are those of the inputs.
 ///
-/// At the end of a stack of adapters it sees what the layers are given through all of them. Sums are over batches as they come, in
-/// the order in which they come.
+/// At the end of a stack of adapters it sees what the layers are given through all of them. Sums are over batches as
+/// they come, in the order in which they come.
 #[derive(Debug, Default)]
 pub struct InputMoments {
     targets: Vec<String>,
@@ -27,7 +27,8 @@ impl InputMoments {
         Self { targets: targets.to_vec(), sums: Mutex::default() }
     }
 
-    /// The sums, by the name of the site, as symmetric matrices of `d_input^2` values. Sites that no pass met are not there.
+    /// The sums, by the name of the site, as symmetric matrices of `d_input^2` values. Sites that no pass met are not
+    /// there.
     pub fn values(self) -> BTreeMap<String, Vec<f64>> {
         let values = |(site, sum): (String, DMatrix<f64>)| (site, sum.data.into());
         self.sums().into_iter().map(values).collect()

@@ -1,14 +1,15 @@
-//! S-Prompts, image side: prompts of each experience by themselves, of which an image takes those of the experience whose images it
-//! is nearest to (S-iPrompts: Wang et al., NeurIPS 2022, arXiv 2207.12819).
+//! S-Prompts, image side: prompts of each experience by themselves, of which an image takes those of the experience
+//! whose images it is nearest to (S-iPrompts: Wang et al., NeurIPS 2022, arXiv 2207.12819).
 //!
 //! With the normalised frozen feature `q` `[dim]`, centroids `m` `[experiences, centroids, dim]` and prompts `p`
-//! `[experiences, tokens, width]`, the prompts of the experience with the least `min_k |q - m_ek|` stand behind the patches of that
-//! image. What an image takes depends on no other image of its batch. Centroids are stored, not trained: the strategy `s-prompts` of
-//! `inarch stream` sets them to those of K-means over the experience's images, and trains the prompts one experience at a time.
+//! `[experiences, tokens, width]`, the prompts of the experience with the least `min_k |q - m_ek|` stand behind the
+//! patches of that image. What an image takes depends on no other image of its batch. Centroids are stored, not
+//! trained: the strategy `s-prompts` of `inarch stream` sets them to those of K-means over the experience's images, and
+//! trains the prompts one experience at a time.
 //!
-//! Departures: distances are Euclidean, as in K-means; the authors' code compares by the sum of magnitudes. The class token is
-//! pooled. Prompts are drawn from N(0, 0.02) and centroids from N(0, 1 / dim), so a fresh adapter is not zero-shot. Count:
-//! `experiences * tokens * width`. Site: input tokens of the image tower.
+//! Departures: distances are Euclidean, as in K-means; the authors' code compares by the sum of magnitudes. The class
+//! token is pooled. Prompts are drawn from N(0, 0.02) and centroids from N(0, 1 / dim), so a fresh adapter is not
+//! zero-shot. Count: `experiences * tokens * width`. Site: input tokens of the image tower.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData};
