@@ -116,6 +116,11 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.black_box(),)* }
             }
 
+            /// See [`Method::either_tower`].
+            pub fn either_tower(&self) -> bool {
+                match self { $(Self::$variant(config) => config.either_tower(),)* }
+            }
+
             /// See [`Method::trainable`].
             pub fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
                 match self { $(Self::$variant(config) => config.trainable(backbone, classes, images),)* }
@@ -127,7 +132,9 @@ macro_rules! methods {
             /// A setting outside its domain, or a method that enters a tower, or needs words, for a backbone without them.
             pub fn init(&self, start: &Start<'_>) -> Result<Adapter> {
                 let what = || format!("method `{}`", self.name());
-                if !self.black_box() {
+                if self.either_tower() {
+                    start.backbone.need_towers(&what())?;
+                } else if !self.black_box() {
                     start.backbone.need(Tower::Image, &what())?;
                 }
                 if self.words() == Words::Needed {

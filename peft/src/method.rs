@@ -89,6 +89,11 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
         false
     }
 
+    /// Whether it works beside a text tower alone too: it changes layers, in whichever tower has them.
+    fn either_tower(&self) -> bool {
+        false
+    }
+
     /// Whether [`init`](Self::init) learns from the training images ([`Start::support`]).
     fn needs_support(&self) -> bool {
         false

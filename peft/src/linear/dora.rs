@@ -87,6 +87,10 @@ impl Method for DoraConfig {
         Words::Unneeded
     }
 
+    fn either_tower(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let count = |(_, [inputs, outputs]): (LinearSite, [usize; 2])| self.rank * (inputs + outputs) + outputs;
         selected_sites(backbone, &self.targets).map(count).sum()

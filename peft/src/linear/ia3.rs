@@ -75,6 +75,10 @@ impl Method for Ia3Config {
         Words::Unneeded
     }
 
+    fn either_tower(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let count = |(site, [inputs, outputs]): (LinearSite, [usize; 2])| {
             if self.at_input(site) { inputs } else { outputs }

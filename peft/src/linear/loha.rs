@@ -87,6 +87,10 @@ impl Method for LoHaConfig {
         Words::Unneeded
     }
 
+    fn either_tower(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let count = |(_, [inputs, outputs]): (LinearSite, [usize; 2])| 2 * self.rank * (inputs + outputs);
         selected_sites(backbone, &self.targets).map(count).sum()

@@ -133,6 +133,10 @@ impl Method for LoKrConfig {
         Words::Unneeded
     }
 
+    fn either_tower(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let count = |(_, dims): (LinearSite, [usize; 2])| {
             let ((m_in, n_in), (m_out, n_out)) = (self.cut(dims[0]), self.cut(dims[1]));

@@ -226,6 +226,10 @@ impl Method for LoraConfig {
         Words::Unneeded
     }
 
+    fn either_tower(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let count = |(site, [inputs, outputs]): (LinearSite, [usize; 2])| self.rank_at(site) * (inputs + outputs);
         selected_sites(backbone, &self.targets).map(count).sum()

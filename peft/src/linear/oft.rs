@@ -155,6 +155,10 @@ impl Method for OftConfig {
         Words::Unneeded
     }
 
+    fn either_tower(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let block = self.block.max(2);
         selected_sites(backbone, &self.targets).map(|(_, [inputs, _])| inputs / block * (block * (block - 1) / 2)).sum()

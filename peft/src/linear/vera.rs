@@ -97,6 +97,10 @@ impl Method for VeraConfig {
         Words::Unneeded
     }
 
+    fn either_tower(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         selected_sites(backbone, &self.targets).map(|(_, [_, outputs])| self.rank + outputs).sum()
     }

@@ -96,6 +96,10 @@ impl Method for LnTuningConfig {
         Words::Unneeded
     }
 
+    fn either_tower(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         selected_norms(backbone, &self.targets).iter().map(|width| 2 * width).sum()
     }
