@@ -134,7 +134,8 @@ fn the_first_update_of_inflora_has_the_directions_of_the_inputs_and_starts_as_th
     let templates = artifact(folder.path(), "inflora", 1).templates().expect("templates");
     let frozen = features(&Frozen, &all, &templates);
     let moved = apart(&class_features(folder.path(), "inflora", 2, &all), &frozen);
-    assert!(moved < 1e-5, "{moved}");
+    // But for the steps of the warm-up, whose rate is its own.
+    assert!(moved < 1e-4, "{moved}");
     // No training and no update before: the inputs are those of the frozen tower.
     let inputs = InputMoments::new(&["text.*.k_proj".to_string()]);
     features(&inputs, &old, &templates);

@@ -37,7 +37,7 @@ CASES = {
     "dinov2": (Dinov2Model, "dinov2", DINO),
     "bert": (BertModel, "bert", LoraConfig(r=2, use_dora=True, target_modules=["query", "intermediate.dense"],
                                            modules_to_save=["output.LayerNorm"])),
-    "siglip": (SiglipModel, "siglip", LoraConfig(r=2, lora_alpha=3, target_modules=["encoder.layers.1.self_attn.q_proj", "fc1"])),
+    "siglip": (SiglipModel, "siglip", LoraConfig(r=2, lora_alpha=3, target_modules=["layers.1.self_attn.q_proj", "layers.0.mlp.fc1"])),
     "siglip-ln": (SiglipModel, "siglip", LNTuningConfig(target_modules=["layer_norm1", "encoder.layers.1.layer_norm2"])),
 }
 
