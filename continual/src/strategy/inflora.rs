@@ -16,12 +16,12 @@
 
 use std::collections::BTreeMap;
 
-use inarch_peft::{Adapter, InputMoments, Loss, MethodConfig, Parameters, cross_entropy};
+use inarch_peft::{Adapter, InputMoments, Loss, MethodConfig, Parameters};
 use inarch_recipes::{Moment, Recipe};
 use nalgebra::DMatrix;
 
+use super::among::{classes_of, loss_among};
 use super::branches::{Branches, Owner, Part, joined, parts};
-use super::replay::among;
 use super::subspace::{Subspace, leading};
 use super::weights::replaced;
 use super::{Beginning, Episode, Outcome, Strategy};
@@ -87,8 +87,7 @@ impl Strategy for Inflora {
     }
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
-        self.current = vec![false; episode.classes.len()];
-        episode.train.iter().for_each(|example| self.current[example.label] = true);
+        self.current = classes_of(episode);
         Ok(())
     }
 
@@ -101,7 +100,7 @@ impl Strategy for Inflora {
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        Loss::plain(cross_entropy(among(moment.step.logits.clone(), &self.current), moment.step.labels))
+        loss_among(moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

@@ -1,6 +1,7 @@
 //! Strategies against forgetting for adapters that are trained by steps: what happens before and after an experience, and the
 //! loss in between.
 
+mod among;
 mod bic;
 mod branches;
 mod build;

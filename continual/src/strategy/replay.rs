@@ -12,13 +12,12 @@ use burn::tensor::{Tensor, TensorData};
 use inarch_peft::{Correction, Guide, Loss, cross_entropy};
 use inarch_recipes::Moment;
 
+use super::among::{among, classes_of};
 use super::{Episode, Rehearsal, Strategy};
 use crate::error::Result;
 
 /// The logit scale that weights of squared score differences belong to.
 const SCALE: f64 = 10.0;
-/// Takes a class out of a softmax.
-const OUT: f32 = -1e4;
 
 /// What is done with rehearsed rows.
 #[derive(Clone, Copy)]
@@ -36,13 +35,6 @@ pub(super) enum ReplayLoss {
     },
     /// A reference for the gradient.
     Guide,
-}
-
-/// Scores `[rows, classes]` of which only those of some classes count.
-pub(super) fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
-    let mask: Vec<f32> = classes.iter().map(|counts| if *counts { 0.0 } else { OUT }).collect();
-    let (columns, device) = (mask.len(), logits.device().without_autodiff());
-    logits + Tensor::<2>::from_data(TensorData::new(mask, [1, columns]), &device)
 }
 
 /// Rehearsal.
@@ -91,8 +83,7 @@ impl Strategy for Replay {
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
         self.scores = episode.memory.iter().flat_map(|m| m.samples()).map(|sample| sample.scores.clone()).collect();
-        self.current = vec![false; episode.classes.len()];
-        episode.train.iter().for_each(|example| self.current[example.label] = true);
+        self.current = classes_of(episode);
         Ok(())
     }
 

@@ -18,12 +18,12 @@ use std::collections::BTreeMap;
 use inarch_core::Seed;
 use inarch_core::backbone::HostTensor;
 use inarch_core::data::Example;
-use inarch_peft::{Adapter, Loss, MethodConfig, Parameters, SPromptsConfig, VptShallowConfig, cross_entropy};
+use inarch_peft::{Adapter, Loss, MethodConfig, Parameters, SPromptsConfig, VptShallowConfig};
 use inarch_recipes::{Moment, Recipe, Session};
 
+use super::among::{classes_of, loss_among};
 use super::branches::{Part, joined, parts};
 use super::k_means::centroids;
-use super::replay::among;
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::{Error, Result};
 
@@ -112,13 +112,12 @@ impl Strategy for SPrompts {
     }
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
-        self.current = vec![false; episode.classes.len()];
-        episode.train.iter().for_each(|example| self.current[example.label] = true);
+        self.current = classes_of(episode);
         Ok(())
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        Loss::plain(cross_entropy(among(moment.step.logits.clone(), &self.current), moment.step.labels))
+        loss_among(moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

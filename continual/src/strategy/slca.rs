@@ -20,7 +20,7 @@ use inarch_core::{Digest, Seed};
 use inarch_peft::{Adapter, LinearProbeConfig, Loss, MethodConfig, cross_entropy};
 use inarch_recipes::{Budget, Companion, Control, Moment, Recipe, Session, Silent, Subset, Task};
 
-use super::replay::among;
+use super::among::{classes_of, loss_among};
 use super::weights::replaced;
 use super::{Episode, Outcome, Parameters, Strategy};
 use crate::error::{Error, Result};
@@ -210,13 +210,12 @@ impl Strategy for Slca {
         if head_of(&episode.recipe.method, &episode.start.parameters()).is_none() {
             return Err(no_head());
         }
-        self.current = vec![false; episode.classes.len()];
-        episode.train.iter().for_each(|example| self.current[example.label] = true);
+        self.current = classes_of(episode);
         Ok(())
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        Loss::plain(cross_entropy(among(moment.step.logits.clone(), &self.current), moment.step.labels))
+        loss_among(moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

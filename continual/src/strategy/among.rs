@@ -1,0 +1,28 @@
+//! Scores among the classes of an experience.
+
+use burn::tensor::{Tensor, TensorData};
+use inarch_peft::{Loss, Step, cross_entropy};
+
+use super::Episode;
+
+/// Takes a class out of a softmax.
+const OUT: f32 = -1e4;
+
+/// Whether each class is among those of an experience.
+pub(super) fn classes_of(episode: &Episode<'_>) -> Vec<bool> {
+    let mut classes = vec![false; episode.classes.len()];
+    episode.train.iter().for_each(|example| classes[example.label] = true);
+    classes
+}
+
+/// Scores `[rows, classes]` of which only those of some classes count.
+pub(super) fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
+    let mask: Vec<f32> = classes.iter().map(|counts| if *counts { 0.0 } else { OUT }).collect();
+    let (columns, device) = (mask.len(), logits.device().without_autodiff());
+    logits + Tensor::<2>::from_data(TensorData::new(mask, [1, columns]), &device)
+}
+
+/// Cross entropy of a step, in which some classes alone compete.
+pub(super) fn loss_among(step: &Step<'_>, classes: &[bool]) -> Loss {
+    Loss::plain(cross_entropy(among(step.logits.clone(), classes), step.labels))
+}
