@@ -45,10 +45,15 @@ pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String
         return Err("it is cut short".into());
     }
     let mut data = Vec::new();
-    reader.take(size).read_to_end(&mut data).map_err(cut)?;
-    if (data.len() as u64) < size {
+    reader.by_ref().take(size).read_to_end(&mut data).map_err(cut)?;
+    // A file that ends early is one to look after, also where the slice itself is whole; of a compressed one the checksum is
+    // behind the last slice.
+    let behind = (u64::from(header.slices) - slice - 1).saturating_mul(size).min(MAX_UNPACKED_BYTES - skipped);
+    let found = io::copy(&mut reader.by_ref().take(behind), &mut io::sink()).map_err(cut)?;
+    if (data.len() as u64) < size || found < behind {
         return Err("it is cut short".into());
     }
+    reader.read(&mut [0]).map_err(cut)?;
     let (width, height) = (header.width as usize, header.height as usize);
     let pixels = if let Kind::Colour(samples) = header.kind {
         data.chunks_exact(samples).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()

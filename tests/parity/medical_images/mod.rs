@@ -64,8 +64,7 @@ fn damaged_files_are_errors_that_give_nothing_away() {
             }
         };
         for cut in [bytes.len() - 5, bytes.len() / 2, 400, 140, 20].map(|cut| cut.min(bytes.len())) {
-            // Of a volume no more is read than the slice that is asked for, which may be whole.
-            check(&bytes[..cut], name.ends_with(".dcm") || cut <= 140, &format!("cut to {cut}"));
+            check(&bytes[..cut], cut < bytes.len(), &format!("cut to {cut}"));
         }
         for at in 0..bytes.len() {
             for change in [0x01, 0x80, 0xFF] {
