@@ -3,6 +3,7 @@
 mod clips;
 mod continual;
 mod convert;
+mod data;
 mod data_sets;
 mod device;
 mod fleet;
@@ -11,18 +12,16 @@ mod serve;
 mod store;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use inarch_core::data::DataOptions;
-use inarch_core::image::{Frame, ImageAddress, Window, single_images};
 use inarch_core::metrics::{DetailConfig, RankingConfig};
 use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::Merge;
-use inarch_recipes::{BadImagePolicy, Subset};
 
 pub(crate) use self::clips::ClipArgs;
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
+pub(crate) use self::data::{DataArgs, OnBadImageArg, ShownArgs};
 pub(crate) use self::data_sets::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, JoinArgs, SplitArgs};
 pub(crate) use self::device::{DeviceArgs, PrecisionArg};
 use crate::commands::corrupt::CorruptArgs;
@@ -88,103 +87,6 @@ pub(crate) enum Command {
     Agent(AgentArgs),
     /// Devices, features, versions, and what is missing
     Doctor,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DataArgs {
-    /// Data: a folder of class folders, a CoOp split JSON, a CSV or JSONL manifest, or a features file
-    #[arg(short = 'd', long, value_name = "PATH")]
-    pub(crate) data: Option<PathBuf>,
-    /// Folder that the paths of a split or manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
-    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
-    #[arg(long, value_name = "REGEX")]
-    pub(crate) group_by: Option<String>,
-    #[command(flatten)]
-    pub(crate) shown: ShownArgs,
-    /// What to do about an image that cannot be read
-    #[arg(long, value_enum, value_name = "POLICY")]
-    pub(crate) on_bad_image: Option<OnBadImageArg>,
-    /// Classes that take part
-    #[arg(long, value_enum)]
-    pub(crate) subset: Option<SubsetArg>,
-    #[command(flatten)]
-    pub(crate) clips: ClipArgs,
-}
-
-impl DataArgs {
-    /// How the data set is read.
-    pub(crate) fn options(&self) -> DataOptions {
-        let clips = self.clips.over(None);
-        DataOptions { root: self.root.clone(), group_by: self.group_by.clone(), clips, ..self.shown.options() }
-    }
-}
-
-/// What is shown of DICOM files, volumes and 16-bit images.
-#[derive(Debug, Args)]
-pub(crate) struct ShownArgs {
-    /// Slices of volumes and frames of DICOM files that are images: middle (default), all, or a number from 1 on; a path can
-    /// name its own, `scan.dcm#3`
-    #[arg(long, value_name = "SLICES")]
-    pub(crate) slices: Option<Frame>,
-    /// Window that grey values are shown in: CENTRE:WIDTH, pLOW:HIGH (percentiles) or full; by default that of the file
-    #[arg(long, value_name = "WINDOW", allow_hyphen_values = true)]
-    pub(crate) window: Option<Window>,
-}
-
-impl ShownArgs {
-    /// How data with these settings are read.
-    pub(crate) fn options(&self) -> DataOptions {
-        DataOptions { slices: self.slices.unwrap_or_default(), window: self.window, ..DataOptions::default() }
-    }
-
-    /// The single images that a path names.
-    pub(crate) fn images(&self, path: &Path) -> Result<Vec<PathBuf>, inarch_core::Error> {
-        let mut address = ImageAddress::of(path);
-        if address.frame == Frame::Middle {
-            address.frame = self.slices.unwrap_or_default();
-        }
-        address.window = address.window.or(self.window);
-        single_images(&address.path())
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum OnBadImageArg {
-    /// Stop and name it
-    Fail,
-    /// Leave it out and report it
-    Skip,
-}
-
-impl From<OnBadImageArg> for BadImagePolicy {
-    fn from(arg: OnBadImageArg) -> Self {
-        match arg {
-            OnBadImageArg::Fail => Self::Fail,
-            OnBadImageArg::Skip => Self::Skip,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum SubsetArg {
-    /// All classes
-    All,
-    /// The first half of the classes, rounded up
-    Base,
-    /// The second half
-    New,
-}
-
-impl From<SubsetArg> for Subset {
-    fn from(arg: SubsetArg) -> Self {
-        match arg {
-            SubsetArg::All => Self::All,
-            SubsetArg::Base => Self::Base,
-            SubsetArg::New => Self::New,
-        }
-    }
 }
 
 #[derive(Debug, Args)]
