@@ -22,7 +22,9 @@ use inarch_peft::Merge;
 pub(crate) use self::clips::ClipArgs;
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
 pub(crate) use self::data::{DataArgs, OnBadImageArg, ShownArgs};
-pub(crate) use self::data_sets::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, JoinArgs, SplitArgs};
+pub(crate) use self::data_sets::{
+    ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, JoinArgs, SplitArgs, TilesArgs,
+};
 pub(crate) use self::device::{DeviceArgs, PrecisionArg};
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;

@@ -233,6 +233,8 @@ methods! {
     LoKr(LoKrConfig => LoKr): "lokr",
     /// Rotations of the inputs of linear layers.
     Oft(OftConfig => Oft): "oft",
+    /// Rotations of the inputs as products of sparse ones.
+    Boft(BoftConfig => Boft): "boft",
     /// Updates by few Fourier coefficients.
     FourierFt(FourierFtConfig => FourierFt): "fourierft",
     /// Bottlenecks behind attention and MLP.
@@ -249,6 +251,8 @@ methods! {
     StAdapter(StAdapterConfig => StAdapter): "st-adapter",
     /// Learned questions to the frames of a clip.
     AttentionPool(AttentionPoolConfig => AttentionPool): "attention-pool",
+    /// Learned weights of the tiles of a slide.
+    GatedPool(GatedPoolConfig => GatedPool): "gated-pool",
     /// A convolution over the features of frames.
     TemporalConv(TemporalConvConfig => TemporalConv): "temporal-conv",
     /// A transformer over the features of frames.

@@ -198,8 +198,14 @@ impl<'a> Session<'a> {
             fitting.load(step, &state)?;
             self.control.progress.say(&format!("going on from step {step} of {}", fitting.steps));
         }
+        let is_new = !folder.exists();
         file::create_folder(folder)?;
-        let encode = fitting.run(&run)?;
+        let encode = fitting.run(&run).inspect_err(|_| {
+            if is_new {
+                // Goes only when nothing was saved in it.
+                let _ = std::fs::remove_dir(folder);
+            }
+        })?;
         // An evaluation that is stopped must not cost the training.
         fitting.keep(&run)?;
         let trained = started.elapsed().as_secs_f64();
@@ -249,6 +255,7 @@ impl<'a> Session<'a> {
             steps,
             losses: thin(&losses),
             zero_shot,
+            baseline: if self.backbone.has_words() { "zero-shot" } else { "own head" },
             test,
             seconds: Timing { encode, train: trained - encode, evaluate: total - trained, total },
             peak_memory_bytes: peak_memory_bytes(),

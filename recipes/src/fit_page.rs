@@ -12,10 +12,11 @@ pub(crate) fn fit_page(report: &FitReport) -> Page {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let lead = match (&report.zero_shot, &report.test) {
         (Some(zero_shot), Some(test)) => format!(
-            "{method} classifies {} of {} test images of `{}` correctly; zero-shot {}.",
+            "{method} classifies {} of {} test images of `{}` correctly; {} {}.",
             percent(test.metrics.accuracy),
             test.metrics.n,
             report.data.name,
+            report.baseline,
             percent(zero_shot.metrics.accuracy)
         ),
         _ => format!("{method} was trained on {} images of `{}`.", report.data.train, report.data.name),
@@ -36,7 +37,7 @@ pub(crate) fn fit_page(report: &FitReport) -> Page {
             title: "Accuracy of each class".into(),
             text: String::new(),
             body: Body::Table(Table {
-                header: ["class", "zero-shot", method].map(String::from).to_vec(),
+                header: ["class", report.baseline, method].map(String::from).to_vec(),
                 rows: classes
                     .map(|((class, before), after)| vec![class.clone(), cell(*before), cell(*after)])
                     .collect(),

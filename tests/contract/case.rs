@@ -30,6 +30,7 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("rail", "projections = 24"),
     ("st-adapter", "reduction = 6"),
     ("attention-pool", "hidden = 8\nheads = 2\nframes = 4"),
+    ("gated-pool", "hidden = 8"),
     ("temporal-conv", "hidden = 8"),
     ("temporal-transformer", "hidden = 8\nheads = 2\nlayers = 2\nframes = 4"),
     ("mma", "hidden = 8\nscale = 1.0"),
@@ -47,6 +48,8 @@ const FORMS: &[(&str, &str)] = &[
     ("clip-adapter", "image = false\ntext = true"),
     ("prefix-tuning", "text = false"),
     ("oft", "block = 8\nneumann_terms = 5"),
+    ("boft", "block = 6\nfactors = 1\ntargets = [\"image.*\"]"),
+    ("boft", "block = 4\nfactors = 3"),
 ];
 
 /// Settings that start as zero-shot, for methods whose preset does not.

@@ -14,6 +14,13 @@ const FRAMES: usize = 3;
 /// Methods that see the order of frames.
 const TEMPORAL: &[&str] = &["st-adapter", "attention-pool", "temporal-conv", "temporal-transformer"];
 
+/// Methods that weigh frames, whatever their order.
+const WEIGHING: &[&str] = &["gated-pool"];
+
+fn mixes_frames(config: &MethodConfig) -> bool {
+    TEMPORAL.contains(&config.name()) || WEIGHING.contains(&config.name())
+}
+
 /// Methods whose image prompts depend on the clip's feature, which is not that of each frame.
 const BY_CLIP: &[&str] = &["l2p", "coda-prompt", "dual-prompt", "s-prompts"];
 
@@ -84,7 +91,7 @@ fn methods_that_know_nothing_of_time_see_the_mean_of_frames() {
     let clips = || pixels(2 * FRAMES);
     let frozen = mean(tiny().encode_image(clips(), &Frozen, &Pass::evaluate()));
     same("no adapter", image(clips(), &Frozen), frozen.clone(), 1e-6);
-    for config in methods().iter().filter(|config| !TEMPORAL.contains(&config.name())) {
+    for config in methods().iter().filter(|config| !mixes_frames(config)) {
         let adapter = trained(config, &plain());
         let expected = match adapter.entry(Tower::Image) {
             Entry::Feature | Entry::Never => adapter.feature(Tower::Image, frozen.clone(), &pass()),
@@ -97,7 +104,7 @@ fn methods_that_know_nothing_of_time_see_the_mean_of_frames() {
 
 #[test]
 fn a_fresh_temporal_method_is_mean_pooling() {
-    for config in methods().iter().filter(|config| TEMPORAL.contains(&config.name())) {
+    for config in methods().iter().filter(|config| mixes_frames(config)) {
         let found = image(pixels(2 * FRAMES), &fresh(config, 1, &plain()));
         same(config.name(), found, image(pixels(2 * FRAMES), &Frozen), 1e-6);
     }
@@ -169,7 +176,7 @@ fn in_a_stack_the_last_pool_wraps_the_others() {
 
 #[test]
 fn an_adapter_of_clips_is_saved_and_loaded() {
-    for config in methods().iter().filter(|config| TEMPORAL.contains(&config.name())) {
+    for config in methods().iter().filter(|config| mixes_frames(config)) {
         let clips = Some(ClipConfig { frames: FRAMES, ..ClipConfig::default() });
         let provenance =
             Provenance { classes: classes(), templates: templates(), data: None, clips, metrics: Default::default() };
@@ -190,7 +197,7 @@ fn an_adapter_of_clips_is_saved_and_loaded() {
 
 #[test]
 fn a_training_pass_over_clips_repeats_and_reaches_every_parameter() {
-    for config in methods().iter().filter(|config| TEMPORAL.contains(&config.name())) {
+    for config in methods().iter().filter(|config| mixes_frames(config)) {
         let device = plain().autodiff();
         let adapter = trained(config, &device);
         let pass = Pass { frames: Frames::of(FRAMES), ..Pass::train(Seed::new(1)) };

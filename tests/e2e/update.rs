@@ -214,5 +214,26 @@ fn an_alias_of_the_registry_is_brought_up_to_date() {
     assert!(ids(&program, "shop@prod").iter().any(|id| id.starts_with("new/")), "the memory is published with it");
     // What moved meanwhile is not overwritten: a version itself is no target.
     program.fail(&update("shop@1", &new, LENIENT), 1, &["never changes"]);
-    program.fail(&update("nobody@prod", &new, &[]), 1, &["nobody"]);
+    program.fail(&update("nobody@prod", &new, &[]), 2, &["nobody", "known: shop"]);
+}
+
+#[test]
+fn devices_get_a_version_without_what_only_updates_need() {
+    let program = Program::new();
+    let (old, new) = (part(&program, "old", &OLD, 0, 1), part(&program, "new", &NEW, 0, 1));
+    program.json(&update("shop", &old, &["--init", "rail"]));
+    program.json(&update("shop", &new, LENIENT));
+    // A folder of versions stands for the one in force.
+    program.json(&["registry", "publish", "shop", "whole", "-b", "pocket"]);
+    program.json(&["registry", "publish", "shop", "device", "-b", "pocket", "--for-devices"]);
+    let size = |name: &str| program.json(&["registry", "show", name])["bytes"].as_u64().expect("a size");
+    assert!(2 * size("device") < size("whole"), "{} of {} bytes", size("device"), size("whole"));
+    let image = inarch_core::file::list(&Path::new(&new).join("test/dress")).expect("images")[0].display().to_string();
+    let answer = |adapter: &str| program.json(&["predict", "-b", "pocket", "-a", adapter, &image])["images"].clone();
+    assert_eq!(answer("whole"), answer("shop/2"));
+    assert_eq!(answer("device"), answer("whole"));
+    program.fail(&update("device", &new, LENIENT), 1, &["no statistics", "--for-devices"]);
+    let mut whole = update("whole", &new, LENIENT);
+    whole.extend(["-o", "again"]);
+    program.json(&whole);
 }

@@ -20,6 +20,8 @@ pub(crate) enum DataSetsCommand {
     Split(SplitArgs),
     /// Generate clips of moving things in which only the order of frames tells the class
     Actions(ActionsArgs),
+    /// Cut slides too large to be one image into folders of tiles
+    Tiles(TilesArgs),
     /// Join the features of all shards that `inarch encode --shard` wrote
     Join(JoinArgs),
 }
@@ -47,6 +49,24 @@ pub(crate) struct ActionsArgs {
     /// Decides everything
     #[arg(long, default_value_t = 1, value_name = "S")]
     pub(crate) seed: u64,
+    /// Folder to write, which must not exist
+    #[arg(short = 'o', long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TilesArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Side of a tile as it is written, in pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
+    pub(crate) side: u32,
+    /// How many pixels of the slide become one, along each side
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) shrink: u32,
+    /// Leave out tiles with a smaller share of coloured pixels; 0 keeps all, as grey slides need
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
+    pub(crate) tissue: f64,
     /// Folder to write, which must not exist
     #[arg(short = 'o', long, value_name = "FOLDER")]
     pub(crate) output: PathBuf,

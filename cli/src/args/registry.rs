@@ -150,9 +150,12 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// Folder that `inarch fit` wrote
+    /// Folder that `inarch fit` wrote, or one of versions, of which the one in force is published
     #[arg(value_name = "FOLDER")]
     pub(crate) folder: PathBuf,
+    /// Leave out what only an update needs: statistics, rehearsal memory, probe
+    #[arg(long)]
+    pub(crate) for_devices: bool,
     /// Name, with a semantic version where wanted: `chest` or `chest@1.4.0`
     #[arg(value_name = "NAME[@RELEASE]")]
     pub(crate) name: String,

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use inarch_core::data::{ActionConfig, ActionReport, CropConfig, CropReport};
-use inarch_core::data::{crop_pascal_voc, open_dataset_with, write_actions, write_manifest};
+use inarch_core::data::{ActionConfig, ActionReport, CropConfig, CropReport, TileConfig, TileReport};
+use inarch_core::data::{crop_pascal_voc, open_dataset_with, write_actions, write_manifest, write_tiles};
 use serde::Serialize;
 
 use super::encode;
-use crate::args::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs};
+use crate::args::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs, TilesArgs};
 use crate::error::CommandError;
 use crate::output::{Output, table};
 
@@ -25,6 +25,7 @@ pub(crate) fn run(args: &DataSetsArgs, output: &Output) -> Result<(), CommandErr
         DataSetsCommand::Crop(args) => crop(args, output),
         DataSetsCommand::Split(args) => split(args, output),
         DataSetsCommand::Actions(args) => actions(args, output),
+        DataSetsCommand::Tiles(args) => tiles(args, output),
         DataSetsCommand::Join(args) => encode::join(args, output),
     }
 }
@@ -97,6 +98,34 @@ fn actions(args: &ActionsArgs, output: &Output) -> Result<(), CommandError> {
             "{classes} classes, {train} training clips of {train_cutouts} things, {test} test clips of {test_cutouts} others: {}\n",
             result.output.display()
         )
+    });
+    Ok(())
+}
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct TilesResult {
+    output: PathBuf,
+    #[serde(flatten)]
+    report: TileReport,
+}
+
+fn tiles(args: &TilesArgs, output: &Output) -> Result<(), CommandError> {
+    let Some(data) = &args.data.data else {
+        return Err(CommandError::usage("no data set is given", "give one with `-d`"));
+    };
+    let dataset = open_dataset_with(data, &args.data.options())?;
+    let config = TileConfig { side: args.side, shrink: args.shrink, tissue: args.tissue };
+    let report = write_tiles(&dataset, &args.output, &config)?;
+    let result = TilesResult { output: args.output.clone(), report };
+    output.result(&result, || {
+        let TileReport { slides, tiles, empty } = &result.report;
+        let mut rows = vec![["split", "class", "slides"].map(String::from).to_vec()];
+        for (split, classes) in slides {
+            rows.extend(classes.iter().map(|(class, count)| vec![split.clone(), class.clone(), count.to_string()]));
+        }
+        let output = result.output.display();
+        format!("{}{tiles} tiles, {empty} without tissue left out: {output}\nnext: inarch fit -b BACKBONE -d {output} -m gated-pool --frames 32\n", table(&rows))
     });
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! `inarch fit`: train an adapter.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use inarch_core::file;
@@ -89,7 +88,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     let mut result = summarise(&reports);
     if let (Some(name), [(_, folder, _)]) = (&args.publish, &reports[..]) {
-        result.published = Some(publish_folder(folder, name, Vec::new(), BTreeMap::new())?.version);
+        result.published = Some(publish_folder(folder, name)?.version);
     }
     output.result(&result, || text(&result, &reports));
     Ok(())
@@ -202,7 +201,8 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
     }
     let mut text = table(&rows);
     if let (Some(accuracy), Some(zero_shot)) = (&result.accuracy, result.zero_shot_accuracy) {
-        text.push_str(&format!("zero-shot {}  adapted {}", percent(zero_shot), percent(accuracy.mean)));
+        let baseline = reports.first().map_or("zero-shot", |(_, _, report)| report.baseline);
+        text.push_str(&format!("{baseline} {}  adapted {}", percent(zero_shot), percent(accuracy.mean)));
         if accuracy.n > 1 {
             text.push_str(&format!(" ± {} over {} seeds", percent(accuracy.std), accuracy.n));
         }

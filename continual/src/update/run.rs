@@ -284,7 +284,8 @@ fn carry(
     let statistics = parent.statistics()?;
     if method.analytic().is_some() && statistics.is_none() {
         let reason = format!(
-            "it was fitted without keeping its statistics, so nothing can be added to it; start with `--init {}` on its data",
+            "it has no statistics, so nothing can be added to it: it was fitted without keeping them, or published \
+             `--for-devices`; update the version it came from, or start with `--init {}` on its data",
             method.name()
         );
         return Err(Error::setting(format!("target `{}`", request.target), reason));

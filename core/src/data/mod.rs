@@ -20,6 +20,7 @@ pub mod pascal_voc;
 mod scene;
 pub mod shard;
 pub mod split;
+pub mod tiles;
 mod write_manifest;
 
 pub use self::actions::{ACTIONS, ActionConfig, ActionReport, write_actions};
@@ -38,5 +39,6 @@ pub use self::options::DataOptions;
 pub use self::pascal_voc::{CropConfig, CropReport, crop_pascal_voc};
 pub use self::shard::{FeatureShard, Shard, ShardLabel, WorkList, join_shards};
 pub use self::split::{Split, assign_group_splits, assign_splits};
+pub use self::tiles::{TileConfig, TileReport, write_tiles};
 pub use self::write_manifest::write_manifest;
 pub use crate::image::is_image_name;

@@ -114,8 +114,9 @@ impl ImageAddress {
 }
 
 /// Extensions of the image formats that can be decoded.
-pub(crate) const EXTENSIONS: [&str; 16] = [
+pub(crate) const EXTENSIONS: [&str; 17] = [
     "jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pbm", "pgm", "ppm", "pnm", "dcm", "dicom", "nii", "gz",
+    "svs",
 ];
 
 /// Whether a file's name says that it is an image of a format that can be decoded.

@@ -101,3 +101,37 @@ pub(super) fn transposed(tensor: HostTensor) -> Result<HostTensor, String> {
 pub(super) fn flat(tensor: HostTensor) -> HostTensor {
     HostTensor { shape: vec![tensor.data.len()], ..tensor }
 }
+
+/// Blocks `[factors, blocks, width, width]`, of which the skew-symmetric part counts, to rows of upper triangles
+/// `[factors * blocks, width (width - 1) / 2]`.
+pub(super) fn upper_triangles(tensor: HostTensor) -> Result<HostTensor, String> {
+    let [factors, blocks, width, columns] = tensor.shape[..] else {
+        return Err(format!("`{}`: expected blocks with four axes, found shape {:?}", tensor.origin, tensor.shape));
+    };
+    if width < 2 || width != columns {
+        return Err(format!("`{}`: expected square blocks, found shape {:?}", tensor.origin, tensor.shape));
+    }
+    let above = |block: &[f32], at: (usize, usize)| 0.5 * (block[at.0 * width + at.1] - block[at.1 * width + at.0]);
+    let blocks_of = tensor.data.chunks(width * width);
+    let data = blocks_of.flat_map(|block| places_above(width).map(move |at| above(block, at))).collect();
+    Ok(HostTensor { shape: vec![factors * blocks, width * (width - 1) / 2], data, ..tensor })
+}
+
+/// The way back.
+pub(super) fn skew_blocks(tensor: HostTensor, factors: usize, width: usize) -> HostTensor {
+    let mut data = Vec::with_capacity(tensor.shape[0] * width * width);
+    for row in tensor.data.chunks(width * (width - 1) / 2) {
+        let mut block = vec![0.0; width * width];
+        for (value, (i, j)) in row.iter().zip(places_above(width)) {
+            block[i * width + j] = *value;
+            block[j * width + i] = -value;
+        }
+        data.extend(block);
+    }
+    HostTensor { shape: vec![factors, tensor.shape[0] / factors, width, width], data, ..tensor }
+}
+
+/// The places above the diagonal, row by row.
+fn places_above(width: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..width).flat_map(move |row| (row + 1..width).map(move |column| (row, column)))
+}

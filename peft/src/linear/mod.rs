@@ -1,5 +1,6 @@
 //! Methods that change linear layers.
 
+mod boft;
 mod dora;
 mod eva;
 mod factors;
@@ -10,9 +11,11 @@ mod loha;
 mod lokr;
 mod lora;
 mod oft;
+mod rotation;
 mod sites;
 mod vera;
 
+pub use boft::{Boft, BoftConfig};
 pub use dora::{Dora, DoraConfig};
 pub(crate) use factors::check_finite;
 pub use fourier_ft::{FourierFt, FourierFtConfig};

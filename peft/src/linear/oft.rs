@@ -7,17 +7,16 @@
 //!
 //! With `neumann_terms` the inverse is cut off after so many terms of its series, as HF PEFT does by default (Qiu et al.,
 //! 2025, arXiv 2506.19847): `R_i = I + 2 Q + .. + 2 Q^(n-2) + Q^(n-1)`, there with the other sign of `Q`; not quite a
-//! rotation, and without an inverse. Otherwise the inverse is exact: it is found on the host and refined by one Newton step `X (2 I - (I + Q) X)`, which changes no
-//! value and carries the gradient of the inverse.
+//! rotation, and without an inverse. Otherwise the inverse is exact.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Int, Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, Pass, Sites, Touched, Tower, values};
-use nalgebra::DMatrix;
+use burn::tensor::Tensor;
+use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearSite, Mode, Pass, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::factors::check_targets;
+use super::rotation::{cayley, skew_symmetric};
 use super::sites::{LinearSites, selected_sites};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
@@ -54,30 +53,7 @@ impl Rotation {
     /// `[blocks, block, block]`.
     fn blocks(&self, width: usize, neumann_terms: usize) -> Tensor<3> {
         let skew = self.skew.val();
-        let [blocks, entries] = skew.dims();
-        let device = skew.device();
-        // A column of zeros stands for the diagonal; entry (j, i) below it is minus entry (i, j).
-        let zeros = Tensor::<2>::zeros([blocks, 1], &device);
-        let both = Tensor::cat(vec![skew.clone(), -skew, zeros], 1);
-        let mut places = vec![2 * entries as i32; width * width];
-        let mut entry = 0;
-        for row in 0..width {
-            for column in row + 1..width {
-                places[row * width + column] = entry;
-                places[column * width + row] = entries as i32 + entry;
-                entry += 1;
-            }
-        }
-        let places = Tensor::<1, Int>::from_data(TensorData::new(places, [width * width]), &device);
-        let q = both.select(1, places).reshape([blocks, width, width]);
-        let eye = Tensor::<2>::eye(width, &device).unsqueeze::<3>();
-        if neumann_terms > 0 {
-            return series(q, eye, neumann_terms);
-        }
-        let plus = q.clone() + eye.clone();
-        let inverse = inverse(plus.clone().without_autodiff()).to_device(&device);
-        let inverse = inverse.clone().matmul(eye.clone() * 2.0 - plus.matmul(inverse));
-        (eye - q).matmul(inverse)
+        if neumann_terms > 0 { series(skew_symmetric(skew, width), neumann_terms) } else { cayley(skew, width) }
     }
 
     /// `x R`.
@@ -91,9 +67,9 @@ impl Rotation {
 }
 
 /// The first terms of `(I + Q)(I - Q)^-1`, the last of them halved: with three terms as with four, as in HF PEFT.
-fn series(q: Tensor<3>, eye: Tensor<3>, terms: usize) -> Tensor<3> {
+fn series(q: Tensor<3>, terms: usize) -> Tensor<3> {
     let [blocks, width, _] = q.dims();
-    let mut sum = eye.expand([blocks, width, width]);
+    let mut sum = Tensor::<2>::eye(width, &q.device()).unsqueeze::<3>().expand([blocks, width, width]);
     match terms {
         1 => return sum,
         2 => return sum + q * 2.0,
@@ -105,20 +81,6 @@ fn series(q: Tensor<3>, eye: Tensor<3>, terms: usize) -> Tensor<3> {
         power = power.matmul(q.clone());
     }
     sum + power
-}
-
-/// Inverses of matrices `[count, width, width]` of the form `I + Q` with skew `Q`, which always exist.
-fn inverse(matrices: Tensor<3>) -> Tensor<3> {
-    let [count, width, _] = matrices.dims();
-    let device = matrices.device();
-    let data = values(matrices);
-    let mut found = Vec::with_capacity(data.len());
-    for block in data.chunks(width * width) {
-        let matrix = DMatrix::from_row_iterator(width, width, block.iter().map(|value| f64::from(*value)));
-        let inverse = matrix.try_inverse().unwrap_or_else(|| DMatrix::identity(width, width));
-        found.extend(inverse.transpose().iter().map(|value| *value as f32));
-    }
-    Tensor::from_data(TensorData::new(found, [count, width, width]), &device)
 }
 
 /// Rotations in front of frozen weights.

@@ -1,6 +1,7 @@
-//! Methods that mix the frames of a clip.
+//! Methods that mix the frames of a clip, or the tiles of a slide.
 
 mod attention_pool;
+mod gated_pool;
 mod positions;
 mod st_adapter;
 mod taps;
@@ -8,6 +9,7 @@ mod temporal_conv;
 mod temporal_transformer;
 
 pub use attention_pool::{AttentionPool, AttentionPoolConfig};
+pub use gated_pool::{GatedPool, GatedPoolConfig};
 pub use st_adapter::{StAdapter, StAdapterConfig};
 pub use temporal_conv::{TemporalConv, TemporalConvConfig};
 pub use temporal_transformer::{TemporalTransformer, TemporalTransformerConfig};

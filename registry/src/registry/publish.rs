@@ -20,17 +20,9 @@ pub(crate) const MAX_FILE_BYTES: u64 = 8 << 30;
 /// The largest `adapter.json`, in bytes.
 pub(crate) const MAX_CARD_BYTES: u64 = 64 << 20;
 /// Files that are published with a folder where they are there.
-const COMPANIONS: [&str; 8] = [
-    "report.json",
-    "report.html",
-    "recipe.toml",
-    // What an update leaves for the next one.
-    "version.json",
-    "statistics.safetensors",
-    "memory.inarch",
-    "probe.inarch",
-    "ledger.json",
-];
+const COMPANIONS: [&str; 4] = ["report.json", "report.html", "recipe.toml", "version.json"];
+/// What an update leaves for the next one; nobody who only answers needs it.
+const STATE: [&str; 4] = ["statistics.safetensors", "memory.inarch", "probe.inarch", "ledger.json"];
 
 /// Where the bytes of a file come from.
 #[derive(Debug, Clone)]
@@ -85,10 +77,18 @@ impl PublishRequest {
                 return Err(Error::unknown("file", title, format!(" in `{}`", folder.display())));
             }
         }
-        let titles = [CARD_FILE, TENSORS_FILE].into_iter().chain(COMPANIONS);
+        let titles = [CARD_FILE, TENSORS_FILE].into_iter().chain(COMPANIONS).chain(STATE);
         let files = titles.map(|title| (title.to_string(), folder.join(title))).filter(|(_, path)| path.is_file());
         let files = files.map(|(title, path)| (title, Source::Path(path))).collect();
         Ok(Self { files, ..Self::new(name) })
+    }
+
+    /// Without statistics, rehearsal memory and probe, which are large and made of the samples that were learned. Such a version
+    /// answers like the whole one, and cannot be updated.
+    #[must_use]
+    pub fn for_devices(mut self) -> Self {
+        self.files.retain(|(title, _)| !STATE.contains(&title.as_str()));
+        self
     }
 }
 

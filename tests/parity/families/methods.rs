@@ -27,6 +27,7 @@ fn fitted(config: MethodConfig) -> MethodConfig {
         "coop" | "cocoop" => configured(config.name(), "context = 2"),
         "proda" => configured("proda", "prompts = 4\ncontext = 2"),
         "oft" => configured("oft", "block = 6"),
+        "boft" => configured("boft", "block = 6\nfactors = 1"),
         "dual-prompt" => configured("dual-prompt", "general = 1"),
         "compacter" => configured("compacter", "products = 2"),
         // Not every tower has offsets of queries, keys and values.

@@ -2,7 +2,7 @@
 
     python generate.py        (writes a folder for each kind and expected.safetensors beside this file)
 
-Made with torch 2.9.1 (2.15.0 for `oft`, `oft-exact`, `ln`, `saved` and `pickled`), transformers 5.24.0, peft 0.21.2. `lora` has rank and alpha patterns, rsLoRA and the projections;
+Made with torch 2.9.1 (2.15.0 for `oft`, `oft-exact`, `boft`, `boft-factors`, `ln`, `saved` and `pickled`), transformers 5.24.0, peft 0.21.2. `lora` has rank and alpha patterns, rsLoRA and the projections;
 the others are plain. With `written/` there, folders of the same adapters as `inarch convert --to peft` wrote them
 (INARCH_WRITE_FIXTURES=1), they are loaded by PEFT and must give the same features.
 """
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 from peft import (
-    IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, PeftModel, VeraConfig, get_peft_model,
+    BOFTConfig, IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, PeftModel, VeraConfig, get_peft_model,
 )
+from peft.tuners.boft import layer as boft
 from safetensors.torch import save_file
 from transformers import CLIPModel
 
@@ -32,6 +33,8 @@ CONFIGS = {
     "lokr": LoKrConfig(r=2, alpha=3, target_modules=["v_proj", "fc2"]),
     "oft": OFTConfig(oft_block_size=8, target_modules=["q_proj", "fc2"]),
     "oft-exact": OFTConfig(oft_block_size=8, target_modules=["v_proj"], use_cayley_neumann=False),
+    "boft": BOFTConfig(boft_block_size=8, target_modules=["q_proj", "fc2"]),
+    "boft-factors": BOFTConfig(boft_block_size=4, boft_n_butterfly_factor=3, target_modules=["k_proj", "visual_projection"]),
     "ln": LNTuningConfig(target_modules=["layer_norm1", "pre_layrnorm", "final_layer_norm"]),
     "saved": LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["layer_norm2", "visual_projection"]),
 }
@@ -51,7 +54,17 @@ def features(model):
     return {"image": out.image_embeds, "text": out.text_embeds}
 
 
+class BlockDiagonal(torch.autograd.Function):
+    """What PEFT's CUDA extension computes, without which it refuses several butterfly factors."""
+
+    @staticmethod
+    def forward(context, blocks):
+        return torch.stack([torch.block_diag(*factor) for factor in blocks])
+
+
 def main():
+    boft.get_fbd_cuda = lambda: True
+    boft.FastBlockDiag = BlockDiagonal
     out = {}
     for name, config in CONFIGS.items():
         torch.manual_seed(5)
@@ -61,6 +74,11 @@ def main():
                 parameter.data = torch.randn_like(parameter) * 0.3
             if "oft_R" in key:
                 parameter.data = torch.randn_like(parameter) * 0.1
+            if "boft_R" in key:
+                skew = torch.randn_like(parameter) * 0.2
+                parameter.data = 0.5 * (skew - skew.transpose(-1, -2))
+            if "boft_s" in key:
+                parameter.data = 1 + 0.2 * torch.randn_like(parameter)
             if "ln_tuning_layers" in key or "modules_to_save" in key:
                 parameter.data = parameter.data + torch.randn_like(parameter) * 0.1
             if "magnitude" in key or "ia3_l" in key:

@@ -15,7 +15,8 @@ use tempfile::TempDir;
 use crate::contract::case::{artifact, configured};
 use crate::support::{close, edit_json, edit_tensors, fixture, plain, tiny};
 
-const FOLDERS: [&str; 10] = ["lora", "dora", "vera", "ia3", "loha", "lokr", "oft", "oft-exact", "ln", "saved"];
+const FOLDERS: [&str; 12] =
+    ["lora", "dora", "vera", "ia3", "loha", "lokr", "oft", "oft-exact", "boft", "boft-factors", "ln", "saved"];
 /// Folders with whole layers: their frozen values are taken off and added again, which rounds.
 const WHOLE: [&str; 2] = ["ln", "saved"];
 
@@ -125,7 +126,7 @@ fn refused_by(folder: &Path, backbone: &Backbone, words: &[&str]) {
 #[test]
 fn a_setting_that_changes_the_meaning_is_refused_by_name() {
     let cases: [(&str, Value, &[&str]); 14] = [
-        ("peft_type", json!("BOFT"), &["BOFT", "butterfly", "LORA"]),
+        ("peft_type", json!("ADALORA"), &["ADALORA", "pruned", "LORA"]),
         ("peft_type", json!("PROMPT_TUNING"), &["PROMPT_TUNING", "virtual tokens"]),
         ("peft_type", json!("FOURIERFT"), &["FOURIERFT", "generator"]),
         ("bias", json!("all"), &["`bias`", "offsets"]),

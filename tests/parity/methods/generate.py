@@ -376,6 +376,26 @@ class Oft(Weights):
         return torch.block_diag(*blocks) @ w
 
 
+class Boft(Weights):
+    """Each factor as a dense matrix that rotates two halves at a distance."""
+
+    def weight(self, w, p):
+        r = torch.eye(len(w))
+        for factor, skew in enumerate(p["skew"].reshape(2, -1, 28)):
+            q = torch.zeros(len(skew), 8, 8)
+            q[:, *torch.triu_indices(8, 8, 1)] = skew
+            q = q - q.transpose(1, 2)
+            turns = torch.linalg.solve(torch.eye(8) + q, torch.eye(8) - q)
+            b = torch.zeros_like(r)
+            distance = 2 ** factor
+            low = [half for half in range(len(w) // 4) if half // distance % 2 == 0]
+            for half, turn in zip(low, turns, strict=True):
+                at = torch.cat([torch.arange(4) + 4 * half, torch.arange(4) + 4 * (half + distance)])
+                b[at[:, None], at] = turn
+            r = b @ r
+        return r @ w * p["scale"]
+
+
 class FourierFt(Weights):
     """The places are drawn by our generator; the test writes them beside this file and holds to them."""
 
@@ -601,6 +621,15 @@ class AttentionPool(TemporalHead):
         return f.mean(1) + length.mean(1) * (s @ p["up"])
 
 
+class GatedPool(Sites):
+    def pool(self, f):
+        p, z = self.p, F.normalize(f, dim=-1)
+        value = torch.tanh(F.linear(z, p["value"].T, p["value_offset"]))
+        gate = torch.sigmoid(F.linear(z, p["gate"].T, p["gate_offset"]))
+        weights = F.softmax((value * gate) @ p["weight"], dim=1)
+        return torch.einsum("ct,ctd->cd", weights, f)
+
+
 class TemporalConv(Sites):
     def pool(self, f):
         p = self.p
@@ -661,6 +690,7 @@ CASES = [
     ("loha", LoHa, "", None),
     ("lokr", LoKr, "", None),
     ("oft", Oft, "block = 8", None),
+    ("boft", Boft, "", None),
     ("fourierft", FourierFt, 'coefficients = 20\ntargets = ["image.blocks.1.q_proj"]',
      {"sites.image.blocks.1.q_proj.coefficients": [20]}),
     ("houlsby", Houlsby, "", None),
@@ -670,6 +700,7 @@ CASES = [
     ("mma", Mma, "hidden = 8\nscale = 1.0", None),
     ("st-adapter", StAdapter, "reduction = 6", None),
     ("attention-pool", AttentionPool, "hidden = 8\nheads = 2\nframes = 4", None),
+    ("gated-pool", GatedPool, "hidden = 8", None),
     ("temporal-conv", TemporalConv, "hidden = 8", None),
     ("temporal-transformer", TemporalTransformer, "hidden = 8\nheads = 2\nlayers = 2\nframes = 4", None),
     ("clap", Prototypes, "", None),

@@ -67,7 +67,7 @@ const REFUSED: [(&str, &str); 22] = [
 ];
 
 /// Kinds that cannot be read, with the reason.
-const OTHER_KINDS: [(&str, &str); 7] = [
+const OTHER_KINDS: [(&str, &str); 6] = [
     (
         "PROMPT_TUNING",
         "virtual tokens before the start token, which neither CLIP's towers nor PEFT on them take; see `coop`",
@@ -78,7 +78,6 @@ const OTHER_KINDS: [(&str, &str); 7] = [
     ),
     ("PREFIX_TUNING", "stored keys and values, which PEFT does not put into CLIP; see `prefix-tuning`"),
     ("FOURIERFT", "coefficients at places that PyTorch's generator draws and no file tells"),
-    ("BOFT", "products of butterfly rotations; `oft` has one rotation"),
     ("ADALORA", "ranks that are pruned in training; save it as plain LoRA"),
     ("XLORA", "a mixture of several adapters"),
 ];
@@ -112,10 +111,11 @@ impl PeftConfig {
             "LOKR" => (Kind::LoKr, &["r", "alpha", "rank_pattern", "alpha_pattern"]),
             // The width of a block is told by the tensors.
             "OFT" => (Kind::Oft, &["r", "eps", "use_cayley_neumann", "num_cayley_neumann_terms"]),
+            "BOFT" => (Kind::Boft, &["boft_block_size", "boft_block_num", "boft_n_butterfly_factor", "boft_dropout"]),
             "LN_TUNING" => (Kind::LnTuning, &[]),
             _ => {
                 let what = format!("kind of PEFT adapter `{}`", self.path.display());
-                let expected = "LORA (also DoRA and rsLoRA), VERA, IA3, LOHA, LOKR, OFT or LN_TUNING".into();
+                let expected = "LORA (also DoRA and rsLoRA), VERA, IA3, LOHA, LOKR, OFT, BOFT or LN_TUNING".into();
                 let reason = OTHER_KINDS.iter().find(|(kind, _)| *kind == name);
                 let found = reason.map_or_else(|| name.to_string(), |(kind, reason)| format!("{kind} ({reason})"));
                 return Err(Error::Refused { what, expected, found }.into());

@@ -10,6 +10,7 @@ pub(super) enum Kind {
     LoHa,
     LoKr,
     Oft,
+    Boft,
     LnTuning,
 }
 
@@ -23,6 +24,8 @@ pub(super) enum Layout {
     Transposed,
     /// A vector, which PEFT may store as a row or column.
     Vector,
+    /// Skew-symmetric blocks `[factors, blocks, width, width]` there, rows of their upper triangles here.
+    Skew,
     /// The same on both sides.
     Same,
 }
@@ -46,7 +49,7 @@ const fn perhaps(theirs: &'static str, ours: &'static str) -> Part {
 
 /// The tensors of an adapted linear layer.
 pub(super) fn parts(kind: Kind) -> &'static [Part] {
-    use Layout::{Same, Transposed, Vector};
+    use Layout::{Same, Skew, Transposed, Vector};
     const LORA: &[Part] = &[part("lora_A.weight", "a", Transposed), part("lora_B.weight", "b", Transposed)];
     const DORA: &[Part] = &[
         part("lora_A.weight", "factors.a", Transposed),
@@ -68,6 +71,7 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         perhaps("lokr_w2_a", "b"),
     ];
     const OFT: &[Part] = &[part("oft_R.weight", "skew", Same)];
+    const BOFT: &[Part] = &[part("boft_R", "skew", Skew), part("boft_s", "scale", Vector)];
     match kind {
         Kind::Lora => LORA,
         Kind::Dora => DORA,
@@ -76,6 +80,7 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::LoHa => LOHA,
         Kind::LoKr => LOKR,
         Kind::Oft => OFT,
+        Kind::Boft => BOFT,
         Kind::LnTuning => &[],
     }
 }

@@ -17,9 +17,10 @@ use crate::adapter::MethodConfig;
 use crate::artifact::{Artifact, Provenance};
 use crate::error::Result;
 use crate::foreign::names::Naming;
-use crate::foreign::tensors::{flat, transposed};
+use crate::foreign::tensors::{flat, transposed, upper_triangles};
 use crate::linear::{
-    DoraConfig, Ia3Config, LoHaConfig, LoKrConfig, LoraConfig, LoraInit, OftConfig, SitePattern, VeraConfig, all_sites,
+    BoftConfig, DoraConfig, Ia3Config, LoHaConfig, LoKrConfig, LoraConfig, LoraInit, OftConfig, SitePattern,
+    VeraConfig, all_sites,
 };
 use crate::method::Start;
 use crate::parameters::Parameters;
@@ -31,8 +32,8 @@ struct Layer {
     alpha: f64,
     /// IA3: the gain is on the input.
     input: bool,
-    /// OFT: entries of the triangle of a block.
-    entries: usize,
+    /// The shape of its first tensor.
+    shape: Vec<usize>,
 }
 
 /// Reads a PEFT folder as an adapter of `backbone`. It knows no classes but those of a head, whose names are the checkpoint's
@@ -135,10 +136,10 @@ fn update(
                 .map_or_else(|| rank(config, kind), |rank| Ok(rank as usize))?,
             alpha: config.pattern("alpha_pattern", &module)?.map_or_else(|| alpha(config, kind), Ok)?,
             input: shape.first() == Some(&1),
-            entries: shape.last().copied().unwrap_or(0),
+            shape,
         };
-        if kind == Kind::Lora && shape.first() != Some(&layer.rank) {
-            let expected = layer.rank;
+        if kind == Kind::Lora && layer.shape.first() != Some(&layer.rank) {
+            let (expected, shape) = (layer.rank, layer.shape);
             let reason =
                 format!("`{}`: expected rank {expected} by the configuration, found shape {shape:?}", key(first));
             return Err(malformed(reason).into());
@@ -150,6 +151,7 @@ fn update(
             let tensor = match (tensor, part.layout) {
                 (Some(tensor), Layout::Vector) => flat(tensor),
                 (Some(tensor), Layout::Transposed) => transposed(tensor).map_err(malformed)?,
+                (Some(tensor), Layout::Skew) => upper_triangles(tensor).map_err(malformed)?,
                 (Some(tensor), Layout::Same) => tensor,
                 (None, _) if part.always => return Err(malformed(format!("`{}` is missing", key(theirs))).into()),
                 (None, _) => continue,
@@ -194,7 +196,7 @@ fn classes(count: usize, backbone: &Backbone) -> Vec<String> {
 
 fn rank(config: &PeftConfig, kind: Kind) -> Result<usize> {
     match kind {
-        Kind::Ia3 | Kind::Oft | Kind::LnTuning => Ok(0),
+        Kind::Ia3 | Kind::Oft | Kind::Boft | Kind::LnTuning => Ok(0),
         _ => Ok(config.number("r", None)? as usize),
     }
 }
@@ -203,7 +205,7 @@ fn alpha(config: &PeftConfig, kind: Kind) -> Result<f64> {
     match kind {
         Kind::Lora | Kind::Dora => config.number("lora_alpha", None),
         Kind::LoHa | Kind::LoKr => config.number("alpha", None),
-        Kind::Vera | Kind::Ia3 | Kind::Oft | Kind::LnTuning => Ok(0.0),
+        Kind::Vera | Kind::Ia3 | Kind::Oft | Kind::Boft | Kind::LnTuning => Ok(0.0),
     }
 }
 
@@ -247,18 +249,33 @@ fn method(config: &PeftConfig, kind: Kind, layers: &[Layer]) -> Result<MethodCon
         Kind::LoKr => MethodConfig::LoKr(LoKrConfig { rank, alpha, factor: 0, targets }),
         Kind::Oft => {
             // The triangle of a block of `b` has `b (b - 1) / 2` entries.
-            let side = |entries: usize| (2 * entries).isqrt() + 1;
-            let block = side(layers[0].entries);
-            if let Some(other) = layers.iter().find(|layer| side(layer.entries) != block) {
-                let found = format!("{} at `{}`", side(other.entries), other.site);
-                return Err(config.other("block widths", &format!("{block} everywhere"), &found));
-            }
+            let side = |layer: &Layer| (2 * layer.shape.last().copied().unwrap_or(0)).isqrt() + 1;
+            let block = everywhere(config, layers, "block widths", side)?;
             let neumann_terms = match config.flag_or("use_cayley_neumann", true)? {
                 true => config.number("num_cayley_neumann_terms", Some(5.0))? as usize,
                 false => 0,
             };
             MethodConfig::Oft(OftConfig { block, neumann_terms, targets })
         }
+        Kind::Boft => {
+            // Told by the tensors: where PEFT has no CUDA it takes one factor, whatever its configuration says.
+            let axis = |axis: usize| move |layer: &Layer| layer.shape.get(axis).copied().unwrap_or(0);
+            let block = everywhere(config, layers, "block widths", axis(3))?;
+            let factors = everywhere(config, layers, "numbers of butterfly factors", axis(0))?;
+            MethodConfig::Boft(BoftConfig { block, factors, targets })
+        }
         Kind::LnTuning => unreachable!("it has no linear layers"),
     })
+}
+
+/// A setting of the method that every layer must have alike.
+fn everywhere(config: &PeftConfig, layers: &[Layer], what: &str, of: impl Fn(&Layer) -> usize) -> Result<usize> {
+    let value = of(&layers[0]);
+    match layers.iter().find(|layer| of(layer) != value) {
+        None => Ok(value),
+        Some(other) => {
+            let found = format!("{} at `{}`", of(other), other.site);
+            Err(config.other(what, &format!("{value} everywhere"), &found))
+        }
+    }
 }

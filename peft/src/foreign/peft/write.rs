@@ -15,7 +15,7 @@ use crate::adapter::{Adapter, MethodConfig};
 use crate::artifact::Artifact;
 use crate::error::Result;
 use crate::foreign::names::Naming;
-use crate::foreign::tensors::transposed;
+use crate::foreign::tensors::{skew_blocks, transposed};
 use crate::linear::{LoraInit, all_sites, matches};
 use crate::parameters::Parameters;
 
@@ -120,7 +120,13 @@ fn update(
                     let count = tensor.data.len();
                     HostTensor { shape: if input { vec![1, count] } else { vec![count, 1] }, ..tensor }
                 }
+                // BOFT stores its scales as a column.
+                (Layout::Vector, Kind::Boft) => HostTensor { shape: vec![tensor.data.len(), 1], ..tensor },
                 (Layout::Vector | Layout::Same, _) => tensor,
+                (Layout::Skew, _) => match method {
+                    MethodConfig::Boft(own) => skew_blocks(tensor, own.factors, own.block),
+                    other => return Err(format!("`{}` has no blocks", other.name())),
+                },
                 (Layout::Transposed, _) => transposed(tensor)?,
             };
             tensors.insert(format!("{PREFIX}{module}.{}", part.theirs), tensor);
@@ -187,6 +193,13 @@ fn settings(method: &MethodConfig) -> Result<(Kind, Map<String, Value>)> {
                 "num_cayley_neumann_terms": if own.neumann_terms > 0 { own.neumann_terms } else { 5 },
             }),
         ),
+        MethodConfig::Boft(own) => (
+            Kind::Boft,
+            json!({
+                "peft_type": "BOFT", "boft_block_size": own.block, "boft_block_num": 0, "boft_dropout": 0.0, "bias": "none",
+                "boft_n_butterfly_factor": own.factors, "fan_in_fan_out": false,
+            }),
+        ),
         MethodConfig::LnTuning(_) => (Kind::LnTuning, json!({ "peft_type": "LN_TUNING" })),
         other => return Err(refused(other.name())),
     };
@@ -197,7 +210,7 @@ fn refused(found: &str) -> crate::Error {
     Error::Refused {
         what: "method of an adapter for PEFT".into(),
         expected:
-            "lora (not from pissa or olora), dora, vera, ia3, loha, lokr, oft or ln-tuning, or one of these in a \
+            "lora (not from pissa or olora), dora, vera, ia3, loha, lokr, oft, boft or ln-tuning, or one of these in a \
                    stack with ln-tuning, prolip or linear-head; `inarch combine` turns other changes of weights into lora"
                 .into(),
         found: found.into(),
