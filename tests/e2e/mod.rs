@@ -18,6 +18,7 @@ mod real_images;
 mod registry;
 mod resume;
 mod shards;
+mod slides;
 mod store;
 mod strategies;
 mod stream;

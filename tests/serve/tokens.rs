@@ -4,7 +4,8 @@ use inarch_serve::{Server, Settings, Tls};
 use serde_json::json;
 
 use super::client::encoded;
-use super::world::{backbone, picture, serve, settings};
+use super::world::{backbone, picture, saved, serve, settings};
+use crate::contract::case::configured;
 
 const TOKENS: &str = r#"
 [[token]]
@@ -45,6 +46,46 @@ fn a_token_allows_what_its_scopes_name() {
 }
 
 #[test]
+fn a_token_for_some_models_knows_of_no_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tokens.toml");
+    let text = r#"
+[[token]]
+name = "shop a"
+token = "shop-a-shop-a-shop-a"
+scopes = ["predict"]
+models = ["lora", "shop-a-*"]
+"#;
+    std::fs::write(&file, text).expect("a writable folder");
+    let folders = ["lora", "linear-probe"].map(|method| saved(folder.path(), method, &configured(method, "")));
+    let (_running, nobody) = serve(&folders, Settings { tokens: Some(file), ..settings() });
+    let tenant = nobody.with_token("shop-a-shop-a-shop-a");
+    let image = encoded(&picture(1));
+    let of = |model: &str| json!({ "model": model, "image": image });
+    assert_eq!(tenant.post("/v1/classify", &of("lora")).status, 200);
+    assert_eq!(tenant.post("/v1/classify", &of("lora@1")).fault().0, 404, "a version of its own that is not there");
+    assert_eq!(tenant.post("/v1/classify", &of("shop-a-new")).fault().0, 404);
+    // Nobody learns whether others' models exist.
+    for model in ["linear-probe", "nothing", "lora-of-others"] {
+        for route in ["/v1/classify", "/v1/relevance"] {
+            let fault = tenant.post(route, &of(model)).fault();
+            assert_eq!(fault, (403, "forbidden".into()), "{route} {model}");
+        }
+        assert_eq!(tenant.get(&format!("/v1/models/{model}")).fault().0, 403);
+        assert_eq!(tenant.get(&format!("/v1/models/{model}/words")).fault().0, 403);
+        let texts = json!({ "model": model, "images": [image], "texts": ["a cat"] });
+        assert_eq!(tenant.post("/v1/similarity", &texts).fault().0, 403);
+        assert_eq!(tenant.post("/v1/embeddings", &json!({ "model": model, "input": "cat" })).fault().0, 403);
+    }
+    // The backbone is a model as well.
+    assert_eq!(tenant.post("/v1/classify", &json!({ "classes": ["cat"], "image": image })).fault().0, 403);
+    let models = tenant.get("/v1/models").ok();
+    let names: Vec<&str> =
+        models["data"].as_array().expect("cards").iter().filter_map(|card| card["id"].as_str()).collect();
+    assert_eq!(names, ["lora"]);
+}
+
+#[test]
 fn files_that_cannot_be_used_stop_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let bind = |settings: Settings| Server::bind(backbone(), None, &[], settings).err().expect("a fault").to_string();
@@ -53,6 +94,10 @@ fn files_that_cannot_be_used_stop_the_start() {
         ("token = 7", "token"),
         ("[[token]]\nname = \"a\"\ntoken = \"short\"\nscopes = [\"predict\"]", "fewer than 16"),
         ("[[token]]\nname = \"a\"\ntoken = \"long-enough-for-all\"\nscopes = [\"root\"]", "root"),
+        (
+            "[[token]]\nname = \"a\"\ntoken = \"long-enough-for-all\"\nscopes = [\"admin\"]\nmodels = [\"b\"]",
+            "for all models",
+        ),
     ] {
         let file = folder.path().join("tokens.toml");
         std::fs::write(&file, text).expect("a writable folder");

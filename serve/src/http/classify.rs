@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::App;
+use super::auth::Caller;
 use super::images::{check_count, from_base64, pixels};
 use super::problem::{Problem, ProblemBody};
 use super::test_time::{Adapted, adapt};
@@ -105,12 +106,16 @@ struct Classify {
     request_body(content((ClassifyRequest = "application/json"), (String = "multipart/form-data"), (Vec<u8> = "image/*"))),
     responses((status = 200, body = ClassifyResponse), (status = "4XX", body = ProblemBody), (status = "5XX", body = ProblemBody)),
 )]
-pub(crate) async fn classify(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn classify(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
     let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let lines = accept.contains("application/x-ndjson");
     let Classify { fields, images, single } = read(&app, request).await?;
     check_count(&app, images.len())?;
-    let (version, head) = head(&app, fields.model.as_deref(), fields.classes, fields.template).await?;
+    let (version, head) = head(&app, &caller, fields.model.as_deref(), fields.classes, fields.template).await?;
     let top_k = fields.top_k.unwrap_or(TOP_K);
     app.metrics.images(&version.name, &version.version, images.len());
     let method = fields.test_time.as_deref().filter(|method| *method != "none");
@@ -142,6 +147,7 @@ pub(crate) async fn classify(State(app): State<Arc<App>>, request: Request) -> R
 /// What scores are taken over. Without a model it is the backbone, which needs classes.
 pub(super) async fn head(
     app: &App,
+    caller: &Caller,
     model: Option<&str>,
     classes: Option<Vec<String>>,
     template: Option<String>,
@@ -154,7 +160,7 @@ pub(super) async fn head(
     if let Some(empty) = classes.iter().position(|class| class.trim().is_empty()) {
         return Err(Problem::invalid(format!("class {empty} is an empty name")));
     }
-    let (version, adapter) = named(app, model).await?;
+    let (version, adapter) = named(app, caller, model).await?;
     if classes.is_empty() && !adapter.as_deref().is_some_and(Loaded::knows_classes) {
         let hint = "send `classes`, e.g. [\"cat\", \"dog\"], or a `model` that knows its own";
         return Err(Problem::invalid("this model knows no classes").hint(hint));
@@ -167,7 +173,12 @@ pub(super) async fn head(
 
 /// The adapter that a request names, or the backbone alone. It is looked up once: an alias that moves meanwhile moves for the
 /// next request.
-pub(super) async fn named(app: &App, model: Option<&str>) -> Result<(Version, Option<Arc<Loaded>>), Problem> {
+pub(super) async fn named(
+    app: &App,
+    caller: &Caller,
+    model: Option<&str>,
+) -> Result<(Version, Option<Arc<Loaded>>), Problem> {
+    caller.check(model.filter(|model| !model.is_empty()).unwrap_or(app.backbone.name()))?;
     match model.filter(|model| !model.is_empty() && *model != app.backbone.name()) {
         Some(model) => {
             let (version, loaded) = app.shelf.adapter(model).await?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::App;
+use super::auth::Caller;
 use super::classify::{named, rejected};
 use super::images::{from_base64, pixels};
 use super::problem::{Problem, ProblemBody};
@@ -100,6 +101,7 @@ pub(crate) struct EmbeddingsResponse {
 )]
 pub(crate) async fn embeddings(
     State(app): State<Arc<App>>,
+    caller: Caller,
     request: Result<Json<EmbeddingsRequest>, JsonRejection>,
 ) -> Result<Json<EmbeddingsResponse>, Problem> {
     let Json(EmbeddingsRequest { model, input, encoding_format, normalize }) = request.map_err(rejected)?;
@@ -111,7 +113,7 @@ pub(crate) async fn embeddings(
     if inputs.is_empty() || inputs.len() > most {
         return Err(Problem::invalid(format!("`input` holds {} things; 1 to {most} are taken", inputs.len())));
     }
-    let (version, head) = featurer(&app, model.as_deref()).await?;
+    let (version, head) = featurer(&app, &caller, model.as_deref()).await?;
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for (at, input) in inputs.iter().enumerate() {
         match input {
@@ -154,8 +156,8 @@ pub(crate) async fn embeddings(
 }
 
 /// A head for features alone: its classes are of no account.
-pub(super) async fn featurer(app: &App, model: Option<&str>) -> Result<(Version, Arc<Head>), Problem> {
-    let (version, adapter) = named(app, model).await?;
+pub(super) async fn featurer(app: &App, caller: &Caller, model: Option<&str>) -> Result<(Version, Arc<Head>), Problem> {
+    let (version, adapter) = named(app, caller, model).await?;
     // Any one class does where the adapter has none.
     let own = adapter.as_deref().is_some_and(Loaded::knows_classes);
     let classes = if own { Vec::new() } else { vec!["image".to_string()] };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::app::App;
+use super::auth::Caller;
 use super::classify::backbone_version;
 use super::problem::{Problem, ProblemBody};
 use crate::adapters::{Loaded, Version, Words, nearest_words};
@@ -70,11 +71,12 @@ pub(crate) struct Cards {
 
 /// Lists the backbone and all adapters
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = Cards)))]
-pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Json<Cards>, Problem> {
+pub(crate) async fn models(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Cards>, Problem> {
     let mut data = vec![Card::backbone(&app)];
     for (version, loaded) in app.shelf.list().await? {
         data.push(Card::new(&app, version, loaded.as_deref()));
     }
+    data.retain(|card| caller.may_use(&card.id));
     Ok(Json(Cards { object: "list", data }))
 }
 
@@ -83,7 +85,12 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Json<Cards>, P
     get, path = "/v1/models/{model}", tag = "models",
     responses((status = 200, body = Card), (status = 404, body = ProblemBody)),
 )]
-pub(crate) async fn model(State(app): State<Arc<App>>, Path(model): Path<String>) -> Result<Json<Card>, Problem> {
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(model): Path<String>,
+) -> Result<Json<Card>, Problem> {
+    caller.check(&model)?;
     if model == app.backbone.name() {
         return Ok(Json(Card::backbone(&app)));
     }
@@ -111,9 +118,11 @@ fn three() -> usize {
 )]
 pub(crate) async fn words(
     State(app): State<Arc<App>>,
+    caller: Caller,
     Path(model): Path<String>,
     Query(query): Query<WordsQuery>,
 ) -> Result<Json<Vec<Words>>, Problem> {
+    caller.check(&model)?;
     let (_, loaded) = app.shelf.adapter(&model).await?;
     let backbone = app.backbone.clone();
     let work = move || nearest_words(&loaded.artifact.adapter.parameters(), &backbone, query.count.clamp(1, 20));

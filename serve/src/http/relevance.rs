@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::App;
+use super::auth::Caller;
 use super::classify::{head, rejected};
 use super::images::{from_base64, pixels};
 use super::problem::{Problem, ProblemBody};
@@ -57,6 +58,7 @@ pub(crate) struct RelevanceResponse {
 )]
 pub(crate) async fn relevance(
     State(app): State<Arc<App>>,
+    caller: Caller,
     request: Result<Json<RelevanceRequest>, JsonRejection>,
 ) -> Result<Json<RelevanceResponse>, Problem> {
     let Json(RelevanceRequest { model, image, label, classes, template, grid }) = request.map_err(rejected)?;
@@ -64,7 +66,7 @@ pub(crate) async fn relevance(
     if !(2..=MOST).contains(&grid) {
         return Err(Problem::invalid(format!("`grid` must be 2 to {MOST}, found {grid}")));
     }
-    let (version, head) = head(&app, model.as_deref(), classes, template).await?;
+    let (version, head) = head(&app, &caller, model.as_deref(), classes, template).await?;
     let whole = pixels(&app, vec![from_base64(&image)?]).await?;
     let views = Arc::new(hidden(&whole, grid, app.backbone.spec().image.size));
     let count = grid * grid + 1;

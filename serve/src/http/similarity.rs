@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::app::App;
+use super::auth::Caller;
 use super::classify::rejected;
 use super::embeddings::{featurer, unit};
 use super::images::{check_count, from_base64, pixels};
@@ -43,6 +44,7 @@ pub(crate) struct SimilarityResponse {
 )]
 pub(crate) async fn similarity(
     State(app): State<Arc<App>>,
+    caller: Caller,
     request: Result<Json<SimilarityRequest>, JsonRejection>,
 ) -> Result<Json<SimilarityResponse>, Problem> {
     let Json(SimilarityRequest { model, images, texts }) = request.map_err(rejected)?;
@@ -51,7 +53,7 @@ pub(crate) async fn similarity(
         let most = app.settings.classes;
         return Err(Problem::invalid(format!("{} texts; 1 to {most} are taken", texts.len())));
     }
-    let (version, head) = featurer(&app, model.as_deref()).await?;
+    let (version, head) = featurer(&app, &caller, model.as_deref()).await?;
     let images = images.iter().map(|image| from_base64(image)).collect::<Result<Vec<_>, _>>()?;
     let (rows, columns) = (images.len(), texts.len());
     app.metrics.images(&version.name, &version.version, rows);

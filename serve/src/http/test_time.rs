@@ -14,6 +14,7 @@ use inarch_recipes::test_time::{Model, Outcome, TestTime, TestTimeConfig};
 use utoipa::ToSchema;
 
 use super::app::App;
+use super::auth::Caller;
 use super::problem::{Problem, ProblemBody};
 use crate::adapters::{Head, Version};
 use crate::streams::{Stream, StreamCard};
@@ -116,11 +117,12 @@ fn stream(app: &App, method: &str, version: &Version, head: &Head) -> Result<Str
 
 /// Lists the streams of methods that keep a state
 #[utoipa::path(get, path = "/v1/streams", tag = "test-time", responses((status = 200, body = Vec<StreamCard>)))]
-pub(crate) async fn streams(State(app): State<Arc<App>>) -> Json<Vec<StreamCard>> {
+pub(crate) async fn streams(State(app): State<Arc<App>>, caller: Caller) -> Json<Vec<StreamCard>> {
     let mut cards = Vec::new();
     for stream in app.streams.list() {
         cards.push(stream.lock().await.0.clone());
     }
+    cards.retain(|card| caller.may_use(&card.model));
     Json(cards)
 }
 
@@ -129,9 +131,16 @@ pub(crate) async fn streams(State(app): State<Arc<App>>) -> Json<Vec<StreamCard>
     get, path = "/v1/streams/{id}", tag = "test-time",
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 404, body = ProblemBody)),
 )]
-pub(crate) async fn snapshot(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn snapshot(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     let stream = app.streams.get(&id).ok_or_else(|| unknown(&id))?;
     let state = stream.lock().await;
+    if !caller.may_use(&state.0.model) {
+        return Err(unknown(&id));
+    }
     let snapshot = state.1.as_ref().ok_or_else(|| unknown(&id))?;
     let bytes = snapshot.encode()?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
