@@ -1,11 +1,11 @@
-"""Slides of real handwritten digits: a slide is positive when a nine is somewhere on it (after MNIST-bags, arXiv 1802.04712).
+"""Slides of real handwritten digits: a slide is positive when a zero is somewhere on it (after MNIST-bags, arXiv 1802.04712).
 
-    python benches/slides.py MNIST_FOLDER SLIDES [--train 100] [--test 100] [--side 8] [--seed 1]
+    python benches/slides.py MNIST_FOLDER SLIDES [--train 100] [--test 100] [--side 4] [--digit 0] [--seed 1]
     inarch data tiles -d SLIDES -o TILES --side 32
-    python benches/slides.py table --inarch BINARY --data TILES [--frames 32] [--seeds 1,2,3]
+    python benches/slides.py table --inarch BINARY --data TILES [--frames 12] [--seeds 1,2,3]
 
 A slide is a grid of `side` x `side` places of 32 pixels: one place in four is bare glass, the others hold a digit each, inked in some
-colour. A positive slide has one to three nines, a negative one none. Training slides show the first half of the images,
+colour. A positive slide has one to three zeros (`--digit`), a negative one none. Training slides show the first half of the images,
 test slides the second. Making slides needs numpy and pillow; `table` needs no package.
 """
 
@@ -19,7 +19,6 @@ import tempfile
 from pathlib import Path
 
 SIDE = 32
-NINE = 9
 RUNS = {
     "mean of the tiles, `linear-probe`": ["-m", "linear-probe"],
     "`gated-pool`": ["-m", "gated-pool"],
@@ -38,7 +37,7 @@ def main() -> None:
         parser = argparse.ArgumentParser(prog="slides.py table")
         parser.add_argument("--inarch", type=Path, required=True)
         parser.add_argument("--data", type=Path, required=True)
-        parser.add_argument("--frames", default="32")
+        parser.add_argument("--frames", default="12")
         parser.add_argument("--seeds", default="1,2,3")
         return table(parser.parse_args(sys.argv[2:]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -46,7 +45,8 @@ def main() -> None:
     parser.add_argument("slides", type=Path)
     parser.add_argument("--train", type=int, default=100, help="slides of each class")
     parser.add_argument("--test", type=int, default=100)
-    parser.add_argument("--side", type=int, default=8)
+    parser.add_argument("--side", type=int, default=4)
+    parser.add_argument("--digit", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     make(parser.parse_args())
 
@@ -64,14 +64,14 @@ def make(given: argparse.Namespace) -> None:
     half = count // 2
     for split, slides, of in [("train", given.train, range(half)), ("test", given.test, range(half, count))]:
         of = numpy.array(of)
-        nines, others = of[labels[of] == NINE], of[labels[of] != NINE]
-        for name, positive in [("nine", True), ("no nine", False)]:
+        wanted_ones, others = of[labels[of] == given.digit], of[labels[of] != given.digit]
+        for name, positive in [("with", True), ("without", False)]:
             folder = given.slides / split / name
             folder.mkdir(parents=True)
             for number in range(slides):
                 places = draw.permutation(given.side ** 2)[: given.side ** 2 * 3 // 4]
                 wanted = int(draw.integers(1, 4)) if positive else 0
-                digits = [draw.choice(nines) for _ in range(wanted)]
+                digits = [draw.choice(wanted_ones) for _ in range(wanted)]
                 digits += [draw.choice(others) for _ in range(len(places) - wanted)]
                 slide = numpy.full((given.side * SIDE, given.side * SIDE, 3), 242.0)
                 for place, digit in zip(places, digits):

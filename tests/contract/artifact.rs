@@ -37,7 +37,8 @@ fn what_is_saved_is_loaded() {
 
 #[test]
 fn the_self_test_knows_the_adapter() {
-    for config in methods() {
+    // Of one image there is nothing to weigh; `clips` asks it with several.
+    for config in methods().into_iter().filter(|config| config.name() != "gated-pool") {
         let mut artifact = artifact(&config);
         artifact.self_test(tiny()).expect("the adapter that was saved");
         let mut parameters = artifact.adapter.parameters();

@@ -220,7 +220,8 @@ fn an_alias_of_the_registry_is_brought_up_to_date() {
 #[test]
 fn devices_get_a_version_without_what_only_updates_need() {
     let program = Program::new();
-    let (old, new) = (part(&program, "old", &OLD, 0, 1), part(&program, "new", &NEW, 0, 1));
+    let (old, new) = (part(&program, "old", &OLD, 0, 1), part(&program, "new", &NEW, 0, 2));
+    let more = part(&program, "more", &NEW, 1, 2);
     program.json(&update("shop", &old, &["--init", "rail"]));
     program.json(&update("shop", &new, LENIENT));
     // A folder of versions stands for the one in force.
@@ -232,8 +233,8 @@ fn devices_get_a_version_without_what_only_updates_need() {
     let answer = |adapter: &str| program.json(&["predict", "-b", "pocket", "-a", adapter, &image])["images"].clone();
     assert_eq!(answer("whole"), answer("shop/2"));
     assert_eq!(answer("device"), answer("whole"));
-    program.fail(&update("device", &new, LENIENT), 1, &["no statistics", "--for-devices"]);
-    let mut whole = update("whole", &new, LENIENT);
+    program.fail(&update("device", &more, LENIENT), 1, &["no statistics", "--for-devices"]);
+    let mut whole = update("whole", &more, LENIENT);
     whole.extend(["-o", "again"]);
     program.json(&whole);
 }

@@ -103,6 +103,7 @@ fn starts_as_zero_shot(case: &Case) {
         let config = match config.name() {
             "coop" => configured("coop", "words = \"a photo of a\""),
             "oft" => configured("oft", &format!("block = {}", if case.name == "biomed" { 8 } else { 6 })),
+            "boft" if case.name == "biomed" => configured("boft", "block = 8"),
             _ => fitted(config),
         };
         if !config.starts_as_zero_shot() {

@@ -380,12 +380,13 @@ class Boft(Weights):
     """Each factor as a dense matrix that rotates two halves at a distance."""
 
     def weight(self, w, p):
-        r = torch.eye(len(w))
+        r = torch.eye(len(w), dtype=p["skew"].dtype)
         for factor, skew in enumerate(p["skew"].reshape(2, -1, 28)):
-            q = torch.zeros(len(skew), 8, 8)
+            q = torch.zeros(len(skew), 8, 8, dtype=skew.dtype)
             q[:, *torch.triu_indices(8, 8, 1)] = skew
             q = q - q.transpose(1, 2)
-            turns = torch.linalg.solve(torch.eye(8) + q, torch.eye(8) - q)
+            eye = torch.eye(8, dtype=skew.dtype)
+            turns = torch.linalg.solve(eye + q, eye - q)
             b = torch.zeros_like(r)
             distance = 2 ** factor
             low = [half for half in range(len(w) // 4) if half // distance % 2 == 0]
