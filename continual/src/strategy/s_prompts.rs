@@ -23,6 +23,7 @@ use inarch_recipes::{Moment, Recipe, Session};
 
 use super::among::{classes_of, loss_among};
 use super::branches::{Part, joined, parts};
+use super::features::unit_features;
 use super::k_means::centroids;
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::{Error, Result};
@@ -67,12 +68,7 @@ impl SPrompts {
 
     /// Centroids `[centroids, dim]` of the normalised frozen features of some images, row-major.
     fn centroids(&self, session: &Session<'_>, train: &[Example], seed: Seed) -> Result<Vec<f32>> {
-        let features = session.features(train)?;
-        let unit = |row: &[f32]| -> Vec<f64> {
-            let length = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt().max(1e-12);
-            row.iter().map(|value| f64::from(*value) / length).collect()
-        };
-        let points: Vec<Vec<f64>> = features.values.chunks_exact(features.dim).map(unit).collect();
+        let points = unit_features(session, train)?;
         Ok(centroids(&points, self.centroids, seed).into_iter().flatten().map(|value| value as f32).collect())
     }
 
