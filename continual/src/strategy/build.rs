@@ -44,7 +44,7 @@ impl GradientConfig {
             Self::Inflora { threshold } => Box::new(Inflora::new(threshold)),
             Self::SdLora { magnitude } => Box::new(SdLora::new(magnitude)),
             Self::MoeAdapters { outside } => Box::new(MoeAdapters::new(outside)),
-            Self::SPrompts { centroids } => Box::new(SPrompts::new(centroids)),
+            Self::SPrompts { centroids, text } => Box::new(SPrompts::new(centroids, text)),
             Self::Ewc { weight, samples } => {
                 Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: None }))
             }

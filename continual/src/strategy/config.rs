@@ -195,6 +195,9 @@ pub enum GradientConfig {
         /// Centroids of an experience.
         #[serde(default = "five")]
         centroids: usize,
+        /// Whether the classes of each experience have a text context of their own too, by a `coop` in `fit.method`.
+        #[serde(default)]
+        text: bool,
     },
     /// Values are held in proportion to their Fisher information (EWC: Kirkpatrick et al., 2017, arXiv 1612.00796).
     Ewc {

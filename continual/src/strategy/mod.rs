@@ -6,6 +6,7 @@ mod bic;
 mod branches;
 mod build;
 mod config;
+mod contexts;
 mod defaults;
 mod distil;
 mod experts;

@@ -343,6 +343,18 @@ class Lora(Weights):
         return w + p["a"] @ p["b"] / math.sqrt(2)
 
 
+class SdLora(Weights):
+    """Three experiences; factors before side by side, each with its magnitude."""
+
+    def weight(self, w, p):
+        m, (a, b) = p["magnitudes"], (p["past.a.fixed"], p["past.b.fixed"])
+        rank = p["a"].shape[1]
+        for k in range(2):
+            own = slice(k * rank, (k + 1) * rank)
+            w = w + m[k] * (a[:, own] @ b[own])
+        return w + m[2] * (p["a"] @ p["b"])
+
+
 class Dora(Weights):
     def weight(self, w, p):
         moved = w + p["factors.a"] @ p["factors.b"] / math.sqrt(2)
@@ -439,6 +451,39 @@ class Houlsby(Bottleneck):
 
 class AdaptFormer(Bottleneck):
     beside, scale = True, 2.0
+
+
+class MoeAdapters(L2p):
+    """Three experiences with three open experts and two frozen ones each; written image by image."""
+
+    tokens = Sites.tokens
+
+    def experience(self, q):
+        left = []
+        for mean, directions, slope in zip(self.p["means.fixed"], self.p["directions.fixed"], self.p["slopes.fixed"]):
+            z = q - mean
+            left.append(slope * (z.square().sum() - (directions @ z).square().sum()).clamp(min=1e-6))
+        least = torch.stack(left).min(0)
+        return None if least.values > 1 else least.indices.item()
+
+    def branch(self, name, x, y):
+        p = {key[len(f"sites.{name}."):]: v for key, v in self.p.items() if key.startswith(f"sites.{name}.")}
+        if not p:
+            return y
+        both = lambda part: list(p[f"past.{part}.fixed"]) + list(p[f"open.{part}"])
+        experts = list(zip(*(both(part) for part in ["down", "down_offset", "up", "up_offset"])))
+        rows = []
+        for stream, out, q in zip(x, y, self.query):
+            at = self.experience(q)
+            if at is not None:
+                last = at == len(p["past.routers.fixed"])
+                router = p["router"] if last else p["past.routers.fixed"][at]
+                scores = stream[0] @ router + (0 if last else p["past.reach.fixed"][at])
+                for gate, expert in zip(scores.topk(2).values.softmax(0), scores.topk(2).indices):
+                    down, down_offset, up, up_offset = experts[expert]
+                    out = out + gate * (torch.relu(stream @ down + down_offset) @ up + up_offset)
+            rows.append(out)
+        return torch.stack(rows)
 
 
 class Compacter(Sites):
@@ -652,6 +697,7 @@ CASES = [
     ("promptsrc", PromptSrc, "templates = 4", None),
     ("prefix-tuning", PrefixTuning, "", None),
     ("lora", Lora, "", None),
+    ("sd-lora", SdLora, "experiences = 3\nrank = 4\ndropout = 0.25", None),
     ("dora", Dora, "", None),
     ("vera", Vera, "rank = 16", None),
     ("ia3", Ia3, "", None),
@@ -667,6 +713,7 @@ CASES = [
     ("pfeiffer", Bottleneck, "", None),
     ("adaptformer", AdaptFormer, "scale = 2.0", None),
     ("compacter", Compacter, "", None),
+    ("moe-adapters", MoeAdapters, "experiences = 3\nexperts = 3\nhidden = 8\nscale = 1.0\ncode = 4", None),
     ("mma", Mma, "hidden = 8\nscale = 1.0", None),
     ("st-adapter", StAdapter, "reduction = 6", None),
     ("attention-pool", AttentionPool, "hidden = 8\nheads = 2\nframes = 4", None),
