@@ -23,7 +23,7 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     // One experience leaves no choice.
     ("s-prompts", "experiences = 3\ncentroids = 2"),
     ("sd-lora", "experiences = 3\nrank = 4\ndropout = 0.25"),
-    ("moe-adapters", "experiences = 3\nexperts = 3\nhidden = 8\nscale = 1.0\ncode = 4"),
+    ("moe-adapters", "experiences = 2\nexperts = 3\nhidden = 8\nscale = 1.0\ncode = 1"),
     ("vera", "rank = 16"),
     ("oft", "block = 8"),
     ("fourierft", "coefficients = 20"),
