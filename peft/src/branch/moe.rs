@@ -42,8 +42,6 @@ use crate::method::{Method, Start, Words};
 
 /// More of anything than there ever is; a manifest must not ask for all memory.
 const MOST: usize = 1024;
-/// Takes an expert that a router has never seen out of its choice.
-const OUT: f32 = -1e4;
 /// Least deviation of the noise on gates.
 const LEAST_NOISE: f64 = 1e-2;
 /// Below this, what is left of a feature of length 1 is rounding.
@@ -274,6 +272,9 @@ impl Method for MoeAdaptersConfig {
 }
 
 impl MoeAdapters {
+    /// Added to the score of an expert that a router has never seen: takes it out of the choice.
+    pub const OUT: f32 = -1e4;
+
     /// The experience of each image of queries `[images, dim]`, and 1 where it belongs to it, 0 where to none:
     /// `[images]` each.
     fn belongs(&self, query: &Tensor<2>) -> (Tensor<1, Int>, Tensor<1>) {
@@ -381,9 +382,4 @@ impl Sites for ExpertUse<'_> {
         }
         output
     }
-}
-
-impl MoeAdapters {
-    /// What takes an expert out of a router's choice.
-    pub const OUT: f32 = OUT;
 }
