@@ -215,6 +215,8 @@ methods! {
     PrefixTuning(PrefixTuningConfig => PrefixTuning): "prefix-tuning",
     /// Low-rank updates of linear layers.
     Lora(LoraConfig => Lora): "lora",
+    /// Low-rank updates of several experiences, with trained magnitudes.
+    SdLora(SdLoraConfig => SdLora): "sd-lora",
     /// Low-rank updates of direction, and trained lengths.
     Dora(DoraConfig => Dora): "dora",
     /// Trained vectors around shared random matrices.
@@ -245,6 +247,8 @@ methods! {
     AdaptFormer(AdaptFormerConfig => Beside): "adaptformer",
     /// Bottlenecks of Kronecker products.
     Compacter(CompacterConfig => Compacter): "compacter",
+    /// Bottlenecks of which a router of an experience takes a few.
+    MoeAdapters(MoeAdaptersConfig => MoeAdapters): "moe-adapters",
     /// Bottlenecks that couple the towers.
     Mma(MmaConfig => Mma): "mma",
     /// Bottlenecks with a convolution over time.

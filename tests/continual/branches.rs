@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use inarch_core::backbone::{Frozen, HostTensor, Sites, values};
 use inarch_core::checkpoint::read_safetensors;
 use inarch_core::text::Template;
-use inarch_peft::{Artifact, Classifier, InputMoments, Parameters};
+use inarch_peft::{Artifact, Classifier, InputMoments, MethodConfig, Parameters};
 
 use super::strategies::{SETTINGS, dataset, ends_alike_when_stopped, run_keeping_both};
 use crate::support::tiny;
@@ -164,5 +164,45 @@ fn the_first_update_of_inflora_has_the_directions_of_the_inputs_and_starts_as_th
 
 #[test]
 fn updates_of_low_rank_that_are_stopped_anywhere_end_in_the_same_bytes() {
-    ends_alike_when_stopped(&dataset(), &["o-lora", "inflora"], &[METHOD]);
+    ends_alike_when_stopped(&dataset(), &["o-lora", "inflora", "sd-lora"], &[METHOD]);
+}
+
+#[test]
+fn directions_of_sd_lora_stand_still_while_their_magnitudes_are_trained_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    run_keeping_both(&dataset(), &["{ name = \"sd-lora\" }"], &[SETTINGS, &[METHOD]].concat(), folder.path());
+    let of = |name: &str| [1, 2].map(|experience| state(folder.path(), "sd-lora", experience, name));
+    let (directions, magnitudes) = (of("strategy-directions.safetensors"), of("strategy-magnitudes.safetensors"));
+    // What answers is a `lora` of both updates; it is trained further as one of the recipe's rank.
+    let answer = artifact(folder.path(), "sd-lora", 2);
+    assert!(matches!(&answer.manifest.method, MethodConfig::Lora(lora) if lora.rank == 2 * RANK));
+    let answer = answer.adapter.parameters();
+    let mut moved = 0.0f32;
+    for (name, magnitudes) in &magnitudes[1] {
+        let site = name.strip_suffix(".magnitudes").expect("a site");
+        let before = &of("strategy-magnitudes.safetensors")[0][name].data;
+        assert_eq!((before.len(), magnitudes.data.len()), (1, 2), "{name}");
+        moved = moved.max((before[0] - magnitudes.data[0]).abs());
+        let (down, up) = (format!("{site}.a"), format!("{site}.b"));
+        let column = |tensor: &HostTensor, at: usize| -> Vec<f32> {
+            tensor.data.iter().skip(at).step_by(tensor.shape[1]).copied().collect()
+        };
+        for at in 0..RANK {
+            assert_eq!(column(&directions[0][&down], at), column(&directions[1][&down], at), "{down} {at}");
+        }
+        let rows = |tensor: &HostTensor, update: usize| {
+            tensor.data.chunks(RANK * tensor.shape[1]).nth(update).map(<[f32]>::to_vec)
+        };
+        assert_eq!(rows(&directions[0][&up], 0), rows(&directions[1][&up], 0), "{up}");
+        for update in 0..2 {
+            let length = |values: &[f32]| values.iter().map(|value| value * value).sum::<f32>().sqrt();
+            let own: Vec<f32> = (0..RANK).flat_map(|at| column(&directions[1][&down], update * RANK + at)).collect();
+            let up = rows(&directions[1][&up], update).expect("an update");
+            assert!((length(&own) - 1.0).abs() < 1e-5 && (length(&up) - 1.0).abs() < 1e-5, "{site} {update}");
+            let scaled: Vec<f32> = up.iter().map(|value| value * magnitudes.data[update]).collect();
+            assert_eq!(rows(&answer[&format!("{site}.b")], update), Some(scaled), "{site} {update}");
+        }
+        assert_eq!(answer[&down].data, directions[1][&down].data, "{site}");
+    }
+    assert!(moved > 1e-4, "the first magnitudes were trained on: {moved}");
 }

@@ -2,6 +2,8 @@
 
 mod branches;
 mod exact;
+mod experts;
 mod mtil;
 mod prompts;
+mod split_digits;
 mod strategies;

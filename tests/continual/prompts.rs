@@ -14,7 +14,7 @@ const METHOD: &str =
     "fit.method={ name = \"stack\", members = [{ name = \"vpt-shallow\", tokens = 2 }, { name = \"linear-probe\" }] }";
 
 /// Four classes of patterns in four colours with noise, 12 of each to learn and 6 to test.
-fn images(folder: &Path) -> Dataset {
+pub(super) fn images(folder: &Path) -> Dataset {
     const COLOURS: [[f32; 3]; 4] =
         [[200.0, 60.0, 60.0], [60.0, 200.0, 60.0], [60.0, 60.0, 200.0], [180.0, 180.0, 60.0]];
     let (mut train, mut test) = (Vec::new(), Vec::new());
@@ -97,4 +97,38 @@ fn prompts_of_an_experience_stand_still_when_it_is_over_and_beat_naive_training(
 fn prompts_that_are_stopped_anywhere_end_in_the_same_bytes() {
     let data = tempfile::tempdir().expect("a folder");
     ends_alike_when_stopped(&images(data.path()), &["s-prompts"], &[METHOD]);
+}
+
+/// With a text side: a context for the classes of each experience.
+const BOTH_SIDES: &[&str] = &[
+    "fit.method={ name = \"stack\", members = [{ name = \"vpt-shallow\", tokens = 2 }, { name = \"coop\", context = 2 }] }",
+    "strategy=[{ name = \"s-prompts\", centroids = 3, text = true }]",
+];
+
+#[test]
+fn classes_keep_the_context_that_they_came_with() {
+    let [data, folder] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let settings = [SETTINGS, BOTH_SIDES].concat();
+    let strategy = "{ name = \"s-prompts\", centroids = 3, text = true }";
+    run_keeping_both(&images(data.path()), &[strategy], &settings, folder.path());
+    let contexts = [1, 2].map(|experience| {
+        let folder = folder.path().join(format!("s-prompts/seed-1/after-{experience}/adapter"));
+        let artifact = Artifact::load(&folder, tiny()).expect("an adapter");
+        let MethodConfig::Stack(stack) = &artifact.manifest.method else { panic!("a stack") };
+        assert!(matches!(&stack.members[0], MethodConfig::SPrompts(config) if config.experiences == experience));
+        assert!(matches!(&stack.members[1], MethodConfig::Coop(config) if config.class_specific));
+        artifact.adapter.parameters()["members.1.Coop.context"].clone()
+    });
+    // Two tokens of width 32 for each class; those of an experience share them.
+    let of = |experience: usize, class: usize| &contexts[experience].data[class * 64..][..64];
+    assert_eq!(contexts.each_ref().map(|context| context.shape[0]), [4, 8]);
+    assert_eq!((of(0, 0), of(1, 2)), (of(0, 1), of(1, 3)));
+    assert_eq!((of(0, 0), of(0, 1)), (of(1, 0), of(1, 1)), "the first stand still");
+    assert_ne!(of(1, 0), of(1, 2));
+}
+
+#[test]
+fn prompts_of_both_sides_that_are_stopped_anywhere_end_in_the_same_bytes() {
+    let data = tempfile::tempdir().expect("a folder");
+    ends_alike_when_stopped(&images(data.path()), &["s-prompts"], BOTH_SIDES);
 }

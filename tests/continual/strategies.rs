@@ -83,8 +83,8 @@ pub(super) fn run_on(
     run_stream(tiny(), std::slice::from_ref(dataset), &protocol, OnBadImage::Fail, folder, control).expect("runs")
 }
 
-/// Strategies that change a tower; they are in `branches`, in `prompts` and in `e2e/strategies.rs`.
-const IN_A_TOWER: &[&str] = &["o-lora", "inflora", "s-prompts"];
+/// Strategies that change a tower; they are in `branches`, in `experts`, in `prompts` and in `e2e/strategies.rs`.
+const IN_A_TOWER: &[&str] = &["o-lora", "inflora", "sd-lora", "moe-adapters", "s-prompts"];
 
 /// All strategies that work on features.
 fn on_features() -> Vec<String> {
@@ -164,12 +164,13 @@ fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not
     ends_alike_when_stopped(&dataset(), &names, &[]);
 }
 
-/// Runs strategies as a whole and in pieces.
+/// Runs strategies as a whole and in pieces; by name, unless the settings list them.
 pub(super) fn ends_alike_when_stopped(dataset: &Dataset, names: &[&str], settings: &[&str]) {
     let settings = [SETTINGS, &["fit.train.budget={ iterations = 24 }"], settings].concat();
     let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    run_on(dataset, names, &settings, whole.path());
-    let protocol = protocol(names, &settings);
+    let chosen = if settings.iter().any(|setting| setting.starts_with("strategy=")) { &[] } else { names };
+    run_on(dataset, chosen, &settings, whole.path());
+    let protocol = protocol(chosen, &settings);
     let mut stops = 0;
     loop {
         let stop = AtomicBool::new(false);

@@ -22,6 +22,8 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("coda-prompt", "components = 7"),
     // One experience leaves no choice.
     ("s-prompts", "experiences = 3\ncentroids = 2"),
+    ("sd-lora", "experiences = 3\nrank = 4\ndropout = 0.25"),
+    ("moe-adapters", "experiences = 2\nexperts = 3\nhidden = 8\nscale = 1.0\ncode = 1"),
     ("vera", "rank = 16"),
     ("oft", "block = 8"),
     ("fourierft", "coefficients = 20"),

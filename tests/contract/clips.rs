@@ -22,7 +22,7 @@ fn mixes_frames(config: &MethodConfig) -> bool {
 }
 
 /// Methods whose image prompts depend on the clip's feature, which is not that of each frame.
-const BY_CLIP: &[&str] = &["l2p", "coda-prompt", "dual-prompt", "s-prompts"];
+const BY_CLIP: &[&str] = &["l2p", "coda-prompt", "dual-prompt", "s-prompts", "moe-adapters"];
 
 fn pass() -> Pass<'static> {
     Pass { frames: Frames::of(FRAMES), ..Pass::evaluate() }

@@ -32,6 +32,10 @@ fn without_dropout(settings: &mut Value) {
     }
 }
 
+/// Methods that are not the same in training: there is noise on the gates of experts, and all images are of the last
+/// experience.
+const OTHERWISE_IN_TRAINING: &[&str] = &["moe-adapters"];
+
 #[test]
 fn a_training_pass_without_dropout_is_an_evaluation() {
     for config in methods() {
@@ -40,7 +44,11 @@ fn a_training_pass_without_dropout_is_an_evaluation() {
         let config: MethodConfig = serde_json::from_value(settings).expect("the same settings");
         let adapter = trained(&config, &plain());
         let score = |pass: &Pass<'_>| scores(&config, &adapter, &classes(), pixels(3), pass);
-        same(config.name(), score(&Pass::train(Seed::new(1))), score(&Pass::evaluate()), 0.0);
+        let [training, evaluation] = [Pass::train(Seed::new(1)), Pass::evaluate()].map(|pass| score(&pass));
+        match OTHERWISE_IN_TRAINING.contains(&config.name()) {
+            true => differs(config.name(), training, score(&Pass::train(Seed::new(2)))),
+            false => same(config.name(), training, evaluation, 0.0),
+        }
     }
 }
 

@@ -17,14 +17,18 @@ fn strategies_train_a_tower_under_a_head() {
         "memory.budget_bytes=262144",
     ];
     let settings = settings.iter().flat_map(|setting| ["--set", setting]);
-    let strategies = "gem,mir,gss-greedy,bic,icarl,slca,o-lora,inflora";
+    let strategies = "gem,mir,gss-greedy,bic,icarl,slca,o-lora,inflora,sd-lora";
     let arguments =
         ["stream", "-b", "pocket", "-d", sample(), "-s", strategies, "-o", "out"].into_iter().chain(settings);
     let report = program.json(&arguments.collect::<Vec<_>>());
     assert_eq!(report["failures"], serde_json::json!([]));
-    for (name, method) in
-        [("bic", "vector-scaling"), ("icarl", "linear-probe"), ("o-lora", "lora"), ("inflora", "lora")]
-    {
+    for (name, method) in [
+        ("bic", "vector-scaling"),
+        ("icarl", "linear-probe"),
+        ("o-lora", "lora"),
+        ("inflora", "lora"),
+        ("sd-lora", "lora"),
+    ] {
         let folder = program.path("out").join(name).join("seed-1/after-2/adapter");
         let manifest = std::fs::read_to_string(folder.join("adapter.json")).expect("a manifest");
         let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
@@ -41,7 +45,7 @@ fn strategies_train_a_tower_under_a_head() {
         let [measured, last] = [&eval["accuracy"], last].map(|value| value.as_f64().expect("a number"));
         assert!((measured - last).abs() < 1e-9, "{name}: {measured} {last}");
     }
-    for name in ["o-lora", "inflora"] {
+    for name in ["o-lora", "inflora", "sd-lora"] {
         program.fail(
             &["stream", "-b", "pocket", "-d", sample(), "-s", name, "-o", "other", "--set", "seeds=[1]"],
             1,

@@ -1,6 +1,7 @@
 //! Scores among the classes of an experience.
 
 use burn::tensor::{Tensor, TensorData};
+use inarch_core::data::Example;
 use inarch_peft::{Loss, Step, cross_entropy};
 
 use super::Episode;
@@ -10,9 +11,14 @@ const OUT: f32 = -1e4;
 
 /// Whether each class is among those of an experience.
 pub(super) fn classes_of(episode: &Episode<'_>) -> Vec<bool> {
-    let mut classes = vec![false; episode.classes.len()];
-    episode.train.iter().for_each(|example| classes[example.label] = true);
-    classes
+    arriving(episode.classes, episode.train)
+}
+
+/// Whether each class is among those of some examples.
+pub(super) fn arriving(classes: &[String], examples: &[Example]) -> Vec<bool> {
+    let mut arrives = vec![false; classes.len()];
+    examples.iter().for_each(|example| arrives[example.label] = true);
+    arrives
 }
 
 /// Scores `[rows, classes]` of which only those of some classes count.

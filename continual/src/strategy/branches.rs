@@ -56,7 +56,8 @@ pub(super) fn joined(mut parts: Vec<Part>) -> Result<Part> {
     }
 }
 
-fn members(method: &MethodConfig) -> &[MethodConfig] {
+/// The settings of the members of a stack, or of the one adapter.
+pub(super) fn members(method: &MethodConfig) -> &[MethodConfig] {
     match method {
         MethodConfig::Stack(config) => &config.members,
         one => std::slice::from_ref(one),
@@ -79,7 +80,7 @@ fn widened(config: &LoraConfig, count: usize) -> LoraConfig {
 }
 
 /// Factors side by side: `A` `[d_input, rank]` by columns, `B` `[rank, d_output]` by rows.
-fn beside(left: &Parameters, right: &Parameters) -> Parameters {
+pub(super) fn beside(left: &Parameters, right: &Parameters) -> Parameters {
     let join = |(name, right): (&String, &HostTensor)| {
         let Some(left) = left.get(name) else { return (name.clone(), right.clone()) };
         let by_rows = name.ends_with(".b");
@@ -93,6 +94,22 @@ fn beside(left: &Parameters, right: &Parameters) -> Parameters {
         (name.clone(), HostTensor { shape, data, origin: name.clone() })
     };
     right.iter().map(join).collect()
+}
+
+/// Which of the members of a method is the `lora`, and its settings.
+pub(super) fn lora_of(strategy: &str, own: &[MethodConfig]) -> Result<(usize, LoraConfig)> {
+    let mut found = own.iter().enumerate().filter_map(|(at, method)| match method {
+        MethodConfig::Lora(config) => Some((at, config.clone())),
+        _ => None,
+    });
+    let fault = |reason: &str| Error::setting(format!("strategy {strategy}"), reason);
+    match (found.next(), found.next()) {
+        (Some((_, config)), None) if !matches!(config.init, LoraInit::Kaiming | LoraInit::Gaussian) => {
+            Err(fault("updates start from zero; `init` must be `kaiming` or `gaussian`"))
+        }
+        (Some(one), None) => Ok(one),
+        _ => Err(fault("it trains `lora`, or a stack with one `lora` in it; set `fit.method`")),
+    }
 }
 
 impl Branches {
@@ -110,26 +127,10 @@ impl Branches {
         self.experiences
     }
 
-    /// Which of the parts of the recipe's method is the `lora`, and its settings.
-    fn lora_of(&self, own: &[MethodConfig]) -> Result<(usize, LoraConfig)> {
-        let mut found = own.iter().enumerate().filter_map(|(at, method)| match method {
-            MethodConfig::Lora(config) => Some((at, config.clone())),
-            _ => None,
-        });
-        let fault = |reason: &str| Error::setting(format!("strategy {}", self.strategy), reason);
-        match (found.next(), found.next()) {
-            (Some((_, config)), None) if !matches!(config.init, LoraInit::Kaiming | LoraInit::Gaussian) => {
-                Err(fault("updates start from zero; `init` must be `kaiming` or `gaussian`"))
-            }
-            (Some(one), None) => Ok(one),
-            _ => Err(fault("it trains `lora`, or a stack with one `lora` in it; set `fit.method`")),
-        }
-    }
-
     /// Where the `lora` in training stands among the parts of the method in training, and its settings.
     pub(super) fn branch(&self, method: &MethodConfig) -> Result<(usize, LoraConfig)> {
         let past = usize::from(self.experiences > 0);
-        let (at, config) = self.lora_of(&members(method)[past..])?;
+        let (at, config) = lora_of(self.strategy, &members(method)[past..])?;
         Ok((at + past, config))
     }
 
@@ -152,7 +153,7 @@ impl Branches {
     /// What a training starts from: the updates before, and a fresh `lora` in place of the last one.
     pub(super) fn start(&self, beginning: &Beginning<'_>) -> Result<Part> {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
-        let (at, config) = self.lora_of(members(&recipe.method))?;
+        let (at, config) = lora_of(self.strategy, members(&recipe.method))?;
         if self.experiences == 0 {
             return Ok((recipe.method.clone(), grown.clone()));
         }
@@ -170,7 +171,7 @@ impl Branches {
             own.remove(0);
         }
         let methods: Vec<MethodConfig> = own.iter().map(|(method, _)| method.clone()).collect();
-        let (at, config) = self.lora_of(&methods)?;
+        let (at, config) = lora_of(self.strategy, &methods)?;
         let (_, trained) = joined(own.clone())?;
         self.past = beside(&self.past, &own[at].1.parameters());
         self.experiences += 1;

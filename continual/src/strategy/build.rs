@@ -9,9 +9,11 @@ use super::icarl::Icarl;
 use super::importance::{Importance, Quadratic};
 use super::inflora::Inflora;
 use super::mir::Mir;
+use super::moe_adapters::MoeAdapters;
 use super::o_lora::OLora;
 use super::replay::{Replay, ReplayLoss};
 use super::s_prompts::SPrompts;
+use super::sd_lora::SdLora;
 use super::slca::{Alignment, Slca};
 use super::weights::{Merging, WeightRule};
 use super::{Plain, Strategy};
@@ -40,7 +42,9 @@ impl GradientConfig {
             }
             Self::OLora { weight } => Box::new(OLora::new(weight)),
             Self::Inflora { threshold } => Box::new(Inflora::new(threshold)),
-            Self::SPrompts { centroids } => Box::new(SPrompts::new(centroids)),
+            Self::SdLora { magnitude } => Box::new(SdLora::new(magnitude)),
+            Self::MoeAdapters { outside } => Box::new(MoeAdapters::new(outside)),
+            Self::SPrompts { centroids, text } => Box::new(SPrompts::new(centroids, text)),
             Self::Ewc { weight, samples } => {
                 Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: None }))
             }

@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Scope;
+use super::defaults::{
+    candidates, compare, damping, density, der_alpha, der_beta, ema_decay, ewc_weight, fisher_samples, five, half,
+    hold, kept, magnitude, one, reference, replay, slow, tenth, twentieth, two, zscl_hold,
+};
 
 /// All names.
 pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
@@ -22,6 +26,8 @@ pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
     "slca",
     "o-lora",
     "inflora",
+    "sd-lora",
+    "moe-adapters",
     "s-prompts",
     "ewc",
     "online-ewc",
@@ -169,12 +175,29 @@ pub enum GradientConfig {
         #[serde(default = "kept")]
         threshold: f64,
     },
+    /// An update of low rank for each experience whose direction stands still when it is over, while its magnitude is trained on
+    /// (SD-LoRA: Wu et al., ICLR 2025, arXiv 2501.13198).
+    SdLora {
+        /// Where a magnitude starts, in units of the scale of `fit.method`'s `lora`.
+        #[serde(default = "magnitude")]
+        magnitude: f64,
+    },
+    /// Experts that a router of each experience chooses from, and a look at the frozen feature that tells which router, or that
+    /// the image is of none (MoE-Adapters: Yu et al., CVPR 2024, arXiv 2403.11549).
+    MoeAdapters {
+        /// Share of an experience's own images that may be taken for images of none.
+        #[serde(default = "twentieth")]
+        outside: f64,
+    },
     /// Prompts of each experience by themselves, found by the nearest centroid of frozen features (S-Prompts: Wang et al., NeurIPS
     /// 2022, arXiv 2207.12819).
     SPrompts {
         /// Centroids of an experience.
         #[serde(default = "five")]
         centroids: usize,
+        /// Whether the classes of each experience have a text context of their own too, by a `coop` in `fit.method`.
+        #[serde(default)]
+        text: bool,
     },
     /// Values are held in proportion to their Fisher information (EWC: Kirkpatrick et al., 2017, arXiv 1612.00796).
     Ewc {
@@ -266,67 +289,6 @@ pub enum GradientConfig {
     },
 }
 
-fn replay() -> usize {
-    32
-}
-fn reference() -> usize {
-    256
-}
-fn candidates() -> usize {
-    200
-}
-fn compare() -> usize {
-    10
-}
-fn tenth() -> f64 {
-    0.1
-}
-fn slow() -> f64 {
-    0.01
-}
-fn five() -> usize {
-    5
-}
-fn hold() -> f64 {
-    1e-3
-}
-fn der_alpha() -> f64 {
-    0.3
-}
-fn der_beta() -> f64 {
-    0.5
-}
-fn kept() -> f64 {
-    0.95
-}
-fn ewc_weight() -> f64 {
-    10.0
-}
-fn fisher_samples() -> usize {
-    200
-}
-fn one() -> f64 {
-    1.0
-}
-fn two() -> f64 {
-    2.0
-}
-fn half() -> f64 {
-    0.5
-}
-fn damping() -> f64 {
-    1e-3
-}
-fn zscl_hold() -> f64 {
-    1e-3
-}
-fn ema_decay() -> f64 {
-    0.99
-}
-fn density() -> f64 {
-    0.2
-}
-
 impl GradientConfig {
     /// Its name.
     pub fn name(&self) -> &'static str {
@@ -347,6 +309,8 @@ impl GradientConfig {
             Self::Slca { .. } => "slca",
             Self::OLora { .. } => "o-lora",
             Self::Inflora { .. } => "inflora",
+            Self::SdLora { .. } => "sd-lora",
+            Self::MoeAdapters { .. } => "moe-adapters",
             Self::SPrompts { .. } => "s-prompts",
             Self::Ewc { .. } => "ewc",
             Self::OnlineEwc { .. } => "online-ewc",

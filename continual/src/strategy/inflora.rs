@@ -20,7 +20,7 @@ use inarch_peft::{Adapter, InputMoments, Loss, MethodConfig, Parameters};
 use inarch_recipes::{Moment, Recipe};
 use nalgebra::DMatrix;
 
-use super::among::{classes_of, loss_among};
+use super::among::{arriving, classes_of, loss_among};
 use super::branches::{Branches, Owner, Part, joined, parts};
 use super::subspace::{Subspace, leading};
 use super::weights::replaced;
@@ -50,7 +50,7 @@ impl Inflora {
         let Beginning { session, recipe, classes, train, .. } = *beginning;
         let (_, config) = self.branches.branch(method)?;
         let recipe = Recipe { method: method.clone(), ..recipe.clone() };
-        let arrives = arriving(beginning);
+        let arrives = arriving(classes, train);
         let texts: Vec<String> =
             classes.iter().zip(arrives).filter(|(_, arrives)| *arrives).map(|(class, _)| class.clone()).collect();
         let inputs = InputMoments::new(&config.targets);
@@ -61,13 +61,6 @@ impl Inflora {
         };
         Ok(inputs.values().into_iter().map(matrix).collect())
     }
-}
-
-/// Whether each class is among those that arrive.
-fn arriving(beginning: &Beginning<'_>) -> Vec<bool> {
-    let mut arrives = vec![false; beginning.classes.len()];
-    beginning.train.iter().for_each(|example| arrives[example.label] = true);
-    arrives
 }
 
 impl Strategy for Inflora {

@@ -1,4 +1,4 @@
-//! S-Prompts, image side: prompts of each experience by themselves, and K-means centroids by which an image finds its
+//! S-Prompts: prompts of each experience by themselves, and K-means centroids by which an image finds its
 //! own (Wang et al., NeurIPS 2022, arXiv 2207.12819).
 //!
 //! In every experience fresh prompts of `vpt-shallow` are trained, so those before never move; the loss is the cross
@@ -11,7 +11,10 @@
 //! trained on from experience to experience; rows of classes that do not arrive get no gradient.
 //!
 //! Departures: all classes seen so far compete in every answer, where the authors let those of the chosen experience
-//! compete alone, as experiences may share classes; the text side keeps the recipe's templates (S-iPrompts).
+//! compete alone, as experiences may share classes. Without `text` the text side keeps the recipe's templates (S-iPrompts);
+//! with it the recipe's stack has a `coop` too, which is trained afresh in every experience (S-liPrompts), and a context
+//! goes with the classes that came with it (`contexts`), where the authors' goes with the image: a pass through the text
+//! tower for each class, not for each image and class.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +24,10 @@ use inarch_core::data::Example;
 use inarch_peft::{Adapter, Loss, MethodConfig, Parameters, SPromptsConfig, VptShallowConfig};
 use inarch_recipes::{Moment, Recipe, Session};
 
-use super::among::{classes_of, loss_among};
+use super::among::{arriving, classes_of, loss_among};
 use super::branches::{Part, joined, parts};
+use super::contexts::{Contexts, stands_still};
+use super::features::unit_features;
 use super::k_means::centroids;
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::{Error, Result};
@@ -37,6 +42,8 @@ pub(super) struct SPrompts {
     /// Those of all experiences before, under the names of the method: `prompts` `[experiences, tokens, width]` and
     /// centroids `[experiences, centroids, dim]`.
     past: Parameters,
+    /// Those of the text side, if it has any.
+    contexts: Option<Contexts>,
     /// Whether a class is among those that arrive.
     current: Vec<bool>,
 }
@@ -57,8 +64,9 @@ fn prompts_of(own: &[Part]) -> Result<(usize, VptShallowConfig)> {
 }
 
 impl SPrompts {
-    pub(super) fn new(centroids: usize) -> Self {
-        Self { centroids, past: Parameters::new(), current: Vec::new() }
+    pub(super) fn new(centroids: usize, text: bool) -> Self {
+        let contexts = text.then(Contexts::default);
+        Self { centroids, past: Parameters::new(), contexts, current: Vec::new() }
     }
 
     fn experiences(&self) -> usize {
@@ -67,12 +75,7 @@ impl SPrompts {
 
     /// Centroids `[centroids, dim]` of the normalised frozen features of some images, row-major.
     fn centroids(&self, session: &Session<'_>, train: &[Example], seed: Seed) -> Result<Vec<f32>> {
-        let features = session.features(train)?;
-        let unit = |row: &[f32]| -> Vec<f64> {
-            let length = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt().max(1e-12);
-            row.iter().map(|value| f64::from(*value) / length).collect()
-        };
-        let points: Vec<Vec<f64>> = features.values.chunks_exact(features.dim).map(unit).collect();
+        let points = unit_features(session, train)?;
         Ok(centroids(&points, self.centroids, seed).into_iter().flatten().map(|value| value as f32).collect())
     }
 
@@ -97,23 +100,30 @@ impl SPrompts {
 
 impl Strategy for SPrompts {
     fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
-        let Beginning { session, recipe, classes, grown, .. } = *beginning;
+        let Beginning { session, recipe, classes, grown, train } = *beginning;
         let mut own = parts(&recipe.method, grown);
         let (at, _) = prompts_of(&own)?;
         if self.centroids == 0 {
             return Err(Error::setting("strategy s-prompts", "`centroids` must be at least 1"));
         }
-        if self.experiences() == 0 {
+        if self.experiences() == 0 && self.contexts.is_none() {
             return Ok(None);
         }
         let fresh = session.fresh_adapter(recipe, classes)?;
         own[at] = parts(&recipe.method, &fresh).remove(at);
+        if let Some(contexts) = &self.contexts {
+            contexts.start((session, recipe), (classes, &arriving(classes, train)), &mut own)?;
+        }
         joined(own).map(Some)
     }
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
         self.current = classes_of(episode);
         Ok(())
+    }
+
+    fn rate(&self, method: &MethodConfig, parameter: &str) -> f64 {
+        if self.contexts.is_some() && stands_still(method, parameter) { 0.0 } else { 1.0 }
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
@@ -131,15 +141,27 @@ impl Strategy for SPrompts {
         }
         self.add(CENTROIDS, [self.centroids, dim], found);
         own[at] = self.all(session, recipe, classes, config.tokens)?;
+        let mut trained = adapter;
+        if let Some(contexts) = &mut self.contexts {
+            let (place, shared) = contexts.end((session, recipe), (classes, &self.current), &mut own)?;
+            let mut all = parts(&recipe.method, &trained.without_autodiff());
+            all[place] = shared;
+            trained = joined(all)?.1;
+        }
         let (method, answer) = joined(own)?;
-        Ok(Outcome { trained: adapter, answer, method: Some(method) })
+        Ok(Outcome { trained, answer, method: Some(method) })
     }
 
     fn state(&self) -> BTreeMap<String, Parameters> {
-        if self.past.is_empty() { BTreeMap::new() } else { BTreeMap::from([("past".into(), self.past.clone())]) }
+        let contexts = self.contexts.as_ref().map(Contexts::state).unwrap_or_default();
+        let parts = [("past", self.past.clone()), ("contexts", contexts)];
+        parts.into_iter().filter(|(_, part)| !part.is_empty()).map(|(name, part)| (name.into(), part)).collect()
     }
 
     fn restore(&mut self, mut state: BTreeMap<String, Parameters>) {
         self.past = state.remove("past").unwrap_or_default();
+        if let Some(contexts) = &mut self.contexts {
+            contexts.restore(state.remove("contexts").unwrap_or_default());
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Low-rank factors at one site, and the dropout in front of them: what LoRA and its kin share.
 
+use std::fmt::Display;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::Seed;
@@ -94,7 +96,7 @@ pub(crate) fn check_dropout(dropout: f64) -> Result<()> {
 }
 
 /// In training, `input` with some values dropped and the others enlarged.
-pub(crate) fn dropped(site: LinearSite, input: Tensor<3>, probability: f64, pass: &Pass<'_>) -> Tensor<3> {
+pub(crate) fn dropped(site: impl Display, input: Tensor<3>, probability: f64, pass: &Pass<'_>) -> Tensor<3> {
     match pass.mode {
         Mode::Train(step) if probability > 0.0 => {
             let mask = dropout_mask(input.dims(), probability, step.split(site), &input.device().without_autodiff());

@@ -107,12 +107,12 @@ impl LoraConfig {
 
     /// The rank at a site.
     pub fn rank_at(&self, site: LinearSite) -> usize {
-        at(&self.rank_pattern, site).unwrap_or(self.rank)
+        value_at(&self.rank_pattern, site).unwrap_or(self.rank)
     }
 
     /// The numerator of the scale at a site.
     pub fn alpha_at(&self, site: LinearSite) -> f64 {
-        at(&self.alpha_pattern, site).unwrap_or(self.alpha)
+        value_at(&self.alpha_pattern, site).unwrap_or(self.alpha)
     }
 
     /// The factor of the update at a site.
@@ -126,7 +126,8 @@ impl LoraConfig {
     }
 }
 
-fn at<T: Copy>(patterns: &[SitePattern<T>], site: LinearSite) -> Option<T> {
+/// The value of the first pattern that fits a site.
+pub(super) fn value_at<T: Copy>(patterns: &[SitePattern<T>], site: LinearSite) -> Option<T> {
     let name = site.to_string();
     patterns.iter().find(|pattern| matches(&pattern.sites, &name)).map(|pattern| pattern.value)
 }

@@ -343,6 +343,18 @@ class Lora(Weights):
         return w + p["a"] @ p["b"] / math.sqrt(2)
 
 
+class SdLora(Weights):
+    """Three experiences; factors before side by side, each with its magnitude."""
+
+    def weight(self, w, p):
+        m, (a, b) = p["magnitudes"], (p["past.a.fixed"], p["past.b.fixed"])
+        rank = p["a"].shape[1]
+        for k in range(2):
+            own = slice(k * rank, (k + 1) * rank)
+            w = w + m[k] * (a[:, own] @ b[own])
+        return w + m[2] * (p["a"] @ p["b"])
+
+
 class Dora(Weights):
     def weight(self, w, p):
         moved = w + p["factors.a"] @ p["factors.b"] / math.sqrt(2)
@@ -460,6 +472,39 @@ class Houlsby(Bottleneck):
 
 class AdaptFormer(Bottleneck):
     beside, scale = True, 2.0
+
+
+class MoeAdapters(L2p):
+    """Two experiences, three open experts and two frozen ones; written image by image. The images are of both."""
+
+    tokens = Sites.tokens
+
+    def experience(self, q):
+        left = []
+        for mean, directions, slope in zip(self.p["means.fixed"], self.p["directions.fixed"], self.p["slopes.fixed"]):
+            z = q - mean
+            left.append(slope * (z.square().sum() - (directions @ z).square().sum()).clamp(min=1e-6))
+        least = torch.stack(left).min(0)
+        return None if least.values > 1 else least.indices.item()
+
+    def branch(self, name, x, y):
+        p = {key[len(f"sites.{name}."):]: v for key, v in self.p.items() if key.startswith(f"sites.{name}.")}
+        if not p:
+            return y
+        both = lambda part: list(p[f"past.{part}.fixed"]) + list(p[f"open.{part}"])
+        experts = list(zip(*(both(part) for part in ["down", "down_offset", "up", "up_offset"])))
+        rows = []
+        for stream, out, q in zip(x, y, self.query):
+            at = self.experience(q)
+            if at is not None:
+                last = at == len(p["past.routers.fixed"])
+                router = p["router"] if last else p["past.routers.fixed"][at]
+                scores = stream[0] @ router + (0 if last else p["past.reach.fixed"][at])
+                for gate, expert in zip(scores.topk(2).values.softmax(0), scores.topk(2).indices):
+                    down, down_offset, up, up_offset = experts[expert]
+                    out = out + gate * (torch.relu(stream @ down + down_offset) @ up + up_offset)
+            rows.append(out)
+        return torch.stack(rows)
 
 
 class Compacter(Sites):
@@ -660,6 +705,9 @@ class TemporalTransformer(TemporalHead):
 # Methods that mix the frames of clips see two clips of so many frames; all others three images.
 FRAMES = {"st-adapter": 3, "attention-pool": 3, "temporal-conv": 3, "temporal-transformer": 4}
 
+# Parameters that no score depends on smoothly.
+UNMOVED = {"l2p": ["keys"], "dual-prompt": ["keys"], "moe-adapters": ["noise"]}
+
 # Method: reference, settings in TOML as in `contract/case.rs`, and shapes where `names.txt` has others.
 CASES = [
     ("linear-probe", Prototypes, "", None),
@@ -682,6 +730,7 @@ CASES = [
     ("promptsrc", PromptSrc, "templates = 4", None),
     ("prefix-tuning", PrefixTuning, "", None),
     ("lora", Lora, "", None),
+    ("sd-lora", SdLora, "experiences = 3\nrank = 4\ndropout = 0.25", None),
     ("dora", Dora, "", None),
     ("vera", Vera, "rank = 16", None),
     ("ia3", Ia3, "", None),
@@ -698,6 +747,7 @@ CASES = [
     ("pfeiffer", Bottleneck, "", None),
     ("adaptformer", AdaptFormer, "scale = 2.0", None),
     ("compacter", Compacter, "", None),
+    ("moe-adapters", MoeAdapters, "experiences = 2\nexperts = 3\nhidden = 8\nscale = 1.0\ncode = 1", None),
     ("mma", Mma, "hidden = 8\nscale = 1.0", None),
     ("st-adapter", StAdapter, "reduction = 6", None),
     ("attention-pool", AttentionPool, "hidden = 8\nheads = 2\nframes = 4", None),
@@ -835,8 +885,8 @@ def main():
         if loss.requires_grad:
             loss.backward()
         for name, value in p.items():
-            # The choice of prompts has no gradient; keys learn from the loss alone.
-            if not value.requires_grad or (method in ["l2p", "dual-prompt"] and name == "keys"):
+            # The choice of prompts has no gradient; keys learn from the loss alone, and noise is only added in training.
+            if not value.requires_grad or name.split(".")[-1] in UNMOVED.get(method, []):
                 continue
             g = value.grad.reshape(-1)
             weights = torch.cos(0.3 * torch.arange(1, len(g) + 1, dtype=torch.float64))
