@@ -121,6 +121,11 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.either_tower(),)* }
             }
 
+            /// See [`Method::image_blocks`].
+            pub fn image_blocks(&self) -> bool {
+                match self { $(Self::$variant(config) => config.image_blocks(),)* }
+            }
+
             /// See [`Method::trainable`].
             pub fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
                 match self { $(Self::$variant(config) => config.trainable(backbone, classes, images),)* }
@@ -136,6 +141,9 @@ macro_rules! methods {
                     start.backbone.need_towers(&what())?;
                 } else if !self.black_box() {
                     start.backbone.need(Tower::Image, &what())?;
+                }
+                if self.image_blocks() {
+                    start.backbone.need_blocks(Tower::Image, &what())?;
                 }
                 if self.words() == Words::Needed {
                     start.backbone.need_words(&what())?;

@@ -94,6 +94,11 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
         false
     }
 
+    /// Whether it stands in the transformer blocks of the image tower, so that a convolutional tower will not do.
+    fn image_blocks(&self) -> bool {
+        false
+    }
+
     /// Whether [`init`](Self::init) learns from the training images ([`Start::support`]).
     fn needs_support(&self) -> bool {
         false
