@@ -197,6 +197,8 @@ methods! {
     KgCoop(KgCoopConfig => KgCoop): "kgcoop",
     /// Learned context tokens, with gradients that agree with zero-shot.
     ProGrad(ProGradConfig => ProGrad): "prograd",
+    /// Learned context tokens, held to descriptions of the classes and taught by them.
+    BiomedCoop(BiomedCoopConfig => BiomedCoop): "biomedcoop",
     /// A distribution of learned contexts.
     ProDa(ProDaConfig => ProDa): "proda",
     /// Prompts made of the class's text feature.

@@ -128,7 +128,7 @@ pub enum Stacking {
 }
 
 /// Which frozen text features a method holds on to: for each class the mean over templates of features that are not
-/// normalised, `[classes, dim]`.
+/// normalised, `[classes, dim]`, where nothing else is said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prior {
     /// None.
@@ -137,6 +137,8 @@ pub enum Prior {
     Run,
     /// Those of its own templates.
     Own(Vec<Template>),
+    /// Those of each of the run's templates, `[classes, templates, dim]`, normalised, and no mean.
+    Each,
 }
 
 /// What a fresh adapter is made from.

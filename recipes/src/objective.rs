@@ -121,6 +121,7 @@ impl Objective<'_> {
                     scale: backbone.logit_scale(),
                     frozen_image: frozen,
                     prior: classifier.prior(),
+                    described: classifier.described(),
                 })
             }
             (Self::Match { loss, .. }, TextSide::Pairs(pairs, rows)) => {
