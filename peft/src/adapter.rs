@@ -121,6 +121,11 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.either_tower(),)* }
             }
 
+            /// See [`Method::image_blocks`].
+            pub fn image_blocks(&self) -> bool {
+                match self { $(Self::$variant(config) => config.image_blocks(),)* }
+            }
+
             /// See [`Method::trainable`].
             pub fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
                 match self { $(Self::$variant(config) => config.trainable(backbone, classes, images),)* }
@@ -136,6 +141,9 @@ macro_rules! methods {
                     start.backbone.need_towers(&what())?;
                 } else if !self.black_box() {
                     start.backbone.need(Tower::Image, &what())?;
+                }
+                if self.image_blocks() {
+                    start.backbone.need_blocks(Tower::Image, &what())?;
                 }
                 if self.words() == Words::Needed {
                     start.backbone.need_words(&what())?;
@@ -189,6 +197,8 @@ methods! {
     KgCoop(KgCoopConfig => KgCoop): "kgcoop",
     /// Learned context tokens, with gradients that agree with zero-shot.
     ProGrad(ProGradConfig => ProGrad): "prograd",
+    /// Learned context tokens, held to descriptions of the classes and taught by them.
+    BiomedCoop(BiomedCoopConfig => BiomedCoop): "biomedcoop",
     /// A distribution of learned contexts.
     ProDa(ProDaConfig => ProDa): "proda",
     /// Prompts made of the class's text feature.

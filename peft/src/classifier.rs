@@ -1,5 +1,7 @@
 //! Class names to scores: the one path that zero-shot, training and evaluation share.
 
+use std::sync::{Arc, OnceLock};
+
 use burn::tensor::Tensor;
 use inarch_core::backbone::{Backbone, BackboneHandle, Frozen, Partial, Pass, Scores, Sites, Tower, normalise};
 use inarch_core::text::Template;
@@ -24,6 +26,14 @@ pub struct Classifier<'a> {
     rows: Vec<Vec<u32>>,
     known: Option<Vec<usize>>,
     prior: Option<Tensor<2>>,
+    described: Option<Arc<Described>>,
+}
+
+/// The prompts of the run's templates for a method that holds on to each of them. Only a training asks for their features.
+#[derive(Debug)]
+struct Described {
+    rows: Vec<Vec<u32>>,
+    features: OnceLock<Tensor<3>>,
 }
 
 /// Class features as one pass through the text tower gives them.
@@ -55,7 +65,8 @@ impl<'a> Classifier<'a> {
             return Err(inarch_core::Error::invalid("classes and templates", "at least one of each is needed").into());
         }
         let rows = backbone.prompts(classes, templates)?;
-        Ok(Self { backbone, classes: classes.to_vec(), templates: templates.to_vec(), rows, known: None, prior: None })
+        let (classes, templates) = (classes.to_vec(), templates.to_vec());
+        Ok(Self { backbone, classes, templates, rows, known: None, prior: None, described: None })
     }
 
     /// A classifier over `classes` for an adapter that was trained over `trained`. The method's own prompt, if it has
@@ -72,8 +83,13 @@ impl<'a> Classifier<'a> {
     ) -> Result<Self> {
         let (backbone, own) = (backbone.into(), config.templates()?);
         let mut classifier = Self::of(backbone.clone(), classes, if own.is_empty() { templates } else { &own })?;
-        classifier.prior = match config.prior() {
-            Prior::None => None,
+        let prior = config.prior();
+        if prior == Prior::Each {
+            let rows = Self::zero_shot(backbone.clone(), classes, templates)?.rows;
+            classifier.described = Some(Arc::new(Described { rows, features: OnceLock::new() }));
+        }
+        classifier.prior = match prior {
+            Prior::None | Prior::Each => None,
             Prior::Run => Some(Self::zero_shot(backbone.clone(), classes, templates)?.mean_features()),
             Prior::Own(own) => Some(Self::zero_shot(backbone, classes, &own)?.mean_features()),
         };
@@ -133,6 +149,16 @@ impl<'a> Classifier<'a> {
         self.prior.as_ref()
     }
 
+    /// Frozen features of each of the run's templates, `[classes, templates, dim]`, normalised, if the method asks for them.
+    pub fn described(&self) -> Option<&Tensor<3>> {
+        let described = self.described.as_ref()?;
+        Some(described.features.get_or_init(|| {
+            let features = normalise(self.frozen(&described.rows));
+            let ([rows, dim], classes) = (features.dims(), self.classes.len());
+            features.reshape([classes, rows / classes, dim])
+        }))
+    }
+
     /// Class features `[classes, dim]`; with an image-conditioned prompt `[images * classes, dim]`, image-major.
     ///
     /// # Panics
@@ -180,10 +206,15 @@ impl<'a> Classifier<'a> {
 
     /// For each class the mean of its templates' frozen features, not normalised before or after, `[classes, dim]`.
     fn mean_features(&self) -> Tensor<2> {
-        let parts = self.rows.chunks(ROWS).map(|rows| self.backbone.encode_text(rows, &Frozen, &Pass::evaluate()));
-        let features = Tensor::cat(parts.collect(), 0);
+        let features = self.frozen(&self.rows);
         let ([rows, dim], count) = (features.dims(), self.templates.len());
         features.reshape([rows / count, count, dim]).mean_dim(1).reshape([rows / count, dim])
+    }
+
+    /// Frozen features of token rows, `[rows, dim]`.
+    fn frozen(&self, rows: &[Vec<u32>]) -> Tensor<2> {
+        let part = |rows: &[Vec<u32>]| self.backbone.encode_text(rows, &Frozen, &Pass::evaluate());
+        Tensor::cat(rows.chunks(ROWS).map(part).collect(), 0)
     }
 
     /// Scores `[images, classes]` of image features `[images, dim]` and class features of [`text`](Self::text).

@@ -88,6 +88,8 @@ pub struct Step<'a> {
     pub frozen_image: Option<Tensor<2>>,
     /// Frozen text features, `[classes, dim]`, when [`Method::prior`](crate::Method::prior) asks for them.
     pub prior: Option<&'a Tensor<2>>,
+    /// Frozen text features of each of the run's templates, `[classes, templates, dim]`, normalised, when it asks for those.
+    pub described: Option<&'a Tensor<3>>,
 }
 
 impl Step<'_> {
@@ -131,6 +133,7 @@ impl Step<'_> {
             scale: self.scale,
             frozen_image: self.frozen_image.clone().map(|frozen| frozen.select(0, at)),
             prior: self.prior,
+            described: self.described,
         })
     }
 

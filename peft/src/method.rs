@@ -94,6 +94,11 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
         false
     }
 
+    /// Whether it stands in the transformer blocks of the image tower, so that a convolutional tower will not do.
+    fn image_blocks(&self) -> bool {
+        false
+    }
+
     /// Whether [`init`](Self::init) learns from the training images ([`Start::support`]).
     fn needs_support(&self) -> bool {
         false
@@ -123,7 +128,7 @@ pub enum Stacking {
 }
 
 /// Which frozen text features a method holds on to: for each class the mean over templates of features that are not
-/// normalised, `[classes, dim]`.
+/// normalised, `[classes, dim]`, where nothing else is said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prior {
     /// None.
@@ -132,6 +137,8 @@ pub enum Prior {
     Run,
     /// Those of its own templates.
     Own(Vec<Template>),
+    /// Those of each of the run's templates, `[classes, templates, dim]`, normalised, and no mean.
+    Each,
 }
 
 /// What a fresh adapter is made from.

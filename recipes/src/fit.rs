@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{Backbone, Entry, normalise, values};
+use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, normalise, values};
 use inarch_core::data::{ClipConfig, Example, Purpose, few_shot};
 use inarch_core::image::{ImageJob, Loader, View};
 use inarch_core::text::{Template, check_described};
@@ -14,6 +14,7 @@ use inarch_peft::{Adapter, Artifact, Classifier, Provenance, Start, Support, ide
 
 use crate::balance::Balance;
 use crate::clips::jobs;
+use crate::contrastive::PairLoss;
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
@@ -63,6 +64,11 @@ impl<'a> Session<'a> {
 
     /// The recipe with what the backbone and the data decide.
     fn resolved(&self, recipe: &Recipe) -> Result<Recipe> {
+        if recipe.train.pair_loss.is_some() {
+            let reason =
+                "classes are no pairs; leave it out, or train on images and captions with `inarch pretrain -b`";
+            return Err(Error::Recipe { origin: "train.pair_loss".into(), reason: reason.into() });
+        }
         let method = recipe.method.resolved(self.backbone)?;
         Ok(Recipe { method, clips: self.dataset.clips.clone(), ..recipe.clone() })
     }
@@ -84,12 +90,12 @@ impl<'a> Session<'a> {
         let (adapter, train) = self.begin(recipe, train, &class_features)?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
         let text = classifier.parts(adapter.sites(), text_shards(classes.len()));
-        let balance = self.balance(recipe, &train, &class_features)?;
+        let balance = self.balance(recipe, &train, &class_features, &adapter)?;
         Ok(Prepared { train, objective: Objective::Classify { classifier, text, balance }, adapter, templates })
     }
 
-    /// Trains an adapter on image-text pairs with the contrastive loss, into `folder`; resumable like
-    /// [`fit`](Self::fit). The session's data set must be [`PairSet::dataset`] of the same pairs.
+    /// Trains an adapter on image-text pairs, into `folder`; resumable like [`fit`](Self::fit). The session's data set must be
+    /// [`PairSet::dataset`] of the same pairs. The loss is that of the recipe, or else the one that the backbone was trained with.
     ///
     /// # Errors
     /// As [`fit`](Self::fit), and a method that holds rows for classes or a prompt of its own.
@@ -110,12 +116,22 @@ impl<'a> Session<'a> {
         let adapter = self.fresh(recipe, &class_features, None)?;
         let templates = recipe.templates.resolve()?;
         let train = self.dataset.train.clone();
-        self.train(recipe, train, Objective::Match(pairs), adapter, &templates, folder)
+        let own = if self.backbone.logit_bias().is_some() { PairLoss::Sigmoid } else { PairLoss::Softmax };
+        let loss = recipe.train.pair_loss.unwrap_or(own);
+        let mut recipe = recipe.clone();
+        recipe.train.pair_loss = Some(loss);
+        self.train(&recipe, train, Objective::Match { pairs, loss }, adapter, &templates, folder)
     }
 
     /// How steps are judged. Images with several labels need scores to start from, where each class is as likely as it is
     /// among the training images.
-    fn balance(&self, recipe: &Recipe, train: &[Example], class_features: &Tensor<2>) -> Result<Balance> {
+    fn balance(
+        &self,
+        recipe: &Recipe,
+        train: &[Example],
+        class_features: &Tensor<2>,
+        adapter: &Adapter,
+    ) -> Result<Balance> {
         let imbalance = recipe.train.imbalance;
         if !self.dataset.multi_label {
             return Balance::new(imbalance, self.dataset.classes.len(), train, None);
@@ -130,8 +146,10 @@ impl<'a> Session<'a> {
         }
         let stored = self.frozen(Entry::Feature, train, &training_views(recipe, 1))?;
         let images = normalise(stored.all(self.backbone));
-        let scores = images.matmul(normalise(class_features.clone()).transpose()) * self.backbone.logit_scale();
-        let means = values(scores.mean_dim(0));
+        let text = normalise(class_features.clone());
+        let shift = offset_of_scores(self.backbone, adapter.sites(), &images, &text);
+        let scores = images.matmul(text.transpose()) * self.backbone.logit_scale();
+        let means = values(scores.mean_dim(0)).iter().zip(shift).map(|(mean, shift)| mean + shift).collect();
         Balance::new(imbalance, self.dataset.classes.len(), train, Some(means))
     }
 
@@ -190,7 +208,7 @@ impl<'a> Session<'a> {
         }
         let offsets = match &objective {
             Objective::Classify { balance, .. } => balance.offsets().map(<[f32]>::to_vec),
-            Objective::Match(_) => None,
+            Objective::Match { .. } => None,
         };
         let run = SavedRun::new(folder, self.identity(recipe, &train));
         let mut fitting = Fitting::new(self, recipe, train, objective, adapter);
@@ -278,6 +296,20 @@ impl<'a> Session<'a> {
         }
         builder.finish()
     }
+}
+
+/// What the offset of a backbone's scores adds to those of an adapter's classes: nothing where it brings scores of its own.
+/// `images` `[n, dim]`, of which the first will do, and `text` `[classes, dim]` are normalised.
+fn offset_of_scores(backbone: &Backbone, sites: &dyn Sites, images: &Tensor<2>, text: &Tensor<2>) -> Vec<f32> {
+    let [classes, _] = text.dims();
+    let Some(bias) = backbone.logit_bias().filter(|_| !sites.conditions_text()) else { return vec![0.0; classes] };
+    let image = images.clone().narrow(0, 0, 1);
+    let scores = |value: f32| {
+        let logits = Tensor::zeros([1, classes], backbone.device()) + value;
+        let scores = Scores { feature: &image, image: &image, text, logits, scale: backbone.logit_scale() };
+        values(sites.logits(scores, &Pass::evaluate()))
+    };
+    scores(bias).iter().zip(scores(0.0)).map(|(with, without)| with - without).collect()
 }
 
 /// Hands the centre views of the examples to `take`, in batches; of clips their frames, each as an image.

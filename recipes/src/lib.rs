@@ -41,7 +41,7 @@ pub mod test_time;
 pub use balance::Imbalance;
 pub use companion::{Alone, Change, Companion, Foresight, Moment};
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
-pub use contrastive::Pairs;
+pub use contrastive::{PairLoss, Pairs};
 pub use control::{Control, Progress, Silent};
 pub use encode::{ImageFeatures, Views, encode_frozen, encode_images};
 pub use error::{Error, Result};

@@ -7,7 +7,7 @@ use inarch_core::data::Example;
 use inarch_peft::{Adapter, ClassPart, ClassParts, Classifier, Loss, Step};
 
 use crate::balance::Balance;
-use crate::contrastive::Pairs;
+use crate::contrastive::{PairLoss, Pairs};
 use crate::error::Result;
 use crate::pretrain::PairSet;
 
@@ -23,8 +23,13 @@ pub(crate) enum Objective<'a> {
         /// How scores are judged.
         balance: Balance,
     },
-    /// The contrastive loss over pairs; position `i` of the training examples is pair `i`.
-    Match(&'a PairSet),
+    /// A loss over pairs.
+    Match {
+        /// Position `i` of the training examples is pair `i`.
+        pairs: &'a PairSet,
+        /// How they are judged.
+        loss: PairLoss,
+    },
 }
 
 /// The images of one step as a loss sees them.
@@ -68,13 +73,13 @@ impl Objective<'_> {
     pub(crate) fn text_tokens(&self, adapter: &Adapter, mode: Mode) -> [usize; 3] {
         match self {
             Self::Classify { text, .. } => text.tokens(adapter.sites(), mode),
-            Self::Match(_) => [0; 3],
+            Self::Match { .. } => [0; 3],
         }
     }
 
-    /// The texts of a step of the contrastive objective: pairs and token rows.
+    /// The texts of a step over pairs: pairs and token rows.
     pub(crate) fn texts(&self, backbone: &Backbone, examples: &[usize], draw: Seed) -> Result<Texts> {
-        let Self::Match(set) = self else { return Ok(None) };
+        let Self::Match { pairs: set, .. } = self else { return Ok(None) };
         let pairs = Pairs::new(examples.iter().map(|index| set.caption(*index, draw)));
         let rows = backbone.tokenize(&pairs.texts)?;
         Ok(Some((pairs, rows)))
@@ -116,15 +121,26 @@ impl Objective<'_> {
                     scale: backbone.logit_scale(),
                     frozen_image: frozen,
                     prior: classifier.prior(),
+                    described: classifier.described(),
                 })
             }
-            (Self::Match(_), TextSide::Pairs(pairs, rows)) => {
+            (Self::Match { loss, .. }, TextSide::Pairs(pairs, rows)) => {
                 let partial = backbone.start_text(rows, sites.entry(Tower::Text));
                 let text = normalise(backbone.finish(Tower::Text, partial, sites, pass));
-                let scale = Tensor::from_data([backbone.logit_scale()], backbone.device());
-                Loss::plain(pairs.loss(normalise(image), text, scale, 0.0))
+                let (image, scale) = (normalise(image), backbone.logit_scale());
+                let number = |value: f32| Tensor::from_data([value], backbone.device());
+                Loss::plain(match loss {
+                    PairLoss::Softmax => pairs.loss(image, text, number(scale), 0.0),
+                    PairLoss::Sigmoid => {
+                        // Matches of one batch and of another are told apart by one threshold, which a backbone that was
+                        // trained by softmax does not have.
+                        let found = || pairs.likeliest_bias(image.clone(), text.clone(), scale);
+                        let bias = number(backbone.logit_bias().unwrap_or_else(found));
+                        pairs.sigmoid_loss(image, text, number(scale), bias)
+                    }
+                })
             }
-            (Self::Match(_), _) => unreachable!("the contrastive objective always has texts"),
+            (Self::Match { .. }, _) => unreachable!("pairs always have texts"),
         }
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::balance::Imbalance;
+use crate::contrastive::PairLoss;
 use crate::error::{Error, Result};
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Budget, Schedule};
@@ -146,6 +147,10 @@ pub struct TrainConfig {
     /// What is done about classes of unequal size.
     #[serde(default, skip_serializing_if = "Imbalance::is_none")]
     pub imbalance: Imbalance,
+    /// How image-text pairs are judged, where they are trained on; when absent, by the loss that the backbone was trained with:
+    /// `sigmoid` where its scores have an offset (SigLIP), else `softmax`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair_loss: Option<PairLoss>,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
 }

@@ -22,6 +22,7 @@ fn added(adapter: &Adapter, frozen: &Tensor<2>, parameter: &str) -> (f32, Option
         scale: 10.0,
         frozen_image: Some(frozen.clone()),
         prior: None,
+        described: None,
     };
     let loss = adapter.learner().loss(&step).task;
     let moved = if loss.is_autodiff() { gradients(adapter, &loss) } else { Vec::new() };

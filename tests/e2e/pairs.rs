@@ -47,6 +47,36 @@ fn a_backbone_is_trained_and_opens_again() {
 }
 
 #[test]
+fn a_backbone_of_the_sigmoid_loss_keeps_its_offset() {
+    let program = Program::new();
+    recipe(&program);
+    let home = program.json(&["backbone", "show", "pocket"])["path"].as_str().expect("a path").to_string();
+    let tokenizer = format!("{home}/tokenizer.json");
+    let sigmoid = ["--set", "train.pair_loss=sigmoid"];
+    let trained = program.json(&[&arguments(&tokenizer, "own")[..], &sigmoid].concat());
+    assert_eq!(trained["kind"], "backbone");
+    let log = std::fs::read_to_string(program.path("own/log.jsonl")).expect("a log");
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    assert_eq!(lines.len(), 2);
+    let number = |line: usize, key: &str| lines[line][key].as_f64().expect("a number");
+    assert!(number(1, "loss") < number(0, "loss"), "{log}");
+    // Both start as in the paper and are trained.
+    for (key, start) in [("logit_scale", 10.0), ("logit_bias", -10.0)] {
+        let last = number(1, key);
+        assert!((last - start).abs() > 1e-4 && (last - start).abs() < 3.0, "{key}: {last}");
+    }
+    let shown = program.json(&["backbone", "show", "./own"]);
+    assert_eq!(shown["spec"]["logit_bias"], true);
+    let scale = shown["logit_scale"].as_f64().expect("a number");
+    assert!((scale - number(1, "logit_scale")).abs() < 0.02, "{scale}");
+    // Scores with an offset are as good as any.
+    assert_eq!(program.json(&["eval", "-b", "./own", "-d", sample(), "--templates", "a photo of a {}."])["n"], 179);
+    let smooth = ["--set", "train.smoothing=0.1"];
+    program.fail(&[&arguments(&tokenizer, "smooth")[..], &sigmoid, &smooth].concat(), 2, &["train.smoothing"]);
+}
+
+#[test]
 fn an_adapter_is_trained_on_captions() {
     let program = Program::new();
     let mut captions = String::from("path,caption\n");
@@ -62,6 +92,16 @@ fn an_adapter_is_trained_on_captions() {
     assert_eq!((trained["kind"].as_str(), trained["steps"].as_u64()), (Some("adapter"), Some(5)));
     let eval = program.json(&["eval", "-b", "pocket", "-d", sample(), "-a", "adapted"]);
     assert_eq!(eval["n"], 179);
+    let written = |folder: &str| std::fs::read_to_string(program.path(folder).join("recipe.toml")).expect("a recipe");
+    assert!(written("adapted").contains("pair_loss = \"softmax\""), "{}", written("adapted"));
+    let mut chosen = [&arguments[..], &["--set", "train.pair_loss=sigmoid"]].concat();
+    chosen[6] = "chosen";
+    program.succeed(&[&chosen[..], &["--set", "train.budget={ iterations = 5 }"]].concat());
+    assert!(written("chosen").contains("pair_loss = \"sigmoid\""), "{}", written("chosen"));
+    // Classes are no pairs.
+    let fit =
+        ["fit", "-b", "pocket", "-d", sample(), "-m", "lora", "--set", "train.pair_loss=sigmoid", "-o", "classes"];
+    program.fail(&fit, 2, &["train.pair_loss", "pretrain"]);
 
     std::fs::write(program.path("captions.csv"), format!("{captions}nowhere.jpg,a lost picture\n")).expect("writes");
     program.fail(&arguments, 1, &["nowhere.jpg"]);

@@ -9,6 +9,7 @@ mod measures;
 mod medical_images;
 mod methods;
 mod openclip_tiny;
+mod pairs;
 mod preprocess;
 mod test_time;
 mod test_views;

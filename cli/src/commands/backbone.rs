@@ -1,6 +1,6 @@
 //! `inarch backbone`: what can be adapted.
 
-use inarch_core::backbone::{BackboneSpec, Tower};
+use inarch_core::backbone::{BackboneSpec, Tower, TrunkSpec};
 use serde::Serialize;
 
 use crate::args::{BackboneArgs, BackboneCommand};
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
                 let rows: Vec<String> =
                     list.backbones.iter().map(|named| format!("{}  {}", named.name, named.about)).collect();
                 format!(
-                    "{}\n\nBeside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ViT, DeiT, DINOv2 and BERT: a \
+                    "{}\n\nBeside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ALIGN, ViT, DeiT, DINOv2 and BERT: a \
                      folder in the Hugging Face layout (config.json, model.safetensors, tokenizer.json, \
                      preprocessor_config.json) or an OpenAI or OpenCLIP checkpoint. `embeddings:TEXTS.safetensors` is a model \
                      without weights.",
@@ -77,7 +77,8 @@ fn text(info: &BackboneInfo) -> String {
     let mut towers = String::new();
     if spec.has(Tower::Image) {
         let inside = match &image.style.trunk {
-            Some(trunk) => format!("ResNet of {:?} blocks", trunk.stages),
+            Some(TrunkSpec::ResNet(trunk)) => format!("ResNet of {:?} blocks", trunk.stages),
+            Some(TrunkSpec::EfficientNet(trunk)) => format!("EfficientNet of {} blocks", trunk.blocks.len()),
             None => format!("patches of {}, {}", image.patch, tower(&image.transformer)),
         };
         towers += &row("image", format!("{0} x {0} pixels, {inside}", image.size));

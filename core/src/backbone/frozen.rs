@@ -202,6 +202,11 @@ impl Backbone {
         self.logit_scale
     }
 
+    /// What is added to all scores, where it was trained with such an offset (SigLIP).
+    pub fn logit_bias(&self) -> Option<f32> {
+        self.logit_bias
+    }
+
     /// The classes that its checkpoint itself tells apart.
     pub fn head(&self) -> Option<&ClassHead> {
         self.head.as_ref()

@@ -1,6 +1,6 @@
 //! The vision transformer (Dosovitskiy et al., 2021, arXiv 2010.11929) as CLIP (Radford et al., 2021, arXiv 2103.00020), SigLIP,
-//! ViT, DeiT and DINOv2 have it, and CLIP's ResNets, which are a tower of no blocks behind a convolutional trunk;
-//! [`ImageStyle`](super::ImageStyle) says in what they differ.
+//! ViT, DeiT and DINOv2 have it, and CLIP's ResNets and ALIGN's EfficientNet, which are towers of no blocks behind a convolutional
+//! trunk; [`ImageStyle`](super::ImageStyle) says in what they differ.
 
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::attention_pool::{AttentionPool, Pool, QueryPool};
 use super::block::{Block, BlockContext, Seen, linear, norm};
+use super::efficient_net::EfficientNet;
 use super::parameter;
 use super::partial::Partial;
 use super::pool::{Frames, pooled};
@@ -15,6 +16,7 @@ use super::resnet::ResNet;
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Pass, Sites, Tower};
 use super::spec::{ImagePool, ImageSpec};
 use super::stream::Stream;
+use super::trunk::TrunkSpec;
 
 /// Pixels `[batch, 3, size, size]` to features `[batch, dim]`.
 #[derive(Module, Debug)]
@@ -23,8 +25,8 @@ pub struct ImageTower {
     pub embedding: Embedding,
     /// The tokens before the patches, each `[width]`; the first is the class token.
     pub class_embeddings: Vec<Param<Tensor<1>>>,
-    /// Learned positions, `[tokens, width]`.
-    pub position_embedding: Param<Tensor<2>>,
+    /// Learned positions, `[tokens, width]`, where there are places.
+    pub position_embedding: Option<Param<Tensor<2>>>,
     /// Before the first block.
     pub pre_norm: Option<LayerNorm>,
     /// The blocks.
@@ -44,6 +46,8 @@ pub enum Embedding {
     Patches(Linear),
     /// A convolutional trunk, whose places are tokens behind their mean.
     Trunk(ResNet),
+    /// One whose last map is pooled into one token.
+    EfficientNet(EfficientNet),
 }
 
 impl ImageTower {
@@ -53,7 +57,8 @@ impl ImageTower {
         let norm = || parameter::layer_norm(width, transformer.epsilon(), device);
         let token = |_| Param::from_tensor(Tensor::zeros([width], device));
         let (embedding, trained) = match &style.trunk {
-            Some(trunk) => (Embedding::Trunk(ResNet::zeros(trunk, device)), 0),
+            Some(TrunkSpec::ResNet(trunk)) => (Embedding::Trunk(ResNet::zeros(trunk, device)), 0),
+            Some(TrunkSpec::EfficientNet(trunk)) => (Embedding::EfficientNet(EfficientNet::zeros(trunk, device)), 0),
             None => {
                 let patches = parameter::linear(spec.patch_values(), width, style.patch_bias, device);
                 (Embedding::Patches(patches), style.class_tokens)
@@ -62,7 +67,8 @@ impl ImageTower {
         Self {
             embedding,
             class_embeddings: (0..trained).map(token).collect(),
-            position_embedding: Param::from_tensor(Tensor::zeros([spec.tokens(), width], device)),
+            position_embedding: (!style.trunk.as_ref().is_some_and(TrunkSpec::pools))
+                .then(|| Param::from_tensor(Tensor::zeros([spec.tokens(), width], device))),
             pre_norm: style.pre_norm.then(norm),
             blocks: (0..transformer.depth).map(|_| Block::zeros(transformer, device)).collect(),
             post_norm: style.trunk.is_none().then(norm),
@@ -80,13 +86,20 @@ impl ImageTower {
         let [batch, _, _, _] = pixels.dims();
         let (grid, patch, width, channels) = (spec.grid(), spec.patch, spec.transformer.width, spec.style.channels);
         let pixels = if channels == 1 { pixels.mean_dim(1) } else { pixels };
-        let positions = self.position_embedding.val().unsqueeze::<3>();
-        let patch_embedding = match &self.embedding {
-            Embedding::Patches(layer) => layer,
-            Embedding::Trunk(trunk) => {
+        let placed = |tokens: Tensor<3>| match &self.position_embedding {
+            Some(positions) => tokens + positions.val().unsqueeze::<3>(),
+            None => tokens,
+        };
+        let patch_embedding = match (&self.embedding, &spec.style.trunk) {
+            (Embedding::Patches(layer), _) => layer,
+            (Embedding::Trunk(trunk), _) => {
                 let places = trunk.forward(pixels).reshape([batch, width, grid * grid]).swap_dims(1, 2);
-                return Tensor::cat(vec![places.clone().mean_dim(1), places], 1) + positions;
+                return placed(Tensor::cat(vec![places.clone().mean_dim(1), places], 1));
             }
+            (Embedding::EfficientNet(trunk), Some(TrunkSpec::EfficientNet(sizes))) => {
+                return placed(trunk.forward(sizes, pixels).unsqueeze_dim::<3>(1));
+            }
+            (Embedding::EfficientNet(_), _) => unreachable!("a tower is made by its own specification"),
         };
         // A convolution whose stride is its kernel is one matrix product over unfolded patches.
         let patches = pixels
@@ -96,7 +109,7 @@ impl ImageTower {
         let token = |token: &Param<Tensor<1>>| token.val().reshape([1, 1, width]).expand([batch, 1, width]);
         let mut tokens: Vec<Tensor<3>> = self.class_embeddings.iter().map(token).collect();
         tokens.push(patch_embedding.forward(patches));
-        Tensor::cat(tokens, 1) + positions
+        placed(Tensor::cat(tokens, 1))
     }
 
     /// The frozen prefix of images, or of clips of so many frames: everything before `entry`.

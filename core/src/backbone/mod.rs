@@ -5,6 +5,7 @@ mod batch;
 mod block;
 mod class_head;
 mod dual_encoder;
+mod efficient_net;
 mod embeddings;
 mod frozen;
 mod handle;
@@ -20,11 +21,13 @@ mod stack;
 mod state_dict;
 mod stream;
 mod text_tower;
+mod trunk;
 
 pub use attention_pool::{AttentionPool, Pool, QueryPool};
 pub use block::Block;
 pub use class_head::ClassHead;
 pub use dual_encoder::DualEncoder;
+pub use efficient_net::{EfficientNet, EfficientNetSpec, InvertedBottleneck, InvertedSpec, MapPool};
 pub use embeddings::TextFeatures;
 pub use frozen::{Backbone, normalise};
 pub use handle::BackboneHandle;
@@ -44,3 +47,4 @@ pub use spec::{
 pub use stack::Stack;
 pub use state_dict::{HostTensor, StateDict, indices, values};
 pub use text_tower::TextTower;
+pub use trunk::TrunkSpec;

@@ -42,7 +42,7 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    fn zeros(inputs: usize, outputs: usize, side: usize, device: &Device) -> Self {
+    pub(super) fn zeros(inputs: usize, outputs: usize, side: usize, device: &Device) -> Self {
         Self {
             weight: Param::from_tensor(Tensor::zeros([outputs, inputs, side, side], device)),
             bias: Param::from_tensor(Tensor::zeros([outputs], device)),

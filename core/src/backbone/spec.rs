@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::resnet::{ResNetSpec, STRIDE};
 use super::site::Tower;
+use super::trunk::TrunkSpec;
 use crate::error::{Error, Result};
 
 /// The MLP's non-linearity.
@@ -168,7 +168,7 @@ pub struct ImageStyle {
     pub pool: ImagePool,
     /// What stands in place of patches: a convolutional trunk, whose stride is the patch size.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trunk: Option<ResNetSpec>,
+    pub trunk: Option<TrunkSpec>,
     /// Whether a projection into a shared space follows; else a feature is as wide as a token.
     pub projection: bool,
 }
@@ -203,8 +203,11 @@ impl ImageSpec {
         self.size.checked_div(self.patch).unwrap_or(0)
     }
 
-    /// Tokens of one image: class tokens and patches.
+    /// Tokens of one image: class tokens and patches, or the one that a trunk gives.
     pub fn tokens(&self) -> usize {
+        if self.style.trunk.as_ref().is_some_and(TrunkSpec::pools) {
+            return 1;
+        }
         self.grid() * self.grid() + self.style.class_tokens
     }
 
@@ -217,19 +220,11 @@ impl ImageSpec {
         let Self { size, patch, style, transformer } = self;
         match &style.trunk {
             None => transformer.check("vision_config")?,
-            Some(trunk) => {
-                let blocks: usize = trunk.stages.iter().sum();
-                let fits = transformer.width == trunk.channels() && *patch == STRIDE && transformer.depth == 0;
-                if !fits || trunk.width > 1 << 10 || trunk.stages.contains(&0) || blocks > 1 << 8 {
-                    return Err(Error::mismatch("trunk of the image tower", "a ResNet of CLIP", format!("{trunk:?}")));
-                }
-                if transformer.heads == 0 || !transformer.width.is_multiple_of(transformer.heads) {
-                    let expected = format!("a divisor of {}", transformer.width);
-                    return Err(Error::mismatch("heads of the attention pool", expected, transformer.heads));
-                }
-            }
+            Some(trunk) => trunk.check(*patch, transformer)?,
         }
-        if *patch == 0 || *size > 1 << 14 || size < patch || !size.is_multiple_of(*patch) {
+        // A trunk that pools its map takes images of any size.
+        let pools = style.trunk.as_ref().is_some_and(TrunkSpec::pools);
+        if *patch == 0 || *size == 0 || *size > 1 << 14 || (!pools && !size.is_multiple_of(*patch)) {
             return Err(Error::mismatch("vision_config.image_size", format!("a multiple of patch_size {patch}"), size));
         }
         if ![1, 3].contains(&style.channels) {

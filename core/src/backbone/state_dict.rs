@@ -15,6 +15,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::attention_pool::{AttentionPool, Pool, QueryPool};
 use super::block::Block;
 use super::dual_encoder::DualEncoder;
+use super::efficient_net::{EfficientNet, InvertedBottleneck};
 use super::image_tower::Embedding;
 use super::resnet::{Convolution, ResNet};
 use super::spec::BackboneSpec;
@@ -152,9 +153,11 @@ fn slots<'a>(model: &'a mut DualEncoder, spec: &BackboneSpec) -> Vec<(String, Sl
                 }
             }
             Embedding::Trunk(trunk) => push_trunk(&mut slots, &format!("{vision}.trunk"), trunk),
+            Embedding::EfficientNet(trunk) => push_efficient_net(&mut slots, &format!("{vision}.trunk"), trunk),
         }
-        let positions = Slot::Matrix(&mut image.position_embedding);
-        slots.push((format!("{vision}.embeddings.position_embedding.weight"), positions));
+        if let Some(positions) = &mut image.position_embedding {
+            slots.push((format!("{vision}.embeddings.position_embedding.weight"), Slot::Matrix(positions)));
+        }
         if let Some(pre_norm) = &mut image.pre_norm {
             push_norm(&mut slots, format!("{vision}.pre_layrnorm"), pre_norm);
         }
@@ -208,11 +211,27 @@ fn push_linear<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: &str, layer: &'a m
     }
 }
 
+fn push_convolution<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: String, layer: &'a mut Convolution) {
+    slots.push((format!("{name}.weight"), Slot::Filters(&mut layer.weight)));
+    slots.push((format!("{name}.bias"), Slot::Vector(&mut layer.bias)));
+}
+
+fn push_efficient_net<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: &str, trunk: &'a mut EfficientNet) {
+    push_convolution(slots, format!("{name}.stem"), &mut trunk.stem);
+    for (place, block) in trunk.blocks.iter_mut().enumerate() {
+        let InvertedBottleneck { expand, depthwise, reduce, excite, project } = block;
+        if let Some(expand) = expand {
+            push_convolution(slots, format!("{name}.blocks.{place}.expand"), expand);
+        }
+        let rest = [("depthwise", depthwise), ("reduce", reduce), ("excite", excite), ("project", project)];
+        for (layer, weights) in rest {
+            push_convolution(slots, format!("{name}.blocks.{place}.{layer}"), weights);
+        }
+    }
+}
+
 fn push_trunk<'a>(slots: &mut Vec<(String, Slot<'a>)>, name: &str, trunk: &'a mut ResNet) {
-    let mut push = |name: String, layer: &'a mut Convolution| {
-        slots.push((format!("{name}.weight"), Slot::Filters(&mut layer.weight)));
-        slots.push((format!("{name}.bias"), Slot::Vector(&mut layer.bias)));
-    };
+    let mut push = |name: String, layer: &'a mut Convolution| push_convolution(slots, name, layer);
     for (place, layer) in trunk.stem.iter_mut().enumerate() {
         push(format!("{name}.stem.{place}"), layer);
     }

@@ -1,5 +1,6 @@
 //! Files to backbones and back.
 
+mod batch_norm;
 mod embeddings;
 mod hf;
 mod open;

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use super::hf::{self, Checkpoint};
 use super::tensors::{find_weights, read_tensors};
 use super::{open_clip, openai, openai_resnet};
-use crate::backbone::{Backbone, BackboneSpec, ImageStyle, TextAttention, TextPool, Tower};
+use crate::backbone::{Backbone, BackboneSpec, ImageStyle, TextAttention, TextPool, Tower, TrunkSpec};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::image::Preprocess;
@@ -48,7 +48,7 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
         Some(preprocess) => preprocess,
         None if !spec.has(Tower::Image) => Preprocess::clip(224),
         None if spec.image.style == ImageStyle::default()
-            || spec.image.style.trunk.is_some()
+            || matches!(spec.image.style.trunk, Some(TrunkSpec::ResNet(_)))
             || folder.join("open_clip_config.json").is_file() =>
         {
             openai::preprocess(&weights, spec.image.size as u32)?

@@ -1,16 +1,15 @@
 //! The image towers of CLIP's ResNets under OpenAI's names.
 //!
 //! Known keys: `visual.{conv1..3, bn1..3}`, `visual.layer1..4.N.{conv1..3, bn1..3, downsample.0, downsample.1}`,
-//! `visual.attnpool.{positional_embedding, q_proj, k_proj, v_proj, c_proj}`. Each batch normalisation becomes part of the convolution
-//! before it: `w' = w g / sqrt(v + e)`, `b' = b - m g / sqrt(v + e)`.
+//! `visual.attnpool.{positional_embedding, q_proj, k_proj, v_proj, c_proj}`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::batch_norm::Normalised;
 use crate::backbone::{
-    Activation, HostTensor, ImagePool, ImageSpec, ImageStyle, ResNetSpec, StateDict, TransformerSpec,
+    Activation, ImagePool, ImageSpec, ImageStyle, ResNetSpec, StateDict, TransformerSpec, TrunkSpec,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Added to the variances, as in PyTorch.
 const EPSILON: f64 = 1e-5;
@@ -23,53 +22,19 @@ pub(super) fn recognises(tensors: &StateDict) -> bool {
 /// Brings the image tower to the canonical names and leaves all else as it is.
 pub(super) fn to_canonical(tensors: StateDict, weights: &Path) -> Result<StateDict> {
     let mut canonical = StateDict::new();
-    let mut parts: BTreeMap<String, BTreeMap<String, HostTensor>> = BTreeMap::new();
+    let mut convolutions = Normalised::default();
     for (name, tensor) in tensors {
         let Some(rest) = name.strip_prefix("visual.") else {
             canonical.insert(name, tensor);
             continue;
         };
         match (place(rest), rest.strip_prefix("attnpool.")) {
-            (Some((layer, part)), _) => drop(parts.entry(layer).or_default().insert(part.into(), tensor)),
+            (Some((layer, part)), _) => convolutions.insert(layer, part, tensor),
             (None, Some(pool)) => drop(canonical.insert(pooled(pool), tensor)),
             (None, None) => drop(canonical.insert(name, tensor)),
         }
     }
-    for (layer, mut parts) in parts {
-        let mut take = |part: &str| {
-            parts.remove(part).ok_or_else(|| Error::Tensor {
-                path: weights.to_path_buf(),
-                name: format!("{part} of {layer}"),
-                expected: "a convolution and its batch normalisation".into(),
-                found: "no such tensor".into(),
-            })
-        };
-        let mut filters = take("filters")?;
-        let [gain, shift, mean, variance] =
-            [take("weight")?, take("bias")?, take("running_mean")?, take("running_var")?];
-        let count = filters.shape.first().copied().unwrap_or(0);
-        for tensor in [&gain, &shift, &mean, &variance] {
-            if tensor.data.len() != count {
-                return Err(Error::Tensor {
-                    path: weights.to_path_buf(),
-                    name: tensor.origin.clone(),
-                    expected: format!("shape [{count}]"),
-                    found: format!("shape {:?}", tensor.shape),
-                });
-            }
-        }
-        let each = filters.data.len().checked_div(count).unwrap_or(0);
-        let mut bias = Vec::with_capacity(count);
-        for channel in 0..count {
-            let scale = f64::from(gain.data[channel]) / (f64::from(variance.data[channel]) + EPSILON).sqrt();
-            bias.push((f64::from(shift.data[channel]) - f64::from(mean.data[channel]) * scale) as f32);
-            let own = &mut filters.data[channel * each..][..each];
-            own.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
-        }
-        let bias = HostTensor { shape: vec![count], data: bias, origin: shift.origin };
-        canonical.insert(format!("{layer}.weight"), filters);
-        canonical.insert(format!("{layer}.bias"), bias);
-    }
+    canonical.extend(convolutions.folded(EPSILON, weights)?);
     Ok(canonical)
 }
 
@@ -117,6 +82,11 @@ pub(super) fn spec(tensors: &StateDict, head_width: usize, activation: Activatio
     let channels = trunk.channels();
     let grid = rows("visual.attnpool.positional_embedding").saturating_sub(1).isqrt();
     let transformer = TransformerSpec::new(channels, 0, channels / head_width.max(1), 0, activation, 1e-5);
-    let style = ImageStyle { pre_norm: false, pool: ImagePool::Query, trunk: Some(trunk), ..ImageStyle::default() };
+    let style = ImageStyle {
+        pre_norm: false,
+        pool: ImagePool::Query,
+        trunk: Some(TrunkSpec::ResNet(trunk)),
+        ..ImageStyle::default()
+    };
     ImageSpec { style, ..ImageSpec::new(grid * 32, 32, transformer) }
 }

@@ -31,10 +31,13 @@ struct Family {
     statistics: ([f32; 3], [f32; 3]),
 }
 
+/// The class whose pixels may go to \[-1, 1\] by an offset, and may be divided by the deviation once more.
+const EFFICIENT_NET: &str = "EfficientNet";
+
 const CLIP: ([f32; 3], [f32; 3]) = (CLIP_MEAN, CLIP_STD);
 const HALF: ([f32; 3], [f32; 3]) = (HALF_MEAN_STD, HALF_MEAN_STD);
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 9] = [
     Family { name: "CLIP", square: false, size: 224, crop: true, resample: Resample::Bicubic, statistics: CLIP },
     Family { name: "ChineseCLIP", square: false, size: 224, crop: true, resample: Resample::Bicubic, statistics: CLIP },
     Family { name: "Bit", square: false, size: 224, crop: true, resample: Resample::Bicubic, statistics: CLIP },
@@ -42,6 +45,7 @@ const FAMILIES: [Family; 8] = [
     Family { name: "DeiT", square: true, size: 256, crop: true, resample: Resample::Bicubic, statistics: HALF },
     Family { name: "Beit", square: true, size: 224, crop: false, resample: Resample::Bicubic, statistics: HALF },
     Family { name: "Siglip", square: true, size: 224, crop: false, resample: Resample::Bicubic, statistics: HALF },
+    Family { name: EFFICIENT_NET, square: true, size: 346, crop: false, resample: Resample::Nearest, statistics: HALF },
     Family { name: "Blip", square: true, size: 384, crop: false, resample: Resample::Bicubic, statistics: CLIP },
 ];
 
@@ -69,6 +73,9 @@ struct Config<'a> {
 impl Config<'_> {
     fn read(&self) -> Result<Preprocess> {
         let family = self.family()?;
+        let efficient = family.name == EFFICIENT_NET;
+        let offset = efficient && self.flag("rescale_offset")?.unwrap_or(false);
+        let twice = efficient && self.flag("include_top")?.unwrap_or(true);
         for (key, step) in [
             ("do_pad", "padding to a size"),
             ("rescale_offset", "rescaling with an offset"),
@@ -77,7 +84,7 @@ impl Config<'_> {
             ("do_align_long_axis", "turning to the long axis"),
             ("do_image_splitting", "splitting into tiles"),
         ] {
-            if self.flag(key)? == Some(true) {
+            if self.flag(key)? == Some(true) && !(efficient && ["rescale_offset", "include_top"].contains(&key)) {
                 return Err(self.wrong(format!("`{key}` asks for {step}, which is not supported")));
             }
         }
@@ -91,7 +98,7 @@ impl Config<'_> {
             false => Resize::Keep,
         };
         let crop = match (self.flag("do_center_crop")?.unwrap_or(family.crop), resize) {
-            (true, _) => self.crop()?,
+            (true, _) => self.crop(if efficient { 289 } else { 224 })?,
             (false, Resize::Exact(size)) => size,
             (false, _) => {
                 let reason =
@@ -103,13 +110,18 @@ impl Config<'_> {
             true => self.number("rescale_factor")?.unwrap_or(1.0 / 255.0),
             false => 1.0,
         };
-        let (mean, std) = match self.flag("do_normalize")?.unwrap_or(true) {
-            true => (
-                self.channels("image_mean")?.unwrap_or(family.statistics.0),
-                self.channels("image_std")?.unwrap_or(family.statistics.1),
-            ),
+        let deviation = self.channels("image_std")?.unwrap_or(family.statistics.1);
+        let (mut mean, mut std) = match self.flag("do_normalize")?.unwrap_or(true) {
+            true => (self.channels("image_mean")?.unwrap_or(family.statistics.0), deviation),
             false => ([0.0; 3], [1.0; 3]),
         };
+        // `(x r - 1 - mean) / std`, and that over the deviation again, as one step.
+        if offset {
+            mean.iter_mut().for_each(|mean| *mean += 1.0);
+        }
+        if twice {
+            std.iter_mut().zip(deviation).for_each(|(std, deviation)| *std *= deviation);
+        }
         Ok(Preprocess { resize, crop, resample: self.resample()?.unwrap_or(family.resample), rescale, mean, std })
     }
 
@@ -143,9 +155,9 @@ impl Config<'_> {
         }
     }
 
-    fn crop(&self) -> Result<Size> {
+    fn crop(&self, side: u32) -> Result<Size> {
         match self.get("crop_size") {
-            None => Ok(Size::square(224)),
+            None => Ok(Size::square(side)),
             Some(value @ Value::Number(_)) => self.side("crop_size", value).map(Size::square),
             Some(value) => self.rectangle("crop_size", value),
         }

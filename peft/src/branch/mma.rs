@@ -108,6 +108,10 @@ impl Method for MmaConfig {
         })
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let towers = [Tower::Image, Tower::Text];
         let blocks = towers.map(|tower| self.adapted(backbone, tower));

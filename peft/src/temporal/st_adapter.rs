@@ -149,6 +149,10 @@ impl Method for StAdapterConfig {
         Words::Unneeded
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let (width, hidden) = (backbone.width(Tower::Image), self.hidden(backbone));
         let places = usize::from(self.after_attention) + usize::from(self.after_mlp);

@@ -80,6 +80,10 @@ impl Method for CodaPromptConfig {
         Words::Unneeded
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let row = 2 * backbone.spec().dim + self.length * backbone.width(Tower::Image);
         self.depth.min(backbone.depth(Tower::Image)) * self.components * row

@@ -122,6 +122,10 @@ impl Method for DualPromptConfig {
         Words::Unneeded
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let [general, expert] = self.blocks(backbone);
         let rows = general * self.general_length + expert * self.pool * self.expert_length;

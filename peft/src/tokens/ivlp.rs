@@ -55,6 +55,10 @@ impl Method for IvlpConfig {
         })
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let values = |tower, tokens| self.depth.min(backbone.depth(tower)) * tokens * backbone.width(tower);
         values(Tower::Image, self.image_tokens) + values(Tower::Text, self.text_tokens)

@@ -90,6 +90,10 @@ impl Method for L2pConfig {
         Words::Unneeded
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         self.pool * (backbone.spec().dim + self.length * backbone.width(Tower::Image))
     }

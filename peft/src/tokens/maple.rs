@@ -64,6 +64,10 @@ impl Method for MapleConfig {
         Ok(Maple { maps: (0..text.depth()).map(map).collect(), text })
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let (text, image) = (backbone.width(Tower::Text), backbone.width(Tower::Image));
         self.depth(backbone) * (self.tokens * text + Affine::count([text, image]))

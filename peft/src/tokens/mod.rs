@@ -1,6 +1,7 @@
 //! Methods that change a tower's tokens: learned prompts, and learned keys and values beside them.
 
 mod affine;
+mod biomedcoop;
 mod cocoop;
 mod coda_prompt;
 mod context;
@@ -20,6 +21,7 @@ mod s_prompts;
 mod tcp;
 mod vpt;
 
+pub use biomedcoop::{BiomedCoop, BiomedCoopConfig};
 pub use cocoop::{CoCoop, CoCoopConfig};
 pub use coda_prompt::{CodaPrompt, CodaPromptConfig};
 pub use context::ClassPosition;

@@ -100,6 +100,10 @@ impl Method for PromptSrcConfig {
         Ok(PromptSrc { prompts: self.prompts().init(start)?, text_weight, image_weight, mean, deviation })
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
         self.prompts().trainable(backbone, classes, images)
     }

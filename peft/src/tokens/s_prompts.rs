@@ -80,6 +80,10 @@ impl Method for SPromptsConfig {
         Words::Unneeded
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         self.experiences * self.tokens * backbone.width(Tower::Image)
     }

@@ -11,12 +11,16 @@ use std::f32::consts::PI;
 use inarch_core::Seed;
 use inarch_core::backbone::{BackboneSpec, HostTensor, StateDict, TransformerSpec};
 
+use crate::contrastive::FIRST_BIAS;
+
 /// Share of a token's energy that its position holds before the first normalisation.
 const POSITION_SHARE: f32 = 0.25;
 /// Added to the variances before whitening.
 const WHITENING_FLOOR: f64 = 0.01;
 /// The logit scale of CLIP at its start, 1 / 0.07.
 const LOGIT_SCALE: f32 = 14.3;
+/// That of SigLIP, whose scores have an offset (Zhai et al., 2023, arXiv 2303.15343, section 3.2).
+const SIGMOID_SCALE: f32 = 10.0;
 
 /// Canonical tensors of a fresh model. `pixels` are normalised images `[n, 3, size, size]` from which the patch filters
 /// are taken.
@@ -24,7 +28,11 @@ pub(super) fn initial_weights(spec: &BackboneSpec, pixels: &[f32], seed: Seed) -
     let mut tensors = Tensors(BTreeMap::new());
     image_tower(&mut tensors, spec, pixels, seed.split("image"));
     text_tower(&mut tensors, spec, seed.split("text"));
-    tensors.put("logit_scale", vec![], vec![LOGIT_SCALE.ln()]);
+    let scale = if spec.logit_bias { SIGMOID_SCALE } else { LOGIT_SCALE };
+    tensors.put("logit_scale", vec![], vec![scale.ln()]);
+    if spec.logit_bias {
+        tensors.put("logit_bias", vec![], vec![FIRST_BIAS]);
+    }
     tensors.0
 }
 

@@ -7,6 +7,7 @@ use inarch_core::image::{Augment, Preprocess};
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
+use crate::contrastive::PairLoss;
 use crate::error::Result;
 use crate::recipe::{parse, read_table, set};
 
@@ -97,6 +98,9 @@ pub struct PretrainConfig {
     pub smoothing: f32,
     /// The share of the last steps in which images are shown plain.
     pub plain_share: f64,
+    /// How pairs are judged; with `sigmoid` the backbone's scores get an offset, which is trained with it.
+    #[serde(default, skip_serializing_if = "PairLoss::is_softmax")]
+    pub pair_loss: PairLoss,
 }
 
 impl PretrainRecipe {
@@ -119,10 +123,11 @@ impl PretrainRecipe {
             TransformerSpec::new(width, depth, heads, mlp, Activation::QuickGelu, 1e-5)
         };
         let size = self.preprocess.crop.width as usize;
-        BackboneSpec::new(
+        let spec = BackboneSpec::new(
             self.model.dim,
             ImageSpec::new(size, self.model.patch, transformer(&self.model.image)),
             TextSpec::new(self.model.context, vocabulary, transformer(&self.model.text)),
-        )
+        );
+        BackboneSpec { logit_bias: self.train.pair_loss == PairLoss::Sigmoid, ..spec }
     }
 }

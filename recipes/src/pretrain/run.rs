@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::init::initial_weights;
 use super::pairs::PairSet;
 use super::recipe::PretrainRecipe;
-use crate::contrastive::Pairs;
+use crate::contrastive::{PairLoss, Pairs};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::saved_run::{SAVE_SECONDS, SavedRun, load_optimizer, save_optimizer};
@@ -53,6 +53,8 @@ struct LogLine {
     epoch: usize,
     loss: f32,
     logit_scale: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logit_bias: Option<f32>,
     seconds: f64,
 }
 
@@ -159,6 +161,7 @@ pub fn pretrain(
             epoch: epoch + 1,
             loss: epoch_loss,
             logit_scale: trainer.logit_scale(),
+            logit_bias: trainer.model.logit_bias.as_ref().map(|bias| bias.val().into_scalar::<f32>()),
             seconds: started.elapsed().as_secs_f64(),
         };
         log(folder, &line)?;
@@ -185,6 +188,10 @@ fn check(recipe: &PretrainRecipe, pairs: &PairSet) -> Result<()> {
     if train.batch < 2 || train.batch > pairs.len() {
         let reason = format!("must be 2 to {} (the number of pairs), found {}", pairs.len(), train.batch);
         return Err(fault("train.batch", reason));
+    }
+    if train.pair_loss == PairLoss::Sigmoid && train.smoothing != 0.0 {
+        let reason = "there is none in the sigmoid loss, which has a target for each image and text: set it to 0";
+        return Err(fault("train.smoothing", reason.into()));
     }
     if train.epochs == 0 {
         return Err(fault("train.epochs", "must be at least 1".into()));
@@ -262,7 +269,12 @@ impl Trainer<'_> {
             let image = Tensor::cat(features.images, 0);
             let text = normalise(model.text_features(spec, &rows, device));
             let scale = log_scale(model).clamp_max(SCALE_LIMIT.ln()).exp();
-            (pairs.loss(normalise(image), text, scale, smoothing), ())
+            let image = normalise(image);
+            let loss = match &model.logit_bias {
+                None => pairs.loss(image, text, scale, smoothing),
+                Some(bias) => pairs.sigmoid_loss(image, text, scale, bias.val()),
+            };
+            (loss, ())
         };
         let (mut gradients, loss, ()) =
             sharded_gradients(model, ShardCounts { images: shards.count(), texts: 0, recompute: false }, forward, loss);

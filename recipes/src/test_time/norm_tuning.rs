@@ -33,7 +33,7 @@ pub(super) struct NormTuning {
 /// `all`.
 pub(super) fn targets(backbone: &Backbone, all: bool) -> Vec<String> {
     let depth = backbone.depth(Tower::Image);
-    let last = if all { depth } else { depth - depth.div_ceil(4).min(depth - 1) };
+    let last = if all { depth } else { depth - depth.div_ceil(4).min(depth.saturating_sub(1)) };
     let chosen = |site: &NormSite| match site {
         NormSite::Input(tower) => *tower == Tower::Image,
         NormSite::Output(tower) => *tower == Tower::Image && all,
@@ -46,6 +46,7 @@ impl NormTuning {
     /// The frozen normalisations.
     pub(super) fn new(world: &World<'_>, all: bool) -> Result<Self> {
         let backbone = needed(world)?.backbone;
+        backbone.need_blocks(Tower::Image, "tuning normalisations at test time")?;
         let device = backbone.device().clone().autodiff();
         let classes = Tensor::zeros([1, backbone.spec().dim], backbone.device());
         let config = MethodConfig::LnTuning(LnTuningConfig { targets: targets(backbone, all) });

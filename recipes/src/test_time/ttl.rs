@@ -71,6 +71,7 @@ impl MethodSettings for TtlConfig {
 
     fn begin(&self, world: &World<'_>, _length: Option<usize>) -> Result<Box<dyn Adapt>> {
         let backbone = needed(world)?.backbone;
+        backbone.need_blocks(Tower::Image, "test-time method `ttl`")?;
         let blocks = self.first_block(backbone)..backbone.depth(Tower::Image);
         let width = backbone.width(Tower::Image);
         let lora = LoraConfig {

@@ -8,6 +8,7 @@ Made with torch 2.9.1, transformers 4.57.3, tokenizers 0.22.2, safetensors 0.8.0
 - `deit/`         DeiT with a class and a distillation token
 - `dinov2/`       DINOv2 trained at 36 pixels and run at 24: its positions are resampled
 - `siglip/`       SigLIP: attention pool, texts filled to the context, scores with an offset
+- `align/`        ALIGN: an EfficientNet beside a BERT, and what its image processor makes of a picture
 - `bert/`         BERT, whose feature is the first token
 - `minilm/`       the same weights as a sentence-transformers folder: the mean of the tokens
 - `biomed/`       a ViT of timm beside a BERT, as OpenCLIP saves BiomedCLIP (open_clip_torch 3.2.0, timm 1.0.31)
@@ -25,7 +26,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
-    BertConfig, BertModel, DeiTConfig, DeiTForImageClassificationWithTeacher, Dinov2Config, Dinov2Model, SiglipConfig,
+    AlignConfig, AlignModel, BertConfig, BertModel, DeiTConfig, DeiTForImageClassificationWithTeacher, Dinov2Config, Dinov2Model,
+    EfficientNetImageProcessor, SiglipConfig,
     SiglipModel, ViTConfig, ViTForImageClassification,
 )
 
@@ -40,7 +42,9 @@ def randomise(model, seed):
             noise = torch.randn(value.shape, generator=generator)
             if name in ("logit_scale", "logit_bias"):
                 value.copy_(0.2 * noise + (2.5 if name == "logit_scale" else -3.0))
-            elif "norm" in name.lower() or "lambda" in name:
+            elif name == "temperature":
+                value.fill_(0.07)
+            elif "norm" in name.lower() or "_bn." in name or "lambda" in name:
                 value.copy_(0.2 * noise + (1.0 if name.endswith(("weight", "lambda1")) else 0.0))
             elif name.endswith("bias"):
                 value.copy_(0.1 * noise)
@@ -173,6 +177,50 @@ def siglip(out):
     found["text_features"] = model.text_model(ids).pooler_output
     found["logits_per_image"] = output.logits_per_image
     write(folder, model.config, model.state_dict(), 24)
+    expect(folder, found, TEXTS)
+
+
+@torch.no_grad()
+def align(out):
+    folder = out / "align"
+    folder.mkdir(exist_ok=True)
+    tokenizer, vocabulary = word_pieces(folder)
+    dim, side = 12, 33
+    vision = dict(image_size=64, width_coefficient=0.25, depth_coefficient=1.1, depth_divisor=4, in_channels=[32, 16, 24],
+                  out_channels=[16, 24, 40], kernel_sizes=[3, 5, 3], strides=[1, 2, 2], num_block_repeats=[1, 1, 2],
+                  expand_ratios=[1, 4, 6], depthwise_padding=[4], hidden_dim=dim)
+    text = dict(vocab_size=vocabulary, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+                max_position_embeddings=16)
+    model = AlignModel(AlignConfig(vision_config=vision, text_config=text, projection_dim=dim, attn_implementation="eager"))
+    randomise(model, 13)
+    generator = torch.Generator().manual_seed(14)
+    for name, value in sorted(model.named_buffers()):
+        if name.endswith("running_mean"):
+            value.copy_(0.3 * torch.randn(value.shape, generator=generator))
+        elif name.endswith("running_var"):
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    ids, mask = rows(tokenizer, 16, 0, False)
+    found = {"pixels": pixels(3, 3, side, 15), "input_ids": ids.to(torch.int32)}
+    hooks = streams(model.text_model.encoder.layer, "text", found)
+    output = model(input_ids=ids, attention_mask=mask, pixel_values=found["pixels"])
+    for hook in hooks:
+        hook.remove()
+    hidden = model.vision_model(found["pixels"], output_hidden_states=True)
+    found |= {f"vision.map.{number}": value for number, value in enumerate(hidden.hidden_states)}
+    found["image_features"] = model.get_image_features(found["pixels"])
+    found["text_features"] = model.get_text_features(input_ids=ids, attention_mask=mask)
+    found["logits_per_image"] = output.logits_per_image
+    # As `kakaobrain/align-base` has it, but for the sizes.
+    processor = EfficientNetImageProcessor(
+        size={"height": 40, "width": 40}, crop_size={"height": side, "width": side}, do_center_crop=True, resample=2,
+        rescale_factor=1 / 127.5, rescale_offset=True, do_normalize=False, include_top=False)
+    picture = torch.randint(0, 256, (52, 47, 3), generator=generator, dtype=torch.uint8)
+    found["picture"] = picture.to(torch.int32)
+    found["prepared"] = torch.tensor(processor(picture.numpy())["pixel_values"][0])
+    twice = EfficientNetImageProcessor(**{**processor.to_dict(), "do_normalize": True, "include_top": True})
+    found["prepared_twice"] = torch.tensor(twice(picture.numpy())["pixel_values"][0])
+    write(folder, model.config, model.state_dict())
+    processor.save_pretrained(folder)
     expect(folder, found, TEXTS)
 
 
@@ -340,6 +388,7 @@ if __name__ == "__main__":
     target = Path(sys.argv[1])
     vits(target)
     siglip(target)
+    align(target)
     berts(target)
     biomed(target)
     vit_pytorch(target)

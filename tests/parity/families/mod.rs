@@ -1,6 +1,7 @@
 //! Backbones of other families than CLIP equal their reference implementations, and every method that can works on them;
 //! `generate.py` beside this file made the expected numbers. Tolerance as in `clip_tiny`.
 
+mod align;
 mod methods;
 
 use burn::tensor::Tensor;

@@ -717,6 +717,7 @@ CASES = [
     ("cocoop", CoCoop, "reduction = 4", None),
     ("kgcoop", KgCoop, "", None),
     ("prograd", KgCoop, "", None),
+    ("biomedcoop", KgCoop, "", None),
     ("proda", ProDa, "prompts = 4\ncontext = 4", None),
     ("tcp", Tcp, "", None),
     ("vpt-shallow", Vpt, "", None),

@@ -17,8 +17,17 @@ use inarch_recipes::{Control, Recipe, RecipeLayers, Session, Silent, Subset};
 use crate::support::{classes, close, fixture, plain, tiny};
 
 /// The recipes, as settings over the presets: no augmentation, one view, all images in each step.
-const RUNS: [(&str, &[&str]); 4] = [
+const RUNS: [(&str, &[&str]); 5] = [
     ("coop", &[]),
+    (
+        "biomedcoop",
+        &[
+            "method.sccm=3.0",
+            "method.kdsp=2.0",
+            "method.tau=1.0",
+            "templates=['a photo of a {}.', 'a bad photo of a {}.', 'a {} on a mat.', 'x {} x', 'the red {} of a hat.', '{}']",
+        ],
+    ),
     ("lora", &["method.dropout=0.0", "train.optimizer.lr=0.01"]),
     ("tip-adapter-f", &["method.alpha=20.0"]),
     (

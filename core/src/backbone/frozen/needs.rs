@@ -53,6 +53,26 @@ impl Backbone {
         })
     }
 
+    /// Refuses what stands in the transformer blocks of a tower that has none; `what` is named.
+    ///
+    /// # Errors
+    /// As [`need`](Self::need); [`Error::Refused`] for a convolutional tower.
+    pub fn need_blocks(&self, tower: Tower, what: &str) -> Result<()> {
+        self.need(tower, what)?;
+        if self.depth(tower) > 0 {
+            return Ok(());
+        }
+        let trunk = self.spec.image.style.trunk.as_ref().map_or("no block at all", |trunk| trunk.name());
+        Err(Error::Refused {
+            what: what.into(),
+            expected: format!(
+                "transformer blocks in the {tower} tower; beside a convolutional one take a method of the text tower, of \
+                 features or of scores"
+            ),
+            found: format!("`{}`, whose {tower} tower is: {trunk}", self.name),
+        })
+    }
+
     /// Refuses to tell classes by their names where words have no features; `what` is named.
     ///
     /// # Errors

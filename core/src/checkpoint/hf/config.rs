@@ -37,6 +37,11 @@ impl<'a> Section<'a> {
         self.path.parent().unwrap_or(Path::new("."))
     }
 
+    /// The file itself.
+    pub(super) fn path(&self) -> &'a Path {
+        self.path
+    }
+
     /// The table under a name, over one of the name's older form.
     pub(super) fn inner(&self, name: &str) -> Self {
         let table = |name: &str| self.values.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
@@ -54,6 +59,19 @@ impl<'a> Section<'a> {
         let Some(value) = self.get(key) else { return Ok(default) };
         let number = value.as_u64().map(|value| value as usize);
         number.ok_or_else(|| self.wrong(format!("`{key}` must be a whole number, found {value}")))
+    }
+
+    pub(super) fn decimal(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let number = value.as_f64().filter(|value| *value >= 0.0);
+        number.ok_or_else(|| self.wrong(format!("`{key}` must be a number of at least 0, found {value}")))
+    }
+
+    pub(super) fn numbers(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        let Some(value) = self.get(key) else { return Ok(default.to_vec()) };
+        let number = |value: &Value| value.as_u64().map(|value| value as usize);
+        let list: Option<Vec<usize>> = value.as_array().and_then(|list| list.iter().map(number).collect());
+        list.ok_or_else(|| self.wrong(format!("`{key}` must be a list of whole numbers, found {value}")))
     }
 
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {

@@ -3,6 +3,7 @@
 //! A family is one file that says both. Tensors that a family has and that take no part in features (poolers of other
 //! tasks, mask tokens) are left out by name; any other name stays as it is, so that it is reported as unused.
 
+mod align;
 mod bert;
 mod clip;
 mod config;
@@ -49,6 +50,7 @@ pub(super) fn read(path: &Path, tensors: StateDict, side: Option<usize>) -> Resu
     let config = Section::read(path)?;
     let checkpoint = match config.text("model_type").unwrap_or("clip") {
         "clip" => clip::read(&config, tensors)?,
+        "align" => align::read(&config, tensors, side)?,
         "siglip" => siglip::read(&config, tensors)?,
         "vit" | "deit" => vit::read(&config, tensors)?,
         "dinov2" => dinov2::read(&config, tensors, side)?,
@@ -60,7 +62,7 @@ pub(super) fn read(path: &Path, tensors: StateDict, side: Option<usize>) -> Resu
             Checkpoint::new(spec, tensors)
         }
         other => {
-            let known = "clip, siglip, vit, deit, dinov2, bert and vit-pytorch";
+            let known = "clip, siglip, align, vit, deit, dinov2, bert and vit-pytorch";
             return Err(config.wrong(format!("model_type is `{other}`; known are {known}")));
         }
     };
