@@ -39,6 +39,8 @@ enum Pixels {
 }
 
 struct Chunks {
+    /// Width and height of the image.
+    whole: (u32, u32),
     decoder: Decoder<BufReader<File>>,
     colour: ColorType,
     /// Width and height of a chunk.
@@ -63,8 +65,8 @@ impl Slide {
             && matches!(&start, b"II\x2a\0" | b"MM\0\x2a" | b"II\x2b\0" | b"MM\0\x2b");
         if is_tiff {
             let file = File::open(path).map_err(Error::io("read", path))?;
-            if let Some((size, chunks)) = guarded(path, || Chunks::open(file))? {
-                return Ok(Self { path: path.into(), size, pixels: Pixels::Chunks(Box::new(chunks)) });
+            if let Some(chunks) = guarded(path, || Chunks::open(file))? {
+                return Ok(Self { path: path.into(), size: chunks.whole, pixels: Pixels::Chunks(Box::new(chunks)) });
             }
         }
         let whole = decode_image(path)?;
@@ -99,7 +101,7 @@ impl Slide {
 
 impl Chunks {
     /// `None` for a kind of TIFF that is not read in chunks.
-    fn open(file: File) -> Result<Option<((u32, u32), Self)>, String> {
+    fn open(file: File) -> Result<Option<Self>, String> {
         let mut limits = Limits::default();
         limits.decoding_buffer_size = MOST_CHUNK_BYTES;
         limits.intermediate_buffer_size = MOST_CHUNK_BYTES;
@@ -122,7 +124,7 @@ impl Chunks {
             ChunkType::Strip => 1,
         };
         let kept = HashMap::new();
-        Ok(Some(((width, height), Self { decoder, colour, size, across, kept, kept_bytes: 0, uses: 0 })))
+        Ok(Some(Self { whole: (width, height), decoder, colour, size, across, kept, kept_bytes: 0, uses: 0 }))
     }
 
     fn region(&mut self, [x, y, width, height]: [u32; 4]) -> Result<RgbImage, String> {
