@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn tiles_with_tissue_are_written_and_tell_their_places() {
         let folder = tempfile::tempdir().expect("a folder");
-        for name in ["train/a/p1/s.png", "train/a/p2/s.png", "test/b/s.tif"] {
+        for name in ["train/a/p1/s.png", "train/a/p2/s.png", "train/b/s.png", "test/b/s.tif"] {
             slide(&folder.path().join("slides").join(name));
         }
         let dataset = open_dataset(&folder.path().join("slides"), None).expect("a data set");
@@ -175,7 +175,7 @@ mod tests {
         let config = TileConfig { side: 8, shrink: 1, tissue: 0.5 };
         let report = write_tiles(&dataset, &target, &config).expect("slides");
         // Rows 1 and 2 of four; of columns 1 to 3 the first has its stain from pixel 10 on.
-        assert_eq!((report.tiles, report.empty), (3 * 6, 3 * (4 * 5 - 6)));
+        assert_eq!((report.tiles, report.empty), (4 * 6, 4 * (4 * 5 - 6)));
         assert_eq!(report.slides["train"]["a"], 2);
         for name in ["train/a/s", "train/a/s.2", "test/b/s"] {
             assert_eq!(file::list(&target.join(name)).expect("a folder").len(), 6, "{name}");
@@ -186,7 +186,7 @@ mod tests {
         let halves = folder.path().join("halves");
         let shrunk = TileConfig { side: 8, shrink: 2, tissue: 0.0 };
         let TileReport { tiles, empty, .. } = write_tiles(&dataset, &halves, &shrunk).expect("slides");
-        assert_eq!((tiles, empty), (3 * 2 * 2, 0));
+        assert_eq!((tiles, empty), (4 * 2 * 2, 0));
         assert_eq!(decode_image(&halves.join("test/b/s/0-1.png")).expect("a tile").get_pixel(0, 4).0, [200, 17, 9]);
     }
 
@@ -194,6 +194,7 @@ mod tests {
     fn slides_without_a_tile_are_named_and_nothing_is_left() {
         let folder = tempfile::tempdir().expect("a folder");
         slide(&folder.path().join("slides/train/a/s.png"));
+        slide(&folder.path().join("slides/train/b/s.png"));
         let dataset = open_dataset(&folder.path().join("slides"), None).expect("a data set");
         let target = folder.path().join("tiles");
         let fault = |side, shrink, tissue| {
