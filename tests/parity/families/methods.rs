@@ -109,9 +109,13 @@ fn starts_as_zero_shot(case: &Case) {
             _ => fitted(config),
         };
         let what = format!("{} on {}", config.name(), case.name);
-        if config.image_blocks() && backbone.depth(Tower::Image) == 0 {
+        let convolutional = backbone.depth(Tower::Image) == 0;
+        if config.image_blocks() && convolutional {
             let refused = fresh(&config, backbone).expect_err(&what).to_string();
             assert!(refused.contains("transformer blocks in the image tower") && refused.contains("Net"), "{refused}");
+            continue;
+        }
+        if !config.starts_as_zero_shot() && !convolutional {
             continue;
         }
         let adapter = fresh(&config, backbone).unwrap_or_else(|error| panic!("{what}: {error}"));

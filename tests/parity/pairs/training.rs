@@ -52,7 +52,7 @@ fn train(backbone: &Backbone, set: &PairSet, settings: &[&str]) -> inarch_recipe
     let (folder, stop) = (tempfile::tempdir().expect("a folder"), AtomicBool::new(false));
     let dataset = set.dataset("pairs");
     let session = Session::new(backbone, &dataset, Subset::All, OnBadImage::Fail, Control::new(&Silent, &stop))?;
-    session.fit_pairs(&recipe("lora", &[&["method.dropout=0.0"], settings].concat()), set, folder.path())
+    session.fit_pairs(&recipe("lora", &[&["method.dropout=0.0"][..], settings].concat()), set, folder.path())
 }
 
 /// The loss of the frozen backbone over all pairs.
@@ -88,12 +88,13 @@ fn pairs_are_trained_by_the_loss_of_the_backbone_or_of_the_recipe() {
     let folder = tempfile::tempdir().expect("a folder");
     let set = pairs(folder.path());
     let siglip = open_backbone(&fixture("parity/families/siglip"), &plain()).expect("a backbone");
-    for (backbone, settings, loss) in [
-        (&siglip, &[][..], PairLoss::Sigmoid),
+    let runs: [(&Backbone, &[&str], PairLoss); 4] = [
+        (&siglip, &[], PairLoss::Sigmoid),
         (&siglip, &["train.pair_loss=\"softmax\""], PairLoss::Softmax),
         (tiny(), &[], PairLoss::Softmax),
         (tiny(), &["train.pair_loss=\"sigmoid\""], PairLoss::Sigmoid),
-    ] {
+    ];
+    for (backbone, settings, loss) in runs {
         let (_, report) = train(backbone, &set, settings).expect("a run");
         let what = format!("{} {loss:?}", backbone.name());
         // What decided is beside the result.
@@ -130,17 +131,18 @@ fn an_offset_of_all_scores_changes_no_probability() {
     let folder = tempfile::tempdir().expect("a folder");
     for several in [false, true] {
         let dataset = classes(folder.path(), several);
-        for (method, settings) in [
-            ("lora", &["method.dropout=0.0"][..]),
+        let methods: [(&str, &[&str]); 7] = [
+            ("lora", &["method.dropout=0.0"]),
             ("coop", &["method.context=2"]),
             ("cocoop", &["method.context=2"]),
             ("linear-probe", &[]),
             ("lp-plus-plus", &[]),
             ("temperature", &[]),
             ("linear-head", &[]),
-        ] {
-            if several && method == "lp-plus-plus" {
-                continue; // It is made for one label each.
+        ];
+        for (method, settings) in methods {
+            if several && ["lp-plus-plus", "temperature"].contains(&method) {
+                continue; // One is made for one label each, and the other scales the distance from fixed offsets.
             }
             let stop = AtomicBool::new(false);
             let [with, without] = backbones.each_ref().map(|backbone| {

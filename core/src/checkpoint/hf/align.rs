@@ -82,8 +82,8 @@ fn trunk(vision: &Section<'_>) -> Result<EfficientNetSpec> {
     let scaled = |channels: usize| scaled(channels, wide, divisor);
     let stem = scaled(STEM);
     let mut spec = EfficientNetSpec { stem, blocks: Vec::new(), pool };
-    for stage in 0..inputs.len() {
-        let (from, outer) = (scaled(inputs[stage]), scaled(outputs[stage]));
+    for (stage, from) in inputs.into_iter().enumerate() {
+        let (from, outer) = (scaled(from), scaled(outputs[stage]));
         if from != spec.channels() {
             return Err(vision
                 .wrong(format!("in_channels has {from} channels for stage {stage}, and {} come in", spec.channels())));
