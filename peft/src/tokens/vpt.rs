@@ -62,6 +62,10 @@ impl Method for VptShallowConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         self.tokens * backbone.width(Tower::Image)
     }
@@ -85,6 +89,10 @@ impl Method for VptDeepConfig {
 
     fn words(&self) -> Words {
         Words::Unneeded
+    }
+
+    fn crosses(&self) -> bool {
+        true
     }
 
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
