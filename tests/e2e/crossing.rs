@@ -133,7 +133,7 @@ fn a_captioner_writes() {
     assert!(captions.iter().all(|one| one["score"].as_f64().is_some_and(|score| score < 0.0)), "{found}");
     assert_eq!(found, program.json(&["predict", "-b", &backbone, "--beams", "2", &first, &second]));
     // After training on captions it writes what it was told.
-    let manifest = captions_of_one(&program, &images[0]);
+    let manifest = told(&program, &images[..2]);
     program.succeed(&[
         "pretrain",
         "-b",
@@ -161,10 +161,11 @@ fn a_captioner_writes() {
     assert_eq!(classes["images"][0]["predictions"].as_array().map(Vec::len), Some(2));
 }
 
-fn captions_of_one(program: &Program, image: &Path) -> String {
-    let path = program.path("one.csv");
-    let row = format!("{},a small dress on a mat\n", image.display());
-    std::fs::write(&path, format!("path,caption\n{row}{row}")).expect("writes");
+/// A manifest that says the same of all images.
+fn told(program: &Program, images: &[std::path::PathBuf]) -> String {
+    let rows = images.iter().map(|image| format!("{},a small dress on a mat\n", image.display()));
+    let path = program.path("told.csv");
+    std::fs::write(&path, format!("path,caption\n{}", rows.collect::<String>())).expect("writes");
     path.display().to_string()
 }
 

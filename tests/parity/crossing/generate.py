@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BlipConfig, BlipForConditionalGeneration, ViltConfig, ViltForImageAndTextRetrieval, ViltForMaskedLM,
 )
@@ -54,6 +54,7 @@ def tokenizer(folder, context):
     pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     pieces.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    pieces.decoder = decoders.WordPiece()
     pieces.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     pieces.save(str(folder / "tokenizer.json"))
     pieces.enable_truncation(context)

@@ -93,7 +93,8 @@ fn scores_of_a_class_are_the_mean_of_its_templates() {
     for name in CASES {
         let case = Case::open(name);
         let found = values(scores(&case, &Frozen, &Pass::evaluate()));
-        let each = templates().iter().map(|template| {
+        let templates = templates();
+        let each = templates.iter().map(|template| {
             let template = std::slice::from_ref(template);
             let classifier = Classifier::zero_shot(&case.backbone, &classes(), template).expect("classes");
             classifier.pairs(&case.image(), &Frozen, &Pass::evaluate())

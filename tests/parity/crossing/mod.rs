@@ -282,7 +282,7 @@ fn folders_that_cannot_be_met_are_refused_by_name() {
         edit_tensors(&folder.path().join("model.safetensors"), |tensors| {
             let tensor = tensors.get_mut(tensor).expect("it is there");
             tensor.shape[0] += 1;
-            let more = tensor.shape[1..].iter().product();
+            let more: usize = tensor.shape[1..].iter().product();
             tensor.data.resize(tensor.data.len() + more, 0.0);
         });
         if !tensor.contains("token_type") {
