@@ -53,7 +53,7 @@ fn scores(case: &Case, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
 
 /// Methods that have nothing to enter in a tower without blocks.
 fn needs_image_blocks(name: &str) -> bool {
-    ["vpt-deep", "st-adapter"].contains(&name)
+    ["vpt-shallow", "vpt-deep", "st-adapter"].contains(&name)
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn every_method_works_or_says_why_not() {
             assert!(apart > 1e-4 && apart.is_finite(), "{what}: {apart}");
             working += 1;
         }
-        assert!(working >= 18, "{working} methods on {name}");
+        assert!(working >= 16, "{working} methods on {name}");
     }
 }
 
