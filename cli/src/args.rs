@@ -264,9 +264,12 @@ pub(crate) struct PredictArgs {
     /// Images, clips (folders of frames, or animated GIFs), or features files of images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
-    /// Classes, separated by commas; those of the adapter when absent
+    /// Classes, separated by commas; when absent those of the adapter, or a caption by a backbone that writes them
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) classes: Vec<String>,
+    /// Beginnings of a caption that are kept from word to word
+    #[arg(long, default_value_t = NonZeroUsize::MIN.saturating_add(2), value_name = "N")]
+    pub(crate) beams: NonZeroUsize,
     #[command(flatten)]
     pub(crate) shown: ShownArgs,
     /// Mark answers with a lower probability as withheld, 0 to 1

@@ -126,6 +126,11 @@ macro_rules! methods {
                 match self { $(Self::$variant(config) => config.image_blocks(),)* }
             }
 
+            /// See [`Method::crosses`].
+            pub fn crosses(&self) -> bool {
+                match self { $(Self::$variant(config) => config.crosses(),)* }
+            }
+
             /// See [`Method::trainable`].
             pub fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
                 match self { $(Self::$variant(config) => config.trainable(backbone, classes, images),)* }
@@ -137,6 +142,9 @@ macro_rules! methods {
             /// A setting outside its domain, or a method that enters a tower, or needs words, for a backbone without them.
             pub fn init(&self, start: &Start<'_>) -> Result<Adapter> {
                 let what = || format!("method `{}`", self.name());
+                if !self.crosses() {
+                    start.backbone.need_features(&what())?;
+                }
                 if self.either_tower() {
                     start.backbone.need_towers(&what())?;
                 } else if !self.black_box() {

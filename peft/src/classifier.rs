@@ -135,7 +135,7 @@ impl<'a> Classifier<'a> {
     }
 
     /// Token rows, class-major.
-    pub(crate) fn rows(&self) -> &[Vec<u32>] {
+    pub fn rows(&self) -> &[Vec<u32>] {
         &self.rows
     }
 
@@ -217,9 +217,17 @@ impl<'a> Classifier<'a> {
         Tensor::cat(rows.chunks(ROWS).map(part).collect(), 0)
     }
 
+    /// Whether scores are those of pairs that meet before there is one.
+    pub fn crosses(&self) -> bool {
+        self.backbone.crosses()
+    }
+
     /// Scores `[images, classes]` of image features `[images, dim]` and class features of [`text`](Self::text).
     pub fn logits(&self, image: &Tensor<2>, text: &Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
         let pass = self.pass(pass);
+        if self.backbone.crosses() {
+            return self.pairs(image, sites, &pass);
+        }
         if !sites.conditions_text() {
             return self.backbone.similarity(image, text, sites, &pass);
         }
@@ -231,6 +239,24 @@ impl<'a> Classifier<'a> {
         let own = text.clone().reshape([images, classes, dim]).swap_dims(1, 2);
         let logits = image.clone().reshape([images, 1, dim]).matmul(own).reshape([images, classes]) * scale;
         sites.logits(Scores { feature, image: &image, text: &text, logits, scale }, &pass)
+    }
+
+    /// Scores of images and texts that meet before there is one, `[images, classes]`: the mean over the templates of a class.
+    ///
+    /// # Panics
+    /// Where they have features of their own; see [`crosses`](Self::crosses).
+    pub fn pairs(&self, image: &Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let pass = &self.pass(pass);
+        let text = &Tensor::zeros([self.classes.len(), self.backbone.spec().dim], self.backbone.device());
+        let logits = self.backbone.cross(image, &self.rows, sites, pass);
+        let ([images, rows], count) = (logits.dims(), self.templates.len());
+        let logits = logits.reshape([images, rows / count, count]).mean_dim(2).reshape([images, rows / count]);
+        sites.logits(Scores { feature: image, image, text, logits, scale: self.backbone.logit_scale() }, pass)
+    }
+
+    /// Tokens of all texts, each as long as the longest.
+    pub fn padded_tokens(&self) -> usize {
+        self.rows.iter().map(Vec::len).max().unwrap_or(0) * self.rows.len()
     }
 
     /// Class features in an evaluation pass without image condition.

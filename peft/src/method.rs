@@ -99,6 +99,12 @@ pub trait Method: Clone + Debug + PartialEq + Default + Serialize + DeserializeO
         false
     }
 
+    /// Whether it works where images and texts meet before there is a score: it changes layers, tokens or scores, and asks for no
+    /// feature of either.
+    fn crosses(&self) -> bool {
+        false
+    }
+
     /// Whether [`init`](Self::init) learns from the training images ([`Start::support`]).
     fn needs_support(&self) -> bool {
         false

@@ -51,14 +51,21 @@ pub struct Pairs {
     text_groups: Vec<String>,
     /// The group of each image.
     image_groups: Vec<String>,
+    /// The distinct text of each image.
+    pub own: Vec<usize>,
 }
 
 impl Pairs {
     /// Collects `(caption, group)` of each image; pairs of one group are positives.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut seen: HashMap<(String, String), usize> = HashMap::new();
-        let mut batch =
-            Self { texts: Vec::new(), counts: Vec::new(), text_groups: Vec::new(), image_groups: Vec::new() };
+        let mut batch = Self {
+            texts: Vec::new(),
+            counts: Vec::new(),
+            text_groups: Vec::new(),
+            image_groups: Vec::new(),
+            own: Vec::new(),
+        };
         for (caption, group) in pairs {
             batch.image_groups.push(group.clone());
             let next = batch.texts.len();
@@ -69,6 +76,7 @@ impl Pairs {
                 batch.counts.push(0.0);
             }
             batch.counts[text] += 1.0;
+            batch.own.push(text);
         }
         batch
     }
@@ -77,10 +85,13 @@ impl Pairs {
     ///
     /// `smoothing` spreads that share of each target evenly over all candidates.
     pub fn loss(&self, image: Tensor<2>, text: Tensor<2>, scale: Tensor<1>, smoothing: f32) -> Tensor<1> {
-        let device = image.device().without_autodiff();
-        let (images, texts) = (self.image_groups.len(), self.texts.len());
-        let logits = image.matmul(text.transpose()) * scale.unsqueeze::<2>();
+        self.loss_of(image.matmul(text.transpose()) * scale.unsqueeze::<2>(), smoothing)
+    }
 
+    /// The loss, `[1]`, of scores `[images, texts]`.
+    pub fn loss_of(&self, logits: Tensor<2>, smoothing: f32) -> Tensor<1> {
+        let device = logits.device().without_autodiff();
+        let (images, texts) = (self.image_groups.len(), self.texts.len());
         let counts = Tensor::<1>::from_data(TensorData::new(self.counts.clone(), [texts]), &device);
         let by_text = log_softmax(logits.clone() + counts.log().unsqueeze::<2>(), 1);
         // Within log-softmax a text that occurs c times carries c equal shares.

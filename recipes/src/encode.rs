@@ -79,14 +79,8 @@ impl ImageFeatures {
             _ => backbone.finish(Tower::Image, self.partial(rows, backbone), sites, &pass),
         };
         let (tokens, frames) = (1, 1);
-        Self {
-            entry: Entry::Feature,
-            tokens,
-            frames,
-            dim: backbone.spec().dim,
-            values: values(adapted),
-            ..self.clone()
-        }
+        let [_, dim] = adapted.dims();
+        Self { entry: Entry::Feature, tokens, frames, dim, values: values(adapted), ..self.clone() }
     }
 
     /// One feature for each example: the mean of those of its views, each of length 1.
@@ -95,7 +89,9 @@ impl ImageFeatures {
             return self;
         }
         let rows = (0..self.kept.len()).flat_map(|example| (0..self.views).map(move |view| (example, view)));
-        let features = normalise(self.gather(rows, backbone));
+        let features = self.gather(rows, backbone);
+        // The tokens of an image have no common length.
+        let features = if backbone.crosses() { features } else { normalise(features) };
         let mean = features.reshape([self.kept.len(), self.views, self.dim]).mean_dim(1).squeeze_dim::<2>(1);
         Self { views: 1, values: values(mean), ..self }
     }
@@ -197,7 +193,7 @@ fn encode_with(
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
     let Work { encode, until, shelf, frames: joined } = work;
-    let dim = backbone.spec().dim;
+    let dim = backbone.image_values();
     if let Some(file) = &dataset.features {
         if !backbone.made(&file.backbone) {
             return Err(inarch_core::Error::Refused {
@@ -292,7 +288,10 @@ fn encode_with(
                 let [_, tokens, width] = stream.dims();
                 ([tokens, width], values(stream))
             }
-            None => ([1, dim], partial.into_feature().map(values).unwrap_or_default()),
+            None => partial.into_feature().map_or(([1, dim], Vec::new()), |feature| {
+                let [_, width] = feature.dims();
+                ([1, width], values(feature))
+            }),
         };
         for (job, row) in batch.indices.iter().zip(data.chunks_mut(shape[0] * shape[1])) {
             if let Some((keys, shelf)) = &mut shelf {

@@ -12,6 +12,9 @@ use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::Result;
 use crate::multi_label;
 
+/// Examples that are encoded and scored together where an image is all its tokens.
+const PART: usize = 128;
+
 /// What an evaluation found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Evaluation {
@@ -68,52 +71,92 @@ pub fn evaluate_features(
     features: &ImageFeatures,
     examples: &[Example],
 ) -> Result<Evaluation> {
-    evaluate_detailed(backbone, classifier, sites, features, examples, None)
+    of_scores(&Scored::new(backbone, classifier, sites, features), classifier, examples, None)
 }
 
-/// As [`evaluate_features`], with further measures.
-pub(crate) fn evaluate_detailed(
+/// Scores of some examples.
+pub(crate) struct Scored {
+    /// `[kept, classes]`, row-major.
+    logits: Vec<f32>,
+    /// The examples that are in, as positions in the list that was given.
+    kept: Vec<usize>,
+    /// Those whose image could not be read.
+    skipped: Vec<String>,
+}
+
+impl Scored {
+    pub(crate) fn new(
+        backbone: &Backbone,
+        classifier: &Classifier<'_>,
+        sites: &dyn Sites,
+        features: &ImageFeatures,
+    ) -> Self {
+        let skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
+        Self { logits: score(backbone, classifier, sites, features), kept: features.kept.clone(), skipped }
+    }
+
+    /// Adds those of the examples from `first` on.
+    fn extend(&mut self, first: usize, other: Self) {
+        self.logits.extend(other.logits);
+        self.kept.extend(other.kept.into_iter().map(|position| first + position));
+        self.skipped.extend(other.skipped);
+    }
+}
+
+/// Encodes and scores examples; where an image is all its tokens a part of them at a time, since those of all would fill the
+/// memory.
+pub(crate) fn scored(
     backbone: &Backbone,
     classifier: &Classifier<'_>,
     sites: &dyn Sites,
-    features: &ImageFeatures,
+    dataset: &Dataset,
+    examples: &[Example],
+    (policy, control): (OnBadImage, Control<'_>),
+) -> Result<Scored> {
+    let part = if backbone.crosses() { PART } else { examples.len().max(1) };
+    let mut all = Scored { logits: Vec::new(), kept: Vec::new(), skipped: Vec::new() };
+    for (index, examples) in examples.chunks(part).enumerate() {
+        let features = encode_images(backbone, sites, dataset, examples, &Views::Centre, policy, control)?;
+        all.extend(index * part, Scored::new(backbone, classifier, sites, &features));
+    }
+    Ok(all)
+}
+
+/// Measures scores.
+pub(crate) fn of_scores(
+    scored: &Scored,
+    classifier: &Classifier<'_>,
     examples: &[Example],
     detail: Option<DetailConfig>,
 ) -> Result<Evaluation> {
-    let labels: Vec<usize> = features.kept.iter().map(|position| examples[*position].label).collect();
-    let logits = score(backbone, classifier, sites, features);
+    let Scored { logits, kept, skipped } = scored;
+    let labels: Vec<usize> = kept.iter().map(|position| examples[*position].label).collect();
     let classes = classifier.classes().to_vec();
-    let predicted = predictions(&logits, classes.len(), &labels)?;
-    let detail = detail.map(|config| Detail::from_logits(&logits, classes.len(), &labels, config)).transpose()?;
+    let predicted = predictions(logits, classes.len(), &labels)?;
+    let detail = detail.map(|config| Detail::from_logits(logits, classes.len(), &labels, config)).transpose()?;
     Ok(Evaluation {
-        metrics: Metrics::from_logits(&logits, classes.len(), &labels)?,
+        metrics: Metrics::from_logits(logits, classes.len(), &labels)?,
         detail,
         confusion: confusion(&predicted, &labels, classes.len()),
         classes,
-        predicted: features.kept.iter().copied().zip(predicted).collect(),
-        skipped: skipped(features),
+        predicted: kept.iter().copied().zip(predicted).collect(),
+        skipped: skipped.clone(),
     })
 }
 
-/// Evaluates features of images with any number of labels; `offsets` are the scores at which classes are as likely as not.
+/// Measures scores of images with any number of labels; `offsets` are the scores at which classes are as likely as not.
 pub(crate) fn evaluate_labels(
-    backbone: &Backbone,
+    scored: &Scored,
     classifier: &Classifier<'_>,
-    sites: &dyn Sites,
-    features: &ImageFeatures,
     examples: &[Example],
     (offsets, detail): (Option<&[f32]>, DetailConfig),
 ) -> Result<Evaluation> {
-    let kept: Vec<&Example> = features.kept.iter().map(|position| &examples[*position]).collect();
-    let logits = score(backbone, classifier, sites, features);
+    let Scored { logits, kept, skipped } = scored;
+    let kept: Vec<&Example> = kept.iter().map(|position| &examples[*position]).collect();
     let classes = classifier.classes().to_vec();
-    let (metrics, detail) = multi_label::measure(&logits, classes.len(), &kept, offsets, detail)?;
+    let (metrics, detail) = multi_label::measure(logits, classes.len(), &kept, offsets, detail)?;
     let (confusion, predicted) = (Vec::new(), Vec::new());
-    Ok(Evaluation { metrics, detail: Some(detail), confusion, classes, predicted, skipped: skipped(features) })
-}
-
-fn skipped(features: &ImageFeatures) -> Vec<String> {
-    features.bad.iter().map(|bad| bad.path.display().to_string()).collect()
+    Ok(Evaluation { metrics, detail: Some(detail), confusion, classes, predicted, skipped: skipped.clone() })
 }
 
 /// Encodes and evaluates examples.
@@ -129,8 +172,8 @@ pub fn evaluate(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<Evaluation> {
-    let features = encode_images(backbone, sites, dataset, examples, &Views::Centre, policy, control)?;
-    evaluate_features(backbone, classifier, sites, &features, examples)
+    let scored = scored(backbone, classifier, sites, dataset, examples, (policy, control))?;
+    of_scores(&scored, classifier, examples, None)
 }
 
 /// Whether the image features of an adapter are those of the frozen backbone, short of its feature site.

@@ -136,6 +136,7 @@ impl<'a> Session<'a> {
         if !self.dataset.multi_label {
             return Balance::new(imbalance, self.dataset.classes.len(), train, None);
         }
+        self.backbone.need_features("images with several labels")?;
         if recipe.method.needs_support() || recipe.method.trainable(self.backbone, 2, 2) == 0 {
             return Err(Error::Recipe {
                 origin: format!("method {}", recipe.method.name()),

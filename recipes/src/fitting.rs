@@ -33,6 +33,9 @@ use crate::task::views_of;
 /// Bytes of decoded training images that are kept in memory.
 const CACHE_BYTES: usize = 512 << 20;
 
+/// Tokens that the images of a shard meet at most, but for a single image.
+const SHARD_TOKENS: usize = 1 << 12;
+
 /// A run on its way.
 pub(crate) struct Fitting<'a> {
     session: &'a Session<'a>,
@@ -216,13 +219,13 @@ impl<'a> Fitting<'a> {
             let epoch = self.step / self.steps_per_epoch;
             for batch in self.batches(epoch) {
                 let rows = |from: usize, to: usize| batch[from..to].iter().map(move |example| (*example, epoch));
-                if entry == Entry::Feature {
+                if entry == Entry::Feature && !session.backbone.crosses() {
                     let features = stored.gather(rows(0, batch.len()), session.backbone);
                     self.step(&ImageSide::Features(features), &batch, run)?;
                     continue;
                 }
                 let frozen = frozen.as_ref().map(|frozen| frozen.gather(rows(0, batch.len()), session.backbone));
-                let size = shard_size(batch.len(), self.frames());
+                let size = self.shard_size(batch.len());
                 let part = |shard: usize| {
                     let from = shard * size;
                     stored.partial(rows(from, (from + size).min(batch.len())), session.backbone)
@@ -288,7 +291,7 @@ impl<'a> Fitting<'a> {
         let backbone = self.session.backbone;
         let entry = self.adapter.entry(Tower::Image);
         let frames = self.frames();
-        let size = shard_size(batch.indices.len(), frames) * frames.count();
+        let size = self.shard_size(batch.indices.len()) * frames.count();
         let shards = Shards::new(batch, size, backbone.device());
         let part = |shard: usize| backbone.start_clips(shards.pixels(shard), frames, entry);
         self.step(&ImageSide::Towers { part: &part, shards: shards.count(), frozen: None }, &batch.indices, run)
@@ -308,6 +311,7 @@ impl<'a> Fitting<'a> {
         let beside = given.is_none() && self.adapter.learner().needs_frozen_image();
         // Only an adapter that leaves the images alone has texts that depend on them, and runs in shards.
         let condition = given.filter(|_| self.adapter.conditions_text()).map(|features| normalise(features.clone()));
+        let size = self.shard_size(examples.len());
         let forward = |adapter: &Adapter, shard: Shard| {
             let (part, shard) = match (shard, side) {
                 (Shard::Text(shard), _) => {
@@ -323,13 +327,18 @@ impl<'a> Fitting<'a> {
             let frozen = beside.then(|| backbone.finish(Tower::Image, partial.clone(), &Frozen, &evaluate));
             // What a prompt asks of the image is known already.
             let known = given.map(|frozen| {
-                let (all, size) = (examples.len(), shard_size(examples.len(), frames));
+                let all = examples.len();
                 frozen.clone().narrow(0, shard * size, size.min(all - shard * size))
             });
             let query = frozen.clone().or(known).filter(|_| adapter.queries_image()).map(normalise);
             let train = Pass::train(step_seed.split(shard));
             let pass = Pass { query: query.as_ref(), frames, ..train };
             let adapted = backbone.finish(Tower::Image, partial, adapter.sites(), &pass);
+            if backbone.crosses() {
+                let [images, _] = adapted.dims();
+                let own = (shard * size..shard * size + images, step_seed.split("words"));
+                return self.objective.cross(backbone, &adapted, pairs.as_ref(), own, adapter.sites(), &pass);
+            }
             // Side by side through the one channel that a shard has; nothing flows back into the frozen half.
             match frozen {
                 Some(frozen) => Tensor::cat(vec![adapted, frozen], 1),
@@ -355,6 +364,7 @@ impl<'a> Fitting<'a> {
                     }
                 };
                 let texts = match &pairs {
+                    _ if backbone.crosses() => TextSide::Met(pairs.as_ref().map(|(pairs, _)| pairs)),
                     Some((pairs, rows)) => TextSide::Pairs(pairs, rows),
                     None if parts.is_empty() => TextSide::Classes,
                     None => TextSide::Shards(features.texts),
@@ -416,6 +426,12 @@ impl<'a> Fitting<'a> {
         self.objective.loss_by(self.session.backbone, adapter, images, texts, &self.train, pass, &own)
     }
 
+    /// Images, or clips, of a shard of a step of so many; fewer where each meets many texts.
+    fn shard_size(&self, examples: usize) -> usize {
+        let met = self.objective.tokens_met(self.session.backbone, examples);
+        shard_size(examples, self.frames()).min((SHARD_TOKENS / met.max(1)).max(1))
+    }
+
     /// The rows of an example in the image tower.
     fn frames(&self) -> Frames {
         frames(self.recipe.clips.as_ref())
@@ -437,7 +453,9 @@ impl<'a> Fitting<'a> {
     fn lr(&self) -> f64 {
         let train = &self.recipe.train;
         let lr = learning_rate(train.schedule, train.optimizer.lr(), self.step, self.steps, self.steps_per_epoch);
-        lr * train.optimizer.scale_factor(self.session.backbone.logit_scale())
+        let backbone = self.session.backbone;
+        // Scores of pairs are no cosines, whose gradients grow with their factor.
+        if backbone.crosses() { lr } else { lr * train.optimizer.scale_factor(backbone.logit_scale()) }
     }
 
     /// Takes the optimizer's step, reports, and saves when it is time.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod balance;
+mod caption;
 mod class_features;
 mod clips;
 mod companion;
@@ -13,6 +14,7 @@ mod compare;
 mod cone;
 mod contrastive;
 mod control;
+mod crossing;
 mod encode;
 mod error;
 mod evaluate;
@@ -39,6 +41,7 @@ mod task;
 pub mod test_time;
 
 pub use balance::Imbalance;
+pub use caption::{Caption, CaptionSearch, writes_captions};
 pub use companion::{Alone, Change, Companion, Foresight, Moment};
 pub use compare::{Axis, BaseToNew, CompareConfig, Comparison, Line, Run, ZeroShot, compare};
 pub use contrastive::{PairLoss, Pairs};

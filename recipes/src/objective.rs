@@ -1,13 +1,16 @@
 //! What an adapter is trained to do, and the loss of one step.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Entry, Mode, Pass, Sites, Tower, normalise};
+use inarch_core::backbone::{Backbone, Entry, Meeting, Mode, Pass, Sites, Tower, normalise};
 use inarch_core::data::Example;
 use inarch_peft::{Adapter, ClassPart, ClassParts, Classifier, Loss, Step};
 
 use crate::balance::Balance;
 use crate::contrastive::{PairLoss, Pairs};
+use crate::crossing;
 use crate::error::Result;
 use crate::pretrain::PairSet;
 
@@ -34,7 +37,7 @@ pub(crate) enum Objective<'a> {
 
 /// The images of one step as a loss sees them.
 pub(crate) struct Images<'a> {
-    /// Features through the adapter, `[images, dim]`.
+    /// Features through the adapter, `[images, dim]`; with [`TextSide::Met`] what their meeting with the texts gave.
     pub(crate) adapted: Tensor<2>,
     /// Features of the frozen backbone, where they are known.
     pub(crate) frozen: Option<Tensor<2>>,
@@ -53,6 +56,8 @@ pub(crate) enum TextSide<'a> {
     Shards(Vec<Tensor<2>>),
     /// The texts of pairs, as token rows.
     Pairs(&'a Pairs, &'a [Vec<u32>]),
+    /// Nothing more: in place of features, the images have what [`Objective::cross`] gave.
+    Met(Option<&'a Pairs>),
 }
 
 impl Objective<'_> {
@@ -61,11 +66,52 @@ impl Objective<'_> {
     pub(crate) fn text_shards(&self, sites: &dyn Sites) -> &[ClassPart] {
         let known = !sites.conditions_text() || sites.entry(Tower::Image) == Entry::Never;
         match self {
-            Self::Classify { text, .. } if known && sites.entry(Tower::Text) < Entry::Feature => match text.parts() {
-                [_] => &[],
-                parts => parts,
-            },
+            Self::Classify { text, classifier, .. }
+                if known && !classifier.crosses() && sites.entry(Tower::Text) < Entry::Feature =>
+            {
+                match text.parts() {
+                    [_] => &[],
+                    parts => parts,
+                }
+            }
             _ => &[],
+        }
+    }
+
+    /// What images that meet texts before there is a score give there, a row for each; `shard` says which images of the step they
+    /// are.
+    pub(crate) fn cross(
+        &self,
+        backbone: &Backbone,
+        image: &Tensor<2>,
+        texts: Option<&(Pairs, Vec<Vec<u32>>)>,
+        shard: (Range<usize>, Seed),
+        sites: &dyn Sites,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
+        match (self, texts) {
+            (Self::Classify { classifier, .. }, _) => classifier.pairs(image, sites, pass),
+            (Self::Match { .. }, Some((pairs, rows))) => {
+                crossing::columns(backbone, image, (pairs, rows), shard, sites, pass)
+            }
+            (Self::Match { .. }, None) => unreachable!("pairs always have texts"),
+        }
+    }
+
+    /// Tokens of texts that each image of a step of so many meets; 0 where it meets none before there is a score.
+    pub(crate) fn tokens_met(&self, backbone: &Backbone, batch: usize) -> usize {
+        let Some(crossing) = &backbone.spec().crossing else { return 0 };
+        let (texts, tokens) = match self {
+            Self::Classify { classifier, .. } => (classifier.rows().len(), classifier.padded_tokens()),
+            // Captions are seldom as long as the context; half of it is not far from the truth.
+            Self::Match { .. } => {
+                let texts = if crossing.matches { batch } else { 1 };
+                (texts, texts * backbone.spec().text.context.div_ceil(2))
+            }
+        };
+        match crossing.meeting {
+            Meeting::Attention => tokens,
+            Meeting::Stream => tokens + texts * backbone.spec().image.tokens(),
         }
     }
 
@@ -100,6 +146,23 @@ impl Objective<'_> {
         let sites = adapter.sites();
         let Images { adapted: image, frozen, examples } = images;
         match (self, texts) {
+            (Self::Classify { balance, .. }, TextSide::Met(_)) => {
+                let labels: Vec<usize> = examples.iter().map(|index| train[*index].label).collect();
+                let truth = balance.truth(train, examples);
+                let [_, classes] = image.dims();
+                of_step(&Step {
+                    image: image.clone(),
+                    text: Tensor::zeros([classes, backbone.spec().dim], backbone.device()),
+                    prompts: None,
+                    logits: image,
+                    labels: &labels,
+                    judgement: balance.judgement(&truth),
+                    scale: backbone.logit_scale(),
+                    frozen_image: frozen,
+                    prior: None,
+                    described: None,
+                })
+            }
             (Self::Classify { classifier, text, balance }, texts) => {
                 let condition = sites.conditions_text().then(|| normalise(image.clone()));
                 let pass = Pass { condition: condition.as_ref(), ..*pass };
@@ -140,6 +203,7 @@ impl Objective<'_> {
                     }
                 })
             }
+            (Self::Match { .. }, TextSide::Met(Some(pairs))) => Loss::plain(crossing::loss(backbone, image, pairs)),
             (Self::Match { .. }, _) => unreachable!("pairs always have texts"),
         }
     }

@@ -30,8 +30,9 @@ pub(crate) fn stored_entry(backbone: &Backbone, adapter: &Adapter, recipe: &Reci
     let entry = adapter.entry(Tower::Image).min(Entry::Feature);
     let rows = images * recipe.views * frames(entry, recipe);
     let fits = recipe.views > 0 && stored_bytes(backbone, entry, rows) <= STORE_BYTES;
+    let few = entry >= Entry::Pool && !backbone.crosses();
     // Frozen features of frames are few bytes, like those of clips.
-    (entry >= Entry::Pool || fits).then_some(entry)
+    (few || fits).then_some(entry)
 }
 
 /// Rows of the image tower at `entry` for each view of an example.
@@ -52,7 +53,7 @@ pub(crate) fn stored_views(recipe: &Recipe, epochs: usize, from_file: bool) -> u
 fn stored_bytes(backbone: &Backbone, entry: Entry, rows: usize) -> usize {
     let spec = &backbone.spec().image;
     let values = match entry {
-        Entry::Pool | Entry::Feature | Entry::Never => backbone.spec().dim,
+        Entry::Pool | Entry::Feature | Entry::Never => backbone.image_values(),
         Entry::Head => spec.transformer.width,
         Entry::Tokens | Entry::Block(_) => spec.tokens() * spec.transformer.width,
     };
@@ -76,6 +77,8 @@ pub(crate) fn kept_bytes(
 ) -> usize {
     let batch_rows = batch * clips::frames(recipe.clips.as_ref()).count();
     let [_, _, run] = step_texts(adapter, objective, batch);
+    // Images that meet texts in the text tower do so anew in every step.
+    let run = run + batch * objective.tokens_met(backbone, batch);
     let of = |tower: Tower, tokens: usize| {
         let blocks = backbone.depth(tower) - before(adapter.entry(tower), backbone.depth(tower));
         blocks * tokens * backbone.width(tower) * KEPT_VALUES * size_of::<f32>()
@@ -168,6 +171,9 @@ impl Plan {
         let batch = recipe.train.batch.min(images);
         let [texts, cut, run] = step_texts(adapter, objective, batch);
         let padded = texts * backbone.spec().text.context;
+        let met = batch * objective.tokens_met(backbone, batch);
+        let [cut, run, padded] = [cut, run, padded].map(|tokens| tokens + met);
+        let text = if met > 0 { TowerPlan { blocks_run: text.blocks, ..text } } else { text };
         // A block's products take 12 width^2 multiply-adds a token; going back to the adapter takes as many again.
         let cost = |tower: Tower, tokens: usize, forward: usize, backward: usize| {
             let width = backbone.width(tower) as u64;

@@ -12,7 +12,7 @@ use inarch_peft::{Artifact, Classifier};
 use crate::control::Control;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, evaluate, evaluate_detailed, evaluate_labels, shares_image_features};
+use crate::evaluate::{Evaluation, Scored, evaluate, evaluate_labels, of_scores, scored, shares_image_features};
 use crate::recipe::Subset;
 use crate::shared::SharedFeatures;
 
@@ -97,6 +97,9 @@ impl<'a> Session<'a> {
         self.need_test()?;
         check_described(templates, &self.dataset.classes)?;
         let classifier = Classifier::zero_shot(self.backbone, &self.dataset.classes, templates)?;
+        if self.backbone.crosses() {
+            return self.of_pairs(&classifier, &Frozen, None);
+        }
         self.measure(&classifier, &Frozen, self.frozen_test()?, None)
     }
 
@@ -125,6 +128,9 @@ impl<'a> Session<'a> {
         let classifier = artifact.classifier(self.backbone, Some(&self.dataset.classes))?;
         let sites = artifact.adapter.sites();
         let offsets = if self.dataset.multi_label { artifact.offsets(&self.dataset.classes)? } else { None };
+        if self.backbone.crosses() {
+            return self.of_pairs(&classifier, sites, offsets.as_deref());
+        }
         if shares_image_features(sites) {
             let features = self.frozen_test()?.through(sites, self.backbone);
             return self.measure(&classifier, sites, &features, offsets.as_deref());
@@ -146,11 +152,22 @@ impl<'a> Session<'a> {
         features: &ImageFeatures,
         offsets: Option<&[f32]>,
     ) -> Result<Evaluation> {
+        self.of_scores(&Scored::new(self.backbone, classifier, sites, features), classifier, offsets)
+    }
+
+    /// Measures scores of the test images with the texts that they meet.
+    fn of_pairs(&self, classifier: &Classifier<'_>, sites: &dyn Sites, offsets: Option<&[f32]>) -> Result<Evaluation> {
+        let Self { backbone, dataset, policy, control, .. } = self;
+        let scored = scored(backbone, classifier, sites, dataset, &dataset.test, (*policy, *control))?;
+        self.of_scores(&scored, classifier, offsets)
+    }
+
+    fn of_scores(&self, scored: &Scored, classifier: &Classifier<'_>, offsets: Option<&[f32]>) -> Result<Evaluation> {
         let (examples, measures) = (&self.dataset.test, self.measures);
         if self.dataset.multi_label {
-            return evaluate_labels(self.backbone, classifier, sites, features, examples, (offsets, measures));
+            return evaluate_labels(scored, classifier, examples, (offsets, measures));
         }
-        evaluate_detailed(self.backbone, classifier, sites, features, examples, Some(measures))
+        of_scores(scored, classifier, examples, Some(measures))
     }
 
     /// An adapter over some images that settings are chosen on.

@@ -64,7 +64,7 @@ impl Session<'_> {
             // A view depends on the seed, the image and its own number, so more views only add to fewer.
             Views::Augmented { count, augment, seed } => (format!("{seed:?} {augment:?}"), *count),
         };
-        let dim = backbone.spec().dim;
+        let dim = backbone.image_values();
         let mut shared = self.shared.borrow_mut();
         let mut own = SharedFeatures::default();
         for example in examples {

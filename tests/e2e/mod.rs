@@ -5,6 +5,7 @@ mod clips;
 mod closed_model;
 mod compare;
 mod crop;
+mod crossing;
 mod devices;
 mod errors;
 mod features;

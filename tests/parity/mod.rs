@@ -2,6 +2,7 @@
 
 mod clip_tiny;
 mod combine;
+mod crossing;
 mod families;
 mod foreign;
 mod hf_peft;

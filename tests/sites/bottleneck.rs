@@ -55,7 +55,7 @@ impl Bottleneck {
     fn narrow(&self, at: BranchSite) -> Option<&Narrow> {
         let (BlockSite { tower, .. }, index) = match at {
             BranchSite::Attention(at) if self.after => (at, 2 * at.block),
-            BranchSite::Attention(_) => return None,
+            BranchSite::Attention(_) | BranchSite::Cross(_) => return None,
             BranchSite::Mlp(at) if self.after => (at, 2 * at.block + 1),
             BranchSite::Mlp(at) => (at, at.block),
         };

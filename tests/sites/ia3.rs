@@ -47,7 +47,7 @@ impl Ia3 {
             Projection::Key => Some((gains.key.val(), true)),
             Projection::Value => Some((gains.value.val(), true)),
             Projection::Down => Some((gains.hidden.val(), false)),
-            Projection::Query | Projection::Output | Projection::Up => None,
+            _ => None,
         }
     }
 

@@ -26,6 +26,7 @@ fn place(at: NormSite) -> (Tower, usize, String) {
     match at {
         NormSite::Input(tower) => (tower, 0, format!("{}.pre_layrnorm", model(tower))),
         NormSite::Attention(at) => (at.tower, 1 + 2 * at.block, format!("{}.layer_norm1", layer(at))),
+        NormSite::Cross(_) => unreachable!("CLIP looks at no image"),
         NormSite::Mlp(at) => (at.tower, 2 + 2 * at.block, format!("{}.layer_norm2", layer(at))),
         NormSite::Output(tower) => {
             let name = if tower == Tower::Image { "post_layernorm" } else { "final_layer_norm" };

@@ -41,7 +41,8 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
                 let rows: Vec<String> =
                     list.backbones.iter().map(|named| format!("{}  {}", named.name, named.about)).collect();
                 format!(
-                    "{}\n\nBeside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ALIGN, ViT, DeiT, DINOv2 and BERT: a \
+                    "{}\n\nBeside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ALIGN, ViT, DeiT, DINOv2, BERT, BLIP and \
+                     ViLT: a \
                      folder in the Hugging Face layout (config.json, model.safetensors, tokenizer.json, \
                      preprocessor_config.json) or an OpenAI or OpenCLIP checkpoint. `embeddings:TEXTS.safetensors` is a model \
                      without weights.",

@@ -42,6 +42,7 @@ pub(crate) fn run(args: &EncodeArgs, bars: &Bars, output: &Output) -> Result<(),
         CommandError::usage(error.to_string(), "`--shard 0/8` to `--shard 7/8` are the eight parts of a list")
     })?;
     let model = Model::open(&args.model)?;
+    model.backbone.need_features("features in a file")?;
     let input = Input::open(args, &model, bars)?;
     // What a backbone of these texts needs to score as this one does.
     let further = match input.kind() {

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod backbone;
+pub(crate) mod captions;
 pub(crate) mod combine;
 pub(crate) mod compare;
 pub(crate) mod convert;

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::adapter::Model;
 use crate::args::{OnBadImageArg, PredictArgs};
+use crate::commands::captions;
 use crate::error::CommandError;
 use crate::output::{Output, percent};
 use crate::progress::Bars;
@@ -61,9 +62,12 @@ struct Prediction {
 
 pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let model = Model::open(&args.model)?;
+    let adaptations = args.test_time.open(model.backbone.device())?;
+    if adaptations.is_empty() && captions::wanted(args, &model) {
+        return captions::run(args, &model, bars, output);
+    }
     let classifier = model.classifier(&args.classes, &args.prompts)?;
     let sites = model.sites();
-    let adaptations = args.test_time.open(model.backbone.device())?;
     if !adaptations.is_empty() {
         model.backbone.need_towers("adaptation at test time")?;
     }
@@ -100,12 +104,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         output.result(&result, || text(&result));
         return Ok(());
     }
-    let paths = single_paths(args)?;
-    let jobs: Vec<ImageJob> = paths
-        .iter()
-        .enumerate()
-        .map(|(index, path)| ImageJob { index, path: path.clone(), frame: None, view: View::Centre })
-        .collect();
+    let (paths, jobs) = jobs(args)?;
     let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image);
     let loader = Loader::new(model.backbone.preprocess().clone())?.with_on_bad_image(policy.into());
     let mut images = Vec::with_capacity(jobs.len());
@@ -135,6 +134,15 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
     let result = PredictResult { model: model.name(), images, skipped, test_time: None };
     output.result(&result, || text(&result));
     Ok(())
+}
+
+/// The single images that are named, and the work of reading them.
+pub(crate) fn jobs(args: &PredictArgs) -> Result<(Vec<PathBuf>, Vec<ImageJob>), CommandError> {
+    let paths = single_paths(args)?;
+    let one =
+        |(index, path): (usize, &PathBuf)| ImageJob { index, path: path.clone(), frame: None, view: View::Centre };
+    let jobs = paths.iter().enumerate().map(one).collect();
+    Ok((paths, jobs))
 }
 
 /// The same with adaptation to the images, which are a stream in the order of the arguments.
@@ -246,7 +254,7 @@ fn single_paths(args: &PredictArgs) -> Result<Vec<PathBuf>, CommandError> {
 }
 
 /// An image as it was named; the window that `--window` adds is no part of that.
-fn shown_name(args: &PredictArgs, path: &Path) -> String {
+pub(crate) fn shown_name(args: &PredictArgs, path: &Path) -> String {
     let address = ImageAddress::of(path);
     let window = address.window.filter(|_| args.shown.window.is_none());
     ImageAddress { window, ..address }.path().display().to_string()

@@ -35,6 +35,7 @@ pub fn run_stream(
     folder: &Path,
     control: Control<'_>,
 ) -> Result<StreamReport> {
+    backbone.need_features("learning from a stream")?;
     let templates = protocol.fit.templates.resolve()?;
     let mut results: Vec<Vec<SeedResult>> = vec![Vec::new(); protocol.strategies.len()];
     let (mut names, mut skipped, mut data, mut failures) = (Vec::new(), Vec::new(), String::new(), Vec::new());

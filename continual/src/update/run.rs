@@ -111,6 +111,7 @@ pub fn update(
 ) -> Result<UpdateReport> {
     let started = Instant::now();
     let UpdateRequest { recipe, dataset, key, time, .. } = *request;
+    backbone.need_features("an update with rehearsal")?;
     let parent = open_parent(versions, request)?;
     let old = parent.as_ref().map(|parent| parent.artifact(backbone)).transpose()?;
     let mut carried = carry(backbone, parent.as_ref(), old.as_ref(), request)?;

@@ -5,6 +5,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::activation::{gelu, gelu_approximate, relu};
 use burn::tensor::{Device, Tensor};
 
+use super::cross::CrossAttention;
 use super::parameter;
 use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Pass, Projection, Sites};
 use super::spec::{Activation, NormOrder, TransformerSpec};
@@ -31,6 +32,8 @@ pub struct Block {
     pub fc1: Linear,
     /// Second layer of the MLP.
     pub fc2: Linear,
+    /// Attention to an image, between the two halves.
+    pub cross: Option<CrossAttention>,
     /// Scales the attention before it is added, `[width]`.
     pub scale1: Option<Param<Tensor<1>>>,
     /// Scales the MLP before it is added, `[width]`.
@@ -41,6 +44,7 @@ pub struct Block {
 #[derive(Clone, Copy)]
 enum Half {
     Attention,
+    Cross,
     Mlp,
 }
 
@@ -50,6 +54,8 @@ pub(super) struct BlockContext<'a> {
     pub(super) at: BlockSite,
     pub(super) spec: &'a TransformerSpec,
     pub(super) seen: Seen<'a>,
+    /// The tokens of the images that a cross attention looks at, `[images, tokens, width]`; rows of the stream are image-major.
+    pub(super) images: Option<&'a Tensor<3>>,
     pub(super) sites: &'a dyn Sites,
     pub(super) pass: &'a Pass<'a>,
 }
@@ -80,32 +86,48 @@ impl Block {
             norm2: parameter::layer_norm(width, spec.epsilon(), device),
             fc1: parameter::linear(width, spec.mlp, true, device),
             fc2: parameter::linear(spec.mlp, width, true, device),
+            cross: None,
             scale1: scale(),
             scale2: scale(),
         }
     }
 
-    /// The linear layer of one projection.
-    pub fn projection(&self, projection: Projection) -> &Linear {
+    /// The same with an attention to images whose tokens have this width.
+    pub(super) fn attending(self, spec: &TransformerSpec, image_width: usize, device: &Device) -> Self {
+        Self { cross: Some(CrossAttention::zeros(spec, image_width, device)), ..self }
+    }
+
+    /// The linear layer of one projection; `None` for one of an attention to images that it does not have.
+    pub fn projection(&self, projection: Projection) -> Option<&Linear> {
+        let cross = self.cross.as_ref();
         match projection {
-            Projection::Query => &self.q_proj,
-            Projection::Key => &self.k_proj,
-            Projection::Value => &self.v_proj,
-            Projection::Output => &self.out_proj,
-            Projection::Up => &self.fc1,
-            Projection::Down => &self.fc2,
+            Projection::Query => Some(&self.q_proj),
+            Projection::Key => Some(&self.k_proj),
+            Projection::Value => Some(&self.v_proj),
+            Projection::Output => Some(&self.out_proj),
+            Projection::CrossQuery => Some(&cross?.q_proj),
+            Projection::CrossKey => Some(&cross?.k_proj),
+            Projection::CrossValue => Some(&cross?.v_proj),
+            Projection::CrossOutput => Some(&cross?.out_proj),
+            Projection::Up => Some(&self.fc1),
+            Projection::Down => Some(&self.fc2),
         }
     }
 
     /// The linear layer of one projection, to be replaced.
-    pub(super) fn projection_mut(&mut self, projection: Projection) -> &mut Linear {
+    pub(super) fn projection_mut(&mut self, projection: Projection) -> Option<&mut Linear> {
+        let cross = self.cross.as_mut();
         match projection {
-            Projection::Query => &mut self.q_proj,
-            Projection::Key => &mut self.k_proj,
-            Projection::Value => &mut self.v_proj,
-            Projection::Output => &mut self.out_proj,
-            Projection::Up => &mut self.fc1,
-            Projection::Down => &mut self.fc2,
+            Projection::Query => Some(&mut self.q_proj),
+            Projection::Key => Some(&mut self.k_proj),
+            Projection::Value => Some(&mut self.v_proj),
+            Projection::Output => Some(&mut self.out_proj),
+            Projection::CrossQuery => Some(&mut cross?.q_proj),
+            Projection::CrossKey => Some(&mut cross?.k_proj),
+            Projection::CrossValue => Some(&mut cross?.v_proj),
+            Projection::CrossOutput => Some(&mut cross?.out_proj),
+            Projection::Up => Some(&mut self.fc1),
+            Projection::Down => Some(&mut self.fc2),
         }
     }
 
@@ -118,7 +140,26 @@ impl Block {
         let first = |tokens: Tensor<3>| if first_only { tokens.narrow(1, 0, 1) } else { tokens };
         let read = self.before(Half::Attention, stream.clone(), context);
         let attended = self.attend(first(read.clone()), self.keys_and_values(read, context), context);
-        self.think(self.add(Half::Attention, first(stream), attended, context), context)
+        let stream = self.add(Half::Attention, first(stream), attended, context);
+        self.think(self.look(stream, context), context)
+    }
+
+    /// The attention to the images, where the block has one. An image's keys and values are made once for all its rows.
+    fn look(&self, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let (Some(cross), Some(images)) = (&self.cross, context.images) else { return stream };
+        let project = |layer: &Linear, projection: Projection, input: Tensor<3>| {
+            linear(layer, LinearSite::Block(context.at, projection), input, context.sites, context.pass)
+        };
+        let read = self.before(Half::Cross, stream.clone(), context);
+        let query = project(&cross.q_proj, Projection::CrossQuery, read);
+        let key = project(&cross.k_proj, Projection::CrossKey, images.clone());
+        let value = project(&cross.v_proj, Projection::CrossValue, images.clone());
+        let ([rows, tokens, width], [images, _, _]) = (query.dims(), key.dims());
+        // Queries do not see each other, so that all rows of an image are one.
+        let query = query.reshape([images, rows / images * tokens, width]);
+        let attended = kernel::attention(query, key, value, context.spec.heads, false).reshape([rows, tokens, width]);
+        let output = project(&cross.out_proj, Projection::CrossOutput, attended);
+        self.add(Half::Cross, stream, output, context)
     }
 
     /// As [`forward`](Self::forward) in a causal tower, for rows behind a beginning that they share. Where the beginning
@@ -166,6 +207,7 @@ impl Block {
     fn add(&self, half: Half, stream: Tensor<3>, output: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
         let (scale, site) = match half {
             Half::Attention => (&self.scale1, BranchSite::Attention(context.at)),
+            Half::Cross => (&None, BranchSite::Cross(context.at)),
             Half::Mlp => (&self.scale2, BranchSite::Mlp(context.at)),
         };
         let output = match scale {
@@ -181,9 +223,11 @@ impl Block {
 
     fn norm(&self, half: Half, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
         let BlockContext { at, spec, sites, pass, .. } = context;
-        match half {
-            Half::Attention => norm(&self.norm1, NormSite::Attention(at), spec, stream, sites, pass),
-            Half::Mlp => norm(&self.norm2, NormSite::Mlp(at), spec, stream, sites, pass),
+        match (half, &self.cross) {
+            (Half::Attention, _) => norm(&self.norm1, NormSite::Attention(at), spec, stream, sites, pass),
+            (Half::Cross, Some(cross)) => norm(&cross.norm, NormSite::Cross(at), spec, stream, sites, pass),
+            (Half::Cross, None) => stream,
+            (Half::Mlp, _) => norm(&self.norm2, NormSite::Mlp(at), spec, stream, sites, pass),
         }
     }
 
@@ -205,7 +249,8 @@ impl Block {
 
     fn project(&self, projection: Projection, input: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
         let site = LinearSite::Block(context.at, projection);
-        linear(self.projection(projection), site, input, context.sites, context.pass)
+        let layer = self.projection(projection).expect("a projection of every block");
+        linear(layer, site, input, context.sites, context.pass)
     }
 }
 

@@ -6,11 +6,12 @@ use burn::tensor::{Device, Tensor};
 
 use super::batch;
 use super::block::Block;
+use super::cross::{MatchHead, WordHead};
 use super::image_tower::ImageTower;
 use super::partial::Texts;
 use super::pool::Frames;
 use super::site::{BlockSite, Entry, Frozen, NormSite, Pass, Tower};
-use super::spec::BackboneSpec;
+use super::spec::{BackboneSpec, Meeting};
 use super::text_tower::TextTower;
 
 /// The weights of a model. [`Backbone`](super::Backbone) holds one, frozen; contrastive pre-training trains
@@ -25,18 +26,35 @@ pub struct DualEncoder {
     pub logit_scale: Option<Param<Tensor<1>>>,
     /// Added to all scores, `[1]`.
     pub logit_bias: Option<Param<Tensor<1>>>,
+    /// Scores pairs, where images and texts meet before.
+    pub match_head: Option<MatchHead>,
+    /// Tells words apart, where images and texts meet before.
+    pub word_head: Option<WordHead>,
 }
 
 impl DualEncoder {
     /// A model of the given shape with all weights zero and all gains one.
     pub fn zeros(spec: &BackboneSpec, device: &Device) -> Self {
-        let both = spec.has(Tower::Image) && spec.has(Tower::Text);
+        let crossing = spec.crossing.as_ref();
+        let scaled = spec.has(Tower::Image) && spec.has(Tower::Text) && crossing.is_none();
         let number = || Param::from_tensor(Tensor::zeros([1], device));
+        let attends = crossing.is_some_and(|crossing| crossing.meeting == Meeting::Attention);
+        let text = || match TextTower::zeros(&spec.text, spec.dim, device) {
+            tower if attends => tower.attending(&spec.text, spec.image.transformer.width, device),
+            tower => tower,
+        };
+        let transformer = &spec.text.transformer;
         Self {
             image: spec.has(Tower::Image).then(|| ImageTower::zeros(&spec.image, spec.dim, device)),
-            text: spec.has(Tower::Text).then(|| TextTower::zeros(&spec.text, spec.dim, device)),
-            logit_scale: both.then(number),
+            text: spec.has(Tower::Text).then(text),
+            logit_scale: scaled.then(number),
             logit_bias: spec.logit_bias.then(number),
+            match_head: crossing
+                .filter(|crossing| crossing.matches)
+                .map(|_| MatchHead::zeros(transformer.width, device)),
+            word_head: crossing
+                .filter(|crossing| crossing.words)
+                .map(|_| WordHead::zeros(transformer, spec.text.vocabulary, device)),
         }
     }
 
@@ -120,7 +138,9 @@ impl DualEncoder {
         for tower in [Tower::Image, Tower::Text] {
             for (block, weights) in self.blocks(tower).iter().enumerate() {
                 let at = BlockSite { tower, block };
-                norms.extend([(NormSite::Attention(at), &weights.norm1), (NormSite::Mlp(at), &weights.norm2)]);
+                norms.push((NormSite::Attention(at), &weights.norm1));
+                norms.extend(weights.cross.iter().map(|cross| (NormSite::Cross(at), &cross.norm)));
+                norms.push((NormSite::Mlp(at), &weights.norm2));
             }
         }
         norms.extend(image.and_then(|image| Some((NormSite::Output(Tower::Image), image.post_norm.as_ref()?))));
@@ -148,6 +168,8 @@ impl DualEncoder {
 fn block_norms(tower: Tower, blocks: &mut [Block]) -> impl Iterator<Item = (NormSite, &mut LayerNorm)> {
     blocks.iter_mut().enumerate().flat_map(move |(block, weights)| {
         let at = BlockSite { tower, block };
-        [(NormSite::Attention(at), &mut weights.norm1), (NormSite::Mlp(at), &mut weights.norm2)]
+        let Block { norm1, cross, norm2, .. } = weights;
+        let cross = cross.as_mut().map(|cross| (NormSite::Cross(at), &mut cross.norm));
+        [Some((NormSite::Attention(at), norm1)), cross, Some((NormSite::Mlp(at), norm2))].into_iter().flatten()
     })
 }

@@ -126,7 +126,8 @@ impl Backbone {
         }
         let (model, digest) = DualEncoder::identified(&spec, tensors, path, device)?;
         let number = |param: &Option<Param<Tensor<1>>>| param.as_ref().map(|param| values(param.val())[0]);
-        let logit_scale = number(&model.logit_scale).map_or(LONE_SCALE, f32::exp);
+        let unscaled = if spec.crossing.is_some() { 1.0 } else { LONE_SCALE };
+        let logit_scale = number(&model.logit_scale).map_or(unscaled, f32::exp);
         let logit_bias = number(&model.logit_bias);
         let (name, device, source) = (name.into(), device.clone(), Source::Towers(Box::new(model)));
         let head = None;
@@ -143,7 +144,7 @@ impl Backbone {
     }
 
     /// The towers, where there are any.
-    fn towers(&self) -> Option<&DualEncoder> {
+    pub(super) fn towers(&self) -> Option<&DualEncoder> {
         match &self.source {
             Source::Towers(model) => Some(model),
             Source::Embeddings(_) => None,
@@ -247,7 +248,7 @@ impl Backbone {
         let model = self.towers()?;
         match at {
             LinearSite::Block(BlockSite { tower, block }, projection) => {
-                model.blocks(tower).get(block).map(|block| block.projection(projection))
+                model.blocks(tower).get(block)?.projection(projection)
             }
             LinearSite::Head(tower) => model.projection(tower),
         }
@@ -322,13 +323,14 @@ impl Backbone {
     }
 
     /// The frozen part of the text tower, up to `entry`. Each row is `BOS .. EOT`; without towers it is the place of a text. Where
-    /// words have no features ([`has_words`](Self::has_words)) they are zero: an adapter puts what it has learned in their place.
+    /// words have no features ([`has_words`](Self::has_words)) they are zero: an adapter puts what it has learned in their place. So are
+    /// those of texts that have none before they meet an image ([`crosses`](Self::crosses)).
     pub fn start_text(&self, rows: &[Vec<u32>], entry: Entry) -> Partial {
         let model = match &self.source {
             Source::Towers(model) => model,
             Source::Embeddings(embeddings) => return embeddings.start(rows),
         };
-        let Some(tower) = &model.text else {
+        let Some(tower) = model.text.as_ref().filter(|_| !self.crosses()) else {
             return Partial::feature(Tensor::zeros([rows.len(), self.spec.dim], &self.device));
         };
         let spec = &self.spec.text;
@@ -359,15 +361,16 @@ impl Backbone {
     ///
     /// A classifier averages the templates of a class here, so that the feature site sees classes, not texts.
     pub fn output(&self, tower: Tower, partial: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
+        let unmet = tower == Tower::Text && self.crosses();
         assert!(
-            partial.entry <= sites.entry(tower).min(Entry::Feature),
+            unmet || partial.entry <= sites.entry(tower).min(Entry::Feature),
             "the {tower} tower was advanced to {:?}, past the adapter's entry {:?}",
             partial.entry,
             sites.entry(tower)
         );
         let partial = match (self.towers(), tower) {
             (None, _) => partial,
-            (Some(_), tower) if !self.spec.has(tower) => partial,
+            (Some(_), tower) if unmet || !self.spec.has(tower) => partial,
             (Some(model), Tower::Image) => {
                 model.image().advance(&self.spec.image, partial, Entry::Feature, sites, pass)
             }
@@ -447,7 +450,8 @@ impl Backbone {
         Ok(self.tokenizer.encode(texts)?.into_iter().map(|tokens| tokens.ids).collect())
     }
 
-    /// Scaled cosine similarities `[images, classes]`, through the logits site.
+    /// Scaled cosine similarities `[images, classes]`, through the logits site. Where images and texts meet before the score, that is
+    /// [`cross`](Self::cross).
     pub fn similarity(&self, image: &Tensor<2>, text: &Tensor<2>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
         let feature = image;
         let image = normalise(image.clone());

@@ -71,9 +71,9 @@ impl ImageTower {
                 .then(|| Param::from_tensor(Tensor::zeros([spec.tokens(), width], device))),
             pre_norm: style.pre_norm.then(norm),
             blocks: (0..transformer.depth).map(|_| Block::zeros(transformer, device)).collect(),
-            post_norm: style.trunk.is_none().then(norm),
+            post_norm: (style.trunk.is_none() && transformer.depth > 0).then(norm),
             pool: match style.pool {
-                ImagePool::Class => None,
+                ImagePool::Class | ImagePool::Tokens => None,
                 ImagePool::Attention => Some(Pool::Attention(AttentionPool::zeros(transformer, device))),
                 ImagePool::Query => Some(Pool::Query(QueryPool::zeros(width, device))),
             },
@@ -134,6 +134,7 @@ impl ImageTower {
         pass: &Pass<'_>,
     ) -> Partial {
         let tower = Tower::Image;
+        let all = spec.style.pool == ImagePool::Tokens;
         let mut partial = partial;
         while partial.entry < until.min(Entry::Feature) {
             partial = match partial.entry {
@@ -150,24 +151,32 @@ impl ImageTower {
                     if block > 0 {
                         stream = sites.tokens(at, stream, pass);
                     }
-                    let context = BlockContext { at, spec: &spec.transformer, seen: Seen::All, sites, pass };
+                    let (seen, images) = (Seen::All, None);
+                    let context = BlockContext { at, spec: &spec.transformer, seen, images, sites, pass };
                     let last = block + 1 == self.blocks.len();
-                    let first_only = last && self.pool.is_none() && !sites.needs_all_tokens(tower);
+                    let first_only = last && self.pool.is_none() && !all && !sites.needs_all_tokens(tower);
                     let stream = self.blocks[block].forward(stream, first_only, context);
                     let next = if last { Entry::Head } else { Entry::Block(block + 1) };
                     Partial::tokens(next, Stream::whole(stream), None)
                 }
                 Entry::Block(_) => Partial::tokens(Entry::Head, partial.into_stream(), None),
                 Entry::Head => {
-                    // Tokens that an adapter has added at the end are not pooled.
-                    let own = if self.pool.is_some() { spec.tokens() } else { 1 };
-                    let mut tokens = partial.into_stream().rest.narrow(1, 0, own);
+                    let stream = partial.into_stream().rest;
+                    let [rows, count, width] = stream.dims();
+                    // Tokens that an adapter has added at the end are not pooled, but meet the text with the others.
+                    let own = match all {
+                        true => count,
+                        false if self.pool.is_some() => spec.tokens(),
+                        false => 1,
+                    };
+                    let mut tokens = stream.narrow(1, 0, own);
                     if let Some(post_norm) = &self.post_norm {
                         tokens = norm(post_norm, NormSite::Output(tower), &spec.transformer, tokens, sites, pass);
                     }
                     let pooled = match &self.pool {
                         Some(Pool::Attention(pool)) => pool.forward(&spec.transformer, tokens),
                         Some(Pool::Query(pool)) => pool.forward(spec.transformer.heads, tokens),
+                        None if all => tokens.reshape([rows, 1, own * width]),
                         None => tokens,
                     };
                     let feature = match &self.projection {

@@ -4,6 +4,8 @@ mod attention_pool;
 mod batch;
 mod block;
 mod class_head;
+mod cross;
+mod crossing;
 mod dual_encoder;
 mod efficient_net;
 mod embeddings;
@@ -26,6 +28,8 @@ mod trunk;
 pub use attention_pool::{AttentionPool, Pool, QueryPool};
 pub use block::Block;
 pub use class_head::ClassHead;
+pub use cross::{CrossAttention, MatchHead, WordHead};
+pub use crossing::{Cross, Pairing};
 pub use dual_encoder::DualEncoder;
 pub use efficient_net::{EfficientNet, EfficientNetSpec, InvertedBottleneck, InvertedSpec, MapPool};
 pub use embeddings::TextFeatures;
@@ -41,8 +45,8 @@ pub use site::{
     NormSite, Pass, Projection, Scores, Sites, Touched, Tower,
 };
 pub use spec::{
-    Activation, BackboneSpec, ImagePool, ImageSpec, ImageStyle, NormOrder, TextAttention, TextPool, TextProjection,
-    TextSpec, TextStyle, TransformerSpec,
+    Activation, BackboneSpec, Crossing, ImagePool, ImageSpec, ImageStyle, Meeting, NormOrder, TextAttention, TextPool,
+    TextProjection, TextSpec, TextStyle, TransformerSpec,
 };
 pub use stack::Stack;
 pub use state_dict::{HostTensor, StateDict, indices, values};

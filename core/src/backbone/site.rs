@@ -12,7 +12,8 @@ use burn::tensor::Tensor;
 use super::pool::{Frames, PoolBase};
 use crate::seed::Seed;
 
-/// One of the two towers of a dual encoder.
+/// One of the two towers of a dual encoder. Where images and texts meet before there is a score
+/// ([`Crossing`](super::Crossing)), the blocks in which they meet belong to the text tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tower {
     /// Pixels to features.
@@ -77,6 +78,14 @@ pub enum Projection {
     Value,
     /// Attention output.
     Output,
+    /// Query of the attention to an image.
+    CrossQuery,
+    /// Key of an image.
+    CrossKey,
+    /// Value of an image.
+    CrossValue,
+    /// Output of the attention to an image.
+    CrossOutput,
     /// First layer of the MLP.
     Up,
     /// Second layer of the MLP.
@@ -84,16 +93,31 @@ pub enum Projection {
 }
 
 impl Projection {
-    /// All six, in the order in which data meets them.
-    pub const ALL: [Self; 6] = [Self::Query, Self::Key, Self::Value, Self::Output, Self::Up, Self::Down];
+    /// All, in the order in which data meets them.
+    pub const ALL: [Self; 10] = [
+        Self::Query,
+        Self::Key,
+        Self::Value,
+        Self::Output,
+        Self::CrossQuery,
+        Self::CrossKey,
+        Self::CrossValue,
+        Self::CrossOutput,
+        Self::Up,
+        Self::Down,
+    ];
 
-    /// The field's name for it, equal to the Hugging Face module name.
+    /// The field's name for it, equal to the Hugging Face module name; those of the attention to an image stand below `cross`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Query => "q_proj",
             Self::Key => "k_proj",
             Self::Value => "v_proj",
             Self::Output => "out_proj",
+            Self::CrossQuery => "cross.q_proj",
+            Self::CrossKey => "cross.k_proj",
+            Self::CrossValue => "cross.v_proj",
+            Self::CrossOutput => "cross.out_proj",
             Self::Up => "fc1",
             Self::Down => "fc2",
         }
@@ -137,6 +161,8 @@ pub enum NormSite {
     Input(Tower),
     /// Before the attention of a block.
     Attention(BlockSite),
+    /// Before the attention of a block to an image.
+    Cross(BlockSite),
     /// Before the MLP of a block.
     Mlp(BlockSite),
     /// After the last block.
@@ -148,7 +174,7 @@ impl NormSite {
     pub fn tower(self) -> Tower {
         match self {
             Self::Input(tower) | Self::Output(tower) => tower,
-            Self::Attention(at) | Self::Mlp(at) => at.tower,
+            Self::Attention(at) | Self::Cross(at) | Self::Mlp(at) => at.tower,
         }
     }
 }
@@ -158,6 +184,7 @@ impl fmt::Display for NormSite {
         match self {
             Self::Input(tower) => write!(f, "{tower}.pre_norm"),
             Self::Attention(BlockSite { tower, block }) => write!(f, "{tower}.blocks.{block}.norm1"),
+            Self::Cross(BlockSite { tower, block }) => write!(f, "{tower}.blocks.{block}.cross.norm"),
             Self::Mlp(BlockSite { tower, block }) => write!(f, "{tower}.blocks.{block}.norm2"),
             Self::Output(tower) => write!(f, "{tower}.post_norm"),
         }
@@ -169,6 +196,8 @@ impl fmt::Display for NormSite {
 pub enum BranchSite {
     /// After self-attention, before its residual addition.
     Attention(BlockSite),
+    /// After the attention to an image, before its residual addition.
+    Cross(BlockSite),
     /// After the MLP, before its residual addition.
     Mlp(BlockSite),
 }
@@ -177,7 +206,7 @@ impl BranchSite {
     /// The block it is in.
     pub fn block(self) -> BlockSite {
         match self {
-            Self::Attention(at) | Self::Mlp(at) => at,
+            Self::Attention(at) | Self::Cross(at) | Self::Mlp(at) => at,
         }
     }
 }
@@ -395,7 +424,8 @@ pub trait Sites: Send + Sync {
         tokens
     }
 
-    /// A linear layer: `[batch, tokens, d_input]` to `[batch, tokens, d_output]`.
+    /// A linear layer: `[batch, tokens, d_input]` to `[batch, tokens, d_output]`. Keys and values of an image are made of its
+    /// tokens, once for all texts that it meets: `[images, tokens, width of the image tower]`.
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let _ = pass;
         base.forward(input)

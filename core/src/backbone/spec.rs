@@ -135,6 +135,8 @@ pub enum ImagePool {
     Attention,
     /// The first token attends to all (CLIP's ResNets).
     Query,
+    /// Not at all: every token meets the text ([`Crossing`]).
+    Tokens,
 }
 
 /// The image tower.
@@ -216,9 +218,18 @@ impl ImageSpec {
         self.style.channels * self.patch * self.patch
     }
 
+    /// Tokens that go on to a text, or 1 for a pooled feature.
+    pub fn pooled_tokens(&self) -> usize {
+        if self.style.pool == ImagePool::Tokens { self.tokens() } else { 1 }
+    }
+
     fn check(&self, dim: usize) -> Result<()> {
         let Self { size, patch, style, transformer } = self;
         match &style.trunk {
+            // One stream of both has all blocks on the text's side.
+            None if style.pool == ImagePool::Tokens && transformer.depth == 0 => {
+                TransformerSpec { depth: 1, ..transformer.clone() }.check("vision_config")?;
+            }
             None => transformer.check("vision_config")?,
             Some(trunk) => trunk.check(*patch, transformer)?,
         }
@@ -362,6 +373,34 @@ impl TextSpec {
     }
 }
 
+/// How images and texts meet before there is a score. A score then belongs to a pair; neither side has a feature of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crossing {
+    /// Where they meet.
+    pub meeting: Meeting,
+    /// Whether a head tells how well a text fits an image.
+    pub matches: bool,
+    /// Whether a head tells words apart.
+    pub words: bool,
+    /// The token that every text begins with, in place of the tokenizer's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<u32>,
+    /// The token that hides a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<u32>,
+}
+
+/// Where images and texts meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Meeting {
+    /// Every block of the text tower looks at the image's tokens (BLIP: Li et al., 2022, arXiv 2201.12086).
+    Attention,
+    /// The image's tokens stand behind those of the text, in one stream (ViLT: Kim et al., 2021, arXiv 2102.03334).
+    Stream,
+}
+
 /// A dual encoder, or one of its two towers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -375,12 +414,20 @@ pub struct BackboneSpec {
     /// Whether scores have a trained offset (SigLIP: Zhai et al., 2023, arXiv 2303.15343).
     #[serde(default, skip_serializing_if = "is_default")]
     pub logit_bias: bool,
+    /// How images and texts meet, where that is before the score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossing: Option<Crossing>,
 }
 
 impl BackboneSpec {
+    /// Two towers that meet before the score; a feature is a token of an image.
+    pub fn crossing(image: ImageSpec, text: TextSpec, crossing: Crossing) -> Self {
+        Self { crossing: Some(crossing), ..Self::new(image.transformer.width, image, text) }
+    }
+
     /// Two towers and a temperature.
     pub fn new(dim: usize, image: ImageSpec, text: TextSpec) -> Self {
-        Self { dim, image, text, logit_bias: false }
+        Self { dim, image, text, logit_bias: false, crossing: None }
     }
 
     /// The shape of a backbone whose features come from elsewhere: a width, and towers without blocks.
@@ -411,7 +458,34 @@ impl BackboneSpec {
             self.image.check(self.dim)?;
         }
         if self.has(Tower::Text) {
-            self.text.check(self.dim)?;
+            self.text.check(if self.crossing.is_some() { self.text.transformer.width } else { self.dim })?;
+        }
+        match &self.crossing {
+            Some(crossing) => self.check_crossing(crossing),
+            None if self.image.style.pool == ImagePool::Tokens => {
+                Err(Error::mismatch("pool of the image tower", "one that makes a feature", "its tokens"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that the towers can meet.
+    fn check_crossing(&self, crossing: &Crossing) -> Result<()> {
+        if !self.has(Tower::Image) || !self.has(Tower::Text) || self.image.style.pool != ImagePool::Tokens {
+            let expected = "an image tower that ends in tokens, and a text tower";
+            return Err(Error::mismatch("towers that meet", expected, format!("{:?}", self.image.style.pool)));
+        }
+        let (width, own) = (self.image.transformer.width, self.text.transformer.width);
+        if crossing.meeting == Meeting::Stream && (width != own || self.text.is_causal()) {
+            let expected = format!("one width and texts whose tokens see all, for a width of {own}");
+            return Err(Error::mismatch("towers of one stream", expected, width));
+        }
+        if !crossing.matches && !crossing.words {
+            return Err(Error::mismatch("heads of a model whose towers meet", "at least one", 0));
+        }
+        if crossing.start.is_some_and(|start| start as usize >= self.text.vocabulary) {
+            let expected = format!("a token below {}", self.text.vocabulary);
+            return Err(Error::mismatch("text_config.bos_token_id", expected, format!("{:?}", crossing.start)));
         }
         Ok(())
     }

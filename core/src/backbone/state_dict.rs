@@ -14,6 +14,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::attention_pool::{AttentionPool, Pool, QueryPool};
 use super::block::Block;
+use super::cross::{CrossAttention, MatchHead, WordHead};
 use super::dual_encoder::DualEncoder;
 use super::efficient_net::{EfficientNet, InvertedBottleneck};
 use super::image_tower::Embedding;
@@ -196,6 +197,15 @@ fn slots<'a>(model: &'a mut DualEncoder, spec: &BackboneSpec) -> Vec<(String, Sl
             push_linear(&mut slots, "text_projection", projection);
         }
     }
+    if let Some(MatchHead { pooler, score }) = &mut model.match_head {
+        push_linear(&mut slots, "match_head.pooler", pooler);
+        push_linear(&mut slots, "match_head.score", score);
+    }
+    if let Some(WordHead { dense, norm, decoder }) = &mut model.word_head {
+        push_linear(&mut slots, "word_head.dense", dense);
+        push_norm(&mut slots, "word_head.layer_norm".into(), norm);
+        push_linear(&mut slots, "word_head.decoder", decoder);
+    }
     let numbers = [("logit_scale", &mut model.logit_scale), ("logit_bias", &mut model.logit_bias)];
     for (name, number) in numbers {
         slots.extend(number.as_mut().map(|number| (name.to_string(), Slot::Scalar(number))));
@@ -284,6 +294,12 @@ fn push_blocks<'a>(slots: &mut Vec<(String, Slot<'a>)>, tower: &str, blocks: &'a
             ("mlp.fc2", &mut block.fc2),
         ] {
             push_linear(slots, &format!("{prefix}.{name}"), layer);
+        }
+        if let Some(CrossAttention { norm, q_proj, k_proj, v_proj, out_proj }) = &mut block.cross {
+            push_norm(slots, format!("{prefix}.layer_norm_cross"), norm);
+            for (name, layer) in [("q_proj", q_proj), ("k_proj", k_proj), ("v_proj", v_proj), ("out_proj", out_proj)] {
+                push_linear(slots, &format!("{prefix}.cross_attn.{name}"), layer);
+            }
         }
         for (name, scale) in [("layer_scale1", &mut block.scale1), ("layer_scale2", &mut block.scale2)] {
             slots.extend(scale.as_mut().map(|scale| (format!("{prefix}.{name}"), Slot::Vector(scale))));

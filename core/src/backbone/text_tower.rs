@@ -53,6 +53,36 @@ impl TextTower {
         }
     }
 
+    /// The same, each of whose blocks looks at images whose tokens have this width.
+    pub(super) fn attending(self, spec: &TextSpec, image_width: usize, device: &Device) -> Self {
+        let blocks = self.blocks.into_iter();
+        Self { blocks: blocks.map(|block| block.attending(&spec.transformer, image_width, device)).collect(), ..self }
+    }
+
+    /// Token ids of rows filled up to `longest`, embedded: `[rows, longest, width]`.
+    pub(super) fn embed(&self, rows: &[&[u32]], longest: usize, fill: u32, device: &Device) -> Tensor<3> {
+        let mut ids = Vec::with_capacity(rows.len() * longest);
+        for row in rows {
+            ids.extend(row.iter().map(|id| *id as i32));
+            ids.resize(ids.len() + longest - row.len(), fill as i32);
+        }
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [rows.len() * longest]), device);
+        let [_, width] = self.token_embedding.val().dims();
+        self.token_embedding.val().select(0, ids).reshape([rows.len(), longest, width])
+    }
+
+    /// Embedded tokens through the token site, with their positions.
+    pub(super) fn place(&self, spec: &TextSpec, stream: Tensor<3>, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<3> {
+        let tower = Tower::Text;
+        let stream = sites.tokens(BlockSite { tower, block: 0 }, stream, pass);
+        let [_, tokens, _] = stream.dims();
+        let stream = stream + self.position_embedding.val().narrow(0, 0, tokens).unsqueeze::<3>();
+        match &self.embedding_norm {
+            Some(layer) => norm(layer, NormSite::Input(tower), &spec.transformer, stream, sites, pass),
+            None => stream,
+        }
+    }
+
     /// The frozen prefix of rows padded to `longest`. A causal tower cannot see what stands behind the end of a text, and others
     /// are told not to: cutting at the longest row instead of the full context is exact.
     pub(super) fn start(
@@ -65,17 +95,10 @@ impl TextTower {
         device: &Device,
     ) -> Partial {
         let (longest, fill) = match spec.style.fill {
-            Some(fill) => (spec.context, fill as i32),
+            Some(fill) => (spec.context, fill),
             None => (longest, 0),
         };
-        let mut ids = Vec::with_capacity(rows.len() * longest);
-        for row in rows {
-            ids.extend(row.iter().map(|id| *id as i32));
-            ids.resize(ids.len() + longest - row.len(), fill);
-        }
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [rows.len() * longest]), device);
-        let width = spec.transformer.width;
-        let stream = self.token_embedding.val().select(0, ids).reshape([rows.len(), longest, width]);
+        let stream = self.embed(rows, longest, fill, device);
         let partial = Partial::tokens(Entry::Tokens, Stream::whole(stream), Some(Arc::new(texts)));
         self.advance(spec, partial, entry, &Frozen, &Pass::evaluate())
     }
@@ -110,14 +133,7 @@ impl TextTower {
         while partial.entry < until.min(Entry::Feature) {
             partial = match partial.entry {
                 Entry::Tokens => {
-                    let stream = partial.into_stream().into_whole();
-                    let stream = sites.tokens(BlockSite { tower, block: 0 }, stream, pass);
-                    let [_, tokens, _] = stream.dims();
-                    let positions = self.position_embedding.val().narrow(0, 0, tokens);
-                    let mut stream = stream + positions.unsqueeze::<3>();
-                    if let Some(layer) = &self.embedding_norm {
-                        stream = norm(layer, NormSite::Input(tower), &spec.transformer, stream, sites, pass);
-                    }
+                    let stream = self.place(spec, partial.into_stream().into_whole(), sites, pass);
                     Partial::tokens(Entry::Block(0), arrange(stream), texts.clone())
                 }
                 Entry::Block(block) if block < self.blocks.len() => {
@@ -130,7 +146,8 @@ impl TextTower {
                         stream = arrange(sites.tokens(at, stream.into_whole(), pass));
                     }
                     let last = block + 1 == self.blocks.len();
-                    let context = BlockContext { at, spec: &spec.transformer, seen, sites, pass };
+                    let images = None;
+                    let context = BlockContext { at, spec: &spec.transformer, seen, images, sites, pass };
                     let stream = match stream.beginning {
                         None => Stream::whole(self.blocks[block].forward(stream.rest, false, context)),
                         Some(beginning) => {
@@ -187,17 +204,23 @@ fn pool(stream: Tensor<3>, ends: &[usize], shared: usize) -> Tensor<3> {
 
 /// What keeps the tokens of a text from seeing the padding behind it, `[rows, 1, 1, tokens]`; `None` when there is none.
 fn marks(ends: &[usize], partial: &Partial) -> Option<Tensor<4>> {
-    // Far below any score, and far from overflow.
-    const UNSEEN: f32 = -1e9;
     let stream = partial.stream()?;
     let [_, tokens, _] = stream.dims();
+    mask_padding(ends, tokens, 0, &stream.device())
+}
+
+/// The same for texts of `tokens` tokens with so many behind them that all see, `[rows, 1, 1, tokens + beside]`.
+pub(super) fn mask_padding(ends: &[usize], tokens: usize, beside: usize, device: &Device) -> Option<Tensor<4>> {
+    // Far below any score, and far from overflow.
+    const UNSEEN: f32 = -1e9;
     if ends.iter().all(|end| end + 1 == tokens) {
         return None;
     }
+    let mark = |end: usize, token: usize| if token > end && token < tokens { UNSEEN } else { 0.0 };
     let marks: Vec<f32> =
-        ends.iter().flat_map(|end| (0..tokens).map(move |token| if token > *end { UNSEEN } else { 0.0 })).collect();
-    let device = stream.device().without_autodiff();
-    Some(Tensor::from_data(TensorData::new(marks, [ends.len(), 1, 1, tokens]), &device))
+        ends.iter().flat_map(|end| (0..tokens + beside).map(move |token| mark(*end, token))).collect();
+    let device = device.clone().without_autodiff();
+    Some(Tensor::from_data(TensorData::new(marks, [ends.len(), 1, 1, tokens + beside]), &device))
 }
 
 /// The mean over the tokens of each text, `[batch, tokens, width]` to `[batch, 1, width]`.

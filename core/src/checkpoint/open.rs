@@ -65,6 +65,11 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
     if spec.text.style.pool == TextPool::Last {
         spec.text.style.fill = Some(tokenizer.padding()?);
     }
+    if let Some(crossing) = spec.crossing.as_mut().filter(|crossing| crossing.words && crossing.mask.is_none())
+        && spec.text.style.attention == TextAttention::Both
+    {
+        crossing.mask = Some(tokenizer.mask()?);
+    }
     Backbone::new(name, spec, tensors, tokenizer, preprocess, &weights, device)?.with_head(head)
 }
 
@@ -76,8 +81,8 @@ fn tokenizer(folder: &Path, spec: &BackboneSpec) -> Result<Tokenizer> {
     let path = beside(folder, "tokenizer.json", "save it with `tokenizer.save_pretrained(..)` of transformers")?;
     let context = spec.text.context;
     match spec.text.style.attention {
-        TextAttention::Causal => Tokenizer::from_file(&path, context),
-        TextAttention::Both => Tokenizer::with_own_rules(&path, context),
+        TextAttention::Causal if spec.crossing.is_none() => Tokenizer::from_file(&path, context),
+        TextAttention::Causal | TextAttention::Both => Tokenizer::with_own_rules(&path, context),
     }
 }
 

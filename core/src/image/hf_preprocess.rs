@@ -34,10 +34,17 @@ struct Family {
 /// The class whose pixels may go to \[-1, 1\] by an offset, and may be divided by the deviation once more.
 const EFFICIENT_NET: &str = "EfficientNet";
 
+impl Family {
+    /// Whether images keep their shape and are padded for a batch; here the square in their middle is cut out instead.
+    fn cuts(&self) -> bool {
+        self.name == "Vilt"
+    }
+}
+
 const CLIP: ([f32; 3], [f32; 3]) = (CLIP_MEAN, CLIP_STD);
 const HALF: ([f32; 3], [f32; 3]) = (HALF_MEAN_STD, HALF_MEAN_STD);
 
-const FAMILIES: [Family; 9] = [
+const FAMILIES: [Family; 10] = [
     Family { name: "CLIP", square: false, size: 224, crop: true, resample: Resample::Bicubic, statistics: CLIP },
     Family { name: "ChineseCLIP", square: false, size: 224, crop: true, resample: Resample::Bicubic, statistics: CLIP },
     Family { name: "Bit", square: false, size: 224, crop: true, resample: Resample::Bicubic, statistics: CLIP },
@@ -46,6 +53,7 @@ const FAMILIES: [Family; 9] = [
     Family { name: "Beit", square: true, size: 224, crop: false, resample: Resample::Bicubic, statistics: HALF },
     Family { name: "Siglip", square: true, size: 224, crop: false, resample: Resample::Bicubic, statistics: HALF },
     Family { name: EFFICIENT_NET, square: true, size: 346, crop: false, resample: Resample::Nearest, statistics: HALF },
+    Family { name: "Vilt", square: false, size: 384, crop: false, resample: Resample::Bicubic, statistics: HALF },
     Family { name: "Blip", square: true, size: 384, crop: false, resample: Resample::Bicubic, statistics: CLIP },
 ];
 
@@ -84,7 +92,10 @@ impl Config<'_> {
             ("do_align_long_axis", "turning to the long axis"),
             ("do_image_splitting", "splitting into tiles"),
         ] {
-            if self.flag(key)? == Some(true) && !(efficient && ["rescale_offset", "include_top"].contains(&key)) {
+            let taken = efficient && ["rescale_offset", "include_top"].contains(&key)
+                // Where the shortest edge is resized to the side of a square, the square is cut out, and there is nothing to pad.
+                || key == "do_pad" && family.cuts();
+            if self.flag(key)? == Some(true) && !taken {
                 return Err(self.wrong(format!("`{key}` asks for {step}, which is not supported")));
             }
         }
@@ -100,6 +111,7 @@ impl Config<'_> {
         let crop = match (self.flag("do_center_crop")?.unwrap_or(family.crop), resize) {
             (true, _) => self.crop(if efficient { 289 } else { 224 })?,
             (false, Resize::Exact(size)) => size,
+            (false, Resize::ShortestEdge(side)) if family.cuts() => Size::square(side),
             (false, _) => {
                 let reason =
                     "without `do_center_crop`, `size` must give `height` and `width`, or images differ in size";

@@ -125,6 +125,21 @@ impl Tokenizer {
         })
     }
 
+    /// The token that hides a word, `[MASK]`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when there is none.
+    pub fn mask(&self) -> Result<u32> {
+        let mask = match &self.inner {
+            Inner::Own(rules) => rules.pieces().token_to_id("[MASK]"),
+            Inner::Pieces(_) | Inner::Texts(_) => None,
+        };
+        mask.ok_or_else(|| {
+            let reason = "it has no `[MASK]` token, which hides the words that this backbone tells";
+            Error::malformed("tokenizer", &self.path, reason)
+        })
+    }
+
     /// The ids of a text's words, without the tokens around them.
     ///
     /// # Errors

@@ -64,11 +64,11 @@ fn check_reduction(reduction: usize) -> Result<()> {
     Ok(())
 }
 
-fn count(backbone: &Backbone, targets: &BranchTargets, reduction: usize, places: usize) -> usize {
+fn count(backbone: &Backbone, targets: &BranchTargets, reduction: usize, attention: bool) -> usize {
     let one = |tower| {
         let width = backbone.width(tower);
         let hidden = hidden(width, reduction);
-        targets.blocks(backbone, tower).len() * places * (2 * width * hidden + hidden + width)
+        targets.branches(backbone, tower, attention) * (2 * width * hidden + hidden + width)
     };
     [Tower::Image, Tower::Text].map(one).iter().sum()
 }
@@ -159,8 +159,12 @@ impl Method for HoulsbyConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
-        count(backbone, &self.blocks, self.reduction, 2)
+        count(backbone, &self.blocks, self.reduction, true)
     }
 }
 
@@ -176,8 +180,12 @@ impl Method for PfeifferConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
-        count(backbone, &self.blocks, self.reduction, 1)
+        count(backbone, &self.blocks, self.reduction, false)
     }
 }
 
@@ -194,8 +202,12 @@ impl Method for AdaptFormerConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
-        count(backbone, &self.blocks, self.reduction, 1)
+        count(backbone, &self.blocks, self.reduction, false)
     }
 }
 

@@ -134,11 +134,15 @@ impl Method for CompacterConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let one = |tower| {
             let width = backbone.width(tower);
             let hidden = self.hidden(width);
-            self.blocks.blocks(backbone, tower).len() * 2 * (2 * (width + hidden) + hidden + width)
+            self.blocks.branches(backbone, tower, true) * (2 * (width + hidden) + hidden + width)
         };
         2 * self.products.pow(3) + [Tower::Image, Tower::Text].map(one).iter().sum::<usize>()
     }

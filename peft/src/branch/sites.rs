@@ -1,7 +1,7 @@
 //! One value per selected residual branch: the container of every method that enters at branches.
 
 use burn::module::Module;
-use inarch_core::backbone::{Backbone, BlockSite, BranchSite, Entry, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, BranchSite, Entry, LinearSite, Projection, Tower};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -37,6 +37,18 @@ impl BranchTargets {
         let depth = backbone.depth(tower);
         if self.tower(tower) { self.first_block.min(depth)..depth } else { depth..depth }
     }
+
+    /// Branches of the selected blocks of a tower: the MLP's, and with `attention` those of all attentions.
+    pub(crate) fn branches(&self, backbone: &Backbone, tower: Tower, attention: bool) -> usize {
+        let blocks = self.blocks(backbone, tower);
+        let more = |block| 1 + usize::from(looks(backbone, BlockSite { tower, block }));
+        blocks.map(|block| 1 + if attention { more(block) } else { 0 }).sum()
+    }
+}
+
+/// Whether a block looks at an image.
+fn looks(backbone: &Backbone, at: BlockSite) -> bool {
+    backbone.linear(LinearSite::Block(at, Projection::CrossQuery)).is_some()
 }
 
 /// Values of type `M` behind attentions and MLPs. Its parameter paths are like `image.blocks.0.attention`.
@@ -54,11 +66,12 @@ struct TowerBranches<M: Module> {
 #[derive(Module, Debug)]
 struct BlockBranches<M: Module> {
     attention: Option<M>,
+    cross: Option<M>,
     mlp: Option<M>,
 }
 
 impl<M: Module> BranchSites<M> {
-    /// Makes a value at the MLP, and with `attention` at the attention too, of every selected block.
+    /// Makes a value at the MLP, and with `attention` at the attentions too, of every selected block.
     ///
     /// # Errors
     /// [`Error::Setting`] when no block is selected.
@@ -77,6 +90,7 @@ impl<M: Module> BranchSites<M> {
                 let here = chosen.contains(&block);
                 BlockBranches {
                     attention: (here && attention).then(|| make(BranchSite::Attention(at))),
+                    cross: (here && attention && looks(backbone, at)).then(|| make(BranchSite::Cross(at))),
                     mlp: here.then(|| make(BranchSite::Mlp(at))),
                 }
             });
@@ -96,13 +110,15 @@ impl<M: Module> BranchSites<M> {
         let block = self.tower(tower).get(block)?;
         match site {
             BranchSite::Attention(_) => block.attention.as_ref(),
+            BranchSite::Cross(_) => block.cross.as_ref(),
             BranchSite::Mlp(_) => block.mlp.as_ref(),
         }
     }
 
     /// The first stage of a tower at which a value sits.
     pub fn entry(&self, tower: Tower) -> Entry {
-        let first = self.tower(tower).iter().position(|block| block.attention.is_some() || block.mlp.is_some());
+        let any = |block: &BlockBranches<M>| block.attention.is_some() || block.cross.is_some() || block.mlp.is_some();
+        let first = self.tower(tower).iter().position(any);
         first.map_or(Entry::Never, Entry::Block)
     }
 

@@ -222,7 +222,7 @@ fn row_of(at: LinearSite) -> Option<usize> {
 fn norm_row_of(at: NormSite) -> Option<usize> {
     match at {
         NormSite::Input(_) => Some(0),
-        NormSite::Attention(at) | NormSite::Mlp(at) => Some(at.block),
+        NormSite::Attention(at) | NormSite::Cross(at) | NormSite::Mlp(at) => Some(at.block),
         NormSite::Output(_) => None,
     }
 }

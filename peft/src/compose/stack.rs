@@ -129,6 +129,10 @@ impl Method for StackConfig {
         words_of(&self.members)
     }
 
+    fn crosses(&self) -> bool {
+        self.members.iter().all(MethodConfig::crosses)
+    }
+
     fn trainable(&self, backbone: &Backbone, classes: usize, images: usize) -> usize {
         self.members.iter().map(|member| member.trainable(backbone, classes, images)).sum()
     }

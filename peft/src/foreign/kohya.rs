@@ -55,7 +55,7 @@ pub(super) fn read(import: &Import<'_>) -> Result<Artifact> {
     let mut unused = Unused::new(import, tensors);
     let (mut parameters, mut layers) = (Parameters::new(), Vec::new());
     for site in all_sites(import.backbone) {
-        let module = Naming::CLIP.module(site).replace('.', "_");
+        let Some(module) = Naming::CLIP.module(site).map(|module| module.replace('.', "_")) else { continue };
         for prefix in PREFIXES {
             if let Some(layer) = layer(&format!("{prefix}{module}"), site, &mut unused, &mut parameters, import)? {
                 layers.push(layer);

@@ -141,6 +141,10 @@ impl Method for BoftConfig {
         true
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let count = |inputs| self.angles(inputs).iter().product::<usize>();
         selected_sites(backbone, &self.targets).map(|(_, [inputs, outputs])| count(inputs) + outputs).sum()

@@ -87,6 +87,10 @@ impl Method for DoraConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn either_tower(&self) -> bool {
         true
     }

@@ -129,6 +129,10 @@ impl Method for FourierFtConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         selected_sites(backbone, &self.targets).count() * self.coefficients
     }

@@ -75,6 +75,10 @@ impl Method for Ia3Config {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn either_tower(&self) -> bool {
         true
     }

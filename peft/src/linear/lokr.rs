@@ -133,6 +133,10 @@ impl Method for LoKrConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn either_tower(&self) -> bool {
         true
     }

@@ -117,6 +117,10 @@ impl Method for OftConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn either_tower(&self) -> bool {
         true
     }

@@ -189,6 +189,10 @@ impl Method for SdLoraConfig {
         true
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let count = |(site, [inputs, outputs]): (LinearSite, [usize; 2])| {
             self.rank_at(site) * (inputs + outputs) + self.experiences

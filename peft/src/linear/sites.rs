@@ -24,8 +24,36 @@ struct BlockSites<M: Module> {
     k_proj: Option<M>,
     v_proj: Option<M>,
     out_proj: Option<M>,
+    cross: Option<CrossSites<M>>,
     fc1: Option<M>,
     fc2: Option<M>,
+}
+
+/// The attention to an image; `None` in blocks without one.
+#[derive(Module, Debug)]
+struct CrossSites<M: Module> {
+    q_proj: Option<M>,
+    k_proj: Option<M>,
+    v_proj: Option<M>,
+    out_proj: Option<M>,
+}
+
+impl<M: Module> BlockSites<M> {
+    fn get(&self, projection: Projection) -> Option<&M> {
+        let cross = self.cross.as_ref();
+        match projection {
+            Projection::Query => self.q_proj.as_ref(),
+            Projection::Key => self.k_proj.as_ref(),
+            Projection::Value => self.v_proj.as_ref(),
+            Projection::Output => self.out_proj.as_ref(),
+            Projection::CrossQuery => cross?.q_proj.as_ref(),
+            Projection::CrossKey => cross?.k_proj.as_ref(),
+            Projection::CrossValue => cross?.v_proj.as_ref(),
+            Projection::CrossOutput => cross?.out_proj.as_ref(),
+            Projection::Up => self.fc1.as_ref(),
+            Projection::Down => self.fc2.as_ref(),
+        }
+    }
 }
 
 impl<M: Module> LinearSites<M> {
@@ -52,12 +80,23 @@ impl<M: Module> LinearSites<M> {
         let mut tower = |tower: Tower| -> Result<TowerSites<M>> {
             let blocks = (0..backbone.depth(tower))
                 .map(|block| {
-                    let mut one = |projection| at(LinearSite::Block(BlockSite { tower, block }, projection));
+                    let site = |projection| LinearSite::Block(BlockSite { tower, block }, projection);
+                    let looks = backbone.linear(site(Projection::CrossQuery)).is_some();
+                    let mut one = |projection| at(site(projection));
                     Ok(BlockSites {
                         q_proj: one(Projection::Query)?,
                         k_proj: one(Projection::Key)?,
                         v_proj: one(Projection::Value)?,
                         out_proj: one(Projection::Output)?,
+                        cross: match looks {
+                            true => Some(CrossSites {
+                                q_proj: one(Projection::CrossQuery)?,
+                                k_proj: one(Projection::CrossKey)?,
+                                v_proj: one(Projection::CrossValue)?,
+                                out_proj: one(Projection::CrossOutput)?,
+                            }),
+                            false => None,
+                        },
                         fc1: one(Projection::Up)?,
                         fc2: one(Projection::Down)?,
                     })
@@ -73,26 +112,15 @@ impl<M: Module> LinearSites<M> {
         match site {
             LinearSite::Head(tower) => self.tower(tower).projection.as_ref(),
             LinearSite::Block(BlockSite { tower, block }, projection) => {
-                let block = self.tower(tower).blocks.get(block)?;
-                match projection {
-                    Projection::Query => block.q_proj.as_ref(),
-                    Projection::Key => block.k_proj.as_ref(),
-                    Projection::Value => block.v_proj.as_ref(),
-                    Projection::Output => block.out_proj.as_ref(),
-                    Projection::Up => block.fc1.as_ref(),
-                    Projection::Down => block.fc2.as_ref(),
-                }
+                self.tower(tower).blocks.get(block)?.get(projection)
             }
         }
     }
 
     /// The first stage of a tower at which a value sits.
     pub fn entry(&self, tower: Tower) -> Entry {
-        let first = self.tower(tower).blocks.iter().position(|block| {
-            [&block.q_proj, &block.k_proj, &block.v_proj, &block.out_proj, &block.fc1, &block.fc2]
-                .iter()
-                .any(|value| value.is_some())
-        });
+        let blocks = &self.tower(tower).blocks;
+        let first = blocks.iter().position(|block| Projection::ALL.iter().any(|one| block.get(*one).is_some()));
         match (first, &self.tower(tower).projection) {
             (Some(block), _) => Entry::Block(block),
             (None, Some(_)) => Entry::Head,
@@ -116,6 +144,7 @@ pub fn all_sites(backbone: &Backbone) -> impl Iterator<Item = LinearSite> {
                 Projection::ALL.map(|projection| LinearSite::Block(BlockSite { tower, block }, projection))
             })
             .chain([LinearSite::Head(tower)])
+            .filter(|site| backbone.linear(*site).is_some())
     })
 }
 

@@ -97,6 +97,10 @@ impl Method for VeraConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn either_tower(&self) -> bool {
         true
     }

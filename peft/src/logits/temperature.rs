@@ -39,6 +39,10 @@ impl Method for TemperatureConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, _backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         1
     }

@@ -54,6 +54,10 @@ impl Method for VectorScalingConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, _backbone: &Backbone, classes: usize, _images: usize) -> usize {
         2 * classes
     }

@@ -86,6 +86,10 @@ impl Method for BitFitConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let linear: usize = selected_sites(backbone, &self.linear).map(|(_, [_, outputs])| outputs).sum();
         linear + selected_norms(backbone, &self.norms).iter().sum::<usize>()

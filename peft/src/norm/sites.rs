@@ -23,7 +23,14 @@ struct TowerNorms<M: Module> {
 #[derive(Module, Debug)]
 struct BlockNorms<M: Module> {
     norm1: Option<M>,
+    cross: Option<CrossNorm<M>>,
     norm2: Option<M>,
+}
+
+/// Of the attention to an image.
+#[derive(Module, Debug)]
+struct CrossNorm<M: Module> {
+    norm: M,
 }
 
 impl<M: Module> NormSites<M> {
@@ -50,6 +57,7 @@ impl<M: Module> NormSites<M> {
             blocks: (0..backbone.depth(tower))
                 .map(|block| BlockNorms {
                     norm1: at(NormSite::Attention(BlockSite { tower, block })),
+                    cross: at(NormSite::Cross(BlockSite { tower, block })).map(|norm| CrossNorm { norm }),
                     norm2: at(NormSite::Mlp(BlockSite { tower, block })),
                 })
                 .collect(),
@@ -64,6 +72,7 @@ impl<M: Module> NormSites<M> {
             NormSite::Input(tower) => self.tower(tower).pre_norm.as_ref(),
             NormSite::Output(tower) => self.tower(tower).post_norm.as_ref(),
             NormSite::Attention(at) => self.tower(at.tower).blocks.get(at.block)?.norm1.as_ref(),
+            NormSite::Cross(at) => self.tower(at.tower).blocks.get(at.block)?.cross.as_ref().map(|cross| &cross.norm),
             NormSite::Mlp(at) => self.tower(at.tower).blocks.get(at.block)?.norm2.as_ref(),
         }
     }
@@ -71,7 +80,8 @@ impl<M: Module> NormSites<M> {
     /// The first stage of a tower at which a value sits.
     pub fn entry(&self, tower: Tower) -> Entry {
         let TowerNorms { pre_norm, blocks, post_norm } = self.tower(tower);
-        let first = blocks.iter().position(|block| block.norm1.is_some() || block.norm2.is_some());
+        let any = |block: &BlockNorms<M>| block.norm1.is_some() || block.cross.is_some() || block.norm2.is_some();
+        let first = blocks.iter().position(any);
         match (pre_norm, first, post_norm) {
             // The first normalisation belongs to the stage of the tokens.
             (Some(_), _, _) => Entry::Tokens,

@@ -94,6 +94,10 @@ impl Method for SsfConfig {
         Words::Unneeded
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let linear: usize = selected_sites(backbone, &self.linear).map(|(_, [_, outputs])| 2 * outputs).sum();
         linear + selected_norms(backbone, &self.norms).iter().map(|width| 2 * width).sum::<usize>()

@@ -153,6 +153,10 @@ impl Method for StAdapterConfig {
         true
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let (width, hidden) = (backbone.width(Tower::Image), self.hidden(backbone));
         let places = usize::from(self.after_attention) + usize::from(self.after_mlp);
@@ -168,6 +172,8 @@ impl StAdapter {
         let places = self.blocks.get(block.block).filter(|_| block.tower == Tower::Image)?;
         match site {
             BranchSite::Attention(_) => places.attention.as_ref(),
+            // The image tower looks at no image.
+            BranchSite::Cross(_) => None,
             BranchSite::Mlp(_) => places.mlp.as_ref(),
         }
     }

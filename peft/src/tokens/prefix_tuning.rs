@@ -95,6 +95,10 @@ impl Method for PrefixTuningConfig {
         !self.text
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let values = |tower| self.blocks(backbone, tower) * 2 * self.tokens * backbone.attention_width(tower);
         values(Tower::Image) + values(Tower::Text)

@@ -66,6 +66,10 @@ impl Method for VptShallowConfig {
         true
     }
 
+    fn crosses(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         self.tokens * backbone.width(Tower::Image)
     }
@@ -92,6 +96,10 @@ impl Method for VptDeepConfig {
     }
 
     fn image_blocks(&self) -> bool {
+        true
+    }
+
+    fn crosses(&self) -> bool {
         true
     }
 

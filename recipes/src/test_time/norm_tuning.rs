@@ -37,7 +37,9 @@ pub(super) fn targets(backbone: &Backbone, all: bool) -> Vec<String> {
     let chosen = |site: &NormSite| match site {
         NormSite::Input(tower) => *tower == Tower::Image,
         NormSite::Output(tower) => *tower == Tower::Image && all,
-        NormSite::Attention(at) | NormSite::Mlp(at) => at.tower == Tower::Image && at.block < last,
+        NormSite::Attention(at) | NormSite::Cross(at) | NormSite::Mlp(at) => {
+            at.tower == Tower::Image && at.block < last
+        }
     };
     backbone.norms().iter().filter(|(site, _)| chosen(site)).map(|(site, _)| site.to_string()).collect()
 }

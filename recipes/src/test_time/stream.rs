@@ -65,6 +65,7 @@ impl<'a> TestTime<'a> {
         judge: Option<&'a Backbone>,
         length: Option<usize>,
     ) -> Result<Self> {
+        model.backbone.need_features(&format!("test-time method `{}`", config.method.name()))?;
         let needs = config.needs(model.backbone);
         let views = config.views(&needs);
         views.validate()?;

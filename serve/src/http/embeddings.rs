@@ -113,6 +113,7 @@ pub(crate) async fn embeddings(
     if inputs.is_empty() || inputs.len() > most {
         return Err(Problem::invalid(format!("`input` holds {} things; 1 to {most} are taken", inputs.len())));
     }
+    app.backbone.need_features("embeddings").map_err(crate::error::Error::from)?;
     let (version, head) = featurer(&app, &caller, model.as_deref()).await?;
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for (at, input) in inputs.iter().enumerate() {

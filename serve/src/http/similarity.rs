@@ -53,6 +53,7 @@ pub(crate) async fn similarity(
         let most = app.settings.classes;
         return Err(Problem::invalid(format!("{} texts; 1 to {most} are taken", texts.len())));
     }
+    app.backbone.need_features("similarities").map_err(crate::error::Error::from)?;
     let (version, head) = featurer(&app, &caller, model.as_deref()).await?;
     let images = images.iter().map(|image| from_base64(image)).collect::<Result<Vec<_>, _>>()?;
     let (rows, columns) = (images.len(), texts.len());

@@ -23,8 +23,10 @@ impl Backbone {
             for (block, weights) in model.blocks_mut(tower).iter_mut().enumerate() {
                 for projection in Projection::ALL {
                     let at = LinearSite::Block(BlockSite { tower, block }, projection);
-                    if let Some(folded) = sites.fold(at, weights.projection(projection)) {
-                        *weights.projection_mut(projection) = folded;
+                    if let Some(layer) = weights.projection_mut(projection)
+                        && let Some(folded) = sites.fold(at, layer)
+                    {
+                        *layer = folded;
                     }
                 }
             }

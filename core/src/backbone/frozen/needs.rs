@@ -21,6 +21,32 @@ impl Backbone {
         !self.has_towers() || self.spec.has(Tower::Text)
     }
 
+    /// Whether images and texts meet before there is a score, so that neither has a feature of its own: an image is all its tokens,
+    /// and a score is that of a pair ([`cross`](Self::cross)).
+    pub fn crosses(&self) -> bool {
+        self.spec.crossing.is_some()
+    }
+
+    /// Values that the image tower gives for an image: a feature, or all its tokens.
+    pub fn image_values(&self) -> usize {
+        self.spec.dim * self.spec.image.pooled_tokens()
+    }
+
+    /// Refuses what needs features of images or texts by themselves; `what` is named.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn need_features(&self, what: &str) -> Result<()> {
+        if !self.crosses() {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            what: what.into(),
+            expected: "a backbone whose images and texts have features of their own, such as CLIP".into(),
+            found: format!("`{}`, in which they meet before there is a score", self.name),
+        })
+    }
+
     /// Refuses what a backbone without towers cannot do; `what` is named.
     ///
     /// # Errors

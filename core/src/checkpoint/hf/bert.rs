@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Checkpoint;
 use super::config::{Defaults, Section};
-use super::names::{layer, numbered, renamed};
+use super::names::{add_row, layer, numbered, renamed};
 use crate::backbone::{
     BackboneSpec, ImageSpec, NormOrder, StateDict, TextAttention, TextPool, TextProjection, TextSpec, TextStyle,
     TransformerSpec,
@@ -21,7 +21,7 @@ pub(super) const TOWER: Defaults =
     Defaults { width: 768, depth: 12, heads: 12, mlp: 3072, activation: "gelu", epsilon: 1e-12 };
 
 /// The layers of a block.
-const LAYERS: [(&str, &str); 8] = [
+pub(super) const BLOCK: [(&str, &str); 8] = [
     ("attention.self.query", "self_attn.q_proj"),
     ("attention.self.key", "self_attn.k_proj"),
     ("attention.self.value", "self_attn.v_proj"),
@@ -89,13 +89,8 @@ fn pooling(folder: &Path) -> Result<TextPool> {
 pub(in crate::checkpoint) fn canonical(tensors: StateDict) -> StateDict {
     let mut tensors = renamed(tensors, rename);
     let segments = "text_model.embeddings.token_type_embeddings.weight";
-    if let Some(segments) = tensors.remove(segments)
-        && let Some(positions) = tensors.get_mut("text_model.embeddings.position_embedding.weight")
-        && let Some(width) = positions.shape.last().copied().filter(|width| *width > 0 && segments.data.len() >= *width)
-    {
-        for row in positions.data.chunks_mut(width) {
-            row.iter_mut().zip(&segments.data).for_each(|(position, segment)| *position += segment);
-        }
+    if let Some(segments) = tensors.remove(segments) {
+        add_row(&mut tensors, "text_model.embeddings.position_embedding.weight", &segments, 0);
     }
     tensors
 }
@@ -106,7 +101,7 @@ fn rename(name: &str) -> Option<String> {
         return None; // Behind the feature, or a buffer.
     }
     if let Some((block, rest)) = numbered(inner, "encoder.layer.") {
-        let known = layer(rest, &LAYERS).map(|rest| format!("text_model.encoder.layers.{block}.{rest}"));
+        let known = layer(rest, &BLOCK).map(|rest| format!("text_model.encoder.layers.{block}.{rest}"));
         return Some(known.unwrap_or_else(|| name.to_string()));
     }
     let embeddings = "text_model.embeddings";

@@ -5,11 +5,13 @@
 
 mod align;
 mod bert;
+mod blip;
 mod clip;
 mod config;
 mod dinov2;
 mod names;
 mod siglip;
+mod vilt;
 mod vit;
 mod vit_pytorch;
 
@@ -55,6 +57,8 @@ pub(super) fn read(path: &Path, tensors: StateDict, side: Option<usize>) -> Resu
         "vit" | "deit" => vit::read(&config, tensors)?,
         "dinov2" => dinov2::read(&config, tensors, side)?,
         "bert" => bert::read(&config, tensors)?,
+        "blip" => blip::read(&config, tensors)?,
+        "vilt" => vilt::read(&config, tensors)?,
         "vit-pytorch" => vit_pytorch::read(&config, tensors)?,
         OWN => {
             let spec = config.get("spec").cloned().unwrap_or_default();
@@ -62,7 +66,7 @@ pub(super) fn read(path: &Path, tensors: StateDict, side: Option<usize>) -> Resu
             Checkpoint::new(spec, tensors)
         }
         other => {
-            let known = "clip, siglip, align, vit, deit, dinov2, bert and vit-pytorch";
+            let known = "clip, siglip, align, vit, deit, dinov2, bert, blip, vilt and vit-pytorch";
             return Err(config.wrong(format!("model_type is `{other}`; known are {known}")));
         }
     };

@@ -50,3 +50,44 @@ pub(in crate::checkpoint) fn split_qkv(tensors: &mut StateDict, fused: &str, pre
         tensors.insert(format!("{prefix}.{part}.{kind}"), tensor);
     }
 }
+
+/// Adds one row of a table to every row of a tensor; a row that is not there or of another width changes nothing, and the model
+/// then refuses what is mis-shaped.
+pub(super) fn add_row(tensors: &mut StateDict, name: &str, table: &HostTensor, row: usize) {
+    let Some(tensor) = tensors.get_mut(name) else { return };
+    let Some(width) = tensor.shape.last().copied().filter(|width| *width > 0) else { return };
+    let fits = table.shape.len() == 2 && table.shape[1] == width;
+    let Some(added) = table.data.get(row * width..(row + 1) * width).filter(|_| fits) else { return };
+    for values in tensor.data.chunks_mut(width) {
+        values.iter_mut().zip(added).for_each(|(value, added)| *value += added);
+    }
+}
+
+/// The tensors below `word_head.`, as BERT's heads call them, under their canonical names. Where the decoder shares its matrix with
+/// the embeddings, or its offset with the head, files may hold one of the two.
+pub(super) fn word_head(tensors: &mut StateDict) {
+    const LAYERS: [(&str, &str); 4] = [
+        ("transform.dense.", "dense."),
+        ("transform.LayerNorm.", "layer_norm."),
+        ("decoder.", "decoder."),
+        ("bias", "decoder.bias"),
+    ];
+    let names: Vec<String> = tensors.keys().filter(|name| name.starts_with("word_head.")).cloned().collect();
+    if names.is_empty() {
+        return;
+    }
+    for name in names {
+        let rest = &name["word_head.".len()..];
+        let known = LAYERS.iter().find_map(|(from, to)| Some(format!("word_head.{to}{}", rest.strip_prefix(from)?)));
+        if let (Some(known), Some(tensor)) = (known, tensors.remove(&name)) {
+            // `decoder.bias` comes after `bias`, of which it is a copy.
+            tensors.insert(known, tensor);
+        }
+    }
+    let decoder = "word_head.decoder.weight";
+    if !tensors.contains_key(decoder)
+        && let Some(embeddings) = tensors.get("text_model.embeddings.token_embedding.weight").cloned()
+    {
+        tensors.insert(decoder.into(), embeddings);
+    }
+}

@@ -11,7 +11,7 @@ pub(super) const TOWER: Defaults =
     Defaults { width: 768, depth: 12, heads: 12, mlp: 3072, activation: "gelu", epsilon: 1e-12 };
 
 /// The layers of a block.
-const LAYERS: [(&str, &str); 8] = [
+pub(super) const BLOCK: [(&str, &str); 8] = [
     ("layernorm_before", "layer_norm1"),
     ("attention.attention.query", "self_attn.q_proj"),
     ("attention.attention.key", "self_attn.k_proj"),
@@ -54,7 +54,7 @@ fn canonical(name: &str) -> Option<String> {
         return None; // Behind the feature.
     }
     if let Some((block, rest)) = numbered(inner, "encoder.layer.") {
-        let known = layer(rest, &LAYERS).map(|rest| format!("vision_model.encoder.layers.{block}.{rest}"));
+        let known = layer(rest, &BLOCK).map(|rest| format!("vision_model.encoder.layers.{block}.{rest}"));
         return Some(known.unwrap_or_else(|| name.to_string()));
     }
     Some(embedding(inner).unwrap_or_else(|| name.to_string()))

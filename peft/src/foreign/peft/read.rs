@@ -125,7 +125,7 @@ fn update(
     }
     let mut layers = Vec::new();
     for site in all_sites(backbone) {
-        let module = naming.module(site);
+        let Some(module) = naming.module(site) else { continue };
         let key = |part: &str| format!("{PREFIX}{module}.{part}");
         let first = parts(kind)[0].theirs;
         let Some(shape) = tensors.get(&key(first)).map(|tensor| tensor.shape.clone()) else { continue };

@@ -43,7 +43,7 @@ pub(super) fn take(
     let mut whole = Whole::default();
     let (mut changes, mut targets) = (Parameters::new(), Vec::new());
     for (site, layer) in backbone.norms() {
-        let module = naming.norm(site);
+        let Some(module) = naming.norm(site) else { continue };
         let [gain, offset] = ["weight", "bias"].map(|part| tensors.remove(&format!("{PREFIX}{module}{infix}.{part}")));
         let (Some(gain), Some(offset)) = (gain.clone(), offset.clone()) else {
             if gain.is_some() || offset.is_some() {
@@ -61,8 +61,9 @@ pub(super) fn take(
         whole.methods.push((MethodConfig::LnTuning(LnTuningConfig { targets }), changes));
     }
     let head = LinearSite::Head(Tower::Image);
-    let module = naming.module(head);
-    if let (Some(found), Some(layer)) = (tensors.remove(&format!("{PREFIX}{module}.weight")), backbone.linear(head)) {
+    if let (Some(module), Some(layer)) = (naming.module(head), backbone.linear(head))
+        && let Some(found) = tensors.remove(&format!("{PREFIX}{module}.weight"))
+    {
         let change = changed(transposed(found)?, &values(layer.weight.val()), -1.0)?;
         whole
             .methods
@@ -116,7 +117,11 @@ fn norms(
     for (site, layer) in backbone.norms() {
         let mut take = |part: &str| parameters.remove(&format!("norms.{site}.{part}"));
         let (Some(gain), Some(offset)) = (take("gain"), take("offset")) else { continue };
-        let module = naming.norm(site);
+        let Some(module) = naming.norm(site) else {
+            return Err(format!(
+                "`{site}` holds more in this family than the module of `transformers`; leave it out of `targets`"
+            ));
+        };
         tensors.insert(format!("{PREFIX}{module}{infix}.weight"), changed(gain, &gains(layer), 1.0)?);
         tensors.insert(format!("{PREFIX}{module}{infix}.bias"), changed(offset, &offsets(layer), 1.0)?);
         modules.push(module);
@@ -129,7 +134,7 @@ fn projection(parameters: &mut Parameters, backbone: &Backbone) -> Result<(Param
     let (Some(change), Some(layer)) = (parameters.remove("change"), backbone.linear(head)) else {
         return Err("`change` is missing".into());
     };
-    let module = Naming::CLIP.module(head);
+    let module = Naming::CLIP.module(head).unwrap_or_default();
     let weight = transposed(changed(change, &values(layer.weight.val()), 1.0)?)?;
     Ok((Parameters::from([(format!("{PREFIX}{module}.weight"), weight)]), vec![module]))
 }
@@ -158,5 +163,5 @@ pub(super) fn names(listed: &str, module: &str) -> bool {
 
 /// The modules of all normalisations, for messages.
 pub(super) fn example(backbone: &Backbone, naming: Naming) -> String {
-    backbone.norms().first().map_or_else(String::new, |(site, _): &(NormSite, _)| naming.norm(*site))
+    backbone.norms().iter().find_map(|(site, _): &(NormSite, _)| naming.norm(*site)).unwrap_or_default()
 }

@@ -107,7 +107,13 @@ fn update(
     let (mut modules, mut at_input) = (Vec::new(), Vec::new());
     let (mut ranks, mut alphas) = (Map::new(), Map::new());
     for site in all_sites(backbone) {
-        let module = naming.module(site);
+        let Some(module) = naming.module(site) else {
+            let start = format!("sites.{site}.");
+            if parameters.keys().any(|name| name.starts_with(&start)) {
+                return Err(format!("`{site}` is no module of its own in `transformers`; leave it out of `targets`"));
+            }
+            continue;
+        };
         let before = tensors.len();
         let input = match method {
             MethodConfig::Ia3(config) => config.inputs.iter().any(|pattern| matches(pattern, &site.to_string())),
