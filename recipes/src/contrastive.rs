@@ -5,7 +5,7 @@
 //! With distinct captions the first is CLIP's symmetric cross entropy, `-1/2n sum_i (log softmax_j(t x_i.y_j)_i + log
 //! softmax_j(t x_j.y_i)_i)`, and the second `-1/n sum_ij log sigmoid(z_ij (t x_i.y_j + b))`, where `z_ij` is 1 for a pair and
 //! -1 else. When captions or groups repeat, all pairs of a group are positives, and equal texts are encoded once and counted
-//! as often as they occur, which gives the same value as the full `[batch, batch]` matrix.
+//! as often as they occur, which gives the gradients of the full `[batch, batch]` matrix.
 
 use std::collections::HashMap;
 

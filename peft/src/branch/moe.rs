@@ -263,6 +263,10 @@ impl Method for MoeAdaptersConfig {
         Words::Unneeded
     }
 
+    fn image_blocks(&self) -> bool {
+        true
+    }
+
     fn trainable(&self, backbone: &Backbone, _classes: usize, _images: usize) -> usize {
         let width = backbone.width(Tower::Image);
         let expert = 2 * width * self.hidden + self.hidden + width;

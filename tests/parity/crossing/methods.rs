@@ -24,6 +24,7 @@ fn templates() -> Vec<Template> {
 fn fitted(config: MethodConfig) -> MethodConfig {
     match config.name() {
         "oft" => configured("oft", "block = 2"),
+        "boft" => configured("boft", "block = 2"),
         "compacter" => configured("compacter", "products = 2"),
         // Not every tower has offsets of queries, keys and values.
         "bitfit" => configured("bitfit", "linear = [\"*.out_proj\", \"*.fc1\", \"*.fc2\"]"),

@@ -24,7 +24,8 @@ fn templates() -> Vec<Template> {
 /// A method that fits towers this small.
 fn fitted(config: MethodConfig) -> MethodConfig {
     match config.name() {
-        "coop" | "cocoop" => configured(config.name(), "context = 2"),
+        "coop" => configured("coop", "context = 2"),
+        "cocoop" => configured("cocoop", "context = 2\nreduction = 4"),
         "proda" => configured("proda", "prompts = 4\ncontext = 2"),
         "oft" => configured("oft", "block = 6"),
         "boft" => configured("boft", "block = 6\nfactors = 1"),

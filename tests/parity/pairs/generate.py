@@ -18,13 +18,14 @@ BATCHES = {
 DIM, SCALE, BIAS, SMOOTHING = 5, 7.3, -2.4, 0.1
 
 
-def softmax_loss(image, texts, hits, scale, smoothing):
+def softmax_loss(image, texts, hits, copies, scale, smoothing):
+    """Over the full matrix; the probability of a text is that of all its copies together."""
     logits = scale * image @ texts.T
     count = len(hits)
     loss = 0
-    for scores, matches in ((logits, hits), (logits.T, hits.T)):
+    for scores, matches, of in ((logits, hits, copies.log()), (logits.T, hits.T, 0)):
         targets = (1 - smoothing) * matches / matches.sum(1, keepdim=True) + smoothing / count
-        loss = loss - (targets * scores.log_softmax(1)).sum(1).mean() / 2
+        loss = loss - (targets * (scores.log_softmax(1) + of)).sum(1).mean() / 2
     return loss
 
 
@@ -47,6 +48,7 @@ def case(pairs, generator):
               "bias": torch.tensor(BIAS).double()}
     groups = [group for _, group in pairs]
     hits = torch.tensor([[float(left == right) for right in groups] for left in groups], dtype=torch.float64)
+    copies = torch.tensor([float([text for text, _ in pairs].count(text)) for text, _ in pairs], dtype=torch.float64)
     found = {"pairs": pairs, "scale": SCALE, "bias": BIAS, "smoothing": SMOOTHING,
              "image": leaves["image"].flatten().tolist(), "text": leaves["text"].flatten().tolist()}
     for name in ("softmax", "sigmoid"):
@@ -55,7 +57,7 @@ def case(pairs, generator):
         image = normalize(leaves["image"])
         texts = normalize(leaves["text"])[[names.index(text) for text, _ in pairs]]
         scale = leaves["log_scale"].exp()
-        loss = softmax_loss(image, texts, hits, scale, SMOOTHING) if name == "softmax" else sigmoid_loss(
+        loss = softmax_loss(image, texts, hits, copies, scale, SMOOTHING) if name == "softmax" else sigmoid_loss(
             image, texts, hits, scale, leaves["bias"])
         loss.backward()
         gradients = {leaf: value.grad.flatten().tolist() for leaf, value in leaves.items() if value.grad is not None}

@@ -124,11 +124,11 @@ def main():
         templates = ["a photo of a {}."]
 
     out = {
-        "coop": train(Words, {"context": context}, cross_entropy, sgd, lambda s: coop_rate(0.002, s) * steeper),
+        "coop": train(Words, {"context": context.clone()}, cross_entropy, sgd, lambda s: coop_rate(0.002, s) * steeper),
         "lora": train(CoopLora, of("lora"), cross_entropy, adamw(1e-8), lambda s: cosine_rate(0.01, s)),
         "tip-adapter-f": train(Tip, {"keys": keys}, cross_entropy, adamw(1e-4), lambda s: cosine_rate(0.001, s)),
         "promptsrc": train(PromptSrc, of("promptsrc"), promptsrc, sgd, lambda s: coop_rate(0.0025, s) * steeper),
-        "biomedcoop": train(Words, {"context": context}, biomedcoop, sgd, lambda s: coop_rate(0.0025, s) * steeper),
+        "biomedcoop": train(Words, {"context": context.detach().clone()}, biomedcoop, sgd, lambda s: coop_rate(0.0025, s) * steeper),
     }
     lines = ",\n".join(f'"{k}": {json.dumps([float(f"{v:.9g}") for v in losses])}' for k, losses in out.items())
     (HERE / "expected.json").write_text(f"{{\n{lines}\n}}\n")
