@@ -21,6 +21,10 @@ fn templates() -> Vec<Template> {
     vec![Template::new("a photo of a {}.").expect("a template")]
 }
 
+/// Members of a fusion in the text tower.
+const TEXT_FUSION: &str = "members = [{ name = \"lora\", targets = [\"text.*.q_proj\"] }, \
+                           { name = \"ia3\", targets = [\"text.*.k_proj\"], inputs = [] }]";
+
 /// A method that fits towers this small.
 fn fitted(config: MethodConfig) -> MethodConfig {
     match config.name() {
@@ -100,6 +104,7 @@ fn every_method_starts_as_zero_shot_on_two_other_towers_or_says_why_not() {
 
 fn starts_as_zero_shot(case: &Case) {
     let backbone = &case.backbone;
+    let mut refused = Vec::new();
     for config in methods() {
         let config = match config.name() {
             "coop" => configured("coop", "words = \"a photo of a\""),
@@ -107,6 +112,12 @@ fn starts_as_zero_shot(case: &Case) {
                 configured("oft", if ["biomed", "resnet"].contains(&case.name) { "block = 8" } else { "block = 6" })
             }
             "boft" if ["biomed", "resnet"].contains(&case.name) => configured("boft", "block = 8"),
+            // Those of the preset stand in the image tower.
+            "stack" | "fusion" if backbone.depth(Tower::Image) == 0 => {
+                let members =
+                    "members = [{ name = \"lora\", targets = [\"text.*.q_proj\"] }, { name = \"linear-probe\" }]";
+                configured(config.name(), if config.name() == "stack" { members } else { TEXT_FUSION })
+            }
             _ => fitted(config),
         };
         let what = format!("{} on {}", config.name(), case.name);
@@ -119,7 +130,13 @@ fn starts_as_zero_shot(case: &Case) {
         if !config.starts_as_zero_shot() && !convolutional {
             continue;
         }
-        let adapter = fresh(&config, backbone).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let adapter = match fresh(&config, backbone) {
+            Ok(adapter) => adapter,
+            Err(error) => {
+                refused.push(format!("{what}: {error}"));
+                continue;
+            }
+        };
         if !config.starts_as_zero_shot() {
             if Classifier::adapted(backbone, &config, &classes(), &classes(), &templates()).is_err() {
                 continue; // Its own templates are longer than twelve tokens.
@@ -142,6 +159,9 @@ fn starts_as_zero_shot(case: &Case) {
         let found = scores(backbone, &config, &adapter, case.pixels());
         same(&what, softmax(found, 1), softmax(expected, 1), 1e-4);
     }
+    // The text tower of this ResNet has one block, and TCP enters behind the first.
+    refused.retain(|refusal| !(refusal.starts_with("tcp on resnet") && refusal.contains("at least two blocks")));
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
 #[test]
