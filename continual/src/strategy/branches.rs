@@ -96,19 +96,28 @@ pub(super) fn beside(left: &Parameters, right: &Parameters) -> Parameters {
     right.iter().map(join).collect()
 }
 
+/// Where the one member stands that `of` takes, and what it takes of it; `None` when there is no such member, or several.
+pub(super) fn only<'m, M>(
+    members: impl IntoIterator<Item = &'m MethodConfig>,
+    of: impl Fn(&MethodConfig) -> Option<M>,
+) -> Option<(usize, M)> {
+    let mut found = members.into_iter().enumerate().filter_map(|(at, method)| Some((at, of(method)?)));
+    found.next().filter(|_| found.next().is_none())
+}
+
 /// Which of the members of a method is the `lora`, and its settings.
 pub(super) fn lora_of(strategy: &str, own: &[MethodConfig]) -> Result<(usize, LoraConfig)> {
-    let mut found = own.iter().enumerate().filter_map(|(at, method)| match method {
-        MethodConfig::Lora(config) => Some((at, config.clone())),
+    let lora = |method: &MethodConfig| match method {
+        MethodConfig::Lora(config) => Some(config.clone()),
         _ => None,
-    });
+    };
     let fault = |reason: &str| Error::setting(format!("strategy {strategy}"), reason);
-    match (found.next(), found.next()) {
-        (Some((_, config)), None) if !matches!(config.init, LoraInit::Kaiming | LoraInit::Gaussian) => {
+    match only(own, lora) {
+        Some((_, config)) if !matches!(config.init, LoraInit::Kaiming | LoraInit::Gaussian) => {
             Err(fault("updates start from zero; `init` must be `kaiming` or `gaussian`"))
         }
-        (Some(one), None) => Ok(one),
-        _ => Err(fault("it trains `lora`, or a stack with one `lora` in it; set `fit.method`")),
+        Some(one) => Ok(one),
+        None => Err(fault("it trains `lora`, or a stack with one `lora` in it; set `fit.method`")),
     }
 }
 

@@ -9,7 +9,7 @@ use inarch_core::backbone::HostTensor;
 use inarch_peft::{Adapter, CoopConfig, MethodConfig, Parameters};
 use inarch_recipes::{Recipe, Session};
 
-use super::branches::{Part, parts};
+use super::branches::{Part, only, parts};
 use super::weights::replaced;
 use crate::error::{Error, Result};
 
@@ -23,16 +23,17 @@ pub(super) struct Contexts(Parameters);
 
 /// Where the shared context stands among the members of a method.
 fn shared_in(own: &[Part]) -> Result<(usize, CoopConfig)> {
-    let mut found = own.iter().enumerate().filter_map(|(at, (method, _))| match method {
-        MethodConfig::Coop(config) => Some((at, config.clone())),
+    only(own.iter().map(|(method, _)| method), coop).filter(|(_, config)| !config.class_specific).ok_or_else(|| {
+        let reason = "with `text` it needs one `coop` in the stack, without `class_specific`; set `fit.method`";
+        Error::setting("strategy s-prompts", reason)
+    })
+}
+
+/// The settings of a context.
+fn coop(method: &MethodConfig) -> Option<CoopConfig> {
+    match method {
+        MethodConfig::Coop(config) => Some(config.clone()),
         _ => None,
-    });
-    match (found.next(), found.next()) {
-        (Some((at, config)), None) if !config.class_specific => Ok((at, config)),
-        _ => {
-            let reason = "with `text` it needs one `coop` in the stack, without `class_specific`; set `fit.method`";
-            Err(Error::setting("strategy s-prompts", reason))
-        }
     }
 }
 
@@ -72,14 +73,7 @@ impl Contexts {
         (classes, current): (&[String], &[bool]),
         own: &mut [Part],
     ) -> Result<(usize, Part)> {
-        let find = |(at, (method, _)): (usize, &Part)| match method {
-            MethodConfig::Coop(config) => Some((at, config.clone())),
-            _ => None,
-        };
-        let (at, config) = own
-            .iter()
-            .enumerate()
-            .find_map(find)
+        let (at, config) = only(own.iter().map(|(method, _)| method), coop)
             .ok_or_else(|| Error::setting("strategy s-prompts", "it trains a `coop` for the text side"))?;
         let shared = MethodConfig::Coop(CoopConfig { class_specific: false, ..config.clone() });
         let place = match config.class_specific {

@@ -25,7 +25,7 @@ use inarch_peft::{Adapter, ExpertUse, Loss, MethodConfig, MoeAdaptersConfig, Par
 use inarch_recipes::{Moment, Recipe};
 
 use super::among::{classes_of, loss_among};
-use super::branches::{Part, joined, parts};
+use super::branches::{Part, joined, only, parts};
 use super::experts::{SELECTOR, carried};
 use super::features::unit_features;
 use super::reconstruction::Reconstruction;
@@ -53,14 +53,12 @@ fn fault(reason: impl Into<String>) -> Error {
 
 /// Where the experts stand among the members of a method, and their settings.
 fn experts_of(own: &[Part]) -> Result<(usize, MoeAdaptersConfig)> {
-    let mut found = own.iter().enumerate().filter_map(|(at, (method, _))| match method {
-        MethodConfig::MoeAdapters(config) => Some((at, config.clone())),
+    let experts = |method: &MethodConfig| match method {
+        MethodConfig::MoeAdapters(config) => Some(config.clone()),
         _ => None,
-    });
-    match (found.next(), found.next()) {
-        (Some(one), None) => Ok(one),
-        _ => Err(fault("it trains `moe-adapters`, or a stack with one `moe-adapters` in it; set `fit.method`")),
-    }
+    };
+    only(own.iter().map(|(method, _)| method), experts)
+        .ok_or_else(|| fault("it trains `moe-adapters`, or a stack with one `moe-adapters` in it; set `fit.method`"))
 }
 
 impl MoeAdapters {

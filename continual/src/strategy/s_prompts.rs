@@ -25,7 +25,7 @@ use inarch_peft::{Adapter, Loss, MethodConfig, Parameters, SPromptsConfig, VptSh
 use inarch_recipes::{Moment, Recipe, Session};
 
 use super::among::{arriving, classes_of, loss_among};
-use super::branches::{Part, joined, parts};
+use super::branches::{Part, joined, only, parts};
 use super::contexts::{Contexts, stands_still};
 use super::features::unit_features;
 use super::k_means::centroids;
@@ -50,17 +50,14 @@ pub(super) struct SPrompts {
 
 /// Where the prompts stand among the members of a method, and their settings.
 fn prompts_of(own: &[Part]) -> Result<(usize, VptShallowConfig)> {
-    let mut found = own.iter().enumerate().filter_map(|(at, (method, _))| match method {
-        MethodConfig::VptShallow(config) => Some((at, config.clone())),
+    let prompts = |method: &MethodConfig| match method {
+        MethodConfig::VptShallow(config) => Some(config.clone()),
         _ => None,
-    });
-    match (found.next(), found.next()) {
-        (Some(one), None) => Ok(one),
-        _ => {
-            let reason = "it trains `vpt-shallow`, or a stack with one `vpt-shallow` in it; set `fit.method`";
-            Err(Error::setting("strategy s-prompts", reason))
-        }
-    }
+    };
+    only(own.iter().map(|(method, _)| method), prompts).ok_or_else(|| {
+        let reason = "it trains `vpt-shallow`, or a stack with one `vpt-shallow` in it; set `fit.method`";
+        Error::setting("strategy s-prompts", reason)
+    })
 }
 
 impl SPrompts {

@@ -22,7 +22,7 @@ use inarch_peft::{
 use inarch_recipes::{Moment, Recipe, Session};
 
 use super::among::{classes_of, loss_among};
-use super::branches::{Part, beside, joined, lora_of, members, parts};
+use super::branches::{Part, beside, joined, lora_of, members, only, parts};
 use super::weights::replaced;
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::{Error, Result};
@@ -184,11 +184,12 @@ impl Strategy for SdLora {
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
         let Episode { session, recipe, classes, .. } = *episode;
         let mut own = parts(&recipe.method, &adapter.without_autodiff());
-        let found = own.iter().enumerate().find_map(|(at, (method, _))| match method {
-            MethodConfig::SdLora(config) => Some((at, config.clone())),
+        let decoupled = |method: &MethodConfig| match method {
+            MethodConfig::SdLora(config) => Some(config.clone()),
             _ => None,
-        });
-        let Some((at, config)) = found else { return Err(Error::setting("strategy sd-lora", "it trains `sd-lora`")) };
+        };
+        let (at, config) = only(own.iter().map(|(method, _)| method), decoupled)
+            .ok_or_else(|| Error::setting("strategy sd-lora", "it trains `sd-lora`"))?;
         let values = own[at].1.parameters();
         self.take_up(&values);
         let factors: Parameters = values.into_iter().filter(|(name, _)| self.directions.contains_key(name)).collect();

@@ -128,11 +128,16 @@ pub(super) fn guarded<T>(bytes: &[u8], origin: &Path, work: impl FnOnce() -> Res
     if bytes.is_empty() {
         return Err(bad(origin, "the file is empty"));
     }
-    // A decoder works on its own copy of everything, so nothing half-changed can be seen after a panic.
+    caught(origin, dicom::is_dicom(bytes), work)
+}
+
+/// As [`guarded`], without the bytes at hand; of a `silent` file nothing that its decoder says in a panic is told.
+pub(super) fn caught<T>(origin: &Path, silent: bool, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
+    // What a decoder has half-changed is not asked again after a panic.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome.map_err(|reason| bad(origin, reason)),
         // Its words could quote the file.
-        Err(_) if dicom::is_dicom(bytes) => Err(bad(origin, "its decoder failed")),
+        Err(_) if silent => Err(bad(origin, "its decoder failed")),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

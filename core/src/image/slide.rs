@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use ::image::{Rgb, RgbImage, imageops};
@@ -14,7 +13,7 @@ use tiff::ColorType;
 use tiff::decoder::{ChunkType, Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
-use super::decode::{bad, decode_image};
+use super::decode::{caught, decode_image};
 use crate::error::{Error, Result};
 
 /// Most pixels along one side; more is a damaged header.
@@ -65,7 +64,7 @@ impl Slide {
             && matches!(&start, b"II\x2a\0" | b"MM\0\x2a" | b"II\x2b\0" | b"MM\0\x2b");
         if is_tiff {
             let file = File::open(path).map_err(Error::io("read", path))?;
-            if let Some(chunks) = guarded(path, || Chunks::open(file))? {
+            if let Some(chunks) = caught(path, false, || Chunks::open(file))? {
                 return Ok(Self { path: path.into(), size: chunks.whole, pixels: Pixels::Chunks(Box::new(chunks)) });
             }
         }
@@ -94,7 +93,7 @@ impl Slide {
         }
         match &mut self.pixels {
             Pixels::Whole(whole) => Ok(imageops::crop_imm(whole, x, y, width, height).to_image()),
-            Pixels::Chunks(chunks) => guarded(&self.path, || chunks.region([x, y, width, height])),
+            Pixels::Chunks(chunks) => caught(&self.path, false, || chunks.region([x, y, width, height])),
         }
     }
 }
@@ -199,14 +198,6 @@ fn of_luma(sample: &[u8]) -> [u8; 3] {
     let (blue, red) = (blue - 128.0, red - 128.0);
     [luma + 1.402 * red, luma - 0.344_136 * blue - 0.714_136 * red, luma + 1.772 * blue]
         .map(|value| value.round().clamp(0.0, 255.0) as u8)
-}
-
-/// Runs a decoder that may panic over a damaged file.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome.map_err(|reason| bad(path, reason)),
-        Err(_) => Err(bad(path, "its decoder failed")),
-    }
 }
 
 #[cfg(test)]

@@ -87,6 +87,14 @@ pub(crate) fn check_finite(setting: &'static str, value: f64) -> Result<()> {
     Err(Error::Setting { setting, reason: format!("must be a number, found {value}") })
 }
 
+/// Checks a factor on a learning rate.
+pub(super) fn check_rate(setting: &'static str, rate: f64) -> Result<()> {
+    if rate.is_finite() && rate > 0.0 {
+        return Ok(());
+    }
+    Err(Error::Setting { setting, reason: format!("must be above 0, found {rate}") })
+}
+
 /// Checks a probability of dropout.
 pub(crate) fn check_dropout(dropout: f64) -> Result<()> {
     if (0.0..1.0).contains(&dropout) {

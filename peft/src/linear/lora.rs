@@ -22,7 +22,7 @@ use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
 use super::eva::Directions;
-use super::factors::{Factors, check_dropout, check_finite, check_rank, check_targets, dropped, low_rank};
+use super::factors::{Factors, check_dropout, check_finite, check_rank, check_rate, check_targets, dropped, low_rank};
 use super::sites::{LinearSites, matches, selected_sites};
 use crate::error::{Error, Result};
 use crate::fixed::Fixed;
@@ -198,10 +198,7 @@ impl Method for LoraConfig {
         check_dropout(self.dropout)?;
         check_targets(&self.targets)?;
         check_finite("alpha", self.alpha)?;
-        if !(self.b_rate.is_finite() && self.b_rate > 0.0) {
-            let reason = format!("must be above 0, found {}", self.b_rate);
-            return Err(Error::Setting { setting: "b_rate", reason });
-        }
+        check_rate("b_rate", self.b_rate)?;
         for pattern in &self.alpha_pattern {
             check_finite("alpha_pattern", pattern.value)?;
         }

@@ -21,7 +21,7 @@ use inarch_core::backbone::{Backbone, Entry, LinearBase, LinearChange, LinearSit
 use inarch_core::backbone::{Touched, Tower};
 use serde::{Deserialize, Serialize};
 
-use super::factors::{Factors, check_dropout, check_finite, check_rank, check_targets, dropped, low_rank};
+use super::factors::{Factors, check_dropout, check_finite, check_rank, check_rate, check_targets, dropped, low_rank};
 use super::lora::{SitePattern, value_at};
 use super::sites::{LinearSites, selected_sites};
 use crate::error::{Error, Result};
@@ -164,10 +164,7 @@ impl Method for SdLoraConfig {
         check_dropout(self.dropout)?;
         check_targets(&self.targets)?;
         check_finite("magnitude", self.magnitude)?;
-        if !(self.b_rate.is_finite() && self.b_rate > 0.0) {
-            let reason = format!("must be above 0, found {}", self.b_rate);
-            return Err(Error::Setting { setting: "b_rate", reason });
-        }
+        check_rate("b_rate", self.b_rate)?;
         if self.experiences == 0 {
             let reason = "must be at least 1, found 0".into();
             return Err(Error::Setting { setting: "experiences", reason });
