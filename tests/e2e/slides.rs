@@ -51,6 +51,16 @@ fn a_slide_is_known_by_what_is_on_one_of_its_tiles() {
     program.fail(&["data", "tiles", "-d", "slides", "-o", "tiles"], 1, &["exists"]);
     program.fail(&["data", "tiles", "-d", "slides", "-o", "more", "--side", "500"], 1, &["137x101", "smaller side"]);
 
+    // A slide that cannot be read stops, or is left out whole.
+    let whole = std::fs::read(program.path("slides/test/plain/3.tif")).expect("a slide");
+    std::fs::write(program.path("slides/test/plain/3.tif"), &whole[..whole.len() / 2]).expect("written");
+    let again = ["data", "tiles", "-d", "slides", "-o", "again", "--side", "32", "--tissue", "0.02"];
+    program.fail(&again, 1, &["3.tif", "--on-bad-image skip"]);
+    let left = program.json(&[&again[..], &["--on-bad-image", "skip"]].concat());
+    assert_eq!((&left["slides"]["test"]["plain"], left["skipped"].as_array().map(Vec::len)), (&15.into(), Some(1)));
+    assert!(program.path("again/test/plain/2").is_dir() && !program.path("again/test/plain/3").exists());
+    std::fs::write(program.path("slides/test/plain/3.tif"), whole).expect("written");
+
     let stack = "method={ name = \"stack\", members = [{ name = \"gated-pool\" }, { name = \"linear-probe\" }] }";
     let fit = ["fit", "-b", "pocket", "-d", "tiles", "--frames", "8", "-m", "gated-pool", "--set", stack, "-o", "run"];
     program.succeed(&fit);

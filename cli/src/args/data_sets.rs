@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::DataArgs;
+use super::{DataArgs, OnBadImageArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct DataSetsArgs {
@@ -54,10 +54,20 @@ pub(crate) struct ActionsArgs {
     pub(crate) output: PathBuf,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct TilesArgs {
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
+    /// Slides: a folder of class folders, or a CSV or JSONL manifest
+    #[arg(short = 'd', long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    /// Folder that the paths of a manifest are relative to
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) root: Option<PathBuf>,
+    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) group_by: Option<String>,
+    /// What to do about a slide that cannot be read
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub(crate) on_bad_image: Option<OnBadImageArg>,
     /// Side of a tile as it is written, in pixels
     #[arg(long, default_value_t = 224, value_name = "PIXELS")]
     pub(crate) side: u32,

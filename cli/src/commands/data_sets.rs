@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use inarch_core::data::{ActionConfig, ActionReport, CropConfig, CropReport, TileConfig, TileReport};
+use inarch_core::data::{ActionConfig, ActionReport, CropConfig, CropReport, DataOptions, TileConfig, TileReport};
 use inarch_core::data::{crop_pascal_voc, open_dataset_with, write_actions, write_manifest, write_tiles};
+use inarch_recipes::BadImagePolicy;
 use serde::Serialize;
 
 use super::encode;
@@ -111,21 +112,20 @@ struct TilesResult {
 }
 
 fn tiles(args: &TilesArgs, output: &Output) -> Result<(), CommandError> {
-    let Some(data) = &args.data.data else {
-        return Err(CommandError::usage("no data set is given", "give one with `-d`"));
-    };
-    let dataset = open_dataset_with(data, &args.data.options())?;
-    let config = TileConfig { side: args.side, shrink: args.shrink, tissue: args.tissue };
-    let report = write_tiles(&dataset, &args.output, &config)?;
+    let TilesArgs { root, group_by, side, shrink, tissue, .. } = args.clone();
+    let dataset = open_dataset_with(&args.data, &DataOptions { root, group_by, ..DataOptions::default() })?;
+    let policy = args.on_bad_image.map(BadImagePolicy::from).unwrap_or_default();
+    let report = write_tiles(&dataset, &args.output, &TileConfig { side, shrink, tissue }, policy.into())?;
     let result = TilesResult { output: args.output.clone(), report };
     output.result(&result, || {
-        let TileReport { slides, tiles, empty } = &result.report;
+        let TileReport { slides, tiles, empty, skipped } = &result.report;
         let mut rows = vec![["split", "class", "slides"].map(String::from).to_vec()];
         for (split, classes) in slides {
             rows.extend(classes.iter().map(|(class, count)| vec![split.clone(), class.clone(), count.to_string()]));
         }
         let output = result.output.display();
-        format!("{}{tiles} tiles, {empty} without tissue left out: {output}\nnext: inarch fit -b BACKBONE -d {output} -m gated-pool --frames 32\n", table(&rows))
+        let unread: String = skipped.iter().map(|path| format!("{path}: could not be read\n")).collect();
+        format!("{}{unread}{tiles} tiles, {empty} without tissue left out: {output}\nnext: inarch fit -b BACKBONE -d {output} -m gated-pool --frames 32\n", table(&rows))
     });
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::dataset::{Dataset, Source};
 use super::fresh_folder::fresh_folder;
 use crate::error::{Error, Result};
 use crate::file;
-use crate::image::{ImageAddress, Slide};
+use crate::image::{ImageAddress, OnBadImage, Slide};
 
 /// Difference between the channels of a pixel from which on it counts as stained. Glass, paper and scanner black are grey.
 const STAINED: u8 = 20;
@@ -42,6 +42,8 @@ pub struct TileReport {
     pub tiles: usize,
     /// Tiles that were left out, since they show too little tissue.
     pub empty: usize,
+    /// Slides that could not be read, where these are left out.
+    pub skipped: Vec<String>,
 }
 
 /// Cuts every slide of a data set into `target/SPLIT/CLASS/SLIDE/ROW-COLUMN.png`. Tiles lie side by side from the upper left;
@@ -50,8 +52,8 @@ pub struct TileReport {
 ///
 /// # Errors
 /// [`Error::Invalid`] for settings outside their domain, a target that exists, a data set whose images have several labels, a
-/// slide that is smaller than a tile or shows no tissue; [`Error::BadImage`].
-pub fn write_tiles(dataset: &Dataset, target: &Path, config: &TileConfig) -> Result<TileReport> {
+/// slide that is smaller than a tile or shows no tissue; [`Error::BadImage`], unless such slides are left out by `policy`.
+pub fn write_tiles(dataset: &Dataset, target: &Path, config: &TileConfig, policy: OnBadImage) -> Result<TileReport> {
     for (name, value, most) in [("side", config.side, 4096), ("shrink", config.shrink, 256)] {
         if !(1..=most).contains(&value) {
             return Err(Error::invalid(name, format!("must be 1 to {most}, found {value}")));
@@ -72,21 +74,32 @@ pub fn write_tiles(dataset: &Dataset, target: &Path, config: &TileConfig) -> Res
             return Err(Error::invalid(format!("data set `{}`", dataset.name), "it holds no images that could be cut"));
         };
         let class = &dataset.classes[example.label];
-        *report.slides.entry(split.to_string()).or_default().entry(class.clone()).or_default() += 1;
         let stem = ImageAddress::of(path).file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let folder = Path::new(&split.to_string()).join(class).join(stem);
         // Slides of different folders may have one name.
         let count = taken.entry(folder.clone()).or_default();
         *count += 1;
         let folder = if *count == 1 { folder } else { folder.with_extension(count.to_string()) };
-        jobs.push((path.clone(), folder));
+        jobs.push((path.clone(), folder, [split.to_string(), class.clone()]));
     }
     fresh_folder(target, |into| {
-        let cut = |(path, folder): &(PathBuf, PathBuf)| cut(path, &into.join(folder), config);
-        let counts = jobs.par_iter().map(cut).collect::<Result<Vec<[usize; 2]>>>()?;
-        for [tiles, empty] in counts {
+        let cut = |(path, folder, _): &(PathBuf, PathBuf, [String; 2])| match cut(path, &into.join(folder), config) {
+            Err(Error::BadImage { .. }) if policy == OnBadImage::Skip => {
+                // Tiles of the part that could be read are no slide.
+                let partial = into.join(folder);
+                if partial.exists() { file::remove_folder(&partial).map(|()| None) } else { Ok(None) }
+            }
+            outcome => outcome.map(Some),
+        };
+        let counts = jobs.par_iter().map(cut).collect::<Result<Vec<Option<[usize; 2]>>>>()?;
+        for ((path, _, [split, class]), counts) in jobs.into_iter().zip(counts) {
+            let Some([tiles, empty]) = counts else {
+                report.skipped.push(path.display().to_string());
+                continue;
+            };
             report.tiles += tiles;
             report.empty += empty;
+            *report.slides.entry(split).or_default().entry(class).or_default() += 1;
         }
         Ok(report)
     })
@@ -152,7 +165,7 @@ mod tests {
     use super::{TileConfig, TileReport, write_tiles};
     use crate::data::open_dataset;
     use crate::file;
-    use crate::image::decode_image;
+    use crate::image::{OnBadImage, decode_image};
 
     /// Glass with a stained square whose colours tell where it is.
     fn slide(path: &Path) {
@@ -173,7 +186,7 @@ mod tests {
         let dataset = open_dataset(&folder.path().join("slides"), None).expect("a data set");
         let target = folder.path().join("tiles");
         let config = TileConfig { side: 8, shrink: 1, tissue: 0.5 };
-        let report = write_tiles(&dataset, &target, &config).expect("slides");
+        let report = write_tiles(&dataset, &target, &config, OnBadImage::Fail).expect("slides");
         // Rows 1 and 2 of four; of columns 1 to 3 the first has its stain from pixel 10 on.
         assert_eq!((report.tiles, report.empty), (4 * 6, 4 * (4 * 5 - 6)));
         assert_eq!(report.slides["train"]["a"], 2);
@@ -185,7 +198,8 @@ mod tests {
 
         let halves = folder.path().join("halves");
         let shrunk = TileConfig { side: 8, shrink: 2, tissue: 0.0 };
-        let TileReport { tiles, empty, .. } = write_tiles(&dataset, &halves, &shrunk).expect("slides");
+        let TileReport { tiles, empty, .. } =
+            write_tiles(&dataset, &halves, &shrunk, OnBadImage::Fail).expect("slides");
         assert_eq!((tiles, empty), (4 * 2 * 2, 0));
         assert_eq!(decode_image(&halves.join("test/b/s/0-1.png")).expect("a tile").get_pixel(0, 4).0, [200, 17, 9]);
     }
@@ -198,7 +212,8 @@ mod tests {
         let dataset = open_dataset(&folder.path().join("slides"), None).expect("a data set");
         let target = folder.path().join("tiles");
         let fault = |side, shrink, tissue| {
-            let error = write_tiles(&dataset, &target, &TileConfig { side, shrink, tissue }).expect_err("no tile");
+            let error = write_tiles(&dataset, &target, &TileConfig { side, shrink, tissue }, OnBadImage::Fail)
+                .expect_err("no tile");
             assert!(!target.exists());
             error.to_string()
         };

@@ -132,7 +132,7 @@ impl Backbone {
     }
 
     /// As [`encode_image`](Self::encode_image) in an evaluation pass, its rows on all cores: for adapters that take each row by
-    /// itself, as all but [`Mixed`](super::Mixed) do, and without gradients.
+    /// itself, as all but [`Mixed`](super::super::Mixed) do, and without gradients.
     pub fn evaluate_image(&self, pixels: Tensor<4>, sites: &dyn Sites) -> Tensor<2> {
         self.evaluate_clips(pixels, Frames::STILL, sites)
     }
