@@ -78,13 +78,11 @@ fn heads(backbone: &Backbone) -> (bool, bool) {
 fn masked(backbone: &Backbone, texts: Vec<Vec<u32>>, shard: Range<usize>, draw: Seed) -> Cross {
     let spec = backbone.spec();
     let mask = spec.crossing.as_ref().and_then(|crossing| crossing.mask).unwrap_or_default();
-    let (first, vocabulary) = (usize::from(spec.text.style.begins), spec.text.vocabulary as u32);
+    let vocabulary = spec.text.vocabulary as u32;
     let (mut rows, mut asked) = (Vec::new(), Vec::new());
     for (place, mut row) in shard.zip(texts) {
         let mut random = draw.split(place).rng();
-        let end = row.len().max(1) - 1;
-        // A text without words is asked for its end.
-        let words = if end > first { first..end } else { end..row.len() };
+        let words = Cross::places(backbone, &row);
         let mut told: Vec<usize> = words.clone().filter(|_| random.random_bool(TOLD)).collect();
         if told.is_empty() && !words.is_empty() {
             told.push(random.random_range(words));

@@ -12,6 +12,7 @@ mod methods;
 mod openclip_tiny;
 mod pairs;
 mod preprocess;
+mod reference;
 mod test_time;
 mod test_views;
 mod tokenizer;

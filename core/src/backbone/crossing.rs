@@ -48,6 +48,12 @@ impl Cross {
         Self { rows, asked }
     }
 
+    /// The places of a text's own words in its row; a text without words is asked for its end.
+    pub fn places(backbone: &Backbone, row: &[u32]) -> Range<usize> {
+        let (first, end) = (usize::from(backbone.spec().text.style.begins), row.len().max(1) - 1);
+        if end > first { first..end } else { end..row.len() }
+    }
+
     /// How many words each row is asked for.
     pub fn words(&self) -> Vec<usize> {
         self.asked.iter().map(Vec::len).collect()
@@ -91,12 +97,10 @@ impl Backbone {
             return self.likelihood(image, &texts, Pairing::All, sites, pass) / counts;
         }
         // Each text stands once for each of its words; their mean is a product with a matrix of shares.
-        let first = usize::from(self.spec().text.style.begins);
         let (mut hidden, mut owners) = (Cross::new(Vec::new(), Vec::new()), Vec::new());
         for (text, row) in rows.iter().enumerate() {
             let row = self.begun(row);
-            // A text without words is asked for its end.
-            let words = if row.len() > first + 1 { first..row.len() - 1 } else { row.len() - 1..row.len() };
+            let words = Cross::places(self, &row);
             for place in words.clone() {
                 let mut masked = row.clone();
                 masked[place] = self.crossing().mask.unwrap_or_default();

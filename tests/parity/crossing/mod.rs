@@ -3,41 +3,34 @@
 
 mod methods;
 
+use std::ops::Deref;
 use std::sync::Mutex;
 
 use burn::tensor::Tensor;
-use inarch_core::backbone::{
-    Backbone, BlockSite, BranchSite, Cross, Entry, Frozen, Pairing, Pass, Sites, StateDict, Tower, values,
-};
-use inarch_core::checkpoint::{Precision, open_backbone, read_safetensors, write_backbone};
+use inarch_core::backbone::{BlockSite, BranchSite, Cross, Entry, Frozen, Pairing, Pass, Sites, Tower, values};
+use inarch_core::checkpoint::{open_backbone, read_safetensors};
 use inarch_peft::{read_peft, write_peft};
 use inarch_recipes::CaptionSearch;
 
+use crate::parity::reference::Reference;
 use crate::support::{close, copied, edit_json, edit_tensors, fixture, plain};
 
 const TOLERANCE: f32 = 1e-4;
 
 /// A backbone beside what the reference computes with it.
-pub(super) struct Case {
-    pub(super) name: &'static str,
-    pub(super) backbone: Backbone,
-    expected: StateDict,
-    texts: Vec<String>,
+pub(super) struct Case(Reference);
+
+impl Deref for Case {
+    type Target = Reference;
+
+    fn deref(&self) -> &Reference {
+        &self.0
+    }
 }
 
 impl Case {
     pub(super) fn open(name: &'static str) -> Self {
-        let folder = fixture(&format!("parity/crossing/{name}"));
-        let (expected, metadata) = read_safetensors(&folder.join("expected.safetensors")).expect("a fixture");
-        let backbone = open_backbone(&folder, &plain()).expect("a backbone");
-        let texts = serde_json::from_str(&metadata["texts"]).expect("a list of texts");
-        Self { name, backbone, expected, texts }
-    }
-
-    pub(super) fn pixels(&self) -> Tensor<4> {
-        let tensor = &self.expected["pixels"];
-        let shape = <[usize; 4]>::try_from(tensor.shape.clone()).expect("four axes");
-        self.backbone.pixels(tensor.data.clone(), shape).expect("the backbone's size")
+        Self(Reference::open("crossing", name))
     }
 
     /// The rows of a tensor of ids, cut behind their end.
@@ -92,15 +85,6 @@ impl Case {
                 }
             }
         }
-    }
-
-    /// Written by us and read again, it is the same.
-    fn check_round_trip(&self) {
-        let folder = tempfile::tempdir().expect("a folder");
-        write_backbone(&self.backbone, folder.path(), Precision::F32).expect("a writable folder");
-        let again = open_backbone(folder.path(), &plain());
-        let again = again.unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        assert_eq!(again.digest(), self.backbone.digest(), "{}", self.name);
     }
 }
 

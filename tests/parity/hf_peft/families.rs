@@ -88,9 +88,10 @@ fn a_head_tells_the_classes_of_its_checkpoint() {
 #[test]
 fn what_does_not_belong_to_a_family_is_refused() {
     // CLIP's names on a tower alone, one family's adapter on another, and a head behind a pool that is not ours.
-    let vit = Case::open("vit").backbone;
-    refused_by(&fixture("parity/hf_peft/lora"), &vit, &["fits no linear layer"]);
-    refused_by(&folder("bert"), &vit, &["encoder.layer"]);
+    let case = Case::open("vit");
+    let vit = &case.backbone;
+    refused_by(&fixture("parity/hf_peft/lora"), vit, &["fits no linear layer"]);
+    refused_by(&folder("bert"), vit, &["encoder.layer"]);
     // An adapter proves itself on images, so beside a text tower alone none is opened.
     refused_by(&folder("bert"), &Case::open("bert").backbone, &["image tower", "bert"]);
     let folder = super::copy("families/dinov2");
@@ -99,9 +100,10 @@ fn what_does_not_belong_to_a_family_is_refused() {
     });
     refused_by(folder.path(), &Case::open("dinov2").backbone, &["`modules_to_save`", "classifier"]);
 
-    let artifact = read_peft(&self::folder("vit"), &vit).expect("a folder of PEFT");
-    let packaged = Case::open("vit_pytorch").backbone;
+    let artifact = read_peft(&self::folder("vit"), vit).expect("a folder of PEFT");
+    let case = Case::open("vit_pytorch");
+    let packaged = &case.backbone;
     let target = tempfile::tempdir().expect("a folder");
-    let error = write_peft(&artifact, &packaged, target.path()).expect_err("no such model").to_string();
+    let error = write_peft(&artifact, packaged, target.path()).expect_err("no such model").to_string();
     assert!(error.contains("none of them has"), "{error}");
 }
