@@ -238,7 +238,7 @@ impl<'a> Classifier<'a> {
         let scale = self.backbone.logit_scale();
         let own = text.clone().reshape([images, classes, dim]).swap_dims(1, 2);
         let logits = image.clone().reshape([images, 1, dim]).matmul(own).reshape([images, classes]) * scale;
-        sites.logits(Scores { feature, image: &image, text: &text, logits, scale }, &pass)
+        sites.logits(Scores { feature, image: &image, text: &text, logits, scale, offset: 0.0 }, &pass)
     }
 
     /// Scores of images and texts that meet before there is one, `[images, classes]`: the mean over the templates of a class.
@@ -251,7 +251,8 @@ impl<'a> Classifier<'a> {
         let logits = self.backbone.cross(image, &self.rows, sites, pass);
         let ([images, rows], count) = (logits.dims(), self.templates.len());
         let logits = logits.reshape([images, rows / count, count]).mean_dim(2).reshape([images, rows / count]);
-        sites.logits(Scores { feature: image, image, text, logits, scale: self.backbone.logit_scale() }, pass)
+        let scale = self.backbone.logit_scale();
+        sites.logits(Scores { feature: image, image, text, logits, scale, offset: 0.0 }, pass)
     }
 
     /// Tokens of all texts, each as long as the longest.

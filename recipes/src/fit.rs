@@ -307,7 +307,8 @@ fn offset_of_scores(backbone: &Backbone, sites: &dyn Sites, images: &Tensor<2>, 
     let image = images.clone().narrow(0, 0, 1);
     let scores = |value: f32| {
         let logits = Tensor::zeros([1, classes], backbone.device()) + value;
-        let scores = Scores { feature: &image, image: &image, text, logits, scale: backbone.logit_scale() };
+        let scale = backbone.logit_scale();
+        let scores = Scores { feature: &image, image: &image, text, logits, scale, offset: value };
         values(sites.logits(scores, &Pass::evaluate()))
     };
     scores(bias).iter().zip(scores(0.0)).map(|(with, without)| with - without).collect()

@@ -179,6 +179,9 @@ fn what_needs_features_of_either_side_is_refused() {
     for method in ["coop", "tip-adapter", "clip-adapter", "linear-probe", "maple"] {
         program.fail(&["fit", "-b", &backbone, "-d", &data, "-m", method, "-o", "x"], 3, &[reason, method]);
     }
+    let image_alone = ["--set", "method.text=false", "-o", "x"];
+    let prefix = [&["fit", "-b", &backbone, "-d", &data, "-m", "prefix-tuning"], image_alone.as_slice()].concat();
+    program.fail(&prefix, 2, &["image", "no blocks"]);
     program.fail(&["encode", "-b", &backbone, "--images", &data, "-o", "x.safetensors"], 3, &[reason]);
     program.fail(&["eval", "-b", &backbone, "-d", &data, "--test-time", "tpt"], 3, &[reason]);
     program.fail(&["predict", "-b", &backbone, &format!("{data}/test/hat")], 2, &["--classes"]);

@@ -80,6 +80,10 @@ fn named(name: &str) -> Table {
     Table::from_iter([("name".to_string(), Value::String(name.into()))])
 }
 
+fn is_named(strategy: &Table, name: &str) -> bool {
+    strategy.get("name").and_then(Value::as_str) == Some(name)
+}
+
 /// A recipe with its parts read.
 #[derive(Debug, Clone)]
 pub struct Protocol {
@@ -109,9 +113,14 @@ impl StreamRecipe {
         toml::from_str(&text).map_err(|error: toml::de::Error| fault(error.to_string()))
     }
 
-    /// Puts strategies of these names in place of the recipe's.
+    /// Keeps strategies of these names, with the recipe's settings; one that the recipe lacks has its defaults.
     pub fn choose(&mut self, names: &[String]) {
-        self.strategy = names.iter().map(|name| named(name)).collect();
+        let own = std::mem::take(&mut self.strategy);
+        let of = |name: &String| {
+            let same: Vec<Table> = own.iter().filter(|one| is_named(one, name)).cloned().collect();
+            if same.is_empty() { vec![named(name)] } else { same }
+        };
+        self.strategy = names.iter().flat_map(of).collect();
     }
 
     /// Reads its parts strictly.
@@ -169,5 +178,19 @@ mod tests {
         assert!(fault("[fit]\nshot = 3").contains("shot"));
         assert!(fault("[fit.method]\nname = \"loro\"").contains("loro"));
         assert!(fault("[[strategy]]\nname = \"er\"\n[[strategy]]\nname = \"er\"").contains("twice"));
+    }
+
+    #[test]
+    fn a_chosen_strategy_keeps_the_settings_of_the_recipe() {
+        let text = "[[strategy]]\nname = \"er\"\nreplay = 8\n[[strategy]]\nname = \"er\"\nreplay = 9\n[[strategy]]\nname = \"mas\"";
+        let chosen = |names: &[&str]| {
+            let mut recipe = StreamRecipe::read(text, "test", &[]).unwrap();
+            recipe.choose(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+            recipe.strategy
+        };
+        let own = StreamRecipe::read(text, "test", &[]).unwrap().strategy;
+        assert_eq!(chosen(&["er"]), own[..2]);
+        let grown = chosen(&["lwf", "er"]);
+        assert_eq!((&grown[1..], grown[0].len()), (&own[..2], 1));
     }
 }

@@ -315,11 +315,11 @@ impl Backbone {
         let image = normalise(image.clone());
         let text = normalise(text.clone());
         let logits = image.clone().matmul(text.clone().transpose()) * self.logit_scale;
-        let logits = match self.logit_bias {
-            Some(bias) => logits + bias,
-            None => logits,
+        let (logits, offset) = match self.logit_bias {
+            Some(bias) => (logits + bias, bias),
+            None => (logits, 0.0),
         };
-        sites.logits(Scores { feature, image: &image, text: &text, logits, scale: self.logit_scale }, pass)
+        sites.logits(Scores { feature, image: &image, text: &text, logits, scale: self.logit_scale, offset }, pass)
     }
 
     /// The canonical tensors, e.g. to write a checkpoint; none without towers.

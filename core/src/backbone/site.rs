@@ -301,10 +301,12 @@ pub struct Scores<'a> {
     pub image: &'a Tensor<2>,
     /// Normalised text features `[classes, dim]`; `[images * classes, dim]`, image-major, with a condition.
     pub text: &'a Tensor<2>,
-    /// `scale * cosine`, `[images, classes]`.
+    /// `scale * cosine + offset`, `[images, classes]`.
     pub logits: Tensor<2>,
     /// The logit scale (the inverse temperature, e.g. 100).
     pub scale: f32,
+    /// What a backbone of the sigmoid loss adds to every score; 0 for others.
+    pub offset: f32,
 }
 
 /// Which kinds of sites an adapter may change, feature and scores apart. In a mixed batch ([`Mixed`](super::Mixed)) what an

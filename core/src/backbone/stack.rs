@@ -93,8 +93,9 @@ impl Sites for Stack<'_> {
     }
 
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        let Scores { feature, image, text, logits, scale } = scores;
-        self.0.iter().fold(logits, |logits, member| member.logits(Scores { feature, image, text, logits, scale }, pass))
+        let Scores { feature, image, text, logits, scale, offset } = scores;
+        let given = |logits| Scores { feature, image, text, logits, scale, offset };
+        self.0.iter().fold(logits, |logits, member| member.logits(given(logits), pass))
     }
 
     fn fold(&self, at: LinearSite, layer: &Linear) -> Option<Linear> {

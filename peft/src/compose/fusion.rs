@@ -297,12 +297,12 @@ impl Sites for Fusion {
 
     /// Members that act on scores enter no tower, so all of them are mixed, by the image tower's last row.
     fn logits(&self, scores: Scores<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        let Scores { feature, image, text, logits, scale } = scores;
+        let Scores { feature, image, text, logits, scale, offset } = scores;
         let weights = softmax(self.image.val(), 1);
         let [rows, _] = weights.dims();
         let mut sum = logits.clone();
         for (index, member) in self.parts().enumerate() {
-            let own = member.logits(Scores { feature, image, text, logits: logits.clone(), scale }, pass);
+            let own = member.logits(Scores { feature, image, text, logits: logits.clone(), scale, offset }, pass);
             sum = sum + (own - logits.clone()) * weights.clone().narrow(0, rows - 1, 1).narrow(1, index, 1);
         }
         sum

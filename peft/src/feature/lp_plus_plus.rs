@@ -5,7 +5,7 @@
 //! text features `T` `[classes, dim]`, factors `alpha` `[classes]`. `W` starts at the class means, `alpha` at 250 times the
 //! mean similarity between images and their own class's text. The solver runs in the initialisation: 300 steps with
 //! momentum 0.9 and the step `4 n / lambda_max(f^T f)` for `W`; every tenth step `alpha` moves by `n / (4 max_c sum f t_c)^2`.
-//! All constants are the authors'; none is tuned. The logit scale plays no part. Count: `classes * (dim + 1)`.
+//! All constants are the authors'; none is tuned. Neither the logit scale nor a logit offset plays a part. Count: `classes * (dim + 1)`.
 //! Site: logits; features alone suffice.
 
 use burn::module::{Module, Param};
@@ -157,6 +157,6 @@ impl Sites for LpPlusPlus {
         let [_, count] = scores.logits.dims();
         let prototypes = class_rows(self.prototypes.val(), count, pass);
         let alpha = class_rows(self.alpha.val(), count, pass).transpose();
-        scores.image.clone().matmul(prototypes.transpose()) + scores.logits / scores.scale * alpha
+        scores.image.clone().matmul(prototypes.transpose()) + (scores.logits - scores.offset) / scores.scale * alpha
     }
 }

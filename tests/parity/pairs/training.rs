@@ -131,14 +131,14 @@ fn an_offset_of_all_scores_changes_no_probability() {
     let folder = tempfile::tempdir().expect("a folder");
     for several in [false, true] {
         let dataset = classes(folder.path(), several);
-        // `lp-plus-plus` weighs the scores of texts by class, offset and all, and is left out.
-        let methods: [(&str, &[&str]); 6] = [
+        let methods: [(&str, &[&str]); 7] = [
             ("lora", &["method.dropout=0.0"]),
             ("coop", &["method.context=2"]),
             ("cocoop", &["method.context=2"]),
             ("linear-probe", &[]),
             ("temperature", &[]),
             ("linear-head", &[]),
+            ("lp-plus-plus", &[]),
         ];
         for (method, settings) in methods {
             if several && method == "temperature" {
