@@ -31,6 +31,8 @@ use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
 pub(crate) use fleet::*;
 pub(crate) use registry::*;
+#[cfg(feature = "remote")]
+pub(crate) use serve::LendArgs;
 pub(crate) use serve::{LogFormat, ServeArgs};
 pub(crate) use store::StoreArgs;
 
@@ -87,6 +89,9 @@ pub(crate) enum Command {
     Registry(RegistryArgs),
     /// Follow a channel as a device of a fleet: verify, self-test, activate, or roll back
     Agent(AgentArgs),
+    /// Lend a device of this machine to other machines
+    #[cfg(feature = "remote")]
+    Lend(LendArgs),
     /// Devices, features, versions, and what is missing
     Doctor,
 }

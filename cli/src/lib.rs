@@ -73,6 +73,8 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Backbone(args) => commands::backbone::run(&args, output),
         Command::Registry(args) => commands::registry::run(&args, output),
         Command::Agent(args) => commands::agent::run(&args, output),
+        #[cfg(feature = "remote")]
+        Command::Lend(args) => commands::lend::run(&args, output),
         Command::Doctor => commands::doctor::run(output),
     }
 }

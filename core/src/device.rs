@@ -8,13 +8,14 @@ use crate::error::{Error, Result};
 use crate::parallel;
 
 /// Every kind of device: its name, the cargo feature that compiles it in, and what may follow the name.
-const KNOWN: [(&str, &str, &str); 6] = [
+const KNOWN: [(&str, &str, &str); 7] = [
     ("cpu", "flex", "`cpu`"),
     ("libtorch", "libtorch", "`libtorch`, `libtorch:cuda:0` or `libtorch:mps`"),
     ("cuda", "cuda", "`cuda` or `cuda:0`"),
     ("vulkan", "vulkan", "`vulkan`"),
     ("metal", "metal", "`metal`"),
     ("rocm", "rocm", "`rocm` or `rocm:0`"),
+    ("remote", "remote", "`remote:HOST:PORT` of a machine that runs `inarch lend`"),
 ];
 
 /// In which precision a device keeps weights and computes.
@@ -29,7 +30,8 @@ pub enum DevicePrecision {
     Bf16,
 }
 
-/// Parses a device name: `cpu`, `libtorch`, `libtorch:cuda:0`, `cuda:0`, `vulkan`, `metal`, `rocm`.
+/// Parses a device name: `cpu`, `libtorch`, `libtorch:cuda:0`, `cuda:0`, `vulkan`, `metal`, `rocm`,
+/// `remote:HOST:PORT`.
 ///
 /// # Errors
 /// [`Error::Unknown`] for another name, [`Error::Invalid`] naming the cargo feature for a device that is not compiled
@@ -93,6 +95,8 @@ fn open(name: &str) -> Result<Device> {
         ("metal", None) => Some(Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "libtorch")]
         ("libtorch", rest) => libtorch(rest),
+        #[cfg(feature = "remote")]
+        ("remote", Some(address)) => Some(crate::lend::borrow(address)?),
         _ => None,
     };
     found.ok_or_else(|| Error::invalid(format!("device `{name}`"), format!("expected {written}")))
@@ -146,7 +150,7 @@ pub(crate) fn on_processor(device: &Device) -> bool {
 }
 
 /// On how many threads parts of one piece of work may run on a device: a thread that only feeds a device of its own
-/// threads gains nothing from a second one.
+/// threads, or another machine, gains nothing from a second one.
 pub fn workers(device: &Device) -> usize {
     if on_processor(device) { parallel::threads() } else { 1 }
 }
@@ -159,6 +163,7 @@ fn compiled_in(feature: &str) -> bool {
         "vulkan" => cfg!(feature = "vulkan"),
         "metal" => cfg!(feature = "metal"),
         "rocm" => cfg!(feature = "rocm"),
+        "remote" => cfg!(feature = "remote"),
         _ => false,
     }
 }

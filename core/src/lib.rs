@@ -13,6 +13,8 @@ mod error;
 pub mod file;
 pub mod image;
 mod kernel;
+#[cfg(feature = "remote")]
+mod lend;
 pub mod metrics;
 pub mod parallel;
 mod seed;
@@ -21,4 +23,6 @@ pub mod text;
 pub use device::{DevicePrecision, device, device_in, devices, workers};
 pub use digest::{Digest, DigestBuilder};
 pub use error::{Error, Result};
+#[cfg(feature = "remote")]
+pub use lend::{TOKEN_VARIABLE, device_token, lend};
 pub use seed::Seed;

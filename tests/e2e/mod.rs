@@ -17,6 +17,8 @@ mod plan;
 mod program;
 mod real_images;
 mod registry;
+#[cfg(feature = "remote")]
+mod remote;
 mod resume;
 mod shards;
 mod slides;

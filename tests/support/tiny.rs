@@ -16,9 +16,11 @@ use super::parameter::draws;
 /// Class names for the tiny vocabulary.
 pub(crate) const CLASSES: [&str; 4] = ["cat", "dog", "red hat", "x_ray"];
 
-/// The device of every test.
+/// The device of every test that does not run the binary: the processor, or what `INARCH_TEST_DEVICE` names.
 pub(crate) fn plain() -> Device {
-    inarch_core::device("cpu").expect("the tests are built with `flex`")
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let named = || inarch_core::device(std::env::var("INARCH_TEST_DEVICE").as_deref().unwrap_or("cpu"));
+    DEVICE.get_or_init(|| named().expect("a device that the tests are built with")).clone()
 }
 
 /// The same device with gradients.

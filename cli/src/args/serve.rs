@@ -76,3 +76,14 @@ pub(crate) enum LogFormat {
     /// Nothing
     Off,
 }
+
+#[cfg(feature = "remote")]
+#[derive(Debug, Args)]
+pub(crate) struct LendArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Address and port to listen on; the traffic is not encrypted, so beyond this machine it belongs into a trusted network
+    /// or a tunnel, and needs a token in INARCH_DEVICE_TOKEN
+    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: std::net::SocketAddr,
+}

@@ -23,7 +23,7 @@ struct Doctor {
 struct DeviceState {
     name: &'static str,
     compiled_in: bool,
-    /// Whether it computes on this machine; unknown for what is not compiled in.
+    /// Whether it computes on this machine; unknown for what is not compiled in or has no address.
     works: Option<bool>,
     /// How to get it, when it is missing, or why it does not work.
     cure: Option<String>,
@@ -35,8 +35,10 @@ pub(crate) fn run(output: &Output) -> Result<(), CommandError> {
     let devices = inarch_core::devices()
         .into_iter()
         .map(|(name, feature, compiled_in)| {
-            let fault = if compiled_in { inarch_core::device(name).err() } else { None };
-            let works = compiled_in.then_some(fault.is_none());
+            // One that is borrowed has no address that could be asked.
+            let asked = compiled_in && name != "remote";
+            let fault = if asked { inarch_core::device(name).err() } else { None };
+            let works = asked.then_some(fault.is_none());
             let cure = if compiled_in { fault.map(|fault| fault.to_string()) } else { Some(cure(feature)) };
             DeviceState { name, compiled_in, works, cure }
         })
@@ -83,6 +85,7 @@ fn cure(feature: &str) -> String {
             "{build}; it needs a Vulkan driver (on Debian `mesa-vulkan-drivers`, which has one in software too)"
         ),
         "metal" => format!("{build}, on macOS"),
+        "remote" => format!("{build} here and on the machine that runs `inarch lend`"),
         _ => build,
     }
 }

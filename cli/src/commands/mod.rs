@@ -13,6 +13,8 @@ pub(crate) mod doctor;
 pub(crate) mod encode;
 pub(crate) mod eval;
 pub(crate) mod fit;
+#[cfg(feature = "remote")]
+pub(crate) mod lend;
 pub(crate) mod memory;
 pub(crate) mod merge;
 pub(crate) mod predict;
