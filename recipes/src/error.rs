@@ -44,6 +44,16 @@ pub enum Error {
         /// The loss.
         loss: f32,
     },
+    /// The towers give other values in reduced precision.
+    #[error(
+        "the first loss is {reduced} in the recipe's `train.precision` and {full} in f32: this backbone needs all digits; leave it at f32"
+    )]
+    Precision {
+        /// The loss in the precision of the recipe.
+        reduced: f32,
+        /// In single precision.
+        full: f32,
+    },
     /// The user asked to stop; what was done so far is saved.
     #[error("stopped at step {step} of {steps}; run the same command again to go on from there")]
     Interrupted {

@@ -57,7 +57,7 @@ pub use plan::{Plan, TowerPlan};
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
-pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, set_in};
+pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, TrainPrecision, set_in};
 pub use schedule::{Budget, Schedule};
 pub use session::Session;
 pub use task::{Learned, Task};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use inarch_core::backbone::Products;
 use inarch_core::data::{ClipConfig, DataOptions};
 use inarch_core::image::{Augment, Frame, OnBadImage, Window};
 use inarch_core::text::{Template, TemplateSet};
@@ -144,6 +145,9 @@ pub struct TrainConfig {
     pub batch: usize,
     /// How the learning rate changes.
     pub schedule: Schedule,
+    /// In what the frozen layers multiply; the adapter, the loss and the steps are in single precision.
+    #[serde(default, skip_serializing_if = "TrainPrecision::is_full")]
+    pub precision: TrainPrecision,
     /// What is done about classes of unequal size.
     #[serde(default, skip_serializing_if = "Imbalance::is_none")]
     pub imbalance: Imbalance,
@@ -153,6 +157,32 @@ pub struct TrainConfig {
     pub pair_loss: Option<PairLoss>,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
+}
+
+/// In what the frozen layers of the towers multiply in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainPrecision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats of 8 significant bits, for devices that are fast in them.
+    Bf16,
+}
+
+impl TrainPrecision {
+    fn is_full(&self) -> bool {
+        *self == Self::F32
+    }
+}
+
+impl From<TrainPrecision> for Products {
+    fn from(precision: TrainPrecision) -> Self {
+        match precision {
+            TrainPrecision::F32 => Self::Full,
+            TrainPrecision::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// Builds a recipe from its layers.

@@ -1,12 +1,12 @@
 //! Training passes can be repeated, evaluation draws nothing, and gradients change no value.
 
 use inarch_core::Seed;
-use inarch_core::backbone::Pass;
+use inarch_core::backbone::{Pass, Products, values};
 use inarch_peft::MethodConfig;
 use serde_json::Value;
 
 use super::case::{methods, scores, trained};
-use crate::support::{classes, differs, pixels, plain, same, tracked};
+use crate::support::{classes, close, differs, pixels, plain, same, tracked};
 
 #[test]
 fn a_step_repeats_exactly() {
@@ -49,6 +49,20 @@ fn a_training_pass_without_dropout_is_an_evaluation() {
             true => differs(config.name(), training, score(&Pass::train(Seed::new(2)))),
             false => same(config.name(), training, evaluation, 0.0),
         }
+    }
+}
+
+#[test]
+fn products_of_fewer_digits_are_near_to_those_of_all() {
+    for config in methods() {
+        let adapter = trained(&config, &plain());
+        let score = |products| {
+            let pass = Pass { products, ..Pass::evaluate() };
+            values(scores(&config, &adapter, &classes(), pixels(3), &pass))
+        };
+        let (full, reduced) = (score(Products::Full), score(Products::Bf16));
+        close(config.name(), &reduced, &full, 0.1);
+        assert_ne!(full, reduced, "{}", config.name());
     }
 }
 

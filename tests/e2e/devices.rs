@@ -37,6 +37,31 @@ fn half_precision_is_near_to_single_precision() {
 }
 
 #[test]
+fn training_with_products_of_fewer_digits_follows_that_with_all() {
+    let program = Program::new();
+    // One each for linear sites, tokens, both towers, the text tower behind shared beginnings, and features alone.
+    for method in ["dora", "vpt-deep", "maple", "coop", "linear-probe"] {
+        let losses = |precision: &str| {
+            let (folder, setting) = (format!("{method}-{precision}"), format!("train.precision={precision:?}"));
+            program.succeed(&[&short_fit(method, "1", &folder)[..], &["--set", &setting]].concat());
+            let report = std::fs::read_to_string(program.path(&folder).join("report.json")).expect("a report");
+            let report: Value = serde_json::from_str(&report).expect("JSON");
+            // What comes out is an adapter like any other.
+            program.succeed(&["eval", "-b", "pocket", "-d", sample(), "-a", &folder]);
+            let losses = report["losses"].as_array().expect("losses").clone();
+            losses.iter().map(|loss| loss.as_f64().expect("a number")).collect::<Vec<f64>>()
+        };
+        let (full, reduced) = (losses("f32"), losses("bf16"));
+        assert_eq!(full.len(), reduced.len(), "{method}");
+        for (full, reduced) in full.iter().zip(&reduced) {
+            assert!((full - reduced).abs() < 0.03 * full.max(1.0), "{method}: {full} {reduced}");
+        }
+        // Nothing frozen runs in the steps of a probe.
+        assert_eq!(full == reduced, method == "linear-probe", "{method}: {full:?}");
+    }
+}
+
+#[test]
 fn a_list_in_another_precision_is_another_list() {
     let program = Program::new();
     let work = |precision| {

@@ -3,11 +3,11 @@
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::activation::{gelu, gelu_approximate, relu};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::cross::CrossAttention;
 use super::parameter;
-use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Pass, Projection, Sites};
+use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Pass, Products, Projection, Sites};
 use super::spec::{Activation, NormOrder, TransformerSpec};
 use super::stream::{Stream, behind};
 use crate::kernel;
@@ -157,7 +157,7 @@ impl Block {
         let ([rows, tokens, width], [images, _, _]) = (query.dims(), key.dims());
         // Queries do not see each other, so that all rows of an image are one.
         let query = query.reshape([images, rows / images * tokens, width]);
-        let attended = kernel::attention(query, key, value, context.spec.heads, false).reshape([rows, tokens, width]);
+        let attended = attention([query, key, value], Seen::All, context).reshape([rows, tokens, width]);
         let output = project(&cross.out_proj, Projection::CrossOutput, attended);
         self.add(Half::Cross, stream, output, context)
     }
@@ -238,12 +238,7 @@ impl Block {
 
     fn attend(&self, query: Tensor<3>, [key, value]: [Tensor<3>; 2], context: BlockContext<'_>) -> Tensor<3> {
         let query = self.project(Projection::Query, query, context);
-        let heads = context.spec.heads;
-        let attended = match context.seen {
-            Seen::All => kernel::attention(query, key, value, heads, false),
-            Seen::Before => kernel::attention(query, key, value, heads, true),
-            Seen::Marked(marks) => kernel::masked_attention(query, key, value, heads, marks),
-        };
+        let attended = attention([query, key, value], context.seen, context);
         self.project(Projection::Output, attended, context)
     }
 
@@ -262,7 +257,28 @@ pub(super) fn linear(
     sites: &dyn Sites,
     pass: &Pass<'_>,
 ) -> Tensor<3> {
-    sites.linear(Base::new(at, layer, &|input| kernel::linear(layer, input)), input, pass)
+    let forward = |input: Tensor<3>| match pass.products {
+        Products::Full => kernel::linear(layer, input),
+        Products::Bf16 => kernel::linear_in(FloatDType::BF16, layer, input),
+    };
+    sites.linear(Base::new(at, layer, &forward), input, pass)
+}
+
+/// Queries, keys and values to what each query attends to.
+fn attention(inputs: [Tensor<3>; 3], seen: Seen<'_>, context: BlockContext<'_>) -> Tensor<3> {
+    let heads = context.spec.heads;
+    let attend = |[query, key, value]: [Tensor<3>; 3]| match seen {
+        Seen::All => kernel::attention(query, key, value, heads, false),
+        Seen::Before => kernel::attention(query, key, value, heads, true),
+        Seen::Marked(marks) => kernel::masked_attention(query, key, value, heads, marks),
+    };
+    match context.pass.products {
+        Products::Full => attend(inputs),
+        Products::Bf16 => {
+            let full = FloatDType::from(inputs[0].dtype());
+            attend(inputs.map(|input| input.cast(FloatDType::BF16))).cast(full)
+        }
+    }
 }
 
 /// Runs a normalisation through its site.

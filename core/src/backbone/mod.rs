@@ -42,7 +42,7 @@ pub use pool::{Frames, PoolBase};
 pub use resnet::{Bottleneck, Convolution, ResNet, ResNetSpec};
 pub use site::{
     Base, BlockSite, BranchSite, Entry, Frozen, LinearBase, LinearChange, LinearSite, LowRank, Mode, NormBase,
-    NormSite, Pass, Projection, Scores, Sites, Touched, Tower,
+    NormSite, Pass, Products, Projection, Scores, Sites, Touched, Tower,
 };
 pub use spec::{
     Activation, BackboneSpec, Crossing, ImagePool, ImageSpec, ImageStyle, Meeting, NormOrder, TextAttention, TextPool,

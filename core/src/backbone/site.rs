@@ -251,11 +251,24 @@ pub enum Mode {
     Train(Seed),
 }
 
+/// In what the frozen layers of a tower's blocks multiply. All else, and all of an adapter, is in the device's precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Products {
+    /// The precision of the device.
+    #[default]
+    Full,
+    /// 16-bit floats of 8 significant bits and the range of 32-bit ones (mixed precision: Micikevicius et al., 2018, arXiv
+    /// 1710.03740; with this range gradients need no scaling: Kalamkar et al., 2019, arXiv 1905.12322).
+    Bf16,
+}
+
 /// What is known about one pass through a tower, beside its input.
 #[derive(Clone, Copy, Default)]
 pub struct Pass<'a> {
     /// Training or evaluation.
     pub mode: Mode,
+    /// In what the frozen layers of blocks multiply.
+    pub products: Products,
     /// In the image tower: how many consecutive rows are the frames of one clip. Rows of other clips must not be looked at.
     pub frames: Frames,
     /// Normalised image features `[images, dim]` on which text prompts may depend (CoCoOp). The text rows are then

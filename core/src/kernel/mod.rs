@@ -21,10 +21,10 @@ mod rows;
 mod tests;
 
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::module;
 use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{FloatDType, Tensor};
 
 #[cfg(feature = "flex")]
 use burn::backend::Dispatch;
@@ -70,7 +70,7 @@ pub(crate) fn masked_attention(
         more => Tensor::cat(vec![Tensor::zeros([rows, 1, 1, more], &marks.device()), marks.clone()], 3),
     };
     // An adapter may repeat all rows, once for each image.
-    let marks = marks.repeat_dim(0, batch / rows);
+    let marks = marks.repeat_dim(0, batch / rows).cast(FloatDType::from(query.dtype()));
     let scale = ((width / heads) as f32).sqrt().recip();
     let scores = split(query).matmul(split(key).swap_dims(2, 3)) * scale + marks;
     softmax(scores, 3).matmul(split(value)).swap_dims(1, 2).reshape([batch, queries, width])
@@ -105,6 +105,19 @@ pub(crate) fn linear(layer: &Linear, input: Tensor<3>) -> Tensor<3> {
         }
     }
     layer.forward(input)
+}
+
+/// As [`linear`], with the product in a precision of its own and all else in that of the input.
+pub(crate) fn linear_in(precision: FloatDType, layer: &Linear, input: Tensor<3>) -> Tensor<3> {
+    let (full, [batch, tokens, width]) = (FloatDType::from(input.dtype()), input.dims());
+    let rows = input.reshape([batch * tokens, width]).cast(precision);
+    let product = rows.matmul(layer.weight.val().cast(precision)).cast(full);
+    let [_, outputs] = product.dims();
+    let product = product.reshape([batch, tokens, outputs]);
+    match &layer.bias {
+        Some(bias) => product + bias.val().unsqueeze::<3>(),
+        None => product,
+    }
 }
 
 /// `x * sigmoid(1.702 x)`.

@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use inarch_core::Seed;
-use inarch_core::backbone::{Frames, Frozen, Pass, Sites as _, Tower, normalise, values};
+use inarch_core::backbone::{Frames, Frozen, Pass, Products, Sites as _, Tower, normalise, values};
 use inarch_peft::{Adapter, Correction, Loss, Step};
 
 use super::images::ImageSide;
 use super::{Fitting, moved};
 use crate::clips::frames;
 use crate::companion::{Foresight, Moment};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gradient::corrected;
 use crate::objective::{Images, TextSide, Texts};
 use crate::saved_run::SavedRun;
@@ -20,6 +20,8 @@ use crate::shards::{Shard, ShardCounts, ShardFeatures, shard_size, sharded_gradi
 
 /// Tokens that the images of a shard meet at most, but for a single image.
 const SHARD_TOKENS: usize = 1 << 12;
+/// Share of its first loss by which a run in reduced precision may differ from one in single precision.
+const MOST_APART: f32 = 0.1;
 
 /// Which of a step's losses a gradient is taken of.
 #[derive(Clone, Copy, PartialEq)]
@@ -46,6 +48,12 @@ impl Part {
     }
 }
 
+/// Refuses a precision in which a run would start elsewhere than in single precision.
+fn check_precision(reduced: f32, full: f32) -> Result<()> {
+    let apart = (reduced - full).abs();
+    if apart <= MOST_APART * full.abs().max(1.0) { Ok(()) } else { Err(Error::Precision { reduced, full }) }
+}
+
 impl Fitting<'_> {
     /// A step through the towers that the adapter touches, in shards.
     pub(super) fn step(&mut self, side: &ImageSide<'_>, examples: &[usize], run: &SavedRun) -> Result<()> {
@@ -62,11 +70,11 @@ impl Fitting<'_> {
         // Only an adapter that leaves the images alone has texts that depend on them, and runs in shards.
         let condition = given.filter(|_| self.adapter.conditions_text()).map(|features| normalise(features.clone()));
         let size = self.shard_size(examples.len());
-        let forward = |adapter: &Adapter, shard: Shard| {
+        let forward = |products: Products, adapter: &Adapter, shard: Shard| {
             let (part, shard) = match (shard, side) {
                 (Shard::Text(shard), _) => {
-                    let pass =
-                        Pass { condition: condition.as_ref(), ..Pass::train(step_seed.split("text").split(shard)) };
+                    let train = Pass::train(step_seed.split("text").split(shard));
+                    let pass = Pass { condition: condition.as_ref(), products, ..train };
                     return parts[shard].output(backbone, adapter.sites(), &pass);
                 }
                 (Shard::Image(shard), ImageSide::Towers { part, .. }) => (part, shard),
@@ -82,7 +90,7 @@ impl Fitting<'_> {
             });
             let query = frozen.clone().or(known).filter(|_| adapter.queries_image()).map(normalise);
             let train = Pass::train(step_seed.split(shard));
-            let pass = Pass { query: query.as_ref(), frames, ..train };
+            let pass = Pass { query: query.as_ref(), frames, products, ..train };
             let adapted = backbone.finish(Tower::Image, partial, adapter.sites(), &pass);
             if backbone.crosses() {
                 let [images, _] = adapted.dims();
@@ -95,7 +103,11 @@ impl Fitting<'_> {
                 None => adapted,
             }
         };
-        let gradients = |adapter: &Adapter, foresight: Option<&Foresight>, which: Part, scores: Option<&Scores>| {
+        let gradients_in = |products: Products,
+                            adapter: &Adapter,
+                            foresight: Option<&Foresight>,
+                            which: Part,
+                            scores: Option<&Scores>| {
             let loss = |features: ShardFeatures| {
                 let images = match side {
                     ImageSide::Features(frozen) => {
@@ -122,7 +134,15 @@ impl Fitting<'_> {
                 which.of(self.loss((adapter, foresight), images, texts, &pass, scores))
             };
             let counts = ShardCounts { images: shards, texts: parts.len(), recompute: self.recompute };
-            sharded_gradients(adapter, counts, forward, loss)
+            sharded_gradients(adapter, counts, |adapter, shard| forward(products, adapter, shard), loss)
+        };
+        let products = self.recipe.train.precision.into();
+        if self.step == 0 && products != Products::Full {
+            let loss = |products: Products| gradients_in(products, &self.adapter, None, Part::Task, None).1;
+            check_precision(loss(products), loss(Products::Full))?;
+        }
+        let gradients = |adapter: &Adapter, foresight: Option<&Foresight>, which: Part, scores: Option<&Scores>| {
+            gradients_in(products, adapter, foresight, which, scores)
         };
         let foresees = self.companion.as_ref().is_some_and(|companion| companion.foresees());
         let foresight = (foresees && self.fresh_rows(examples) < examples.len()).then(|| {
