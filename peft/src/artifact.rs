@@ -339,7 +339,7 @@ fn probe_frames(clips: Option<&ClipConfig>) -> Frames {
     clips.map_or(Frames::STILL, |clips| Frames::of(clips.frames.min(4)))
 }
 
-/// Scores of two smooth synthetic images, or clips, for the first `count` classes.
+/// Scores of two smooth synthetic images, or clips, for the first `count` classes; of features where no tower takes images.
 fn probe(
     backbone: &Backbone,
     adapter: &Adapter,
@@ -353,7 +353,7 @@ fn probe(
     let classifier = Classifier::adapted(backbone, method, trained, classes, templates)?;
     let sites = adapter.sites();
     let pass = Pass { frames, ..Pass::evaluate() };
-    let image = match backbone.has_towers() {
+    let image = match backbone.has(Tower::Image) {
         true => backbone.encode_image(probe_pixels(backbone, 2 * frames.count())?, sites, &pass),
         false => sites.feature(Tower::Image, probe_features(backbone), &pass),
     };
