@@ -92,8 +92,10 @@ fn the_site_is_met_behind_an_image_conditioned_prompt() {
     let both = classifier.logits(&image, &text, &stack, &pass);
     let prompt = classifier.logits(&image, &text, &cocoop, &pass);
     let zero = Tensor::zeros_like(&prompt);
-    let votes =
-        tip.logits(Scores { feature: &condition, image: &condition, text: &text, logits: zero, scale: 1.0 }, &pass);
+    let votes = tip.logits(
+        Scores { feature: &condition, image: &condition, text: &text, logits: zero, scale: 1.0, offset: 0.0 },
+        &pass,
+    );
     same("scores", both, prompt + votes, 1e-5);
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{DataArgs, OnBadImageArg};
+use super::{ClipArgs, OnBadImageArg, ShownArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct DataSetsArgs {
@@ -103,8 +103,19 @@ pub(crate) struct CropArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SplitArgs {
+    /// Data: a folder of class folders, a CoOp split JSON, or a CSV or JSONL manifest
+    #[arg(short = 'd', long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    /// Folder that the paths of a split or manifest are relative to
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) root: Option<PathBuf>,
+    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) group_by: Option<String>,
     #[command(flatten)]
-    pub(crate) data: DataArgs,
+    pub(crate) shown: ShownArgs,
+    #[command(flatten)]
+    pub(crate) clips: ClipArgs,
     /// Manifest to write, `path,label,split[,group]`; its paths are relative to the data
     #[arg(short = 'o', long, value_name = "SPLITS.csv")]
     pub(crate) output: PathBuf,

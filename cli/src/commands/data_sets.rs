@@ -42,10 +42,13 @@ struct SplitResult {
 }
 
 fn split(args: &SplitArgs, output: &Output) -> Result<(), CommandError> {
-    let Some(data) = &args.data.data else {
-        return Err(CommandError::usage("no data set is given", "give one with `-d`"));
+    let options = DataOptions {
+        root: args.root.clone(),
+        group_by: args.group_by.clone(),
+        clips: args.clips.over(None),
+        ..args.shown.options()
     };
-    let dataset = open_dataset_with(data, &args.data.options())?;
+    let dataset = open_dataset_with(&args.data, &options)?;
     write_manifest(&dataset, &args.output)?;
     let mut result = SplitResult { output: args.output.clone(), examples: BTreeMap::new(), groups: BTreeMap::new() };
     let mut seen = HashSet::new();
