@@ -1,7 +1,7 @@
 //! Training passes can be repeated, evaluation draws nothing, and gradients change no value.
 
 use inarch_core::Seed;
-use inarch_core::backbone::{Pass, Products, values};
+use inarch_core::backbone::{Entry, Pass, Products, Sites as _, Tower, values};
 use inarch_peft::MethodConfig;
 use serde_json::Value;
 
@@ -62,7 +62,9 @@ fn products_of_fewer_digits_are_near_to_those_of_all() {
         };
         let (full, reduced) = (score(Products::Full), score(Products::Bf16));
         close(config.name(), &reduced, &full, 0.1);
-        assert_ne!(full, reduced, "{}", config.name());
+        // What comes before an adapter is frozen work that may be shared, in all digits.
+        let enters = [Tower::Image, Tower::Text].into_iter().any(|tower| adapter.entry(tower) < Entry::Head);
+        assert_eq!(full != reduced, enters, "{}", config.name());
     }
 }
 

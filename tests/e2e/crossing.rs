@@ -181,7 +181,7 @@ fn what_needs_features_of_either_side_is_refused() {
     }
     let image_alone = ["--set", "method.text=false", "-o", "x"];
     let prefix = [&["fit", "-b", &backbone, "-d", &data, "-m", "prefix-tuning"], image_alone.as_slice()].concat();
-    program.fail(&prefix, 2, &["image", "no blocks"]);
+    program.fail(&prefix, 3, &["prefix-tuning", "no block"]);
     program.fail(&["encode", "-b", &backbone, "--images", &data, "-o", "x.safetensors"], 3, &[reason]);
     program.fail(&["eval", "-b", &backbone, "-d", &data, "--test-time", "tpt"], 3, &[reason]);
     program.fail(&["predict", "-b", &backbone, &format!("{data}/test/hat")], 2, &["--classes"]);

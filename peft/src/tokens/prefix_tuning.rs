@@ -84,12 +84,7 @@ impl Method for PrefixTuningConfig {
             let one = |block| KeyValue { key: draw(block, "key"), value: draw(block, "value") };
             (0..self.blocks(start.backbone, tower)).map(one).collect()
         };
-        let (image, text): (Vec<KeyValue>, Vec<KeyValue>) = (tower(Tower::Image), tower(Tower::Text));
-        if image.is_empty() && text.is_empty() {
-            let setting = if self.image { "image" } else { "text" };
-            return Err(Error::Setting { setting, reason: "this backbone has no blocks of its own there".into() });
-        }
-        Ok(PrefixTuning { image, text })
+        Ok(PrefixTuning { image: tower(Tower::Image), text: tower(Tower::Text) })
     }
 
     fn words(&self) -> Words {
