@@ -165,6 +165,7 @@ impl From<RecipeError> for CommandError {
             RecipeError::Core(error) => error.into(),
             RecipeError::Peft(error) => error.into(),
             RecipeError::Recipe { .. } => Self { kind: Kind::Usage, message, hints: Vec::new() },
+            RecipeError::Precision { .. } => Self { kind: Kind::Refused, message, hints: Vec::new() },
             _ => Self { kind: Kind::Failed, message, hints: Vec::new() },
         }
     }

@@ -14,6 +14,7 @@ mod published;
 mod test_time;
 mod versions;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -42,7 +43,13 @@ pub fn main() -> ExitCode {
     };
     let bars = Bars::new(store);
     let output = Output::new(arguments.json);
-    match run(arguments.command, &bars, &output) {
+    // What panics has been printed; a connection to a borrowed device that breaks ends so as well.
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(arguments.command, &bars, &output))).unwrap_or_else(|_| {
+        let hint = "with `--device remote:..` the connection may have broken: give the command again, a run that saves \
+                    goes on; else please report what stands above";
+        Err(CommandError::failed("the command ended in a fault of the program", hint))
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             bars.clear();

@@ -149,6 +149,12 @@ pub(crate) fn on_processor(device: &Device) -> bool {
     };
 }
 
+/// Whether a device belongs to another machine.
+pub fn is_borrowed(device: &Device) -> bool {
+    // Its kind is public in nothing but its name.
+    format!("{device:?}").contains("Remote")
+}
+
 /// On how many threads parts of one piece of work may run on a device: a thread that only feeds a device of its own
 /// threads, or another machine, gains nothing from a second one.
 pub fn workers(device: &Device) -> usize {

@@ -163,7 +163,9 @@ pub fn encode_frozen(
     let until = until.min(Entry::Feature);
     let apart = if dataset.clips.is_some() { until.min(Entry::Pool) } else { until };
     let encode = |pixels| backbone.start_image(pixels, apart);
-    let shelf = control.store.map(|store| store.shelf(backbone, apart));
+    // What stands behind a borrowed device may be another one tomorrow, which rounds otherwise.
+    let own = !inarch_core::is_borrowed(backbone.device());
+    let shelf = control.store.filter(|_| own).map(|store| store.shelf(backbone, apart));
     let work = Work { encode: &encode, until: apart, shelf, frames: Frames::STILL };
     let features = encode_with(work, backbone, dataset, examples, views, policy, control)?;
     match (until, apart, views) {

@@ -3,13 +3,14 @@
 use std::fmt;
 
 use inarch_core::Seed;
-use inarch_core::backbone::{Backbone, Entry, Mode, Sites as _, Tower};
+use inarch_core::backbone::{Backbone, Entry, Frames, Mode, Sites as _, Tower};
 use inarch_peft::Adapter;
 use serde::Serialize;
 
 use crate::clips;
 use crate::objective::Objective;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, TrainPrecision};
+use crate::shards::shard_size;
 
 /// Bytes of activations that are stored instead of computed again in every step.
 const STORE_BYTES: usize = 1 << 30;
@@ -81,9 +82,24 @@ pub(crate) fn kept_bytes(
     let run = run + batch * objective.tokens_met(backbone, batch);
     let of = |tower: Tower, tokens: usize| {
         let blocks = backbone.depth(tower) - before(adapter.entry(tower), backbone.depth(tower));
-        blocks * tokens * backbone.width(tower) * KEPT_VALUES * size_of::<f32>()
+        let kept = blocks * tokens * backbone.width(tower) * KEPT_VALUES * size_of::<f32>();
+        kept + if recipe.train.precision == TrainPrecision::Bf16 {
+            blocks * reduced_bytes(backbone, tower, batch)
+        } else {
+            0
+        }
     };
     of(Tower::Image, batch_rows * backbone.spec().image.tokens()) + of(Tower::Text, run)
+}
+
+/// Bytes of the copies in two bytes a value that the parts of a step make of the weights of a block.
+fn reduced_bytes(backbone: &Backbone, tower: Tower, batch: usize) -> usize {
+    let spec = match tower {
+        Tower::Image => &backbone.spec().image.transformer,
+        Tower::Text => &backbone.spec().text.transformer,
+    };
+    let parts = batch.div_ceil(shard_size(batch, Frames::STILL));
+    parts * spec.width * (4 * spec.attention_width() + 2 * spec.mlp) * 2
 }
 
 /// The work of a run.

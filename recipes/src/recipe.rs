@@ -145,7 +145,7 @@ pub struct TrainConfig {
     pub batch: usize,
     /// How the learning rate changes.
     pub schedule: Schedule,
-    /// In what the frozen layers multiply; the adapter, the loss and the steps are in single precision.
+    /// In what the frozen layers of the towers multiply ([`Products`]); loss and steps are in single precision.
     #[serde(default, skip_serializing_if = "TrainPrecision::is_full")]
     pub precision: TrainPrecision,
     /// What is done about classes of unequal size.

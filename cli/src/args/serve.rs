@@ -83,7 +83,7 @@ pub(crate) struct LendArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Address and port to listen on; the traffic is not encrypted, so beyond this machine it belongs into a trusted network
-    /// or a tunnel, and needs a token in INARCH_DEVICE_TOKEN
+    /// or a tunnel. Who borrows needs the token in INARCH_DEVICE_TOKEN; without one there a token is drawn and printed
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS:PORT")]
     pub(crate) listen: std::net::SocketAddr,
 }

@@ -251,7 +251,8 @@ pub enum Mode {
     Train(Seed),
 }
 
-/// In what the frozen layers of a tower's blocks multiply. All else, and all of an adapter, is in the device's precision.
+/// In what the frozen linear layers at the sites of a tower multiply, and the attention of its blocks. All else is in the device's
+/// precision: the patches, normalisations, pools and heads, what an adapter computes itself, and what runs before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Products {
     /// The precision of the device.
@@ -318,7 +319,7 @@ pub struct Scores<'a> {
     pub logits: Tensor<2>,
     /// The logit scale (the inverse temperature, e.g. 100).
     pub scale: f32,
-    /// What a backbone of the sigmoid loss adds to every score; 0 for others.
+    /// What a backbone of the sigmoid loss adds to every score; 0 for others. A member of a stack before may have scaled it.
     pub offset: f32,
 }
 

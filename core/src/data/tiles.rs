@@ -101,6 +101,9 @@ pub fn write_tiles(dataset: &Dataset, target: &Path, config: &TileConfig, policy
             report.empty += empty;
             *report.slides.entry(split).or_default().entry(class).or_default() += 1;
         }
+        if report.slides.is_empty() {
+            return Err(Error::invalid("slides", format!("none of the {} can be read", report.skipped.len())));
+        }
         Ok(report)
     })
 }

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use inarch_core::Seed;
-use inarch_core::backbone::{Frames, Frozen, Pass, Products, Sites as _, Tower, normalise, values};
+use inarch_core::backbone::{Backbone, Frames, Frozen, Pass, Products, Sites as _, Tower, normalise, values};
 use inarch_peft::{Adapter, Correction, Loss, Step};
 
 use super::images::ImageSide;
@@ -48,8 +48,20 @@ impl Part {
     }
 }
 
+/// Refuses a device that does not compute in the reduced precision.
+fn check_device(backbone: &Backbone) -> Result<()> {
+    if backbone.device().supports_dtype(DType::BF16) {
+        return Ok(());
+    }
+    let reason = "the device does not compute in bf16; leave it at f32".to_string();
+    Err(Error::Recipe { origin: "train.precision".into(), reason })
+}
+
 /// Refuses a precision in which a run would start elsewhere than in single precision.
 fn check_precision(reduced: f32, full: f32) -> Result<()> {
+    if !full.is_finite() {
+        return Err(Error::Diverged { step: 0, loss: full });
+    }
     let apart = (reduced - full).abs();
     if apart <= MOST_APART * full.abs().max(1.0) { Ok(()) } else { Err(Error::Precision { reduced, full }) }
 }
@@ -109,6 +121,8 @@ impl Fitting<'_> {
                             which: Part,
                             scores: Option<&Scores>| {
             let loss = |features: ShardFeatures| {
+                // Texts that are not cut into parts run through their tower here.
+                let pass = Pass { products, ..pass };
                 let images = match side {
                     ImageSide::Features(frozen) => {
                         let adapted = adapter.feature(Tower::Image, frozen.clone(), &pass);
@@ -138,6 +152,7 @@ impl Fitting<'_> {
         };
         let products = self.recipe.train.precision.into();
         if self.step == 0 && products != Products::Full {
+            check_device(backbone)?;
             let loss = |products: Products| gradients_in(products, &self.adapter, None, Part::Task, None).1;
             check_precision(loss(products), loss(Products::Full))?;
         }
