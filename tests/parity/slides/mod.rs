@@ -1,7 +1,7 @@
 //! Slides that are stored in tiles have the pixels that were written, to the level, or as near as JPEG comes to them.
 //!
-//! The fixture is made by `generate.py` beside this file. Tolerance for JPEG tiles: 8 levels at most and 1.5 in the mean; Pillow's
-//! decoder is off by 4 and 0.7, and decoders differ in how they bring chroma back to the full size.
+//! The fixture is made by `generate.py` beside this file. Tolerance for JPEG tiles: 8 levels at most, 1.5 in the mean;
+//! Pillow's decoder is off by 4 and 0.7, and decoders differ in how they bring chroma back to the full size.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ fn regions_of_tiled_slides_have_the_pixels_that_were_written() {
     for (name, most) in FILES {
         let mut slide = Slide::open(&file(name)).expect(name);
         assert_eq!(slide.size(), (83, 53), "{name}");
-        // All, inside one tile, over the corner of four, in the last tiles that reach beyond the picture, the last pixel.
+        // All, inside one tile, over the corner of four, in the last tiles beyond which the picture ends, the last pixel.
         for [x, y, width, height] in
             [[0, 0, 83, 53], [33, 2, 20, 20], [30, 29, 5, 7], [64, 32, 19, 21], [60, 40, 20, 13], [82, 52, 1, 1]]
         {
