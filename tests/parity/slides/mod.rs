@@ -34,7 +34,7 @@ fn regions_of_tiled_slides_have_the_pixels_that_were_written() {
     for (name, most) in FILES {
         let mut slide = Slide::open(&file(name)).expect(name);
         assert_eq!(slide.size(), (83, 53), "{name}");
-        // All, inside one tile, over the corner of four, in the last tiles beyond which the picture ends, the last pixel.
+        // All, inside one tile, over the corner of four, in the last tiles, the last pixel.
         for [x, y, width, height] in
             [[0, 0, 83, 53], [33, 2, 20, 20], [30, 29, 5, 7], [64, 32, 19, 21], [60, 40, 20, 13], [82, 52, 1, 1]]
         {
