@@ -18,7 +18,7 @@ from pathlib import Path
 
 from contest.agreement import worst
 from contest.data import Photos
-from contest.halves import Inarch
+from contest.halves import TORCH_DEVICE, Inarch
 from contest.report import SIDES, Row, table
 from contest.works import BY_NAME, VARIANTS, Place, Sample, Work
 
@@ -28,17 +28,20 @@ def main() -> int:
     if arguments.setup:
         setup(arguments.setup)
         return 0
+    os.environ[TORCH_DEVICE] = arguments.torch_device
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for backbone in arguments.backbone:
             here = Path(folder, backbone.name)
             here.mkdir()
-            inarch = Inarch(arguments.inarch.resolve(), backbone.resolve(), here)
+            inarch = Inarch(arguments.inarch.resolve(), backbone.resolve(), here, arguments.device)
             place = Place(inarch, Photos(arguments.images, Path(folder, "photos")), arguments.bench_work)
             for name in arguments.only:
                 rows.append(measured(BY_NAME[name], place, backbone.name, arguments.runs))
                 if arguments.json:
-                    arguments.json.write_text(json.dumps({**machine(), "rows": [row.json() for row in rows]}, indent=2))
+                    devices = {"device": arguments.device, "torch_device": arguments.torch_device}
+                    found = {**machine(), **devices, "rows": [row.json() for row in rows]}
+                    arguments.json.write_text(json.dumps(found, indent=2))
     print(table(rows))
     return 0 if all(row.agreement.holds for row in rows) else 1
 
@@ -84,6 +87,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"some of {','.join(BY_NAME)}")
     parser.add_argument("--runs", type=int, help="measurements of each side; each work has its own number otherwise")
     parser.add_argument("--json", type=Path, help="file for all that was measured")
+    parser.add_argument("--device", default="cpu", help="where ours runs, as in `inarch --device`")
+    parser.add_argument("--torch-device", default="cpu", help="where PyTorch runs: cpu, cuda, cuda:1, ..")
     parser.add_argument("--bench-work", type=Path, help="program for encode-pixels, which is left out without it")
     arguments = parser.parse_args()
     if arguments.setup:

@@ -52,6 +52,9 @@ struct Arguments {
     /// Requests in flight
     #[arg(long, default_value_t = 64)]
     clients: usize,
+    /// Where ours runs: `cpu`, or what the features of this package add; the peer stays on the processor
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 /// Adapters that are only used to time what the server has never seen.
@@ -86,7 +89,7 @@ struct Report {
 
 fn main() -> Result<(), Fault> {
     let arguments = Arguments::parse();
-    let device = inarch_core::device("cpu")?;
+    let device = inarch_core::device(&arguments.device)?;
     let backbone = Arc::new(open_backbone(&arguments.backbone, &device)?);
     let images = photos(&arguments.images)?;
     let root = tempfile::tempdir()?;

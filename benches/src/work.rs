@@ -26,6 +26,9 @@ struct Arguments {
     rows: usize,
     /// Passes
     runs: usize,
+    /// Where to run: `cpu`, or what the features of this package add
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,8 +61,8 @@ impl Sites for Shift {
 
 #[expect(clippy::print_stdout, reason = "the figures")]
 fn main() -> Result<(), Fault> {
-    let Arguments { backbone, work, rows, runs } = Arguments::parse();
-    let device = inarch_core::device("cpu")?;
+    let Arguments { backbone, work, rows, runs, device } = Arguments::parse();
+    let device = inarch_core::device(&device)?;
     let backbone = open_backbone(&backbone, &device)?;
     let tower = match work {
         Work::Image | Work::ImageStep => Tower::Image,

@@ -1,7 +1,13 @@
 //! Settings as they stand in recipes and artifacts.
 
-use inarch_peft::{METHODS, MethodConfig};
+use std::path::Path;
+
+use inarch_peft::{METHODS, MethodConfig, Words};
+use inarch_recipes::RecipeLayers;
 use serde_json::{Value, json};
+
+use super::case::{IMAGES, init};
+use crate::support::{classes, plain, tiny};
 
 fn json_of(config: &MethodConfig) -> Value {
     serde_json::to_value(config).expect("plain data")
@@ -38,4 +44,30 @@ fn an_unknown_key_is_refused_by_name() {
     }
     let message = serde_json::from_value::<MethodConfig>(json!({ "name": "loro" })).expect_err("no method").to_string();
     assert!(message.contains("loro") && message.contains("lora"), "{message}");
+}
+
+/// Whole jobs as files: each reads strictly, says how it is run, and its method begins beside a backbone.
+#[test]
+fn every_example_is_a_recipe_whose_method_can_begin() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/examples");
+    let paths = inarch_core::file::list(&folder).expect("the examples");
+    assert!(paths.len() >= 8, "{paths:?}");
+    for path in paths {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).expect("a recipe");
+        let command = format!("inarch fit recipes/examples/{name} -b ");
+        assert!(text.starts_with("# ") && text.contains(&command), "{name} does not say `{command}`");
+        let recipe = RecipeLayers::file(&text, &name).and_then(RecipeLayers::finish);
+        let recipe = recipe.unwrap_or_else(|error| panic!("{error}"));
+        assert!(!recipe.templates.resolve().expect("templates").is_empty(), "{name}");
+        let method = recipe.method.resolved(tiny()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let adapter = init(&method, tiny(), 1, &plain()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(adapter.trainable(), method.trainable(tiny(), classes().len(), IMAGES), "{name}");
+        match name.as_str() {
+            "vision-only.toml" => assert_eq!(method.words(), Words::Replaced),
+            "captions.toml" => assert!(method.crosses()),
+            "clips.toml" | "slides.toml" => assert!(recipe.clips.is_some()),
+            _ => assert!(recipe.clips.is_none(), "{name}"),
+        }
+    }
 }

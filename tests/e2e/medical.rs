@@ -44,6 +44,40 @@ fn halves(program: &Program, path: &str, left: bool, right: bool, number: u32) {
     image.save(path).expect("a writable folder");
 }
 
+/// What the DICOM files of the fixture say of their patient: parts of the name, number, day of birth.
+const PATIENT: [&str; 4] = ["Mustermann", "Erika", "4711", "19640812"];
+
+/// Whether these bytes hold a word by itself; digits within a longer number or a digest are no patient's.
+fn holds(bytes: &[u8], word: &str) -> bool {
+    let within = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.');
+    let at = |place: usize| {
+        let before = place.checked_sub(1).and_then(|place| bytes.get(place));
+        !within(before) && !within(bytes.get(place + word.len()))
+    };
+    let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+    let mut places = bytes.windows(word.len()).enumerate().filter(|(_, window)| *window == word.as_bytes());
+    places.any(|(place, _)| !is_number || at(place))
+}
+
+/// Looks for the patient in these files and in those of these folders; the number of files.
+#[track_caller]
+fn searched(program: &Program, paths: &[&str]) -> usize {
+    let mut open: Vec<_> = paths.iter().map(|path| program.path(path)).collect();
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(inarch_core::file::list(&path).expect("a folder"));
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("a file");
+        for secret in PATIENT {
+            assert!(!holds(&bytes, secret), "`{secret}` is in {}", path.display());
+        }
+        seen += 1;
+    }
+    seen
+}
+
 fn share(value: &Value) -> f64 {
     value.as_f64().expect("a number")
 }
@@ -96,21 +130,57 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
     );
     program.fail(&["eval", "-b", "pocket", "-d", "scans", "--window", "wide"], 2, &["CENTRE:WIDTH"]);
 
-    let mut open = vec![program.path("run"), program.path("f.safetensors")];
-    let mut seen = 0;
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            open.extend(inarch_core::file::list(&path).expect("a folder"));
-            continue;
-        }
-        let bytes = std::fs::read(&path).expect("a file");
-        for secret in ["Mustermann", "Erika", "4711", "19640812"] {
-            let held = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-            assert!(!held, "`{secret}` is in {}", path.display());
-        }
-        seen += 1;
+    assert!(searched(&program, &["run", "f.safetensors"]) >= 6);
+}
+
+#[test]
+fn what_is_printed_and_published_names_no_patient() {
+    let program = Program::new();
+    scans(&program);
+    // A file that breaks off behind the patient's name, among the others and by itself.
+    let whole = std::fs::read(program.path("scans/train/nodule/1.dcm")).expect("a scan");
+    let cut = &whole[..whole.len() - 5];
+    assert!(PATIENT.iter().all(|secret| holds(cut, secret)), "the fixture names its patient");
+    std::fs::write(program.path("cut.dcm"), cut).expect("writes");
+    for split in ["train", "test"] {
+        std::fs::write(program.path(&format!("scans/{split}/nodule/broken.dcm")), cut).expect("writes");
     }
-    assert!(seen >= 6, "{seen} files");
+    let skip = &["--on-bad-image", "skip"][..];
+    let budget = "train.budget={ iterations = 3 }";
+    let fit = &["fit", "-b", "pocket", "-d", "scans", "-m", "linear-probe", "--set", budget, "--store", "64MiB"][..];
+    let eval = &["eval", "-b", "pocket", "-d", "scans"][..];
+    let encode = &["encode", "-b", "pocket", "--images", "scans", "-o", "f.safetensors"][..];
+    let predict = &["predict", "-b", "pocket", "-a", "chest/probe"][..];
+    let runs: Vec<(Vec<&str>, i32)> = vec![
+        ([fit, &["-o", "stopped"][..]].concat(), 1),
+        ([fit, skip, &["-o", "run", "--publish", "chest/probe"][..]].concat(), 0),
+        ([fit, skip, &["-o", "again", "--json"][..]].concat(), 0),
+        (eval.to_vec(), 1),
+        ([eval, skip, &["-a", "run"][..]].concat(), 0),
+        ([eval, skip, &["-a", "run", "--json"][..]].concat(), 0),
+        (encode.to_vec(), 1),
+        ([encode, skip].concat(), 0),
+        ([predict, &["scans/test/nodule/4.dcm"][..]].concat(), 0),
+        ([predict, &["scans/test/nodule/4.dcm", "--json"][..]].concat(), 0),
+        ([predict, &["cut.dcm"][..]].concat(), 1),
+        ([predict, &["cut.dcm", "--json"][..]].concat(), 1),
+        ([predict, &["scans/train/nodule/loop.dcm#6"][..]].concat(), 1),
+        (vec!["registry", "show", "chest/probe"], 0),
+        (vec!["registry", "show", "chest/probe", "--json"], 0),
+        (vec!["registry", "list"], 0),
+    ];
+    for (arguments, code) in runs {
+        let run = program.run(&arguments);
+        assert_eq!(run.code, code, "{arguments:?}\n{}", run.stderr);
+        assert!(!(run.stdout.is_empty() && run.stderr.is_empty()), "{arguments:?}");
+        for secret in PATIENT {
+            let said = holds(run.stdout.as_bytes(), secret) || holds(run.stderr.as_bytes(), secret);
+            assert!(!said, "`{secret}` is in what {arguments:?} prints:\n{}\n{}", run.stdout, run.stderr);
+        }
+    }
+    // The home has the registry with its index, and the store of features.
+    assert!(program.path("home/registry").is_dir());
+    assert!(searched(&program, &["run", "again", "f.safetensors", "home"]) >= 16);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod crop;
 mod crossing;
 mod devices;
 mod errors;
+mod examples;
 mod features;
 mod fleet;
 mod fusion;

@@ -13,6 +13,7 @@ mod openclip_tiny;
 mod pairs;
 mod preprocess;
 mod reference;
+mod slides;
 mod test_time;
 mod test_views;
 mod tokenizer;

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from .child import Cost, run
 
+# Tells the processes of the package `peer` where to run.
+TORCH_DEVICE = "PEER_DEVICE"
 CENTRE = 'augment={ crop = "centre", flip = 0.0 }'
 
 
@@ -42,6 +44,7 @@ class Inarch:
     binary: Path
     backbone: Path
     folder: Path
+    device: str = "cpu"
 
     def fit(self, method: str, data: Path, settings: Mapping[str, str], centre: bool = False) -> Fit:
         """Trains without a test; `centre` sees every image in its one centre view."""
@@ -52,18 +55,19 @@ class Inarch:
             changes += ["views=1", CENTRE]
         for change in changes:
             command += ["--set", change]
-        cost = run([str(self.binary), *command])
+        cost = run([str(self.binary), *command, "--device", self.device])
         return Fit(cost, json.loads((output / "report.json").read_text()))
 
     def encode(self, kind: str, path: Path) -> tuple[Cost, dict[str, list[float]]]:
         """Features by file name or text; `kind` is `images` or `texts`."""
         output = self.folder / f"{kind}.safetensors"
-        cost = run([str(self.binary), "encode", "-b", str(self.backbone), f"--{kind}", str(path), "-o", str(output), "--json"])
+        command = ["encode", "-b", str(self.backbone), f"--{kind}", str(path), "-o", str(output), "--json"]
+        cost = run([str(self.binary), *command, "--device", self.device])
         return cost, features(output)
 
     def predict(self, images: list[Path], classes: list[str], *words: str) -> tuple[Cost, dict, dict[str, float]]:
         """What is reported, and the last image's probabilities by class."""
-        words = ["--classes", ",".join(classes), "--top-k", str(len(classes)), "--json", *words]
+        words = ["--classes", ",".join(classes), "--top-k", str(len(classes)), "--json", "--device", self.device, *words]
         cost = run([str(self.binary), "predict", "-b", str(self.backbone), *words, *map(str, images)])
         found = json.loads(cost.output)
         return cost, found, {entry["label"]: entry["score"] for entry in found["images"][-1]["predictions"]}

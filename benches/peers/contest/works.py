@@ -119,7 +119,7 @@ class Pixels:
     note: str = "in memory"
 
     def ours(self, place: Place) -> Sample:
-        words = [str(place.inarch.backbone), "image", str(self.rows), str(self.repeats)]
+        words = [str(place.inarch.backbone), "image", str(self.rows), str(self.repeats), "--device", place.inarch.device]
         cost = run([str(place.bench_work), *words])
         # Lines like `image 32 0.512s value 1.5`.
         lines = [line.split() for line in cost.output.splitlines() if line.startswith("image ")]

@@ -1,10 +1,13 @@
 """One work in one of two variants.
 
     python -m peer WORK official|optimised --backbone FOLDER [--data PATH] [--steps K] [--batch B] [--views V] [--count N]
+
+`PEER_DEVICE` names the device, the processor by default.
 """
 
 import argparse
 import json
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -39,7 +42,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0, help="pixels: rows; copies, tpt-views: images; lora: adapted blocks from the end, 0 for all")
     parser.add_argument("--classes", default="", help="classes of a prediction, separated by commas")
     given = vars(parser.parse_args())
-    work = given["work"]
+    device, work = os.environ.get("PEER_DEVICE", "cpu"), given["work"]
+    if device != "cpu":
+        # Imported only here, since a prediction is timed from the start of the process on.
+        import torch
+
+        torch.set_default_device(device)
     module = import_module(f".{MODULES[work]}", __package__)
     run = module.write_views if work == "tpt-views" else module.run
     print(json.dumps(run(Task(**given))))

@@ -4,8 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+
+def settle() -> None:
+    """Waits for what a device still computes."""
+    device = torch.get_default_device()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 class Meter:
@@ -22,6 +30,7 @@ class Meter:
         """Times the encoding of `images` views."""
         began = perf_counter()
         yield
+        settle()
         self.encode += perf_counter() - began
         self.encoded += images
 
@@ -30,6 +39,7 @@ class Meter:
         """Times one unit."""
         began = perf_counter()
         yield
+        settle()
         self.units.append(perf_counter() - began)
 
     def learn(self, optimizer: Optimizer, loss: Tensor) -> None:

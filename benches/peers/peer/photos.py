@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 SIDE = 224
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073], device="cpu").view(3, 1, 1)
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711], device="cpu").view(3, 1, 1)
 
 View = Callable[[Image.Image], Tensor]
 
@@ -43,6 +43,11 @@ class Photos:
     def prompts(self, template: str = "a photo of a {}.") -> list[str]:
         """The template filled with each class."""
         return [template.format(name.replace("_", " ")) for name in self.classes]
+
+
+def here(pixels: Tensor) -> Tensor:
+    """On the device of the process; images are decoded on the processor."""
+    return pixels.to(torch.get_default_device())
 
 
 def decoded(path: Path) -> Image.Image:
@@ -95,9 +100,9 @@ class Loader:
             for start in range(0, len(paths), self.batch):
                 waiting.append([pool.submit(self.load, path) for path in paths[start : start + self.batch]])
                 if len(waiting) > self.ahead:
-                    yield torch.stack([future.result() for future in waiting.popleft()])
+                    yield here(torch.stack([future.result() for future in waiting.popleft()]))
             for batch in waiting:
-                yield torch.stack([future.result() for future in batch])
+                yield here(torch.stack([future.result() for future in batch]))
 
     def all(self, paths: list[Path]) -> Tensor:
         """All files in one batch."""
@@ -119,6 +124,6 @@ def views(paths: list[Path], count: int) -> Iterator[Tensor]:
         for path in paths:
             waiting.append(pool.submit(load, path))
             if len(waiting) > max(64 // max(count, 1), 2):
-                yield waiting.popleft().result()
+                yield here(waiting.popleft().result())
         while waiting:
-            yield waiting.popleft().result()
+            yield here(waiting.popleft().result())

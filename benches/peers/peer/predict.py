@@ -23,6 +23,8 @@ def transformers_way(task: Task, prompts: list[str]) -> list[float]:
     image = processor(Image.open(task.data).convert("RGB"), return_tensors="pt")
     text = tokenizer(prompts, padding=True, return_tensors="pt")
     with torch.no_grad():
+        device = torch.get_default_device()
+        model, text, image = model.to(device), text.to(device), image.to(device)
         logits = model(text.input_ids, image.pixel_values, text.attention_mask).logits_per_image
     return logits.softmax(1)[0].tolist()
 
@@ -31,13 +33,13 @@ def torch_way(task: Task, prompts: list[str]) -> list[float]:
     """Weights mapped from their file, and nothing imported that is not needed."""
     import torch
 
-    from .photos import centre, decoded
+    from .photos import centre, decoded, here
     from .texts import Tokens, ends
     from .towers import Towers, unit
 
     towers = Towers.open(task.backbone, eager=False)
     rows = Tokens(task.backbone, padded=False).rows(prompts)
     with torch.inference_mode():
-        image = unit(towers.image(centre(decoded(task.data))[None]))
+        image = unit(towers.image(here(centre(decoded(task.data))[None])))
         text = unit(towers.text(rows, ends(rows)))
         return (towers.scale * image @ text.T).softmax(1)[0].tolist()

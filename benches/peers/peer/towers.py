@@ -135,7 +135,8 @@ class Towers(nn.Module):
         torch.set_num_threads(os.cpu_count() or 1)
         with torch.device("meta"):
             towers = cls(json.loads((folder / "config.json").read_text()), eager)
-        towers.load_state_dict(load_file(folder / "model.safetensors"), strict=False, assign=True)
+        tensors = load_file(folder / "model.safetensors", device=str(torch.get_default_device()))
+        towers.load_state_dict(tensors, strict=False, assign=True)
         return towers.requires_grad_(False)
 
     @property

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .photos import centre, decoded, varied
+from .meter import settle
+from .photos import centre, decoded, here, varied
 from .task import Task
 from .texts import Tokens, ends
 from .towers import Towers, unit
@@ -28,9 +29,10 @@ def run(task: Task) -> dict:
     units, scores = [], None
     for path in sorted(path for path in task.data.iterdir() if path.is_file())[: task.steps]:
         began = perf_counter()
-        pixels = views(path)
+        pixels = here(views(path))
         with torch.no_grad():
             features = unit(towers.image(pixels))
+        settle()
         seen = perf_counter()
         scores = tune(features, pixels[:1])
         # Texts cost in proportion to the classes.

@@ -234,3 +234,24 @@ impl Fitting<'_> {
         Pass::train(self.step_seed().split("text"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::check_precision;
+    use crate::error::Error;
+
+    #[test]
+    fn a_precision_that_starts_elsewhere_is_refused_with_both_losses() {
+        // A tenth of the loss, and of 1 where it is below that.
+        for (reduced, full) in [(2.0, 2.0), (2.19, 2.0), (1.81, 2.0), (0.09, 0.0), (0.01, 0.1)] {
+            assert!(check_precision(reduced, full).is_ok(), "{reduced} {full}");
+        }
+        for (reduced, full) in [(2.21, 2.0), (1.79, 2.0), (0.11, 0.0), (f32::NAN, 2.0), (f32::INFINITY, 2.0)] {
+            let error = check_precision(reduced, full).expect_err("another start");
+            assert!(matches!(error, Error::Precision { .. }), "{error}");
+            let words = error.to_string();
+            assert!(words.contains(&format!("{reduced} in the recipe's `train.precision`")), "{words}");
+            assert!(words.contains(&format!("{full} in f32")) && words.contains("leave it at f32"), "{words}");
+        }
+    }
+}

@@ -165,6 +165,42 @@ fn starts_as_zero_shot(case: &Case) {
 }
 
 #[test]
+fn every_method_of_layers_starts_as_a_lone_text_tower_and_the_others_say_why_not() {
+    for name in ["bert", "minilm"] {
+        let case = Case::open(name);
+        let (backbone, rows) = (&case.backbone, case.rows());
+        let frozen = backbone.encode_text(&rows, &Frozen, &Pass::evaluate());
+        let (class_features, device) = (Tensor::ones([CLASSES.len(), backbone.spec().dim], &plain()), plain());
+        let mut started = 0;
+        for config in methods() {
+            let config = fitted(config);
+            let what = format!("{} on {name}", config.name());
+            if config.black_box() {
+                continue; // It enters at features or scores and asks no tower.
+            }
+            let outcome = config.init(&Start::new(backbone, &class_features, Seed::new(1), &device));
+            if !config.either_tower() {
+                let refused = outcome.expect_err(&what).to_string();
+                assert!(refused.contains("with an image tower") && refused.contains("text tower only"), "{refused}");
+                continue;
+            }
+            let adapter = outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+            same(&what, backbone.encode_text(&rows, adapter.sites(), &Pass::evaluate()), frozen.clone(), 1e-5);
+            // With values of its own it changes the features, of a row alone as of a row among others.
+            let adapter = randomised(adapter, 0.3, &plain());
+            let whole = backbone.encode_text(&rows, adapter.sites(), &Pass::evaluate());
+            assert_ne!(values(whole.clone()), values(frozen.clone()), "{what} changes nothing");
+            for (at, row) in rows.iter().enumerate() {
+                let one = backbone.encode_text(std::slice::from_ref(row), adapter.sites(), &Pass::evaluate());
+                same(&what, one, whole.clone().narrow(0, at, 1), 1e-4);
+            }
+            started += 1;
+        }
+        assert!(started >= 10, "{name}: {started} methods");
+    }
+}
+
+#[test]
 fn a_folded_adapter_gives_the_features_of_one_that_is_passed_in() {
     for name in ["vit", "dinov2", "siglip", "biomed", "vit_pytorch"] {
         let case = Case::open(name);

@@ -186,6 +186,7 @@ fn a_config_that_cannot_be_met_is_refused_by_name() {
     for (family, key, value, word) in [
         ("vit", "hidden_act", "\"swish\"", "swish"),
         ("vit", "model_type", "\"swinv2\"", "swinv2"),
+        ("siglip", "model_type", "\"siglip2\"", "NaFlex"),
         ("vit", "image_size", "\"large\"", "image_size"),
         ("vit", "hidden_size", "25", "25"),
         ("dinov2", "use_swiglu_ffn", "true", "use_swiglu_ffn"),

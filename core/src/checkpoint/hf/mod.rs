@@ -54,6 +54,11 @@ pub(super) fn read(path: &Path, tensors: StateDict, side: Option<usize>) -> Resu
         "clip" => clip::read(&config, tensors)?,
         "align" => align::read(&config, tensors, side)?,
         "siglip" => siglip::read(&config, tensors)?,
+        "siglip2" => {
+            let reason = "model_type is `siglip2`, a SigLIP 2 for images of any shape (NaFlex), which is not supported; take one for \
+                          images of one size, whose model_type is `siglip`";
+            return Err(config.wrong(reason));
+        }
         "vit" | "deit" => vit::read(&config, tensors)?,
         "dinov2" => dinov2::read(&config, tensors, side)?,
         "bert" => bert::read(&config, tensors)?,
