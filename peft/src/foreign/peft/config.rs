@@ -11,7 +11,7 @@ use crate::error::Result;
 
 /// Settings that say where an adapter comes from, how it started and how it was trained, and change nothing that it computes.
 /// Which layers it has is told by its tensors.
-const TOLD_OTHERWISE: [&str; 26] = [
+const TOLD_OTHERWISE: [&str; 27] = [
     "task_type",
     "peft_type",
     "auto_mapping",
@@ -38,10 +38,12 @@ const TOLD_OTHERWISE: [&str; 26] = [
     "decompose_factor",
     "oft_block_size",
     "modules_to_save",
+    // PEFT fills it for a start by EVA, whose factors and ranks are in the folder.
+    "eva_config",
 ];
 
 /// Settings that must be absent, with what they would mean.
-const REFUSED: [(&str, &str); 22] = [
+const REFUSED: [(&str, &str); 21] = [
     ("bias", "it trains offsets of the frozen layers beside the adapter"),
     ("coft", "its rotations are bounded anew in every pass"),
     ("block_share", "one rotation is shared by all blocks"),
@@ -52,7 +54,6 @@ const REFUSED: [(&str, &str); 22] = [
     ("trainable_token_indices", "it changes the token table"),
     ("target_parameters", "it changes parameters that are no linear layers"),
     ("loftq_config", "it belongs to a quantised backbone"),
-    ("eva_config", "the settings of its start are not known here"),
     ("corda_config", "it changed the frozen weights at its start"),
     ("lora_ga_config", "it changed the frozen weights at its start"),
     ("kasa_config", "it changed the frozen weights at its start"),
