@@ -117,5 +117,6 @@ fn the_first_losses_equal_those_of_pytorch() {
         // They move: a loss that stays would agree with anything.
         assert!((losses[0] - losses[19]).abs() > 0.01 * losses[0].abs(), "{method}");
         close(method, &report.losses, losses, 1e-4);
+        assert!(tiny().verify(), "{method}: training changed the backbone");
     }
 }
