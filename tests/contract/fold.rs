@@ -3,20 +3,13 @@
 use inarch_core::backbone::{Frozen, Pass, Sites as _};
 use inarch_peft::{Adapter, MethodConfig};
 
-use super::case::{configured, methods, scores, trained};
+use super::case::{methods, scores, trained};
 use crate::support::{classes, features, pixels, plain, randomised, same, same_features, tiny};
 
 #[test]
 fn folded_is_unfolded() {
     let mut folding = 0;
-    let variants = [
-        "init = \"pissa\"",
-        "init = \"olora\"",
-        "init = \"eva\"",
-        "rank_pattern = [{ sites = \"*.q_proj\", value = 3 }]",
-    ];
-    let variants = variants.map(|settings| configured("lora", settings));
-    for config in methods().into_iter().chain(variants) {
+    for config in methods() {
         let name = config.name();
         let adapter = trained(&config, &plain());
         if !adapter.folds() {

@@ -120,3 +120,31 @@ fn the_first_losses_equal_those_of_pytorch() {
         assert!(tiny().verify(), "{method}: training changed the backbone");
     }
 }
+
+#[test]
+fn a_step_of_lora_plus_moves_b_by_its_rate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dataset = images(&folder.path().join("data"));
+    let stop = AtomicBool::new(false);
+    let control = Control::new(&Silent, &stop);
+    let session = Session::new(tiny(), &dataset, Subset::All, OnBadImage::Fail, control).expect("four classes");
+    // Plain descent: the step is the gradient times the rate, and `B` starts at zero.
+    let after = |rate: &str| {
+        let settings = [
+            "method.dropout=0.0",
+            &format!("method.b_rate={rate}"),
+            "train.budget={ iterations = 1 }",
+            "train.optimizer={ name = \"sgd\", lr = 0.01, momentum = 0.0, weight_decay = 0.0 }",
+        ];
+        let (artifact, _) = session.fit(&recipe("lora", &settings), &folder.path().join(rate)).expect("a run");
+        artifact.adapter.parameters()
+    };
+    let (plain, plus) = (after("1.0"), after("16.0"));
+    assert!(plain.keys().eq(plus.keys()));
+    for (name, tensor) in &plain {
+        // The factor stands for `B` alone: `A` is the same, whose gradient is zero beside a `B` of zeros.
+        let rate = if name.ends_with(".b") { 16.0 } else { 1.0 };
+        let expected: Vec<f32> = tensor.data.iter().map(|value| rate * value).collect();
+        close(name, &plus[name].data, &expected, 1e-6);
+    }
+}
