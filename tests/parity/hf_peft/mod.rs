@@ -198,6 +198,14 @@ fn tensors_that_do_not_fit_are_named() {
     let folder = changed(&|tensors| tensors.get_mut(&b).expect("the tensor").shape = vec![3, 48]);
     refused(folder.path(), &["expected shape"]);
 
+    for shared in ["base_model.vera_A", "base_model.vera_B"] {
+        let folder = copy("vera");
+        edit_tensors(&folder.path().join(PEFT_TENSORS_FILE), |tensors| {
+            tensors.remove(shared).expect("a projection that was saved");
+        });
+        refused(folder.path(), &[shared, "missing", "save_projection=True"]);
+    }
+
     let folder = copy("lora");
     let path = folder.path().join(PEFT_TENSORS_FILE);
     let whole = std::fs::read(&path).expect("tensors");

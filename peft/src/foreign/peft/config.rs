@@ -233,3 +233,43 @@ impl PeftConfig {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::{Kind, OTHER_KINDS, PeftConfig, REFUSED};
+
+    /// What becomes of a configuration of `kind` with one more setting.
+    fn read(kind: &str, key: &str, value: Value) -> Result<Kind, String> {
+        let settings = Map::from_iter([("peft_type".to_string(), json!(kind)), (key.to_string(), value)]);
+        let config = PeftConfig { path: "adapter_config.json".into(), settings };
+        config.kind().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_setting_that_changes_the_meaning_is_refused_unless_it_is_absent() {
+        for (key, meaning) in REFUSED {
+            for value in [json!(true), json!("some"), json!(1), json!([1]), json!({ "some": 1 })] {
+                let message = read("LORA", key, value.clone()).expect_err(key);
+                for word in [key, meaning, "adapter_config.json", &value.to_string()] {
+                    assert!(message.contains(word), "`{word}` is missing in: {message}");
+                }
+            }
+            for value in [Value::Null, json!(false), json!([]), json!({})] {
+                assert_eq!(read("LORA", key, value.clone()), Ok(Kind::Lora), "{key} = {value}");
+            }
+        }
+        assert_eq!(read("LORA", "bias", json!("none")), Ok(Kind::Lora));
+    }
+
+    #[test]
+    fn every_kind_that_is_not_read_is_refused_with_its_reason() {
+        for (kind, reason) in OTHER_KINDS {
+            let message = read(kind, "r", json!(2)).expect_err(kind);
+            for word in [kind, reason, "BOFT or LN_TUNING"] {
+                assert!(message.contains(word), "`{word}` is missing in: {message}");
+            }
+        }
+    }
+}
