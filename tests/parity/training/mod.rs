@@ -17,8 +17,13 @@ use inarch_recipes::{Control, Recipe, RecipeLayers, Session, Silent, Subset};
 use crate::support::{classes, close, fixture, plain, tiny};
 
 /// The recipes, as settings over the presets: no augmentation, one view, all images in each step.
-const RUNS: [(&str, &[&str]); 5] = [
+const RUNS: [(&str, &[&str]); 9] = [
     ("coop", &[]),
+    // Other words than those of the frozen features, so that these pull from the first step on.
+    ("kgcoop", &["method.words=\"a bad photo of\""]),
+    ("tcp", &[]),
+    ("prograd", &["method.words=\"a bad photo of\""]),
+    ("clap", &[]),
     (
         "biomedcoop",
         &[
@@ -39,6 +44,9 @@ const RUNS: [(&str, &[&str]); 5] = [
         ],
     ),
 ];
+
+/// Those of them that begin with drawn values.
+const DRAWN: [&str; 3] = ["lora", "promptsrc", "tcp"];
 
 fn recipe(method: &str, settings: &[&str]) -> Recipe {
     let mut layers = RecipeLayers::preset(method, false).expect("a preset");
@@ -82,13 +90,11 @@ fn drawn(recipe: &Recipe) -> Parameters {
 #[test]
 fn the_drawn_values_are_those_of_the_generator() {
     let path = fixture("parity/training/init.safetensors");
-    let found: Parameters = RUNS.iter().filter(|(method, _)| ["lora", "promptsrc"].contains(method)).fold(
-        Parameters::new(),
-        |mut all, run| {
+    let found: Parameters =
+        RUNS.iter().filter(|(method, _)| DRAWN.contains(method)).fold(Parameters::new(), |mut all, run| {
             all.extend(drawn(&recipe(run.0, run.1)));
             all
-        },
-    );
+        });
     if std::env::var_os("INARCH_WRITE_FIXTURES").is_some() {
         let bytes = encode_safetensors(&found, BTreeMap::new(), Precision::F32).expect("tensors");
         std::fs::write(&path, bytes).expect("a writable repository");
