@@ -230,9 +230,9 @@ impl Comparison {
         let halves = if self.config.base_to_new { " of the base half" } else { "" };
         format!(
             "Accuracy in % on the {} test images of {} classes{halves} of `{}`, backbone `{}`, mean and standard deviation over \
-             {seeds} seed{}; hyper-parameters {}. ECE, seconds and memory at {} shots; the seconds are those of training, \
-             without the encoding of views, which methods share and the first one does; the memory is that of the whole \
-             process, so that no method is below what the backbone and shared features take.",
+             {seeds} seed{}; hyper-parameters {}. ECE, seconds and memory at {} shots; the seconds are those \
+             of training, without the encoding of views, which methods share and the first one does; the memory is that \
+             of the whole process, so that no method is below what the backbone and shared features take.",
             self.test,
             self.classes,
             self.data,

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "methods"))
 import generate as towers  # noqa: E402
-from generate import CLASSES, MODEL, SCALE, TOKENIZER, Lora, PromptSrc, Prototypes, Sites, Tcp, TipAdapter, Words  # noqa: E402
+from generate import CLASSES, MODEL, SCALE, TOKENIZER  # noqa: E402
+from generate import Lora, PromptSrc, Prototypes, Sites, Tcp, TipAdapter, Words  # noqa: E402
 from generate import class_features, image_features, scores, text_rows  # noqa: E402
 
 # The runs have one template.
