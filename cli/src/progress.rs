@@ -73,6 +73,15 @@ impl Progress for Bars {
         }
     }
 
+    fn resume(&self, units: u64) {
+        if let Some(bar) = self.current().as_ref() {
+            bar.inc(units);
+            // The time left is told by the units that follow: these took none.
+            bar.tick();
+            bar.reset_eta();
+        }
+    }
+
     #[expect(clippy::print_stderr, reason = "messages go to stderr")]
     fn say(&self, line: &str) {
         match self.current().as_ref() {
@@ -83,5 +92,25 @@ impl Progress for Bars {
 
     fn finish(&self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Bars, Progress};
+
+    #[test]
+    fn what_was_done_before_does_not_shorten_the_time_left() {
+        let bars = Bars::new(None);
+        bars.start("compare", 100);
+        bars.resume(50);
+        std::thread::sleep(Duration::from_millis(30));
+        bars.advance(1, "");
+        let (done, left) = bars.current().as_ref().map(|bar| (bar.position(), bar.eta())).expect("a stage");
+        assert_eq!(done, 51);
+        // 49 units at 30 ms or more each; were the first 50 counted, it would be 30 ms in all.
+        assert!(left > Duration::from_millis(700), "{left:?}");
     }
 }

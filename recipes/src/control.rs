@@ -16,6 +16,11 @@ pub trait Progress: Sync {
         let _ = (units, note);
     }
 
+    /// Some units were done before this run, which says nothing of the time that the others take.
+    fn resume(&self, units: u64) {
+        self.advance(units, "");
+    }
+
     /// Something worth a line: a warning or a result on the way.
     fn say(&self, line: &str) {
         let _ = line;

@@ -271,7 +271,7 @@ fn encode_with(
         for (job, tensor) in shelf.find(keys) {
             rows.put(job, &[tensor.shape[0], tensor.shape[1]], &tensor.data);
         }
-        control.progress.advance(rows.count() as u64, "");
+        control.progress.resume(rows.count() as u64);
     }
     let missing: Vec<ImageJob> = jobs.iter().filter(|job| !rows.has(job.index / joined.count())).cloned().collect();
     let bad = loader.run(&missing, |batch: ImageBatch| -> Result<()> {

@@ -377,7 +377,7 @@ fn merge(into: &mut Table, from: Table) {
 #[cfg(test)]
 mod tests {
     use super::{METHODS, RecipeLayers};
-    use crate::schedule::Budget;
+    use crate::schedule::{Budget, Schedule};
 
     #[test]
     fn every_method_has_a_preset_that_reads() {
@@ -418,9 +418,46 @@ mod tests {
     }
 
     #[test]
-    fn the_official_schedule_of_lora_is_that_of_its_authors() {
-        let recipe = RecipeLayers::preset("lora", true).and_then(RecipeLayers::finish).expect("reads");
-        assert_eq!(recipe.train.budget, Budget::IterationsPerShot(500));
-        assert!((recipe.train.optimizer.lr() - 2e-4).abs() < 1e-12);
+    fn official_values_are_those_of_the_authors() {
+        use Budget::{CoopEpochs, Epochs, IterationsPerShot};
+        use Schedule::{Coop, Cosine};
+        for (method, views, budget, batch, schedule, lr) in [
+            ("lora", 0, IterationsPerShot(500), 32, Cosine, 2e-4),
+            ("coop", 0, CoopEpochs, 32, Coop, 2e-3),
+            ("cocoop", 0, Epochs(10), 1, Coop, 2e-3),
+            ("kgcoop", 0, Epochs(100), 128, Coop, 2e-3),
+            ("prograd", 0, CoopEpochs, 32, Coop, 2e-3),
+            ("tcp", 0, Epochs(50), 32, Coop, 2e-3),
+            ("biomedcoop", 0, Epochs(100), 4, Coop, 2.5e-3),
+            ("maple", 0, Epochs(5), 4, Coop, 3.5e-3),
+            ("ivlp", 0, Epochs(20), 4, Coop, 2.5e-3),
+            ("promptsrc", 0, Epochs(50), 4, Coop, 2.5e-3),
+            ("clip-adapter", 0, CoopEpochs, 32, Coop, 1e-5),
+            ("linear-probe", 20, Epochs(300), 256, Coop, 0.1),
+            ("clap", 20, Epochs(300), 256, Coop, 0.1),
+            ("tip-adapter-f", 10, Epochs(20), 256, Cosine, 1e-3),
+        ] {
+            let recipe = RecipeLayers::preset(method, true).and_then(RecipeLayers::finish).expect(method);
+            let train = &recipe.train;
+            assert_eq!((recipe.views, train.budget, train.batch), (views, budget, batch), "{method}");
+            assert_eq!(train.schedule, schedule, "{method}");
+            assert!((train.optimizer.lr() - lr).abs() < 1e-12, "{method}: {}", train.optimizer.lr());
+        }
+    }
+
+    #[test]
+    fn the_settings_that_presets_name_for_other_protocols_exist() {
+        for (method, set) in [
+            ("promptsrc", ["train.budget={ epochs = 20 }", "method.mean=15", "method.deviation=1"]),
+            ("maple", ["train.budget={ epochs = 2 }", "method.depth=3", "train.optimizer.lr=0.0026"]),
+        ] {
+            let mut layers = RecipeLayers::preset(method, true).expect(method);
+            for assignment in set {
+                let text = super::PRESETS.get_file(format!("{method}.toml")).and_then(|file| file.contents_utf8());
+                assert!(text.is_some_and(|text| text.contains(assignment)), "{method}: {assignment}");
+                layers.set(assignment).expect(assignment);
+            }
+            layers.finish().expect(method);
+        }
     }
 }

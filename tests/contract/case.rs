@@ -52,6 +52,10 @@ const FORMS: &[(&str, &str)] = &[
     ("oft", "block = 8\nneumann_terms = 5"),
     ("boft", "block = 6\nfactors = 1\ntargets = [\"image.*\"]"),
     ("boft", "block = 4\nfactors = 3"),
+    ("lora", "init = \"pissa\""),
+    ("lora", "init = \"olora\""),
+    ("lora", "init = \"eva\""),
+    ("lora", "b_rate = 16.0\nrank_pattern = [{ sites = \"*.v_proj\", value = 3 }]"),
 ];
 
 /// Settings that start as zero-shot, for methods whose preset does not.

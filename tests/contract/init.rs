@@ -2,7 +2,7 @@
 
 use inarch_core::backbone::{Frozen, Pass};
 use inarch_core::text::Template;
-use inarch_peft::{Adapter, Classifier, CoopConfig, Error, LoraConfig, MethodConfig};
+use inarch_peft::{Adapter, Classifier, CoopConfig, Error, LoraConfig, LoraInit, MethodConfig};
 
 use super::case::{configured, fresh, methods, scores, zero_shot_methods};
 use crate::support::{classes, differs, pixels, plain, same, templates, tiny};
@@ -71,8 +71,12 @@ fn one_seed_gives_one_adapter_and_another_seed_another() {
         let parameters = |seed: u64| fresh(&config, seed, &plain()).parameters();
         assert_eq!(parameters(1), parameters(1), "{}", config.name());
         // A method whose start is drawn says so in its settings or documentation; none may draw from anything else.
-        let words = matches!(&config, MethodConfig::Coop(coop) if !coop.words.is_empty());
-        let drawn = !START_WITHOUT_DRAWS.contains(&config.name()) && !words;
+        let given = match &config {
+            MethodConfig::Coop(coop) => !coop.words.is_empty(),
+            MethodConfig::Lora(lora) => matches!(lora.init, LoraInit::Pissa | LoraInit::Olora),
+            _ => false,
+        };
+        let drawn = !START_WITHOUT_DRAWS.contains(&config.name()) && !given;
         assert_eq!(parameters(1) != parameters(2), drawn, "{}", config.name());
     }
 }

@@ -48,6 +48,25 @@ fn a_comparison_goes_on_where_it_was() {
     let before = std::fs::read(&ledger).expect("the list of runs");
     program.succeed(&arguments);
     assert!(std::fs::read(&ledger).expect("the list of runs") == before);
+    // A list of an earlier version lacks the seconds of training, which the reports of the runs tell.
+    let seconds = |report: &Value| -> Vec<f64> {
+        let runs = report["runs"].as_array().expect("a list");
+        runs.iter().map(|run| run["train_seconds"].as_f64().expect("seconds")).collect()
+    };
+    let mut old: Vec<Value> = serde_json::from_slice(&before).expect("a list");
+    for run in &mut old {
+        run.as_object_mut().expect("a run").remove("train_seconds").expect("seconds");
+    }
+    inarch_core::file::write_json(&ledger, &old).expect("a writable folder");
+    let again = program.json(&arguments);
+    for (found, expected) in seconds(&again).into_iter().zip(seconds(&whole)) {
+        assert!((found - expected).abs() < 1e-9, "{found} for {expected}");
+    }
+    for run in whole["runs"].as_array().expect("a list") {
+        assert!(run["train_seconds"].as_f64() <= run["seconds"].as_f64(), "{run}");
+    }
+    let table = std::fs::read_to_string(program.path("out/table.md")).expect("a table");
+    assert!(table.contains("the seconds are those of training"), "{table}");
     // One run is lost; the others are not done again.
     let mut list: Vec<Value> = serde_json::from_slice(&before).expect("a list");
     let lost = list.pop().expect("a run");

@@ -35,6 +35,9 @@ pub struct Run {
     pub steps: usize,
     /// Seconds of encoding and training, without evaluation. Features that an earlier run left are not encoded again.
     pub seconds: f64,
+    /// Seconds of training alone; absent for a run that failed, or that an earlier version listed and left no report of.
+    #[serde(default)]
+    pub train_seconds: Option<f64>,
     /// Largest resident size during the run, where the system tells.
     pub peak_memory_bytes: Option<u64>,
     /// What was chosen on validation images.
@@ -56,6 +59,7 @@ impl Run {
             trainable: 0,
             steps: 0,
             seconds: 0.0,
+            train_seconds: None,
             peak_memory_bytes: None,
             chosen: None,
             failure: None,
@@ -70,10 +74,24 @@ impl Run {
             trainable: report.trainable,
             steps: report.steps,
             seconds: report.seconds.encode + report.seconds.train,
+            train_seconds: Some(report.seconds.train),
             peak_memory_bytes: report.peak_memory_bytes,
             chosen: (!choice.is_empty()).then(|| choice.to_string()),
             ..self
         }
+    }
+
+    /// The same with the seconds of its training, where it has none and the report in `folder` is of this run.
+    pub(super) fn with_train_seconds(mut self, folder: &Path) -> Self {
+        if self.train_seconds.is_none() && self.failure.is_none() {
+            let report = file::read_json::<Report>(&folder.join("report.json"), "report of a run").ok();
+            let own = report.map(|report| report.seconds).filter(|found| {
+                // Another comparison may have left its own there.
+                (found.encode + found.train - self.seconds).abs() < 1e-6
+            });
+            self.train_seconds = own.map(|found| found.train);
+        }
+        self
     }
 
     /// The run in a line.
@@ -87,6 +105,18 @@ impl Run {
             }
         }
     }
+}
+
+/// What is read of the report of a run.
+#[derive(Deserialize)]
+struct Report {
+    seconds: Seconds,
+}
+
+#[derive(Deserialize)]
+struct Seconds {
+    encode: f64,
+    train: f64,
 }
 
 /// The file of finished runs; it is written anew, whole, after each.

@@ -4,7 +4,7 @@ mod ledger;
 mod page;
 mod summary;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::Backbone;
 use inarch_core::data::{Dataset, Example, validation_shots};
@@ -86,12 +86,14 @@ pub fn compare(
     };
     file::create_folder(folder)?;
     let mut ledger = Ledger::open(folder)?;
+    let keys: Vec<Digest> = jobs.iter().map(|job| job.key(config, &session)).collect();
+    let before: Vec<bool> = keys.iter().map(|key| ledger.get(key).is_some()).collect();
     control.progress.start("compare", jobs.len() as u64);
+    control.progress.resume(before.iter().filter(|done| **done).count() as u64);
     let mut runs = Vec::new();
-    for job in &jobs {
-        let key = job.key(config, &session);
+    for ((job, key), before) in jobs.iter().zip(keys).zip(before) {
         let run = match ledger.get(&key) {
-            Some(run) => run.clone(),
+            Some(run) => run.clone().with_train_seconds(&job.folder_of(run.chosen.as_deref(), folder)),
             None => {
                 let run = job.run(key, &session, unseen.as_ref(), folder)?;
                 control.progress.say(&run.line());
@@ -99,7 +101,9 @@ pub fn compare(
                 run
             }
         };
-        control.progress.advance(1, &format!("{} {} shots", run.method, run.shots));
+        if !before {
+            control.progress.advance(1, &format!("{} {} shots", run.method, run.shots));
+        }
         runs.push(run);
     }
     control.progress.finish();
@@ -167,6 +171,19 @@ impl Job {
         builder.finish()
     }
 
+    /// Where the run of a recipe stands in the folder of the comparison.
+    fn folder(&self, index: usize, folder: &Path) -> PathBuf {
+        let name = format!("{}-{}-shot-seed-{}", self.method, self.shots, self.seed);
+        let tuned = self.recipes.get(index).is_some_and(|(choice, _)| !choice.is_empty());
+        folder.join("runs").join(if tuned { format!("{name}-{index}") } else { name })
+    }
+
+    /// The same by what was chosen.
+    fn folder_of(&self, chosen: Option<&str>, folder: &Path) -> PathBuf {
+        let index = self.recipes.iter().position(|(choice, _)| choice == chosen.unwrap_or_default());
+        self.folder(index.unwrap_or(0), folder)
+    }
+
     /// Fits, chooses where there is a choice, and measures.
     fn run(&self, key: Digest, session: &Session<'_>, unseen: Option<&Session<'_>>, folder: &Path) -> Result<Run> {
         let blank = Run::new(key, &self.method, self.shots, self.seed);
@@ -195,10 +212,8 @@ impl Job {
         }
         let mut best: Option<(f64, String, FitReport, Option<f64>)> = None;
         for (index, (choice, recipe)) in self.recipes.iter().enumerate() {
-            let name = format!("{}-{}-shot-seed-{}", self.method, self.shots, self.seed);
-            let name = if choice.is_empty() { name } else { format!("{name}-{index}") };
             reset_peak_memory();
-            let (artifact, report) = session.fit(recipe, &folder.join("runs").join(name))?;
+            let (artifact, report) = session.fit(recipe, &self.folder(index, folder))?;
             let score =
                 if validation.is_empty() { 0.0 } else { session.validate(&artifact, &validation)?.metrics.accuracy };
             if best.as_ref().is_some_and(|(known, ..)| *known >= score) {

@@ -62,7 +62,7 @@ pub struct Line {
     pub base_to_new: Option<BaseToNew>,
     /// Number of trained values.
     pub trainable: usize,
-    /// Seconds of encoding and training.
+    /// Seconds of training, without the encoding of views that runs share.
     pub seconds: Option<MeanStd>,
     /// Largest resident size of a run.
     pub peak_memory_bytes: Option<u64>,
@@ -102,7 +102,7 @@ impl Line {
             ece: summary(|run| run.ece),
             base_to_new,
             trainable: done.iter().map(|run| run.trainable).max().unwrap_or(0),
-            seconds: summary(|run| Some(run.seconds)),
+            seconds: summary(|run| run.train_seconds),
             peak_memory_bytes: done.iter().filter_map(|run| run.peak_memory_bytes).max(),
             failed: own.len() - done.len(),
         }
@@ -230,7 +230,9 @@ impl Comparison {
         let halves = if self.config.base_to_new { " of the base half" } else { "" };
         format!(
             "Accuracy in % on the {} test images of {} classes{halves} of `{}`, backbone `{}`, mean and standard deviation over \
-             {seeds} seed{}; hyper-parameters {}. ECE, seconds and memory at {} shots.",
+             {seeds} seed{}; hyper-parameters {}. ECE, seconds and memory at {} shots; the seconds are those \
+             of training, without the encoding of views, which methods share and the first one does; the memory is that \
+             of the whole process, so that no method is below what the backbone and shared features take.",
             self.test,
             self.classes,
             self.data,

@@ -48,7 +48,7 @@ impl Fitting<'_> {
         self.leave_out(&stored);
         let seconds = started.elapsed().as_secs_f64();
         session.control.progress.start("train", self.steps as u64);
-        session.control.progress.advance(self.step as u64, "");
+        session.control.progress.resume(self.step as u64);
         while self.step < self.steps {
             let epoch = self.step / self.steps_per_epoch;
             for batch in self.batches(epoch) {
@@ -84,7 +84,7 @@ impl Fitting<'_> {
             .with_cache_bytes(CACHE_BYTES);
         let augment = Arc::new(self.recipe.augment.clone());
         session.control.progress.start("train", self.steps as u64);
-        session.control.progress.advance(self.step as u64, "");
+        session.control.progress.resume(self.step as u64);
         while self.step < self.steps {
             let epoch = self.step / self.steps_per_epoch;
             let view = if self.recipe.views == 0 { epoch } else { epoch % self.recipe.views };

@@ -136,7 +136,7 @@ pub fn pretrain(
 
     keep_log(folder, step / steps_per_epoch)?;
     control.progress.start("pretrain", trainer.steps as u64);
-    control.progress.advance(step as u64, "");
+    control.progress.resume(step as u64);
     let mut last_saved = Instant::now();
     let mut epoch_loss = 0.0f32;
     while step < trainer.steps {

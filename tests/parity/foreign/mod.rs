@@ -11,6 +11,7 @@ use inarch_core::backbone::{Backbone, Pass, normalise, values};
 use inarch_core::text::Template;
 use inarch_peft::{Artifact, Import, ImportFormat, import, write_peft};
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 use crate::support::{classes, close, copied, edit_tensors, fixture, plain, tiny};
 
@@ -184,6 +185,50 @@ fn a_file_of_another_kind_is_named() {
         (ImportFormat::Kohya, "coop.pth.tar", &["safetensors"]),
     ] {
         refused(format, &file(name), &Given::default(), words);
+    }
+}
+
+/// A copy of a file of PyTorch in which one text, a key of its dictionaries or a setting, is another one of that length.
+fn respelled(name: &str, text: &str, other: &str) -> (TempDir, PathBuf) {
+    assert_eq!(text.len(), other.len());
+    let mut bytes = std::fs::read(file(name)).expect("a fixture");
+    let pickled = [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(&pickled)).collect();
+    let [at] = places[..] else { panic!("`{text}` stands in `{name}` at {places:?}") };
+    bytes[at + 5..at + pickled.len()].copy_from_slice(other.as_bytes());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).expect("a writable folder");
+    (folder, path)
+}
+
+#[test]
+fn no_tensor_of_a_pytorch_file_is_passed_over() {
+    use ImportFormat::{ClipLora, Coop, Maple, PromptSrc};
+    // Each change leaves a file of the format, with tensors that have no place in it.
+    let deep =
+        ["image_encoder.transformer.resblocks.2.VPT_shallow", "image_encoder.transformer.resblocks.2.VPT_shallop"];
+    let cases = [
+        (
+            Coop,
+            "cocoop.pth.tar",
+            ["meta_net.linear1.weight", "meta_net.linear1.weighs"],
+            "`meta_net.linear1.bias` belongs",
+        ),
+        (ClipLora, "lora_weights.pt", ["o", "z"], "`layer_0.proj.w_lora_A` belongs"),
+        (
+            Maple,
+            "maple.pth.tar",
+            ["prompt_learner.compound_prompts_text.0", "prompt_learner.compound_prompts_text.1"],
+            "prompt_learner.compound_prompt",
+        ),
+        (PromptSrc, "promptsrc.pth.tar", deep, deep[1]),
+        (PromptSrc, "ivlp.pth.tar", deep, deep[1]),
+        (PromptSrc, "vpt.pth.tar", deep, deep[1]),
+    ];
+    for (format, name, [text, other], words) in cases {
+        let (_folder, path) = respelled(name, text, other);
+        refused(format, &path, &with(json!({})), &[name, words]);
     }
 }
 

@@ -157,6 +157,25 @@ fn a_setting_that_changes_the_meaning_is_refused_by_name() {
 }
 
 #[test]
+fn a_start_that_leaves_the_frozen_weights_alone_is_read() {
+    let plain = read_peft(&folder("lora"), tiny()).expect("a folder of PEFT");
+    let eva = json!({
+        "rho": 2.0, "tau": 0.99, "use_label_mask": true, "label_mask_value": -100, "whiten": false,
+        "adjust_scaling_factors": true,
+    });
+    for (start, settings) in [("gaussian", Value::Null), ("orthogonal", Value::Null), ("eva", eva)] {
+        let folder = copy("lora");
+        edit_json(&folder.path().join(PEFT_CONFIG_FILE), |config| {
+            config["init_lora_weights"] = json!(start);
+            config["eva_config"] = settings.clone();
+        });
+        let found = read_peft(folder.path(), tiny()).unwrap_or_else(|error| panic!("{start}: {error}"));
+        assert_eq!(found.manifest.method, plain.manifest.method, "{start}");
+        assert_eq!(found.adapter.parameters(), plain.adapter.parameters(), "{start}");
+    }
+}
+
+#[test]
 fn tensors_that_do_not_fit_are_named() {
     let key = "base_model.model.vision_model.encoder.layers.0.self_attn.q_proj";
     let changed = |edit: &dyn Fn(&mut inarch_core::backbone::StateDict)| {
@@ -178,6 +197,14 @@ fn tensors_that_do_not_fit_are_named() {
     refused(folder.path(), &["NaN"]);
     let folder = changed(&|tensors| tensors.get_mut(&b).expect("the tensor").shape = vec![3, 48]);
     refused(folder.path(), &["expected shape"]);
+
+    for shared in ["base_model.vera_A", "base_model.vera_B"] {
+        let folder = copy("vera");
+        edit_tensors(&folder.path().join(PEFT_TENSORS_FILE), |tensors| {
+            tensors.remove(shared).expect("a projection that was saved");
+        });
+        refused(folder.path(), &[shared, "missing", "save_projection=True"]);
+    }
 
     let folder = copy("lora");
     let path = folder.path().join(PEFT_TENSORS_FILE);

@@ -17,8 +17,13 @@ use inarch_recipes::{Control, Recipe, RecipeLayers, Session, Silent, Subset};
 use crate::support::{classes, close, fixture, plain, tiny};
 
 /// The recipes, as settings over the presets: no augmentation, one view, all images in each step.
-const RUNS: [(&str, &[&str]); 5] = [
+const RUNS: [(&str, &[&str]); 9] = [
     ("coop", &[]),
+    // Other words than those of the frozen features, so that these pull from the first step on.
+    ("kgcoop", &["method.words=\"a bad photo of\""]),
+    ("tcp", &[]),
+    ("prograd", &["method.words=\"a bad photo of\""]),
+    ("clap", &[]),
     (
         "biomedcoop",
         &[
@@ -39,6 +44,9 @@ const RUNS: [(&str, &[&str]); 5] = [
         ],
     ),
 ];
+
+/// Those of them that begin with drawn values.
+const DRAWN: [&str; 3] = ["lora", "promptsrc", "tcp"];
 
 fn recipe(method: &str, settings: &[&str]) -> Recipe {
     let mut layers = RecipeLayers::preset(method, false).expect("a preset");
@@ -82,13 +90,11 @@ fn drawn(recipe: &Recipe) -> Parameters {
 #[test]
 fn the_drawn_values_are_those_of_the_generator() {
     let path = fixture("parity/training/init.safetensors");
-    let found: Parameters = RUNS.iter().filter(|(method, _)| ["lora", "promptsrc"].contains(method)).fold(
-        Parameters::new(),
-        |mut all, run| {
+    let found: Parameters =
+        RUNS.iter().filter(|(method, _)| DRAWN.contains(method)).fold(Parameters::new(), |mut all, run| {
             all.extend(drawn(&recipe(run.0, run.1)));
             all
-        },
-    );
+        });
     if std::env::var_os("INARCH_WRITE_FIXTURES").is_some() {
         let bytes = encode_safetensors(&found, BTreeMap::new(), Precision::F32).expect("tensors");
         std::fs::write(&path, bytes).expect("a writable repository");
@@ -117,5 +123,34 @@ fn the_first_losses_equal_those_of_pytorch() {
         // They move: a loss that stays would agree with anything.
         assert!((losses[0] - losses[19]).abs() > 0.01 * losses[0].abs(), "{method}");
         close(method, &report.losses, losses, 1e-4);
+        assert!(tiny().verify(), "{method}: training changed the backbone");
+    }
+}
+
+#[test]
+fn a_step_of_lora_plus_moves_b_by_its_rate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dataset = images(&folder.path().join("data"));
+    let stop = AtomicBool::new(false);
+    let control = Control::new(&Silent, &stop);
+    let session = Session::new(tiny(), &dataset, Subset::All, OnBadImage::Fail, control).expect("four classes");
+    // Plain descent: the step is the gradient times the rate, and `B` starts at zero.
+    let after = |rate: &str| {
+        let settings = [
+            "method.dropout=0.0",
+            &format!("method.b_rate={rate}"),
+            "train.budget={ iterations = 1 }",
+            "train.optimizer={ name = \"sgd\", lr = 0.01, momentum = 0.0, weight_decay = 0.0 }",
+        ];
+        let (artifact, _) = session.fit(&recipe("lora", &settings), &folder.path().join(rate)).expect("a run");
+        artifact.adapter.parameters()
+    };
+    let (plain, plus) = (after("1.0"), after("16.0"));
+    assert!(plain.keys().eq(plus.keys()));
+    for (name, tensor) in &plain {
+        // The factor stands for `B` alone: `A` is the same, whose gradient is zero beside a `B` of zeros.
+        let rate = if name.ends_with(".b") { 16.0 } else { 1.0 };
+        let expected: Vec<f32> = tensor.data.iter().map(|value| rate * value).collect();
+        close(name, &plus[name].data, &expected, 1e-6);
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 
 /// Settings that say where an adapter comes from, how it started and how it was trained, and change nothing that it computes.
 /// Which layers it has is told by its tensors.
-const TOLD_OTHERWISE: [&str; 26] = [
+const TOLD_OTHERWISE: [&str; 27] = [
     "task_type",
     "peft_type",
     "auto_mapping",
@@ -38,10 +38,12 @@ const TOLD_OTHERWISE: [&str; 26] = [
     "decompose_factor",
     "oft_block_size",
     "modules_to_save",
+    // PEFT fills it for a start by EVA, whose factors and ranks are in the folder.
+    "eva_config",
 ];
 
 /// Settings that must be absent, with what they would mean.
-const REFUSED: [(&str, &str); 22] = [
+const REFUSED: [(&str, &str); 21] = [
     ("bias", "it trains offsets of the frozen layers beside the adapter"),
     ("coft", "its rotations are bounded anew in every pass"),
     ("block_share", "one rotation is shared by all blocks"),
@@ -52,7 +54,6 @@ const REFUSED: [(&str, &str); 22] = [
     ("trainable_token_indices", "it changes the token table"),
     ("target_parameters", "it changes parameters that are no linear layers"),
     ("loftq_config", "it belongs to a quantised backbone"),
-    ("eva_config", "the settings of its start are not known here"),
     ("corda_config", "it changed the frozen weights at its start"),
     ("lora_ga_config", "it changed the frozen weights at its start"),
     ("kasa_config", "it changed the frozen weights at its start"),
@@ -230,5 +231,45 @@ impl PeftConfig {
             found = found.or(fits.then_some(value));
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::{Kind, OTHER_KINDS, PeftConfig, REFUSED};
+
+    /// What becomes of a configuration of `kind` with one more setting.
+    fn read(kind: &str, key: &str, value: Value) -> Result<Kind, String> {
+        let settings = Map::from_iter([("peft_type".to_string(), json!(kind)), (key.to_string(), value)]);
+        let config = PeftConfig { path: "adapter_config.json".into(), settings };
+        config.kind().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_setting_that_changes_the_meaning_is_refused_unless_it_is_absent() {
+        for (key, meaning) in REFUSED {
+            for value in [json!(true), json!("some"), json!(1), json!([1]), json!({ "some": 1 })] {
+                let message = read("LORA", key, value.clone()).expect_err(key);
+                for word in [key, meaning, "adapter_config.json", &value.to_string()] {
+                    assert!(message.contains(word), "`{word}` is missing in: {message}");
+                }
+            }
+            for value in [Value::Null, json!(false), json!([]), json!({})] {
+                assert_eq!(read("LORA", key, value.clone()), Ok(Kind::Lora), "{key} = {value}");
+            }
+        }
+        assert_eq!(read("LORA", "bias", json!("none")), Ok(Kind::Lora));
+    }
+
+    #[test]
+    fn every_kind_that_is_not_read_is_refused_with_its_reason() {
+        for (kind, reason) in OTHER_KINDS {
+            let message = read(kind, "r", json!(2)).expect_err(kind);
+            for word in [kind, reason, "BOFT or LN_TUNING"] {
+                assert!(message.contains(word), "`{word}` is missing in: {message}");
+            }
+        }
     }
 }
