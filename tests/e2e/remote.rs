@@ -8,7 +8,7 @@ use inarch_core::{TOKEN_VARIABLE, lend};
 use serde_json::Value;
 
 use super::Program;
-use super::program::{sample, short_fit};
+use super::program::short_fit;
 
 /// A process that lends the processor.
 struct Lender {
