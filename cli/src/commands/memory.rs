@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{
-    Content, DriftConfig, DriftMonitor, Fingerprint, ForgetRequest, Key, Memory, MemoryConfig, MemoryStore, Sample,
-    Versions as _, forget,
+    Content, DriftConfig, DriftMonitor, Fingerprint, ForgetRequest, Key, Ledger, Memory, MemoryConfig, MemoryStore,
+    Sample, Versions as _, forget,
 };
 use inarch_core::data::{Source, open_dataset};
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
 use inarch_recipes::{Progress as _, Session, Subset};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::update::{now, read_key};
@@ -244,7 +244,7 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
             report.from_memory,
             report.from_probe,
             report.presented,
-            report.version
+            report.version.as_deref().unwrap_or_default()
         );
         if !report.purged.is_empty() {
             text.push_str(&format!("removed: {}\n", report.purged.join(", ")));
@@ -276,11 +276,44 @@ fn forget_at_work(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Resul
         let candidates = memory.samples().map(|sample| sample.id.clone()).collect();
         return Err(inarch_core::Error::Unknown { kind: "sample", name: unknown.clone(), candidates }.into());
     }
+    let before = Digest::of(&memory.snapshot(None));
     let gone = memory.remove(&args.ids);
     store.put(&memory)?;
-    let result = json!({ "name": args.target, "forgotten": gone.len(), "samples": memory.len() });
-    output.result(&result, || format!("forgot {} samples; {} are left in `{}`", gone.len(), memory.len(), args.target));
+    let record = Removal {
+        forgotten: gone.iter().map(|sample| Ledger::name(&sample.id)).collect(),
+        from_memory: gone.len(),
+        samples: (memory.len() + gone.len(), memory.len()),
+        memory: (before, Digest::of(&memory.snapshot(None))),
+        time: now(),
+    };
+    let beside = path.with_extension("forgotten.json");
+    let mut records: Vec<Removal> =
+        if beside.is_file() { file::read_json(&beside, "records of removals")? } else { Vec::new() };
+    records.push(record);
+    // The database is this command's alone until the record is whole.
+    file::write_json(&beside, &records)?;
+    drop(store);
+    let result = json!({ "name": args.target, "forgotten": gone.len(), "samples": memory.len(), "record": beside });
+    output.result(&result, || {
+        let left = memory.len();
+        format!("forgot {} samples; {left} are left in `{}`; record in {}", gone.len(), args.target, beside.display())
+    });
     Ok(())
+}
+
+/// A removal from a memory at work, in `NAME.forgotten.json` beside it: no names, only hashes.
+#[derive(Serialize, Deserialize)]
+struct Removal {
+    /// Hashes of the ids.
+    forgotten: Vec<String>,
+    /// How many samples were taken out.
+    from_memory: usize,
+    /// Number of samples before and after.
+    samples: (usize, usize),
+    /// Digest of the memory's snapshot before and after.
+    memory: (Digest, Digest),
+    /// When, in seconds since 1970.
+    time: u64,
 }
 
 fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {

@@ -190,6 +190,12 @@ pub trait Versions {
     /// A place that cannot be written to.
     fn publish(&self, target: &str, release: &Release<'_>) -> Result<String>;
 
+    /// Whether versions can be written to and removed after they are published.
+    ///
+    /// # Errors
+    /// Versions that never change, with what to do instead.
+    fn changeable(&self, target: &str) -> Result<()>;
+
     /// Removes a version that is not in force.
     ///
     /// # Errors
@@ -270,6 +276,10 @@ impl Versions for FolderVersions {
         // The version is whole before it is in force.
         file::write(&Path::new(target).join(CURRENT), format!("{number}\n").as_bytes())?;
         Ok(version.name)
+    }
+
+    fn changeable(&self, _target: &str) -> Result<()> {
+        Ok(())
     }
 
     fn withdraw(&self, target: &str, version: &Version) -> Result<()> {
