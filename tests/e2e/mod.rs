@@ -10,6 +10,7 @@ mod devices;
 mod errors;
 mod features;
 mod fleet;
+mod forget;
 mod fusion;
 mod medical;
 mod pairs;

@@ -32,18 +32,18 @@ pub(super) const NEW: [&str; 2] = ["dress", "shorts"];
 pub(super) const LENIENT: &[&str] =
     &["--set", "gate.class_drop=1.0", "--set", "gate.accuracy_drop=1.0", "--set", "gate.negative_flips=1.0"];
 
-fn update<'a>(target: &'a str, data: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn update<'a>(target: &'a str, data: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["update", target, "-b", "pocket", "-d", data, "--set", "method.projections=200"], more].concat()
 }
 
-fn ids(program: &Program, target: &str) -> Vec<String> {
+pub(super) fn ids(program: &Program, target: &str) -> Vec<String> {
     let shown = program.json(&["memory", "show", target, "--samples"]);
     let list = shown["ids"].as_array().expect("a list").iter();
     list.map(|sample| sample["id"].as_str().expect("text").to_string()).collect()
 }
 
 /// A JSON file.
-fn record(program: &Program, path: &str) -> Value {
+pub(super) fn record(program: &Program, path: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(program.path(path)).expect("reads")).expect("JSON")
 }
 

@@ -69,6 +69,12 @@ fn store_path(name: &str) -> Result<PathBuf, CommandError> {
     Ok(home()?.join("memory").join(format!("{name}.sled")))
 }
 
+/// Whether a target is an adapter with versions: a folder, or a name of the registry unless a memory at work has that name.
+fn has_versions(target: &str) -> bool {
+    let at_work = || store_path(target).is_ok_and(|path| path.is_dir());
+    Path::new(target).is_dir() || target.contains('@') || (!at_work() && AnyVersions::new().exists(target))
+}
+
 /// Opens a memory of any kind.
 fn open(target: &MemoryTarget) -> Result<Memory, CommandError> {
     let key = read_key(target.key.as_ref())?;
@@ -76,7 +82,7 @@ fn open(target: &MemoryTarget) -> Result<Memory, CommandError> {
     if path.is_file() {
         return Ok(Memory::load(path, key.as_ref())?);
     }
-    if path.is_dir() || target.memory.contains('@') {
+    if has_versions(&target.memory) {
         let versions = AnyVersions::new();
         let version = versions.open(&target.memory)?;
         return version.memory(key.as_ref())?.ok_or_else(|| {
@@ -89,7 +95,7 @@ fn open(target: &MemoryTarget) -> Result<Memory, CommandError> {
     let store = store_path(&target.memory)?;
     if !store.is_dir() {
         return Err(CommandError::usage(
-            format!("there is no memory `{}`: no file, no folder, none at work", target.memory),
+            format!("there is no memory `{}`: no file, no folder, none at work or in the registry", target.memory),
             "`inarch memory add NAME -d DATA` starts one",
         ));
     }
@@ -216,7 +222,7 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
         bars.say(&format!("warning: `{}` keeps features of images (`--store`): remove it too", kept.display()));
     }
     let key = read_key(args.version.key.as_ref())?;
-    if !Path::new(&args.target).is_dir() {
+    if !has_versions(&args.target) {
         return forget_at_work(args, key, output);
     }
     let device = inarch_core::device(&args.version.device.device)?;
@@ -261,8 +267,17 @@ fn forget_at_work(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Resul
     let path = store_path(&args.target)?;
     if !path.is_dir() {
         return Err(CommandError::usage(
-            format!("there is no folder of versions and no memory at work `{}`", args.target),
+            format!(
+                "there is no folder of versions, no adapter in the registry and no memory at work `{}`",
+                args.target
+            ),
             "`inarch memory show` takes the same names",
+        ));
+    }
+    if args.purge || args.data.is_some() {
+        return Err(CommandError::usage(
+            format!("`{}` is a memory at work: it has no versions and no adapter", args.target),
+            "`--purge` and `-d` are for those; leave them out",
         ));
     }
     let store = MemoryStore::open(&path, key)?;
