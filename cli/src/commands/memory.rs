@@ -256,7 +256,10 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
             text.push_str(&format!("removed: {}\n", report.purged.join(", ")));
         }
         if !report.still_in.is_empty() {
-            text.push_str(&format!("older versions still know them: {}; `--purge` removes those\n", report.still_in.join(", ")));
+            text.push_str(&format!(
+                "older versions still know them: {}; `--purge` removes those of a folder, `inarch registry gc` those of a registry\n",
+                report.still_in.join(", ")
+            ));
         }
         text
     });
