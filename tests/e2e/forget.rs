@@ -34,3 +34,37 @@ fn an_alias_of_the_registry_forgets() {
     expected["version"] = Value::Null;
     assert!(found.any(|record| record == expected), "{texts:?}");
 }
+
+/// Files of a version that show some text.
+fn showing(program: &Program, version: &str, text: &str) -> Vec<String> {
+    let files = inarch_core::file::list(&program.path(version)).expect("lists").into_iter();
+    let shows = |path: &std::path::PathBuf| {
+        let bytes = std::fs::read(path).expect("reads");
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    files.filter(shows).map(|path| path.file_name().expect("a name").to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn under_a_key_no_file_of_a_version_shows_the_name_of_a_sample() {
+    let program = Program::new();
+    let old = part(&program, "old", &OLD, 0, 4);
+    program.succeed(&["memory", "key", "key"]);
+    let first = |target, more: &[&'static str]| {
+        program.json(&[&["update", target, "-b", "pocket", "-d", &old, "--init", "rail-dual"], more].concat())
+    };
+    first("plain", &[]);
+    first("sealed", &["--key", "key"]);
+    let name = ids(&program, "plain")[0].clone();
+    assert_eq!(showing(&program, "plain/1", &name), ["memory.inarch", "statistics.safetensors"]);
+    assert!(showing(&program, "sealed/1", &name).is_empty());
+    // And it is forgotten under the key, alike.
+    let forget = |target, more: &[&'static str]| {
+        program.json(&[&["memory", "forget", target, "-b", "pocket", &name], more].concat())
+    };
+    let (plain, sealed) = (forget("plain", &[]), forget("sealed", &["--key", "key"]));
+    for field in ["samples", "adapter", "statistics"] {
+        assert_eq!(plain[field], sealed[field], "{field}");
+    }
+    assert!(showing(&program, "plain/2", &name).is_empty());
+}

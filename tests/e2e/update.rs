@@ -182,6 +182,11 @@ fn memories_are_kept_apart_from_other_backbones_and_other_eyes() {
     program.fail(&["memory", "key", "key"], 1, &["key"]);
     program.json(&update("shop", &old, &["--init", "rail", "--key", "key"]));
     program.fail(&["memory", "show", "shop"], 2, &["encrypted", "--key"]);
+    assert!(!program.path("shop/1/statistics.safetensors").exists());
+    let new = part(&program, "new", &NEW, 0, 4);
+    program.fail(&update("shop", &new, LENIENT), 2, &["statistics.inarch", "encrypted", "--key"]);
+    let second = program.json(&update("shop", &new, &[LENIENT, &["--key", "key"]].concat()));
+    assert_eq!(second["new_classes"], json!(NEW));
     let shown = program.json(&["memory", "show", "shop", "--key", "key"]);
     let (bytes, budget) = (shown["bytes"].as_u64(), shown["config"]["budget_bytes"].as_u64());
     assert!(bytes <= budget && bytes > Some(0), "{shown}");

@@ -44,7 +44,7 @@ pub(crate) struct VersionArgs {
     /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE", default_value = "pocket")]
     pub(crate) backbone: String,
-    /// Key file of encrypted memories
+    /// Key file under which memory, held-out samples and statistics are encrypted; the adapter is not
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     #[command(flatten)]

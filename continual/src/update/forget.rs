@@ -117,7 +117,7 @@ pub fn forget(
 
     let learned: Vec<&String> = ids.iter().filter(|id| !request.memory_only && ledger.knows(id)).collect();
     let influence_removed = !ids.iter().any(|id| request.memory_only && ledger.knows(id));
-    let mut statistics = parent.statistics()?;
+    let mut statistics = parent.statistics(key)?;
     if statistics.is_none() && !learned.is_empty() {
         return Err(Error::CannotForget { reason: way_out(versions, request, &method, &learned)? });
     }
