@@ -12,6 +12,7 @@ mod features;
 mod fleet;
 mod forget;
 mod fusion;
+mod gate;
 mod medical;
 mod pairs;
 mod plan;
