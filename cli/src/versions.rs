@@ -125,11 +125,16 @@ impl Versions for AnyVersions {
         Ok(version.to_string())
     }
 
-    fn withdraw(&self, target: &str, version: &Version) -> Result<()> {
+    fn changeable(&self, target: &str) -> Result<()> {
         if Self::registered(target)?.is_none() {
-            return FolderVersions.withdraw(target, version);
+            return FolderVersions.changeable(target);
         }
-        let reason = "versions of a registry are removed by retention: `inarch registry gc --keep N`";
-        Err(invalid(format!("version `{}`", version.name), reason))
+        let reason = "versions of a registry never change; retention removes them: `inarch registry gc --keep N`";
+        Err(invalid(format!("target `{target}`"), reason))
+    }
+
+    fn withdraw(&self, target: &str, version: &Version) -> Result<()> {
+        self.changeable(target)?;
+        FolderVersions.withdraw(target, version)
     }
 }

@@ -30,7 +30,7 @@ pub enum Error {
         /// What is at hand.
         found: String,
     },
-    /// A memory that is encrypted, and no key or the wrong one.
+    /// A memory or statistics that are encrypted, and no key or the wrong one.
     #[error("`{path}` is encrypted: {reason}", path = path.display())]
     Sealed {
         /// The file.

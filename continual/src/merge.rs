@@ -130,7 +130,7 @@ pub fn merge(
             let reason = "it keeps no statistics; it was not made by `inarch update`";
             Error::setting(format!("version `{}`", version.name), reason)
         };
-        let read = |version: &Version| version.statistics()?.ok_or_else(|| missing(version));
+        let read = |version: &Version| version.statistics(request.key)?.ok_or_else(|| missing(version));
         let mut sum = read(&first.version)?;
         for part in rest {
             let mut own = read(&part.version)?;

@@ -1,8 +1,10 @@
 //! `stream`: what is measured, that its adapters are adapters, and that a killed run ends as one that was not.
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use inarch_core::Seed;
 
 use super::Program;
 use super::program::{adapter_bytes, sample};
@@ -70,9 +72,18 @@ fn results(folder: &Path) -> Vec<[Vec<u8>; 2]> {
     if adapter.is_dir() { vec![adapter_bytes(&adapter)] } else { Vec::new() }
 }
 
+/// The step above 0 that a training went on from.
+fn resumed(stderr: &[u8]) -> Option<usize> {
+    let text = String::from_utf8_lossy(stderr);
+    let step = |line: &str| line.strip_prefix("going on from step ")?.split(' ').next()?.parse::<usize>().ok();
+    text.lines().filter_map(step).find(|step| *step > 0)
+}
+
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_killed_anywhere_ends_in_the_bytes_of_one_that_was_not() {
+    use std::os::unix::process::ExitStatusExt as _;
+
     let program = Program::new();
     let settings = [
         "strategy=[{ name = \"er\", replay = 8 }]",
@@ -88,23 +99,39 @@ fn a_run_that_is_killed_anywhere_ends_in_the_bytes_of_one_that_was_not() {
         let settings = settings.iter().flat_map(|setting| ["--set", setting]);
         ["stream", "-b", "pocket", "-d", sample(), "-o", output].into_iter().chain(settings).collect()
     };
+    let started = Instant::now();
     program.succeed(&of("whole"));
+    let duration = started.elapsed();
     let whole = results(&program.path("whole"));
     assert_eq!(whole.len(), 1);
-    // Killed at several points, by -9 and by Ctrl-C (which saves in the middle of a training), until it ends.
-    for (round, wait_ms) in [700, 1300, 900, 1700, 1100, 2500].into_iter().enumerate() {
-        let mut child =
-            program.command(&of("killed")).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("starts");
-        std::thread::sleep(Duration::from_millis(wait_ms));
-        let signal = if round % 2 == 0 { "-KILL" } else { "-INT" };
-        let sent =
-            std::process::Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
+    // Stopped anywhere between a tenth and nine tenths of that, by Ctrl-C, which saves in the middle of a training, and by -9
+    // in turn, until -9 has hit a training that went on from a saved step.
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
+    eprintln!("seed of the waits: {seed}");
+    let mut hit = false;
+    for round in 0..40u32 {
+        let share = Seed::new(u64::from(seed)).split(round).hash("wait") as f64 / u64::MAX as f64;
+        let mut command = program.command(&of("killed"));
+        let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starts");
+        std::thread::sleep(duration.mul_f64(0.1 + 0.8 * share));
+        let signal = if round % 2 == 0 { "-INT" } else { "-KILL" };
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
         assert!(sent.is_ok());
-        child.wait().expect("ends");
+        let ended = child.wait_with_output().expect("ends");
+        hit |= ended.status.signal() == Some(9) && resumed(&ended.stderr).is_some();
+        if hit && round >= 5 {
+            break;
+        }
+        if ended.status.success() {
+            // It was done before; from the start again.
+            assert!(results(&program.path("killed")) == whole, "seed {seed}, round {round}");
+            std::fs::remove_dir_all(program.path("killed")).expect("removes");
+        }
     }
+    assert!(hit, "-9 never hit a training that went on from a saved step; seed {seed}");
     program.succeed(&of("killed"));
-    assert!(results(&program.path("killed")) == whole);
+    assert!(results(&program.path("killed")) == whole, "seed {seed}");
     let memory =
         |folder: &str| std::fs::read(program.path(folder).join("er/seed-1/after-2/memory.inarch")).expect("a memory");
-    assert!(memory("killed") == memory("whole"));
+    assert!(memory("killed") == memory("whole"), "seed {seed}");
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Program;
 use super::program::{adapter_bytes, sample};
@@ -32,14 +32,19 @@ pub(super) const NEW: [&str; 2] = ["dress", "shorts"];
 pub(super) const LENIENT: &[&str] =
     &["--set", "gate.class_drop=1.0", "--set", "gate.accuracy_drop=1.0", "--set", "gate.negative_flips=1.0"];
 
-fn update<'a>(target: &'a str, data: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn update<'a>(target: &'a str, data: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["update", target, "-b", "pocket", "-d", data, "--set", "method.projections=200"], more].concat()
 }
 
-fn ids(program: &Program, target: &str) -> Vec<String> {
+pub(super) fn ids(program: &Program, target: &str) -> Vec<String> {
     let shown = program.json(&["memory", "show", target, "--samples"]);
     let list = shown["ids"].as_array().expect("a list").iter();
     list.map(|sample| sample["id"].as_str().expect("text").to_string()).collect()
+}
+
+/// A JSON file.
+pub(super) fn record(program: &Program, path: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(program.path(path)).expect("reads")).expect("JSON")
 }
 
 #[test]
@@ -59,7 +64,7 @@ fn an_adapter_takes_in_new_classes_past_a_gate_and_forgets_on_request() {
 
     let second = program.json(&update("shop", &new, LENIENT));
     assert_eq!((second["version"].as_str(), second["parent"].as_str()), (Some("shop/2"), Some("shop/1")));
-    assert_eq!(second["new_classes"], serde_json::json!(NEW));
+    assert_eq!(second["new_classes"], json!(NEW));
     program.fail(&update("shop", &new, LENIENT), 1, &["learned before"]);
     program.fail(&update("shop", &new, &["--init", "rail"]), 1, &["exists already"]);
     program.fail(&update("nowhere", &new, &[]), 1, &["nowhere", "--init"]);
@@ -79,20 +84,23 @@ fn an_adapter_takes_in_new_classes_past_a_gate_and_forgets_on_request() {
     assert_eq!(report["influence_removed"], true);
     assert_eq!(report["samples"][1].as_u64(), first["learned"].as_u64());
     assert!(report["residual"].as_f64().is_some_and(|residual| residual < 1e-12), "{report}");
-    assert_eq!(report["still_in"], serde_json::json!(["shop/2"]));
+    assert_eq!(report["still_in"], json!(["shop/2"]));
     let classes = |version: &str| -> Value {
         let text = std::fs::read_to_string(program.path(version).join("adapter.json")).expect("a manifest");
         serde_json::from_str::<Value>(&text).expect("JSON")["classes"].clone()
     };
     assert_eq!(classes("shop/3"), classes("shop/1"));
-    assert!(program.path("shop/3/forgotten.json").is_file());
-    let proof = std::fs::read_to_string(program.path("shop/3/forgotten.json")).expect("reads");
-    assert!(!proof.contains("dress"), "the record names no sample");
+    let proof = record(&program, "shop/3/forgotten.json");
+    assert!(!proof.to_string().contains("dress"), "the record names no sample");
+    assert_eq!(proof, report, "the record is what was reported");
+    assert_eq!((&report["from_memory"], &report["presented"]), (&json!(gone.len()), &json!(0)));
     program.fail(&["memory", "forget", "shop", "-b", "pocket", "new/no-such"], 2, &["unknown sample"]);
     let one = ids(&program, "shop")[0].clone();
     let purged = program.json(&["memory", "forget", "shop", "-b", "pocket", &one, "--purge"]);
     assert_eq!(purged["purged"].as_array().map(Vec::len), Some(3), "{purged}");
     assert!(!program.path("shop/1").exists());
+    assert_eq!(record(&program, "shop/4/forgotten.json"), purged, "and what was removed afterwards");
+    assert_eq!(purged["still_in"], json!([]));
 }
 
 #[test]
@@ -111,7 +119,7 @@ fn two_sites_merge_to_the_adapter_of_all_data() {
     program.fail(&other, 1, &["north-line", "same data"]);
     let report = program.json(&[&merged[..], &["--pooled", "pooled-line"]].concat());
     assert_eq!(report["exact"], true);
-    assert_eq!((&report["pooled"], &report["loss"]), (&report["accuracy"], &serde_json::json!(0.0)));
+    assert_eq!((&report["pooled"], &report["loss"]), (&report["accuracy"], &json!(0.0)));
     let pooled = program.json(&["eval", "-b", "pocket", "-d", &base, "-a", "pooled-line/1"]);
     let found = program.json(&["eval", "-b", "pocket", "-d", &base, "-a", "merged-line/1"]);
     assert_eq!(pooled["accuracy"], found["accuracy"]);
@@ -161,7 +169,8 @@ fn an_adapter_trained_by_steps_is_updated_with_rehearsal_and_cannot_be_undone() 
         &["cannot be undone", "clean version", "--memory-only"],
     );
     let report = program.json(&["memory", "forget", "line", "-b", "pocket", &one, "--memory-only"]);
-    assert_eq!(report["influence_removed"], false);
+    assert_eq!((&report["influence_removed"], &report["from_memory"]), (&json!(false), &json!(1)));
+    assert_eq!(record(&program, "line/3/forgotten.json"), report);
     assert!(adapter_bytes(&program.path("line/2"))[0] == adapter_bytes(&program.path("line/3"))[0]);
 }
 
@@ -173,6 +182,11 @@ fn memories_are_kept_apart_from_other_backbones_and_other_eyes() {
     program.fail(&["memory", "key", "key"], 1, &["key"]);
     program.json(&update("shop", &old, &["--init", "rail", "--key", "key"]));
     program.fail(&["memory", "show", "shop"], 2, &["encrypted", "--key"]);
+    assert!(!program.path("shop/1/statistics.safetensors").exists());
+    let new = part(&program, "new", &NEW, 0, 4);
+    program.fail(&update("shop", &new, LENIENT), 2, &["statistics.inarch", "encrypted", "--key"]);
+    let second = program.json(&update("shop", &new, &[LENIENT, &["--key", "key"]].concat()));
+    assert_eq!(second["new_classes"], json!(NEW));
     let shown = program.json(&["memory", "show", "shop", "--key", "key"]);
     let (bytes, budget) = (shown["bytes"].as_u64(), shown["config"]["budget_bytes"].as_u64());
     assert!(bytes <= budget && bytes > Some(0), "{shown}");
@@ -191,6 +205,11 @@ fn memories_are_kept_apart_from_other_backbones_and_other_eyes() {
     assert_eq!(imported["digest"], exported["digest"]);
     let one = ids(&program, "camera")[0].clone();
     assert_eq!(program.json(&["memory", "forget", "camera", &one])["forgotten"], 1);
+    let records = record(&program, "home/memory/camera.forgotten.json");
+    assert_eq!((records.as_array().map(Vec::len), &records[0]["from_memory"]), (Some(1), &json!(1)), "{records}");
+    assert_eq!(records[0]["memory"][0], imported["digest"]);
+    assert_ne!(records[0]["memory"][0], records[0]["memory"][1]);
+    assert!(!records.to_string().contains("hat") && records[0]["forgotten"][0].as_str().is_some_and(|x| x.len() == 32));
     program.fail(&["memory", "forget", "camera", &one], 2, &["unknown sample"]);
 
     let drift = program.json(&["memory", "drift", "camera", "-b", "pocket", "-d", &old, "--state", "drift.json"]);

@@ -44,7 +44,7 @@ pub(crate) struct VersionArgs {
     /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE", default_value = "pocket")]
     pub(crate) backbone: String,
-    /// Key file of encrypted memories
+    /// Key file under which memory, held-out samples and statistics are encrypted; the adapter is not
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     #[command(flatten)]
@@ -122,7 +122,7 @@ pub(crate) struct MemoryArgs {
 /// A memory: a snapshot file, a version, or the name of a memory at work under `INARCH_HOME`.
 #[derive(Debug, Args)]
 pub(crate) struct MemoryTarget {
-    /// A snapshot file, a folder of versions, or the name of a memory at work
+    /// A snapshot file, a folder of versions, an adapter of the registry, or the name of a memory at work
     pub(crate) memory: String,
     /// Key file, where it is encrypted
     #[arg(long, value_name = "FILE")]
@@ -187,7 +187,7 @@ pub(crate) enum MemoryCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArgs {
-    /// A folder of versions, or the name of a memory at work
+    /// A folder of versions, an adapter of the registry as in `chest@prod`, or the name of a memory at work
     pub(crate) target: String,
     /// Ids, in full or without the hash behind `#`
     #[arg(required = true, value_name = "ID")]
@@ -195,7 +195,7 @@ pub(crate) struct ForgetArgs {
     /// The samples themselves, where the memory does not hold them any more
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Remove older versions that know the samples as well
+    /// Remove older versions that know the samples as well; in a registry retention does that
     #[arg(long)]
     pub(crate) purge: bool,
     /// Leave the adapter as it is

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{
-    Content, DriftConfig, DriftMonitor, Fingerprint, ForgetRequest, Key, Memory, MemoryConfig, MemoryStore, Sample,
-    Versions as _, forget,
+    Content, DriftConfig, DriftMonitor, Fingerprint, ForgetRequest, Key, Ledger, Memory, MemoryConfig, MemoryStore,
+    Sample, Versions as _, forget,
 };
 use inarch_core::data::{Source, open_dataset};
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
 use inarch_recipes::{Progress as _, Session, Subset};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::update::{now, read_key};
@@ -69,6 +69,12 @@ fn store_path(name: &str) -> Result<PathBuf, CommandError> {
     Ok(home()?.join("memory").join(format!("{name}.sled")))
 }
 
+/// Whether a target is an adapter with versions: a folder, or a name of the registry unless a memory at work has that name.
+fn has_versions(target: &str) -> bool {
+    let at_work = || store_path(target).is_ok_and(|path| path.is_dir());
+    Path::new(target).is_dir() || target.contains('@') || (!at_work() && AnyVersions::new().exists(target))
+}
+
 /// Opens a memory of any kind.
 fn open(target: &MemoryTarget) -> Result<Memory, CommandError> {
     let key = read_key(target.key.as_ref())?;
@@ -76,7 +82,7 @@ fn open(target: &MemoryTarget) -> Result<Memory, CommandError> {
     if path.is_file() {
         return Ok(Memory::load(path, key.as_ref())?);
     }
-    if path.is_dir() || target.memory.contains('@') {
+    if has_versions(&target.memory) {
         let versions = AnyVersions::new();
         let version = versions.open(&target.memory)?;
         return version.memory(key.as_ref())?.ok_or_else(|| {
@@ -89,7 +95,7 @@ fn open(target: &MemoryTarget) -> Result<Memory, CommandError> {
     let store = store_path(&target.memory)?;
     if !store.is_dir() {
         return Err(CommandError::usage(
-            format!("there is no memory `{}`: no file, no folder, none at work", target.memory),
+            format!("there is no memory `{}`: no file, no folder, none at work or in the registry", target.memory),
             "`inarch memory add NAME -d DATA` starts one",
         ));
     }
@@ -216,7 +222,7 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
         bars.say(&format!("warning: `{}` keeps features of images (`--store`): remove it too", kept.display()));
     }
     let key = read_key(args.version.key.as_ref())?;
-    if !Path::new(&args.target).is_dir() {
+    if !has_versions(&args.target) {
         return forget_at_work(args, key, output);
     }
     let device = inarch_core::device(&args.version.device.device)?;
@@ -244,13 +250,16 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
             report.from_memory,
             report.from_probe,
             report.presented,
-            report.version
+            report.version.as_deref().unwrap_or_default()
         );
         if !report.purged.is_empty() {
             text.push_str(&format!("removed: {}\n", report.purged.join(", ")));
         }
         if !report.still_in.is_empty() {
-            text.push_str(&format!("older versions still know them: {}; `--purge` removes those\n", report.still_in.join(", ")));
+            text.push_str(&format!(
+                "older versions still know them: {}; `--purge` removes those of a folder, `inarch registry gc` those of a registry\n",
+                report.still_in.join(", ")
+            ));
         }
         text
     });
@@ -261,8 +270,17 @@ fn forget_at_work(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Resul
     let path = store_path(&args.target)?;
     if !path.is_dir() {
         return Err(CommandError::usage(
-            format!("there is no folder of versions and no memory at work `{}`", args.target),
+            format!(
+                "there is no folder of versions, no adapter in the registry and no memory at work `{}`",
+                args.target
+            ),
             "`inarch memory show` takes the same names",
+        ));
+    }
+    if args.purge || args.data.is_some() {
+        return Err(CommandError::usage(
+            format!("`{}` is a memory at work: it has no versions and no adapter", args.target),
+            "`--purge` and `-d` are for those; leave them out",
         ));
     }
     let store = MemoryStore::open(&path, key)?;
@@ -276,11 +294,44 @@ fn forget_at_work(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Resul
         let candidates = memory.samples().map(|sample| sample.id.clone()).collect();
         return Err(inarch_core::Error::Unknown { kind: "sample", name: unknown.clone(), candidates }.into());
     }
+    let before = Digest::of(&memory.snapshot(None));
     let gone = memory.remove(&args.ids);
     store.put(&memory)?;
-    let result = json!({ "name": args.target, "forgotten": gone.len(), "samples": memory.len() });
-    output.result(&result, || format!("forgot {} samples; {} are left in `{}`", gone.len(), memory.len(), args.target));
+    let record = Removal {
+        forgotten: gone.iter().map(|sample| Ledger::name(&sample.id)).collect(),
+        from_memory: gone.len(),
+        samples: (memory.len() + gone.len(), memory.len()),
+        memory: (before, Digest::of(&memory.snapshot(None))),
+        time: now(),
+    };
+    let beside = path.with_extension("forgotten.json");
+    let mut records: Vec<Removal> =
+        if beside.is_file() { file::read_json(&beside, "records of removals")? } else { Vec::new() };
+    records.push(record);
+    // The database is this command's alone until the record is whole.
+    file::write_json(&beside, &records)?;
+    drop(store);
+    let result = json!({ "name": args.target, "forgotten": gone.len(), "samples": memory.len(), "record": beside });
+    output.result(&result, || {
+        let left = memory.len();
+        format!("forgot {} samples; {left} are left in `{}`; record in {}", gone.len(), args.target, beside.display())
+    });
     Ok(())
+}
+
+/// A removal from a memory at work, in `NAME.forgotten.json` beside it: no names, only hashes.
+#[derive(Serialize, Deserialize)]
+struct Removal {
+    /// Hashes of the ids.
+    forgotten: Vec<String>,
+    /// How many samples were taken out.
+    from_memory: usize,
+    /// Number of samples before and after.
+    samples: (usize, usize),
+    /// Digest of the memory's snapshot before and after.
+    memory: (Digest, Digest),
+    /// When, in seconds since 1970.
+    time: u64,
 }
 
 fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {

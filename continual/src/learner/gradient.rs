@@ -110,7 +110,8 @@ impl GradientLearner {
             memory.offer(samples)?;
             self.memory = Some(memory);
         }
-        let rehearsal = self.rehearsal(arrival.classes, setting, folder)?;
+        let memory = self.rehearsed(arrival, train, setting)?;
+        let rehearsal = Self::rehearsal(memory.as_ref(), arrival.classes, setting, folder)?;
         let examples = match scope {
             Scope::Arrival => self.open(train),
             Scope::Everything => arrival.earlier.iter().chain(train).cloned().collect(),
@@ -133,7 +134,7 @@ impl GradientLearner {
             Some((method, start)) => (Recipe { method, ..recipe }, start),
             None => (recipe, start),
         };
-        let (before, memory) = (self.trained.clone(), self.memory.clone());
+        let before = self.trained.clone();
         let episode = Episode {
             session: setting.session,
             recipe: &recipe,
@@ -170,7 +171,7 @@ impl GradientLearner {
             self.strategy.remember(&episode, &mut memory, offer)?;
             self.memory = Some(memory);
         }
-        let rehearsal = self.rehearsal(arrival.classes, setting, folder)?;
+        let rehearsal = Self::rehearsal(self.memory.as_ref(), arrival.classes, setting, folder)?;
         let episode = Episode { memory: self.memory.as_ref(), rehearsal: &rehearsal, ..episode };
         self.trained = Some(self.strategy.settle(&episode, outcome)?);
         self.classes = arrival.classes.to_vec();

@@ -12,9 +12,30 @@ use crate::error::Result;
 use crate::memory::{Content, Fingerprint, Memory, MemoryConfig, Sample};
 
 impl GradientLearner {
-    /// The samples of the memory as examples.
-    pub(super) fn rehearsal(&self, classes: &[String], setting: &Setting<'_>, folder: &Path) -> Result<Vec<Example>> {
-        let Some(memory) = &self.memory else { return Ok(Vec::new()) };
+    /// What a training rehearses from: the memory as it was, or as it is with what arrives, where the strategy rehearses that too.
+    pub(super) fn rehearsed(
+        &self,
+        arrival: &Arrival<'_>,
+        train: &[Example],
+        setting: &Setting<'_>,
+    ) -> Result<Option<Memory>> {
+        let mut rehearsed = self.memory.clone();
+        if let Some(memory) = rehearsed.as_mut().filter(|_| self.strategy.rehearses_arrival()) {
+            // Losses are not known yet; to a sampler that asks all are alike.
+            let (samples, _) = arrived(arrival, train, setting, memory.config().content, &[])?;
+            memory.offer(samples)?;
+        }
+        Ok(rehearsed)
+    }
+
+    /// The samples of a memory as examples.
+    pub(super) fn rehearsal(
+        memory: Option<&Memory>,
+        classes: &[String],
+        setting: &Setting<'_>,
+        folder: &Path,
+    ) -> Result<Vec<Example>> {
+        let Some(memory) = memory else { return Ok(Vec::new()) };
         let example = |sample: &Sample| -> Result<Option<Example>> {
             let Some(label) = classes.iter().position(|class| *class == sample.class) else { return Ok(None) };
             let id = format!("memory/{}", sample.id);
@@ -52,7 +73,6 @@ impl GradientLearner {
         setting: &Setting<'_>,
         recipe: &Recipe,
     ) -> Result<(Memory, Vec<Sample>, Vec<Example>)> {
-        let session = setting.session;
         let memory = match &self.memory {
             Some(memory) => memory.clone(),
             None => {
@@ -61,30 +81,11 @@ impl GradientLearner {
                 let content = if whole { Content::Images } else { self.memory_config.content };
                 let sampler = self.strategy.sampler().unwrap_or(self.memory_config.sampler);
                 let config = MemoryConfig { content, sampler, ..self.memory_config };
-                Memory::new(config, Fingerprint::of(session.backbone()))?
+                Memory::new(config, Fingerprint::of(setting.session.backbone()))?
             }
         };
-        let features = session.features(train)?;
         let losses = self.losses(train, arrival, setting, recipe, &memory)?;
-        let (mut samples, mut examples) = (Vec::new(), Vec::new());
-        for (row, position) in features.kept.iter().enumerate() {
-            let example = &train[*position];
-            let image = match &example.source {
-                Source::Image(path) if memory.config().content == Content::Images => Some(file::read(path)?),
-                _ => None,
-            };
-            samples.push(Sample {
-                id: example.id.clone(),
-                class: arrival.classes[example.label].clone(),
-                source: arrival.source.into(),
-                time: arrival.time,
-                weight: losses.get(*position).copied().unwrap_or(1.0),
-                latent: features.values[row * features.dim..(row + 1) * features.dim].to_vec(),
-                image,
-                scores: Vec::new(),
-            });
-            examples.push(example.clone());
-        }
+        let (samples, examples) = arrived(arrival, train, setting, memory.config().content, &losses)?;
         Ok((memory, samples, examples))
     }
 
@@ -121,7 +122,7 @@ impl GradientLearner {
         if !self.strategy.holds_scores() || self.memory.is_none() {
             return Ok(());
         }
-        let examples = self.rehearsal(arrival.classes, setting, folder)?;
+        let examples = Self::rehearsal(self.memory.as_ref(), arrival.classes, setting, folder)?;
         let unscored = self.memory.iter().flat_map(|memory| memory.samples()).map(|sample| sample.scores.is_empty());
         let examples: Vec<Example> =
             examples.into_iter().zip(unscored).filter_map(|(example, unscored)| unscored.then_some(example)).collect();
@@ -149,4 +150,35 @@ impl GradientLearner {
         let recipe = Recipe { method: method.clone(), ..recipe.clone() };
         Ok(setting.session.scores((&recipe, arrival.classes, adapter), examples)?)
     }
+}
+
+/// What arrives as samples and as examples, without what cannot be read.
+fn arrived(
+    arrival: &Arrival<'_>,
+    train: &[Example],
+    setting: &Setting<'_>,
+    content: Content,
+    losses: &[f32],
+) -> Result<(Vec<Sample>, Vec<Example>)> {
+    let features = setting.session.features(train)?;
+    let (mut samples, mut examples) = (Vec::new(), Vec::new());
+    for (row, position) in features.kept.iter().enumerate() {
+        let example = &train[*position];
+        let image = match &example.source {
+            Source::Image(path) if content == Content::Images => Some(file::read(path)?),
+            _ => None,
+        };
+        samples.push(Sample {
+            id: example.id.clone(),
+            class: arrival.classes[example.label].clone(),
+            source: arrival.source.into(),
+            time: arrival.time,
+            weight: losses.get(*position).copied().unwrap_or(1.0),
+            latent: features.values[row * features.dim..(row + 1) * features.dim].to_vec(),
+            image,
+            scores: Vec::new(),
+        });
+        examples.push(example.clone());
+    }
+    Ok((samples, examples))
 }

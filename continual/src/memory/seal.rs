@@ -70,7 +70,7 @@ impl Key {
 
     /// Encrypts. Equal content gives equal bytes: the nonce is a keyed hash of the content, so it repeats only where
     /// everything does.
-    pub(super) fn seal(&self, plain: &[u8]) -> Vec<u8> {
+    pub(crate) fn seal(&self, plain: &[u8]) -> Vec<u8> {
         let nonce = self.nonce(plain);
         let cipher = XChaCha20Poly1305::new(&self.0.into());
         let payload = Payload { msg: plain, aad: MAGIC };
@@ -79,9 +79,9 @@ impl Key {
     }
 
     /// Decrypts; `path` is named in errors.
-    pub(super) fn open(&self, sealed: &[u8], path: &Path) -> Result<Vec<u8>> {
+    pub(crate) fn open(&self, sealed: &[u8], path: &Path) -> Result<Vec<u8>> {
         let fault = |reason: &str| Error::Sealed { path: path.to_path_buf(), reason: reason.into() };
-        let body = sealed.strip_prefix(MAGIC).ok_or_else(|| fault("it does not begin as an encrypted memory"))?;
+        let body = sealed.strip_prefix(MAGIC).ok_or_else(|| fault("it does not begin as an encrypted file"))?;
         let (nonce, body) = body.split_at_checked(NONCE).ok_or_else(|| fault("it is truncated"))?;
         let nonce: [u8; NONCE] = nonce.try_into().map_err(|_| fault("it is truncated"))?;
         let cipher = XChaCha20Poly1305::new(&self.0.into());

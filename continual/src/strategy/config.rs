@@ -57,7 +57,8 @@ pub enum GradientConfig {
         #[serde(default = "replay")]
         replay: usize,
     },
-    /// ER, where what arrives is told apart from its own classes only (ER-ACE: Caccia et al., 2022, arXiv 2104.05025).
+    /// ER, where what arrives is told apart from its own classes only, and from all when it is rehearsed (ER-ACE: Caccia et al.,
+    /// 2022, arXiv 2104.05025).
     ErAce {
         /// Rehearsed samples in a step.
         #[serde(default = "replay")]

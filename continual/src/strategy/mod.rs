@@ -64,7 +64,7 @@ pub struct Episode<'a> {
     pub initial: &'a Adapter,
     /// The examples that the epochs go through.
     pub train: &'a [Example],
-    /// What is remembered of earlier experiences.
+    /// What is rehearsed from: samples of earlier experiences, and of this one where the strategy asks for them.
     pub memory: Option<&'a Memory>,
     /// Its samples as examples, in its order.
     pub rehearsal: &'a [Example],
@@ -144,6 +144,11 @@ pub trait Strategy {
     fn rehearse(&self, memory: &Memory, draws: Seed) -> Vec<usize> {
         let Some(Rehearsal { rows, draws: count }) = self.rehearsal() else { return Vec::new() };
         (0..count).flat_map(|draw| memory.draw(rows, draws.split(draw))).collect()
+    }
+
+    /// Whether what arrives is rehearsed as well: a training then draws from the memory as it is when that has been offered to it.
+    fn rehearses_arrival(&self) -> bool {
+        false
     }
 
     /// Which samples stay in the memory, where that is part of the strategy.

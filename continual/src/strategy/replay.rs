@@ -4,6 +4,11 @@
 //! ER `CE(b, m)`; ER-ACE `CE(b among the classes of b) + CE(m)`; DER `CE(b) + alpha |z_m - z0_m|^2`; DER++ adds
 //! `beta CE(m')` of a second draw; A-GEM `CE(b)`, its gradient corrected by that of `CE(m)`.
 //!
+//! What ER-ACE rehearses holds what arrives too, as in the authors' code (Caccia et al., 2022, arXiv 2104.05025), where each batch
+//! enters the memory before the next one: in `CE(m)` alone new classes compete with old ones. Here the memory is offered the whole
+//! experience before it is trained on, under the same budget; before the second experience there is nothing to tell apart, and
+//! `CE(b)` is all. The classes of `b` are those of the experience, not of one batch.
+//!
 //! Departures. Scores are remembered at the end of an experience and in evaluation mode (as in Avalanche), and compared over
 //! the classes known then. Before they are compared they are brought to a logit scale of 10: alpha belongs to the logits of a
 //! network without a scale, whose size is about that.
@@ -24,7 +29,7 @@ const SCALE: f64 = 10.0;
 pub(super) enum ReplayLoss {
     /// One mean over all rows.
     Mixed,
-    /// New rows among their own classes.
+    /// New rows among their own classes, and again among all where they are drawn.
     Asymmetric,
     /// Remembered scores, and with `beta` a second draw.
     Scores {
@@ -75,6 +80,10 @@ impl Strategy for Replay {
     fn rehearsal(&self) -> Option<Rehearsal> {
         let draws = if matches!(self.loss, ReplayLoss::Scores { beta: Some(_), .. }) { 2 } else { 1 };
         Some(Rehearsal { rows: self.rows, draws })
+    }
+
+    fn rehearses_arrival(&self) -> bool {
+        matches!(self.loss, ReplayLoss::Asymmetric)
     }
 
     fn holds_scores(&self) -> bool {

@@ -198,6 +198,7 @@ fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result
         });
     }
     let mut names: Vec<&String> = experiences.iter().map(|experience| &experience.name).collect();
+    names.sort_unstable();
     names.dedup();
     if names.len() < experiences.len() {
         return Err(Error::setting(
@@ -323,6 +324,9 @@ mod tests {
         assert_eq!(made.experiences[1].classes, [1, 2]);
         assert_eq!((made.experiences[0].known, made.experiences[1].known), (2, 3));
         assert_eq!(made.experiences[1].train.len(), 8);
+        let [x, y] = parts.clone();
+        let error = Stream::new(&[x.clone(), y, x], &config, 1, Path::new("unused")).unwrap_err().to_string();
+        assert!(error.contains("one name"), "{error}");
         let domain = StreamConfig { kind: StreamKind::DomainIncremental, ..config.clone() };
         let error = Stream::new(&parts, &domain, 1, Path::new("unused")).unwrap_err().to_string();
         assert!(error.contains("same classes"), "{error}");

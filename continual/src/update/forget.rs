@@ -17,10 +17,13 @@ use serde::Serialize;
 
 use super::intake::Intake;
 use super::run::tensors;
-use super::version::{Content as Files, Release, VersionRecord, Versions, write_version};
+use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
 use crate::error::{Error, Result};
 use crate::learner::{Carried, empty_statistics, solve_head};
 use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, Precision, Sample};
+
+/// The record of a removal, beside the version that it made.
+const FORGOTTEN: &str = "forgotten.json";
 
 /// What is to be forgotten.
 pub struct ForgetRequest<'a> {
@@ -43,19 +46,20 @@ pub struct ForgetRequest<'a> {
 /// The record of a removal, beside the version that it made: no names, only hashes.
 #[derive(Debug, Clone, Serialize)]
 pub struct ForgetReport {
-    /// The version that no longer knows the samples.
-    pub version: String,
+    /// The version that no longer knows the samples. `None` in a record inside a version that never changes, as in a registry:
+    /// there it is the version that holds the record.
+    pub version: Option<String>,
     /// The version before.
     pub parent: String,
     /// Hashes of the ids.
     pub forgotten: Vec<String>,
     /// Whether what the adapter had learned from them is gone as well.
     pub influence_removed: bool,
-    /// How many of them were in the memory, in the probe, and only in the statistics.
+    /// How many of them the memory held.
     pub from_memory: usize,
-    /// Samples that were held out.
+    /// How many of them were held out.
     pub from_probe: usize,
-    /// Samples whose images were presented.
+    /// How many of them the memory did not hold any more, so that their images were presented.
     pub presented: usize,
     /// Samples that the head was solved from, before and after.
     pub samples: (u64, u64),
@@ -76,7 +80,8 @@ pub struct ForgetReport {
 /// Takes samples out and publishes the version without them.
 ///
 /// # Errors
-/// [`Error::CannotForget`] with the way out, where a sample cannot be taken out exactly; an id that nothing is known of.
+/// [`Error::CannotForget`] with the way out, where a sample cannot be taken out exactly; an id that nothing is known of; a purge
+/// where versions never change. Nothing is changed then.
 pub fn forget(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -85,6 +90,10 @@ pub fn forget(
 ) -> Result<ForgetReport> {
     let ForgetRequest { target, key, time, .. } = *request;
     let parent = versions.open(target)?;
+    let changeable = match versions.changeable(target) {
+        Err(error) if request.purge => return Err(error),
+        changeable => changeable.is_ok(),
+    };
     let old = parent.artifact(backbone)?;
     let method = old.manifest.method.clone();
     let fingerprint = Fingerprint::of(backbone);
@@ -108,7 +117,7 @@ pub fn forget(
 
     let learned: Vec<&String> = ids.iter().filter(|id| !request.memory_only && ledger.knows(id)).collect();
     let influence_removed = !ids.iter().any(|id| request.memory_only && ledger.knows(id));
-    let mut statistics = parent.statistics()?;
+    let mut statistics = parent.statistics(key)?;
     if statistics.is_none() && !learned.is_empty() {
         return Err(Error::CannotForget { reason: way_out(versions, request, &method, &learned)? });
     }
@@ -116,14 +125,11 @@ pub fn forget(
     let count = |statistics: &Option<Statistics>| statistics.as_ref().map_or(0, Statistics::samples);
     let samples_before = count(&statistics);
 
-    let (mut from_memory, mut from_presented) = (0, 0);
+    let mut from_presented = 0;
     let mut gone: Vec<Sample> = Vec::new();
     for id in &learned {
         let sample = match (memory.as_ref().and_then(|memory| memory.get(id)), presented.get(*id)) {
-            (Some(sample), _) => {
-                from_memory += 1;
-                sample
-            }
+            (Some(sample), _) => sample,
             (None, Some(sample)) => {
                 from_presented += 1;
                 sample
@@ -148,9 +154,7 @@ pub fn forget(
         let features: Vec<f32> = gone.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
         statistics.remove(&Rows { ids: &names, classes: &classes, features: &features })?;
     }
-    if let Some(memory) = &mut memory {
-        memory.remove(&ids);
-    }
+    let from_memory = memory.as_mut().map_or(0, |memory| memory.remove(&ids).len());
     let from_probe = probe.as_mut().map_or(0, |probe| probe.remove(&ids).len());
     learned.iter().for_each(|id| ledger.strike(id));
 
@@ -199,8 +203,9 @@ pub fn forget(
     };
     write_version(&staging, &files, key)?;
     let after = statistics.as_ref().map(Statistics::encode).map(|bytes| Digest::of(&bytes));
+    let knowing = older(versions, request, &ids)?;
     let mut report = ForgetReport {
-        version: String::new(),
+        version: None,
         parent: parent.name.clone(),
         forgotten: hashes,
         influence_removed,
@@ -211,28 +216,25 @@ pub fn forget(
         adapter: (tensors(&old), tensors(&artifact)),
         statistics: before.zip(after),
         residual,
-        still_in: Vec::new(),
+        still_in: knowing.iter().map(|version| version.name.clone()).collect(),
         purged: Vec::new(),
         time,
     };
-    file::write_json(&staging.join("forgotten.json"), &report)?;
-    report.version = versions.publish(target, &Release { folder: &staging, record: &record })?;
-    older(versions, request, &ids, &mut report)?;
+    // A version that never changes has its record from the start.
+    file::write_json(&staging.join(FORGOTTEN), &report)?;
+    report.version = Some(versions.publish(target, &Release { folder: &staging, record: &record })?);
+    let purged = if request.purge { purge(versions, target, &knowing, &mut report) } else { Ok(()) };
+    if changeable {
+        file::write_json(&versions.open(target)?.folder.join(FORGOTTEN), &report)?;
+    }
+    purged?;
     Ok(report)
 }
 
-/// Older versions that still know the samples.
-fn older(
-    versions: &dyn Versions,
-    request: &ForgetRequest<'_>,
-    ids: &[String],
-    report: &mut ForgetReport,
-) -> Result<()> {
-    let current = versions.open(request.target)?;
+/// Versions that know the samples, oldest first.
+fn older(versions: &dyn Versions, request: &ForgetRequest<'_>, ids: &[String]) -> Result<Vec<Version>> {
+    let mut knowing = Vec::new();
     for version in versions.all(request.target)? {
-        if version.folder == current.folder {
-            continue;
-        }
         let ledger = version.ledger()?;
         // A memory under a key that is not given may hold anything.
         let holds = |memory: Result<Option<Memory>>| match memory {
@@ -240,15 +242,19 @@ fn older(
             Err(_) => true,
         };
         let knows = ids.iter().any(|id| ledger.knows(id));
-        if !(knows || holds(version.memory(request.key)) || holds(version.probe(request.key))) {
-            continue;
+        if knows || holds(version.memory(request.key)) || holds(version.probe(request.key)) {
+            knowing.push(version);
         }
-        if request.purge {
-            versions.withdraw(request.target, &version)?;
-            report.purged.push(version.name);
-        } else {
-            report.still_in.push(version.name);
-        }
+    }
+    Ok(knowing)
+}
+
+/// Removes versions; the report tells how far it came.
+fn purge(versions: &dyn Versions, target: &str, knowing: &[Version], report: &mut ForgetReport) -> Result<()> {
+    for version in knowing {
+        versions.withdraw(target, version)?;
+        report.still_in.retain(|name| *name != version.name);
+        report.purged.push(version.name.clone());
     }
     Ok(())
 }

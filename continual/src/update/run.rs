@@ -41,7 +41,7 @@ pub struct UpdateRequest<'a> {
     pub zero_shot: &'a [Dataset],
     /// Settings.
     pub recipe: &'a UpdateRecipe,
-    /// Key of encrypted memories.
+    /// Key under which statistics, memory and probe are encrypted.
     pub key: Option<&'a Key>,
     /// Now, in seconds since 1970.
     pub time: u64,
@@ -282,7 +282,7 @@ fn carry(
     };
     let trained = Carried::of(&parent.folder)?.map(|carried| carried.method);
     let method = trained.unwrap_or_else(|| old.manifest.method.clone());
-    let statistics = parent.statistics()?;
+    let statistics = parent.statistics(request.key)?;
     if method.analytic().is_some() && statistics.is_none() {
         let reason = format!(
             "it has no statistics, so nothing can be added to it: it was fitted without keeping them, or published \

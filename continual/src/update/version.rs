@@ -13,6 +13,8 @@ use crate::memory::{Key, Ledger, Memory};
 
 const RECORD: &str = "version.json";
 const STATISTICS: &str = "statistics.safetensors";
+/// The same under a key.
+const SEALED_STATISTICS: &str = "statistics.inarch";
 const MEMORY: &str = "memory.inarch";
 const PROBE: &str = "probe.inarch";
 const LEDGER: &str = "ledger.json";
@@ -60,14 +62,18 @@ pub(crate) struct Content<'a> {
     pub(crate) carried: &'a [PathBuf],
 }
 
-/// Writes a version's files.
+/// Writes a version's files; statistics, memory and probe under `key` if there is one.
 pub(crate) fn write_version(folder: &Path, content: &Content<'_>, key: Option<&Key>) -> Result<()> {
     content.artifact.save(folder)?;
     for path in content.carried {
         file::write(&folder.join(path.file_name().unwrap_or_default()), &file::read(path)?)?;
     }
     if let Some(statistics) = content.statistics {
-        file::write(&folder.join(STATISTICS), &statistics.encode())?;
+        let bytes = statistics.encode();
+        match key {
+            None => file::write(&folder.join(STATISTICS), &bytes)?,
+            Some(key) => file::write(&folder.join(SEALED_STATISTICS), &key.seal(&bytes))?,
+        }
     }
     if let Some(memory) = content.memory {
         memory.save(&folder.join(MEMORY), key)?;
@@ -108,13 +114,22 @@ impl Version {
     /// Its statistics, for an analytic method.
     ///
     /// # Errors
-    /// A damaged file.
-    pub fn statistics(&self) -> Result<Option<Statistics>> {
-        let path = self.folder.join(STATISTICS);
-        if !path.is_file() {
+    /// A damaged file, or an encrypted one without its key.
+    pub fn statistics(&self, key: Option<&Key>) -> Result<Option<Statistics>> {
+        let (plain, sealed) = (self.folder.join(STATISTICS), self.folder.join(SEALED_STATISTICS));
+        let (path, bytes) = if sealed.is_file() {
+            let Some(key) = key else {
+                return Err(Error::Sealed { path: sealed, reason: "give its key file with `--key`".into() });
+            };
+            let bytes = key.open(&file::read(&sealed)?, &sealed)?;
+            (sealed, bytes)
+        } else if plain.is_file() {
+            let bytes = file::read(&plain)?;
+            (plain, bytes)
+        } else {
             return Ok(None);
-        }
-        let read = Statistics::decode(&file::read(&path)?);
+        };
+        let read = Statistics::decode(&bytes);
         read.map(Some).map_err(|error| inarch_core::Error::malformed("statistics", &path, error).into())
     }
 
@@ -189,6 +204,12 @@ pub trait Versions {
     /// # Errors
     /// A place that cannot be written to.
     fn publish(&self, target: &str, release: &Release<'_>) -> Result<String>;
+
+    /// Whether versions can be written to and removed after they are published.
+    ///
+    /// # Errors
+    /// Versions that never change, with what to do instead.
+    fn changeable(&self, target: &str) -> Result<()>;
 
     /// Removes a version that is not in force.
     ///
@@ -270,6 +291,10 @@ impl Versions for FolderVersions {
         // The version is whole before it is in force.
         file::write(&Path::new(target).join(CURRENT), format!("{number}\n").as_bytes())?;
         Ok(version.name)
+    }
+
+    fn changeable(&self, _target: &str) -> Result<()> {
+        Ok(())
     }
 
     fn withdraw(&self, target: &str, version: &Version) -> Result<()> {

@@ -22,7 +22,8 @@ pub(crate) const MAX_CARD_BYTES: u64 = 64 << 20;
 /// Files that are published with a folder where they are there.
 const COMPANIONS: [&str; 4] = ["report.json", "report.html", "recipe.toml", "version.json"];
 /// What an update leaves for the next one; nobody who only answers needs it.
-const STATE: [&str; 4] = ["statistics.safetensors", "memory.inarch", "probe.inarch", "ledger.json"];
+const STATE: [&str; 5] =
+    ["statistics.safetensors", "statistics.inarch", "memory.inarch", "probe.inarch", "ledger.json"];
 
 /// Where the bytes of a file come from.
 #[derive(Debug, Clone)]

@@ -4,10 +4,10 @@
     python generate.py                    (writes expected.safetensors and expected.json)
 
 Both write beside this file; torch, safetensors. In between the test writes `order.json` (`INARCH_WRITE_FIXTURES=1`): which
-examples each step goes through and which it rehearses. Of the 10,000 test digits of MNIST the first 20 of each class are
-learned and the next 10 tested. A feature is the mean grey of 24 fields of 6 by 4 pixels. Everything here is written from
-the papers' formulas in double precision, one term for each past experience where the papers have that; it shares nothing
-with ours but the settings.
+examples each step goes through and which it rehearses, of what came before or (`joined`) of that and what arrives. Of the
+10,000 test digits of MNIST the first 20 of each class are learned and the next 10 tested. A feature is the mean grey of
+24 fields of 6 by 4 pixels. Everything here is written from the papers' formulas in double precision, one term for each
+past experience where the papers have that; it shares nothing with ours but the settings.
 """
 
 import gzip
@@ -58,7 +58,7 @@ class Head:
 
 
 class Naive:
-    rehearses = False
+    rehearses = None
 
     def begin(self, head, x, y, before):
         pass
@@ -168,7 +168,7 @@ class Lwf(Naive):
 
 
 class Er(Naive):
-    rehearses = True
+    rehearses = "rehearsed"
 
     def loss(self, head, x, y, again):
         if again is None:
@@ -177,7 +177,10 @@ class Er(Naive):
 
 
 class ErAce(Er):
-    """What arrives competes among its own classes (Caccia et al., 2022)."""
+    """What arrives competes among its own classes, and among all where the memory that holds it already is rehearsed
+    (Caccia et al., 2022)."""
+
+    rehearses = "joined"
 
     def begin(self, head, x, y, before):
         self.before = before
@@ -217,8 +220,8 @@ def run(strategy, data, order):
         strategy.begin(head, x, y, before)
         optimizer = torch.optim.SGD(list(head.values.values()), lr=RATE, momentum=MOMENTUM)
         for step, batch in enumerate(order["batches"][experience]):
-            drawn = order["rehearsed"][experience][step]
-            again = (train[drawn], labels[drawn]) if strategy.rehearses and experience > 0 else None
+            drawn = order[strategy.rehearses][experience][step] if strategy.rehearses else []
+            again = (train[drawn], labels[drawn]) if drawn else None
             gradients, start = strategy.gradients(head, x[batch], y[batch], again), head.copied()
             for name, value in head.values.items():
                 value.grad = gradients[name]

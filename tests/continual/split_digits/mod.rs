@@ -40,11 +40,13 @@ const STRATEGIES: [&str; 8] = [
     "name = \"a-gem\"\nreplay = 8",
 ];
 
-/// The examples of each step of each experience, and those that are rehearsed, by the order in which they came.
+/// The examples of each step of each experience, and those that are rehearsed from what came before and from what came before or
+/// arrives, by the order in which they came.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Order {
     batches: Vec<Vec<Vec<usize>>>,
     rehearsed: Vec<Vec<Vec<usize>>>,
+    joined: Vec<Vec<Vec<usize>>>,
 }
 
 impl Order {
@@ -60,15 +62,20 @@ impl Order {
             let all: Vec<usize> = (0..STEPS * BATCH / each).flat_map(epoch).collect();
             all.chunks(BATCH).map(<[usize]>::to_vec).collect()
         };
-        let rehearsed = |experience: usize| -> Vec<Vec<usize>> {
-            let known = each * experience;
+        let drawn = |experience: usize, known: usize| -> Vec<Vec<usize>> {
             let step = |step: usize| {
                 let draws = seed(experience).split("rehearsal").split(step).split(0).split(0);
                 draws.order(known).into_iter().take(REHEARSED).collect()
             };
             (0..STEPS).map(step).collect()
         };
-        Self { batches: (0..EXPERIENCES).map(batches).collect(), rehearsed: (0..EXPERIENCES).map(rehearsed).collect() }
+        // Nothing is rehearsed in the first experience.
+        let joined = |experience: usize| drawn(experience, if experience == 0 { 0 } else { each * (experience + 1) });
+        Self {
+            batches: (0..EXPERIENCES).map(batches).collect(),
+            rehearsed: (0..EXPERIENCES).map(|experience| drawn(experience, each * experience)).collect(),
+            joined: (0..EXPERIENCES).map(joined).collect(),
+        }
     }
 }
 
@@ -184,6 +191,8 @@ fn values_and_right_answers_after_every_experience_equal_those_of_pytorch() {
             assert_eq!(counts, right[name][experience], "{name} {experience}");
         }
     }
+    // New classes compete with old ones in what is rehearsed, and are answered.
+    assert!(right["er-ace"].iter().all(|row| row.last().is_some_and(|newest| *newest > CLASSES * TEST / 4)));
     // What they are for: the values of no two are the same in the end.
     let ends: Vec<&Vec<f32>> =
         right.keys().map(|name| &expected[&format!("{name}.{}.weight", EXPERIENCES - 1)].data).collect();

@@ -1,6 +1,7 @@
 use inarch_core::{Digest, Seed};
 
 use super::super::{Content, Fingerprint, Memory, MemoryConfig, Precision, Sample, Sampler};
+use super::OVERHEAD;
 
 const SAMPLERS: [Sampler; 5] =
     [Sampler::Reservoir, Sampler::Balanced, Sampler::Herding, Sampler::Ring, Sampler::LossAware];
@@ -103,6 +104,20 @@ fn removal_leaves_the_sample_of_the_rest() {
     assert_eq!(gone.len(), ids.len());
     let mut without = memory(Sampler::Reservoir, 1 << 20, 1);
     without.offer(samples(0..50, 2).into_iter().filter(|sample| !ids.contains(&sample.id))).unwrap();
+    assert!(with.samples().eq(without.samples()));
+}
+
+#[test]
+fn removal_from_a_full_memory_leaves_a_smaller_sample_of_the_rest() {
+    let mut with = memory(Sampler::Reservoir, 4096, 1);
+    with.offer(samples(0..200, 2)).unwrap();
+    let held = with.len();
+    let ids: Vec<String> = (0..200).step_by(3).map(|at| format!("{at:05}")).collect();
+    let gone = with.remove(&ids).len();
+    assert!(held < 100 && gone > 3 && gone < ids.len(), "{held} {gone}");
+    // A budget for as many: some bytes are for digits in the header, and none would do for one more.
+    let mut without = memory(Sampler::Reservoir, with.bytes() + OVERHEAD + 20, 1);
+    without.offer(samples(0..200, 2).into_iter().filter(|sample| !ids.contains(&sample.id))).unwrap();
     assert!(with.samples().eq(without.samples()));
 }
 

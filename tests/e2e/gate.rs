@@ -1,0 +1,77 @@
+//! The gate of `update` says no to data with wrong labels: by its own thresholds, by further probes, and by zero-shot.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Program;
+use super::program::sample;
+use super::update::{LENIENT, NEW, OLD, part, update};
+
+/// Adds all images of the next class to the training images of each, twice.
+fn mislabel(program: &Program, name: &str, classes: &[&str]) {
+    for (at, class) in classes.iter().enumerate() {
+        let into = program.path(name).join("train").join(class);
+        std::fs::create_dir_all(&into).expect("creates");
+        for split in ["train", "test"] {
+            let source = Path::new(sample()).join(split).join(classes[(at + 1) % classes.len()]);
+            for path in inarch_core::file::list(&source).expect("lists") {
+                let file = path.file_name().expect("a name").to_string_lossy();
+                for copy in ["once", "again"] {
+                    std::fs::copy(&path, into.join(format!("{copy}-{file}"))).expect("copies");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_default_threshold_refuses_wrong_labels() {
+    let program = Program::new();
+    let (old, shifted) = (part(&program, "old", &OLD, 0, 1), part(&program, "shifted", &["hat"], 0, 1));
+    mislabel(&program, "shifted", &OLD);
+    program.json(&update("shop", &old, &["--init", "rail"]));
+    let refused = program.run(&update("shop", &shifted, &["--json"]));
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    let report: Value = serde_json::from_str(&refused.stdout).expect("JSON");
+    let rules = report["verdict"]["rules"].as_array().expect("a list");
+    let broken: Vec<&str> =
+        rules.iter().filter(|rule| rule["passed"] == false).filter_map(|rule| rule["name"].as_str()).collect();
+    assert_eq!(broken, ["class_drop", "accuracy_drop", "negative_flips"], "{report}");
+    assert!(report["version"].is_null() && !program.path("shop/2").exists());
+}
+
+#[test]
+fn a_further_probe_sees_what_was_not_held_out() {
+    let program = Program::new();
+    let (old, swapped) = (part(&program, "old", &OLD, 0, 1), part(&program, "swapped", &["hat"], 0, 1));
+    let wrong = ["shoes", "skirt"];
+    // Of the classes that will be wrong nothing is held out.
+    for class in wrong {
+        std::fs::remove_dir_all(program.path("old/test").join(class)).expect("removes");
+    }
+    mislabel(&program, "swapped", &wrong);
+    let probe = part(&program, "probe", &wrong, 0, 1);
+    program.json(&update("shop", &old, &["--init", "rail"]));
+    let by_class = ["--set", "gate.accuracy_drop=1.0", "--set", "gate.negative_flips=1.0"];
+    let refused = program.run(&update("shop", &swapped, &[&["--probe", &probe], &by_class[..]].concat()));
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert!(refused.stderr.contains("class_drop"), "{}", refused.stderr);
+    assert!(wrong.iter().any(|class| refused.stderr.contains(&format!("`{class}` fell by"))), "{}", refused.stderr);
+    assert!(!program.path("shop/2").exists());
+}
+
+#[test]
+fn zero_shot_on_other_classes_must_not_fall() {
+    let program = Program::new();
+    let (old, swapped) = (part(&program, "old", &OLD, 0, 1), part(&program, "swapped", &["dress"], 0, 1));
+    mislabel(&program, "swapped", &NEW);
+    let other = part(&program, "other", &NEW, 0, 1);
+    program.json(&update("shop", &old, &["--init", "rail"]));
+    let refused = program.run(&update("shop", &swapped, &[&["--zero-shot", &other], LENIENT].concat()));
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert!(refused.stderr.contains("zero_shot_drop: on `other`"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("class_drop"), "{}", refused.stderr);
+    // Nobody asked: then it is published.
+    assert_eq!(program.json(&update("shop", &swapped, LENIENT))["version"], "shop/2");
+}
