@@ -24,12 +24,15 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::module;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 
 #[cfg(feature = "flex")]
 use burn::backend::Dispatch;
 #[cfg(feature = "flex")]
 use ops::TowerOps;
+
+/// Added to a score, takes a key out of the softmax; within the range of every precision.
+const UNSEEN: f32 = -1e4;
 
 /// Attention of several heads: query `[batch, queries, width]`, key and value `[batch, keys, width]`, to
 /// `[batch, queries, width]`. With `causal` a query sees the keys up to its own place, both counted from the end.
@@ -39,11 +42,13 @@ pub(crate) fn attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, head
         let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
         return Tensor::from_dispatch(Dispatch::tower_attention(query, key, value, heads, causal));
     }
-    let [batch, queries, width] = query.dims();
-    let split = |projected: Tensor<3>| {
-        let [_, tokens, _] = projected.dims();
-        projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
-    };
+    let ([batch, queries, width], [_, keys, _]) = (query.dims(), key.dims());
+    if causal && queries != keys {
+        // Backends do not agree on where such places are counted from: libtorch counts them from the beginning.
+        let marks = up_to_own_place(queries, keys, &query);
+        return marked_attention(query, key, value, heads, marks);
+    }
+    let split = |projected: Tensor<3>| split_heads(projected, heads);
     // The scale is left at its default 1/sqrt(head_dim): an explicit one leaves the fused path on some backends.
     let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
     let attended = module::attention(split(query), split(key), split(value), None, None, options);
@@ -59,11 +64,7 @@ pub(crate) fn masked_attention(
     heads: usize,
     marks: &Tensor<4>,
 ) -> Tensor<3> {
-    let ([batch, queries, width], [_, keys, _]) = (query.dims(), key.dims());
-    let split = |projected: Tensor<3>| {
-        let [_, tokens, width] = projected.dims();
-        projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
-    };
+    let ([batch, _, _], [_, keys, _]) = (query.dims(), key.dims());
     let [rows, _, _, tokens] = marks.dims();
     let marks = match keys - tokens {
         0 => marks.clone(),
@@ -71,9 +72,30 @@ pub(crate) fn masked_attention(
     };
     // An adapter may repeat all rows, once for each image.
     let marks = marks.repeat_dim(0, batch / rows).cast(FloatDType::from(query.dtype()));
+    marked_attention(query, key, value, heads, marks)
+}
+
+/// Attention from primitive operations, with `marks` `[batch, 1, queries, keys]`, or 1 in place of some, added to the scores.
+fn marked_attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, heads: usize, marks: Tensor<4>) -> Tensor<3> {
+    let [batch, queries, width] = query.dims();
     let scale = ((width / heads) as f32).sqrt().recip();
-    let scores = split(query).matmul(split(key).swap_dims(2, 3)) * scale + marks;
-    softmax(scores, 3).matmul(split(value)).swap_dims(1, 2).reshape([batch, queries, width])
+    let scores = split_heads(query, heads).matmul(split_heads(key, heads).swap_dims(2, 3)) * scale + marks;
+    softmax(scores, 3).matmul(split_heads(value, heads)).swap_dims(1, 2).reshape([batch, queries, width])
+}
+
+/// `[batch, tokens, width]` to `[batch, heads, tokens, width / heads]`.
+fn split_heads(projected: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, tokens, width] = projected.dims();
+    projected.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
+}
+
+/// Marks `[1, 1, queries, keys]` on the keys behind a query's own place, both counted from the end, in the precision of `like`.
+fn up_to_own_place(queries: usize, keys: usize, like: &Tensor<3>) -> Tensor<4> {
+    let more = keys.saturating_sub(queries);
+    let behind = |at: usize| at % keys > at / keys + more;
+    let marks: Vec<f32> = (0..queries * keys).map(|at| if behind(at) { UNSEEN } else { 0.0 }).collect();
+    let data = TensorData::new(marks, [1, 1, queries, keys]);
+    Tensor::from_data(data, &like.device().without_autodiff()).cast(FloatDType::from(like.dtype()))
 }
 
 /// Layer normalisation over the last dimension. `epsilon` is the layer's own, which it keeps to itself.
