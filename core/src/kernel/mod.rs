@@ -95,7 +95,8 @@ fn up_to_own_place(queries: usize, keys: usize, like: &Tensor<3>) -> Tensor<4> {
     let behind = |at: usize| at % keys > at / keys + more;
     let marks: Vec<f32> = (0..queries * keys).map(|at| if behind(at) { UNSEEN } else { 0.0 }).collect();
     let data = TensorData::new(marks, [1, 1, queries, keys]);
-    Tensor::from_data(data, &like.device().without_autodiff()).cast(FloatDType::from(like.dtype()))
+    let marks: Tensor<4> = Tensor::from_data(data, &like.device().without_autodiff());
+    marks.cast(FloatDType::from(like.dtype()))
 }
 
 /// Layer normalisation over the last dimension. `epsilon` is the layer's own, which it keeps to itself.
