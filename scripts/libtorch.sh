@@ -6,8 +6,8 @@
 #
 # First match wins: `LIBTORCH`, if it is set and holds a library of the right version; the torch of `PYTHON` (default
 # `python3`); the Python environment in FOLDER (default `target/libtorch-env`), which is made where it is missing, with
-# torch from pip. Only what the CPU needs is installed: about 2 GB where pip's index has the CUDA build, less where
-# `PIP_INDEX_URL` names an index with a CPU build. For a CUDA device install torch whole and name its Python by `PYTHON`.
+# torch from pip. What is built against a CUDA build loads all of CUDA's libraries, also where it computes on the processor: about
+# 6 GB where pip's index has that build, 1 GB where `PIP_INDEX_URL` names an index with a CPU build.
 set -euo pipefail
 
 # Which one: that of `TORCH_VERSION` in the build script of torch-sys, the crate below burn-tch.
@@ -47,15 +47,7 @@ torch_of() {
 }
 
 install() {
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$1" >&2
-}
-
-# What the installed torch asks for of the two CUDA libraries, as `name==version`.
-cuda_requirements() {
-    "$folder/bin/python" -c 'import importlib.metadata as m
-for text in m.requires("torch") or []:
-    if text.startswith(("nvidia-cuda-runtime", "nvidia-cuda-cupti")):
-        print(text.split(";")[0].strip())'
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$1" >&2
 }
 
 offer() {
@@ -89,8 +81,6 @@ installed=$(torch_of "$folder/bin/python")
 if ! fits "$installed"; then
     say "installing torch $version"
     install "torch==$version"
-    # The CPU half of a CUDA build links two small libraries of CUDA; the rest of its requirements is never loaded.
-    while IFS= read -r requirement; do install "$requirement"; done < <(cuda_requirements)
     installed=$(torch_of "$folder/bin/python")
 fi
 fits "$installed" && offer "$installed"
