@@ -7,7 +7,8 @@ use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::cross::CrossAttention;
 use super::parameter;
-use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Pass, Products, Projection, Sites};
+use super::pass::{Pass, Products};
+use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Projection, Sites};
 use super::spec::{Activation, NormOrder, TransformerSpec};
 use super::stream::{Stream, behind};
 use crate::kernel;

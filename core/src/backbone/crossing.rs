@@ -7,7 +7,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::block::{BlockContext, Seen, norm};
 use super::frozen::Backbone;
-use super::site::{BlockSite, Mode, NormSite, Pass, Sites, Tower};
+use super::pass::{Mode, Pass};
+use super::site::{BlockSite, NormSite, Sites, Tower};
 use super::spec::{Crossing, Meeting};
 use super::state_dict::indices;
 use super::text_tower::mask_padding;

@@ -9,8 +9,9 @@ use super::block::Block;
 use super::cross::{MatchHead, WordHead};
 use super::image_tower::ImageTower;
 use super::partial::Texts;
+use super::pass::Pass;
 use super::pool::Frames;
-use super::site::{BlockSite, Entry, Frozen, NormSite, Pass, Tower};
+use super::site::{BlockSite, Entry, Frozen, NormSite, Tower};
 use super::spec::{BackboneSpec, Meeting};
 use super::text_tower::TextTower;
 

@@ -4,10 +4,9 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
+use super::pass::Pass;
 use super::pool::PoolBase;
-use super::site::{
-    Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LowRank, NormBase, Pass, Sites, Tower,
-};
+use super::site::{Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LowRank, NormBase, Sites, Tower};
 
 /// An adapter with its rows of a batch.
 type Member<'a> = (Range<usize>, &'a dyn Sites);

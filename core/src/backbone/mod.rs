@@ -15,6 +15,7 @@ mod image_tower;
 mod mixed;
 mod parameter;
 mod partial;
+mod pass;
 mod pool;
 mod resnet;
 mod site;
@@ -38,11 +39,12 @@ pub use handle::BackboneHandle;
 pub use image_tower::{Embedding, ImageTower};
 pub use mixed::Mixed;
 pub use partial::Partial;
+pub use pass::{Mode, Pass, Products};
 pub use pool::{Frames, PoolBase};
 pub use resnet::{Bottleneck, Convolution, ResNet, ResNetSpec};
 pub use site::{
-    Base, BlockSite, BranchSite, Entry, Frozen, LinearBase, LinearChange, LinearSite, LowRank, Mode, NormBase,
-    NormSite, Pass, Products, Projection, Scores, Sites, Touched, Tower,
+    Base, BlockSite, BranchSite, Entry, Frozen, LinearBase, LinearChange, LinearSite, LowRank, NormBase, NormSite,
+    Projection, Scores, Sites, Touched, Tower,
 };
 pub use spec::{
     Activation, BackboneSpec, Crossing, ImagePool, ImageSpec, ImageStyle, Meeting, NormOrder, TextAttention, TextPool,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::site::{Entry, Mode, Sites};
+use super::pass::Mode;
+use super::site::{Entry, Sites};
 use super::stream::Stream;
 
 /// The value of a tower at some entry: what the frozen work before an adapter amounts to.

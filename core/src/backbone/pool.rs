@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::site::{Pass, Sites};
+use super::pass::Pass;
+use super::site::Sites;
 
 /// How many consecutive rows of the image tower are the frames of one clip, in the order of time: 1 for still images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

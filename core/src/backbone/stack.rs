@@ -3,10 +3,11 @@
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 
+use super::pass::{Mode, Pass};
 use super::pool::PoolBase;
 use super::site::{
-    Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass, Scores,
-    Sites, Touched, Tower,
+    Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Scores, Sites,
+    Touched, Tower,
 };
 
 /// Several adapters at once. Each sees the frozen backbone as those before it have changed it: at linear and norm sites

@@ -6,8 +6,9 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::super::batch;
 use super::super::partial::{Partial, Texts};
+use super::super::pass::Pass;
 use super::super::pool::Frames;
-use super::super::site::{Entry, Frozen, Pass, Sites, Tower};
+use super::super::site::{Entry, Frozen, Sites, Tower};
 use super::{Backbone, NO_TOWERS, Source, normalise};
 use crate::device::workers;
 use crate::error::{Error, Result};
