@@ -21,7 +21,7 @@ use inarch_peft::Merge;
 
 pub(crate) use self::clips::ClipArgs;
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
-pub(crate) use self::data::{DataArgs, OnBadImageArg, ShownArgs};
+pub(crate) use self::data::{DataArgs, OnBadImageArg, ShownArgs, SourceArgs};
 pub(crate) use self::data_sets::{
     ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, JoinArgs, SplitArgs, TilesArgs,
 };
@@ -305,12 +305,8 @@ pub(crate) struct EncodeArgs {
     /// Texts: a file with one text a line
     #[arg(long, value_name = "FILE")]
     pub(crate) texts: Option<PathBuf>,
-    /// Folder that the paths of a split or manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
-    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
-    #[arg(long, value_name = "REGEX")]
-    pub(crate) group_by: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     #[command(flatten)]
     pub(crate) shown: ShownArgs,
     /// What to do about an image that cannot be read

@@ -14,12 +14,8 @@ pub(crate) struct DataArgs {
     /// Data: a folder of class folders, a CoOp split JSON, a CSV or JSONL manifest, or a features file
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Folder that the paths of a split or manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
-    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
-    #[arg(long, value_name = "REGEX")]
-    pub(crate) group_by: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     #[command(flatten)]
     pub(crate) shown: ShownArgs,
     /// What to do about an image that cannot be read
@@ -36,7 +32,25 @@ impl DataArgs {
     /// How the data set is read.
     pub(crate) fn options(&self) -> DataOptions {
         let clips = self.clips.over(None);
-        DataOptions { root: self.root.clone(), group_by: self.group_by.clone(), clips, ..self.shown.options() }
+        DataOptions { clips, ..self.source.over(self.shown.options()) }
+    }
+}
+
+/// What names of files leave open.
+#[derive(Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Folder that the paths of a split or manifest are relative to
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) root: Option<PathBuf>,
+    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) group_by: Option<String>,
+}
+
+impl SourceArgs {
+    /// These settings over others.
+    pub(crate) fn over(&self, options: DataOptions) -> DataOptions {
+        DataOptions { root: self.root.clone(), group_by: self.group_by.clone(), ..options }
     }
 }
 

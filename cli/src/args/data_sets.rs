@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ClipArgs, OnBadImageArg, ShownArgs};
+use super::{ClipArgs, OnBadImageArg, ShownArgs, SourceArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct DataSetsArgs {
@@ -54,17 +54,13 @@ pub(crate) struct ActionsArgs {
     pub(crate) output: PathBuf,
 }
 
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct TilesArgs {
     /// Slides: a folder of class folders, or a CSV or JSONL manifest
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: PathBuf,
-    /// Folder that the paths of a manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
-    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
-    #[arg(long, value_name = "REGEX")]
-    pub(crate) group_by: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// What to do about a slide that cannot be read
     #[arg(long, value_enum, value_name = "POLICY")]
     pub(crate) on_bad_image: Option<OnBadImageArg>,
@@ -106,12 +102,8 @@ pub(crate) struct SplitArgs {
     /// Data: a folder of class folders, a CoOp split JSON, or a CSV or JSONL manifest
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: PathBuf,
-    /// Folder that the paths of a split or manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
-    /// Pattern over file names: what its first group matches, a patient say, is never in two splits
-    #[arg(long, value_name = "REGEX")]
-    pub(crate) group_by: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     #[command(flatten)]
     pub(crate) shown: ShownArgs,
     #[command(flatten)]

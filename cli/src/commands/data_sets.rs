@@ -42,12 +42,7 @@ struct SplitResult {
 }
 
 fn split(args: &SplitArgs, output: &Output) -> Result<(), CommandError> {
-    let options = DataOptions {
-        root: args.root.clone(),
-        group_by: args.group_by.clone(),
-        clips: args.clips.over(None),
-        ..args.shown.options()
-    };
+    let options = DataOptions { clips: args.clips.over(None), ..args.source.over(args.shown.options()) };
     let dataset = open_dataset_with(&args.data, &options)?;
     write_manifest(&dataset, &args.output)?;
     let mut result = SplitResult { output: args.output.clone(), examples: BTreeMap::new(), groups: BTreeMap::new() };
@@ -115,8 +110,8 @@ struct TilesResult {
 }
 
 fn tiles(args: &TilesArgs, output: &Output) -> Result<(), CommandError> {
-    let TilesArgs { root, group_by, side, shrink, tissue, .. } = args.clone();
-    let dataset = open_dataset_with(&args.data, &DataOptions { root, group_by, ..DataOptions::default() })?;
+    let TilesArgs { side, shrink, tissue, .. } = *args;
+    let dataset = open_dataset_with(&args.data, &args.source.over(DataOptions::default()))?;
     let policy = args.on_bad_image.map(BadImagePolicy::from).unwrap_or_default();
     let report = write_tiles(&dataset, &args.output, &TileConfig { side, shrink, tissue }, policy.into())?;
     let result = TilesResult { output: args.output.clone(), report };

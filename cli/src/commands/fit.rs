@@ -113,10 +113,10 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
     if let Some(data) = &args.data.data {
         overrides.push(format!("data={}", quoted(data)));
     }
-    if let Some(root) = &args.data.root {
+    if let Some(root) = &args.data.source.root {
         overrides.push(format!("root={}", quoted(root)));
     }
-    if let Some(pattern) = &args.data.group_by {
+    if let Some(pattern) = &args.data.source.group_by {
         overrides.push(format!("group_by={pattern:?}"));
     }
     if let Some(slices) = args.data.shown.slices {

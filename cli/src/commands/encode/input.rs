@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Pass, values};
 use inarch_core::data::{
-    Clip, ClipConfig, DataOptions, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name,
-    is_image_name,
+    Clip, ClipConfig, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name, is_image_name,
 };
 use inarch_core::image::ImageAddress;
 use inarch_core::{Error, file};
@@ -58,7 +57,7 @@ impl Input {
             let dataset = Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) };
             return Ok(Self::Images { examples, splits: None, dataset });
         }
-        let options = DataOptions { root: args.root.clone(), group_by: args.group_by.clone(), ..args.shown.options() };
+        let options = args.source.over(args.shown.options());
         let dataset = open(path, options, &args.clips, model.clips(), bars)?;
         let (splits, examples) = dataset.examples().map(|(split, example)| (split, example.clone())).unzip();
         Ok(Self::Images { examples, splits: Some(splits), dataset })
