@@ -151,11 +151,12 @@ impl Fitting<'_> {
             sharded_gradients(adapter, counts, |adapter, shard| forward(products, adapter, shard), loss)
         };
         let products = self.recipe.train.precision.into();
-        if self.step == 0 && products != Products::Full {
+        let full = if self.step == 0 && products != Products::Full {
             check_device(backbone)?;
-            let loss = |products: Products| gradients_in(products, &self.adapter, None, Part::Task, None).1;
-            check_precision(loss(products), loss(Products::Full))?;
-        }
+            Some(gradients_in(Products::Full, &self.adapter, None, Part::Task, None).1)
+        } else {
+            None
+        };
         let gradients = |adapter: &Adapter, foresight: Option<&Foresight>, which: Part, scores: Option<&Scores>| {
             gradients_in(products, adapter, foresight, which, scores)
         };
@@ -171,6 +172,9 @@ impl Fitting<'_> {
         });
         let take = |which: Part| gradients(&self.adapter, foresight.as_ref(), which, None);
         let (gradients, value) = self.guided(take);
+        if let Some(full) = full {
+            check_precision(value, full)?;
+        }
         self.apply(gradients, value, run)
     }
 
