@@ -84,7 +84,9 @@ impl Model {
 /// registry.
 pub(crate) fn load(adapters: &[PathBuf], backbone: &Backbone) -> Result<Vec<Artifact>, CommandError> {
     let one = |given: &PathBuf| -> Result<Artifact, CommandError> {
-        Ok(open_adapter(Place::find(given)?.folder(), backbone)?)
+        let place = Place::find(given)?;
+        open_adapter(place.folder(), backbone)
+            .map_err(|error| CommandError::from(error).calling(place.folder(), &given.to_string_lossy()))
     };
     adapters.iter().map(one).collect()
 }

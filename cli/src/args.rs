@@ -31,9 +31,7 @@ use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
 pub(crate) use fleet::*;
 pub(crate) use registry::*;
-#[cfg(feature = "remote")]
-pub(crate) use serve::LendArgs;
-pub(crate) use serve::{LogFormat, ServeArgs};
+pub(crate) use serve::{LendArgs, LogFormat, ServeArgs};
 pub(crate) use store::StoreArgs;
 
 /// Adapt a frozen vision-language backbone to your own domain.
@@ -90,7 +88,7 @@ pub(crate) enum Command {
     /// Follow a channel as a device of a fleet: verify, self-test, activate, or roll back
     Agent(AgentArgs),
     /// Lend a device of this machine to other machines
-    #[cfg(feature = "remote")]
+    #[cfg_attr(not(feature = "remote"), command(hide = true))]
     Lend(LendArgs),
     /// Devices, features, versions, and what is missing
     Doctor,

@@ -47,6 +47,12 @@ impl CommandError {
         self
     }
 
+    /// With `name` for a path that its reader never gave.
+    pub(crate) fn calling(mut self, path: &Path, name: &str) -> Self {
+        self.message = self.message.replace(&*path.to_string_lossy(), name);
+        self
+    }
+
     /// What happened.
     pub(crate) fn message(&self) -> &str {
         &self.message

@@ -82,6 +82,11 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Agent(args) => commands::agent::run(&args, output),
         #[cfg(feature = "remote")]
         Command::Lend(args) => commands::lend::run(&args, output),
+        #[cfg(not(feature = "remote"))]
+        Command::Lend(_) => Err(CommandError::failed(
+            "`lend` is not compiled in",
+            "build with `--features remote` (`inarch doctor` lists what this binary has)",
+        )),
         Command::Doctor => commands::doctor::run(output),
     }
 }

@@ -87,5 +87,8 @@ fn devices_that_are_not_there_are_named_with_their_cure() {
         assert_eq!(device["works"], Value::Null, "{name}");
         assert!(device["cure"].as_str().is_some_and(|cure| cure.contains("--features")), "{name}");
         program.fail(&on(name), 1, &["not compiled in", "--features"]);
+        if name == "remote" {
+            program.fail(&["lend", "--listen", "127.0.0.1:0"], 1, &["not compiled in", "--features remote"]);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Program;
 use super::program::{sample, short_fit};
+use crate::support::fixture::fixture;
 
 /// Two versions of one adapter and a report of the first fit.
 fn published(program: &Program) -> serde_json::Value {
@@ -74,6 +75,9 @@ fn what_is_wrong_is_named_with_its_cure() {
     program.fail(&eval("clothes/probe@9"), 2, &["no version `9`", "known: 2, 1"]);
     program.fail(&eval("clothes/probe@prod"), 2, &["no alias `prod`"]);
     program.fail(&eval("No Such"), 2, &["`No Such` does not exist"]);
+    let other = fixture("parity/clip_tiny/quick").display().to_string();
+    let beside = ["eval", "-b", &other, "-d", sample(), "-a", "clothes/probe@1"];
+    program.fail(&beside, 3, &["`clothes/probe@1`", "expected pocket"]);
     program.fail(&["registry", "publish", "nowhere", "x"], 1, &["adapter.json", "inarch fit"]);
     program.fail(&["registry", "publish", "one", "Bad Name"], 2, &["not a valid name"]);
     program.fail(&["registry", "tag", "clothes/probe", "latest"], 2, &["cannot be moved"]);

@@ -87,3 +87,11 @@ pub(crate) struct LendArgs {
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS:PORT")]
     pub(crate) listen: std::net::SocketAddr,
 }
+
+/// Of a binary that cannot lend: what was asked for is taken, so that the answer names the feature.
+#[cfg(not(feature = "remote"))]
+#[derive(Debug, Args)]
+pub(crate) struct LendArgs {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    _rest: Vec<String>,
+}
