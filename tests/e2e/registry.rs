@@ -2,7 +2,7 @@
 
 use super::Program;
 use super::program::{sample, short_fit};
-use crate::support::fixture::fixture;
+use crate::support::fixture;
 
 /// Two versions of one adapter and a report of the first fit.
 fn published(program: &Program) -> serde_json::Value {
