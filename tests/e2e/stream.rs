@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use inarch_core::Seed;
+use serde_json::Value;
 
 use super::Program;
 use super::program::{adapter_bytes, sample};
@@ -70,6 +71,22 @@ fn a_wrong_recipe_is_named() {
 fn results(folder: &Path) -> Vec<[Vec<u8>; 2]> {
     let adapter = folder.join("er/seed-1/after-2/adapter");
     if adapter.is_dir() { vec![adapter_bytes(&adapter)] } else { Vec::new() }
+}
+
+#[test]
+fn a_method_is_named_on_the_command_line() {
+    let program = Program::new();
+    let settings = ["seeds=[1]", "stream.experiences=2", "stream.shots=2", "fit.train.budget={ iterations = 2 }"];
+    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let of = |method, output| {
+        [&["stream", "-b", "pocket", "-d", sample(), "-m", method, "-o", output], &settings[..]].concat()
+    };
+    let report = program.json(&[&of("coda-prompt", "out")[..], &["--set", "fit.method.components=8"]].concat());
+    assert_eq!((&report["strategies"][0]["name"], &report["failures"]), (&"naive".into(), &serde_json::json!([])));
+    let adapter = program.path("out/naive/seed-1/after-2/adapter/adapter.json");
+    let manifest: Value = inarch_core::file::read_json(&adapter, "adapter").expect("an adapter");
+    assert_eq!((&manifest["method"]["name"], &manifest["method"]["components"]), (&"coda-prompt".into(), &8.into()));
+    program.fail(&of("coda-promt", "other"), 2, &["coda-promt", "did you mean `coda-prompt`?"]);
 }
 
 /// The step above 0 that a training went on from.

@@ -19,6 +19,9 @@ pub(crate) struct StreamArgs {
     /// Folder that the paths of a split or manifest are relative to
     #[arg(long, value_name = "FOLDER")]
     pub(crate) root: Option<PathBuf>,
+    /// Method whose adapter learns, in place of the recipe's; for strategies that train one by steps
+    #[arg(short = 'm', long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
     /// Strategies, separated by commas, or `all`; a wrong name lists them
     #[arg(short = 's', long, value_delimiter = ',', value_name = "STRATEGY[,STRATEGY..]")]
     pub(crate) strategy: Vec<String>,

@@ -55,7 +55,13 @@ fn recipe(args: &StreamArgs) -> Result<StreamRecipe, CommandError> {
         Some(path) => (file::read_text(path)?, path.display().to_string()),
         None => (String::new(), "command line".into()),
     };
-    let mut recipe = StreamRecipe::read(&text, &origin, &args.set)?;
+    let mut settings = args.set.clone();
+    if let Some(method) = &args.method {
+        // First, so that `--set` may refine it.
+        let name = toml::Value::String(method.clone());
+        settings.insert(0, format!("fit.method={{ name = {name} }}"));
+    }
+    let mut recipe = StreamRecipe::read(&text, &origin, &settings)?;
     if let Some(backbone) = &args.backbone {
         recipe.backbone = Some(backbone.clone());
     }
@@ -72,6 +78,10 @@ fn recipe(args: &StreamArgs) -> Result<StreamRecipe, CommandError> {
         recipe.choose(&LearnerConfig::names());
     } else if !args.strategy.is_empty() {
         recipe.choose(&args.strategy);
+    } else if args.method.is_some() && args.recipe.is_none() && !args.set.iter().any(|set| set.starts_with("strategy"))
+    {
+        // The default strategy is a head in closed form, which would leave the method out.
+        recipe.choose(&["naive".into()]);
     }
     Ok(recipe)
 }

@@ -2,6 +2,7 @@
 //! file made the folders and checked those that we wrote.
 
 mod families;
+mod trained;
 
 use std::path::{Path, PathBuf};
 
