@@ -98,7 +98,7 @@ impl VitaClipConfig {
         self.depth.min(backbone.depth(Tower::Image))
     }
 
-    fn check(&self, spec: &ImageSpec) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let fault = |setting, reason: String| Err(Error::Setting { setting, reason });
         if self.global_tokens > MOST {
             return fault("global_tokens", format!("must be at most {MOST}, found {}", self.global_tokens));
@@ -112,23 +112,24 @@ impl VitaClipConfig {
         if self.depth == 0 {
             return fault("depth", "must be at least 1 block".into());
         }
-        let (width, heads) = (spec.transformer.width, spec.transformer.heads);
-        if self.summary && (heads == 0 || !width.is_multiple_of(heads)) {
-            let reason = format!("needs a tower whose heads divide its width, found {heads} and {width}");
-            return fault("summary", reason);
-        }
         Ok(())
     }
+}
+
+/// Heads of the summary's attention: those of the tower, or as many as divide its width.
+fn heads(spec: &ImageSpec) -> usize {
+    let width = spec.transformer.width;
+    (1..=spec.transformer.heads).rev().find(|heads| width.is_multiple_of(*heads)).unwrap_or(1)
 }
 
 impl Method for VitaClipConfig {
     type Adapter = VitaClip;
 
-    /// [`Error::Setting`] for no prompts or too many, no block, or heads that do not divide the width.
+    /// [`Error::Setting`] for no prompts, too many, or no block.
     fn init(&self, start: &Start<'_>) -> Result<VitaClip> {
         let Start { backbone, seed, device, .. } = *start;
         let spec = &backbone.spec().image;
-        self.check(spec)?;
+        self.check()?;
         let width = spec.transformer.width;
         let bound = (6.0 / (3 * spec.patch * spec.patch + width) as f32).sqrt();
         let prompts = |block: usize| Prompts::new(self, width, bound, seed.split("block").split(block), device);
@@ -139,7 +140,7 @@ impl Method for VitaClipConfig {
         Ok(VitaClip {
             time: self.time.then(time),
             blocks: (0..self.depth(backbone)).map(prompts).collect(),
-            heads: spec.transformer.heads,
+            heads: heads(spec),
             read: if spec.style.class_tokens > 0 { 1 } else { spec.tokens() },
             pre_norm: spec.style.pre_norm,
         })
