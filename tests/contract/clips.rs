@@ -176,6 +176,21 @@ fn in_a_stack_the_last_pool_wraps_the_others() {
 }
 
 #[test]
+fn prompts_of_clips_stand_beside_methods_of_norms_layers_and_branches() {
+    let of = |name: &str| methods().into_iter().find(|config| config.name() == name).expect("a method");
+    let prompts = trained(&of("vita-clip"), &plain());
+    let stacked = |members: Vec<&dyn Sites>| image(pixels(2 * FRAMES), &Stack(members));
+    let alone = image(pixels(2 * FRAMES), &prompts);
+    for name in ["ln-tuning", "ssf", "lora", "st-adapter", "temporal-conv"] {
+        let idle = fresh(&of(name), 1, &plain());
+        same(name, stacked(vec![&prompts, &idle]), alone.clone(), 1e-5);
+        same(name, stacked(vec![&idle, &prompts]), alone.clone(), 1e-5);
+        let busy = trained(&of(name), &plain());
+        differs(name, stacked(vec![&prompts, &busy]), alone.clone());
+    }
+}
+
+#[test]
 fn an_adapter_of_clips_is_saved_and_loaded() {
     for config in methods().iter().filter(|config| mixes_frames(config)) {
         let clips = Some(ClipConfig { frames: FRAMES, ..ClipConfig::default() });

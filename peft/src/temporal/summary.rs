@@ -46,6 +46,7 @@ impl Summary {
         let value = split(self.value.forward(rows));
         let scores = query.matmul(key.swap_dims(2, 3)) / ((width / heads) as f64).sqrt();
         let seen = softmax(scores, 3).matmul(value).swap_dims(1, 2).reshape([clips * count, width]);
-        frames + self.output.forward(seen).reshape([clips, count, width])
+        let change: Tensor<3> = self.output.forward(seen).reshape([clips, count, width]);
+        frames + change
     }
 }

@@ -237,13 +237,14 @@ impl VitaClip {
         let stream = match &self.time {
             Some(time) => {
                 let (count, clips) = (frames.count(), rows / frames.count());
-                let each = time.of(count).unsqueeze::<3>().expand([clips, count, width]);
-                stream + each.reshape([rows, 1, width])
+                let each: Tensor<3> = time.of(count).unsqueeze::<3>().expand([clips, count, width]);
+                let each: Tensor<3> = each.reshape([rows, 1, width]);
+                stream + each
             }
             None => stream,
         };
         let places = self.blocks.first().map_or(0, |prompts| prompts.count(frames));
-        let places = Tensor::zeros([rows, places, width], &stream.device().without_autodiff());
+        let places = Tensor::<3>::zeros([rows, places, width], &stream.device().without_autodiff());
         Tensor::cat(vec![stream, places], 1)
     }
 }
