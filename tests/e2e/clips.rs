@@ -211,4 +211,7 @@ fn clips_are_compared_over_seeds_and_on_both_halves_of_the_classes() {
     let [alone, run] = [program.path("alone"), run].map(|folder| adapter_bytes(&folder));
     assert!(alone[0] == run[0], "another adapter");
     assert_eq!(program.json(&compare)["runs"], report["runs"]);
+    let other = ["--set", "clips.frames=2", "-o", "other"];
+    program.fail(&[&base[..], &protocol, &other].concat(), 2, &["clips", "--frames"]);
+    assert!(!program.path("other").exists());
 }
