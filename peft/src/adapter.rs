@@ -271,6 +271,8 @@ methods! {
     Mma(MmaConfig => Mma): "mma",
     /// Bottlenecks with a convolution over time.
     StAdapter(StAdapterConfig => StAdapter): "st-adapter",
+    /// Prompts of the image tower that know the frames of a clip.
+    VitaClip(VitaClipConfig => VitaClip): "vita-clip",
     /// Learned questions to the frames of a clip.
     AttentionPool(AttentionPoolConfig => AttentionPool): "attention-pool",
     /// Learned weights of the tiles of a slide.

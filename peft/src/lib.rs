@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod affine;
 mod analytic;
 mod artifact;
 mod branch;

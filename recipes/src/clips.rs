@@ -1,12 +1,25 @@
 //! Examples as jobs of a loader, one for each frame.
 
-use inarch_core::backbone::Frames;
-use inarch_core::data::{ClipConfig, Example, Picture, Purpose, Source};
+use inarch_core::backbone::{Backbone, Frames};
+use inarch_core::data::{ClipConfig, Dataset, Example, Picture, Purpose, Source};
 use inarch_core::image::{ImageBatch, ImageJob, View};
+
+use crate::error::Result;
 
 /// How many rows of the image tower an example has.
 pub(crate) fn frames(clips: Option<&ClipConfig>) -> Frames {
     clips.map_or(Frames::STILL, |clips| Frames::of(clips.frames))
+}
+
+/// Refuses several crops for a backbone that is shown whole frames, squeezed to its size: they would all be the same.
+pub(crate) fn check_crops(backbone: &Backbone, dataset: &Dataset) -> Result<()> {
+    let several = dataset.features.is_none() && dataset.clips.as_ref().is_some_and(|clips| clips.crops > 1);
+    if several && !backbone.preprocess().leaves_over() {
+        let reason =
+            format!("backbone {} is shown whole frames, of which all crops are the same; take 1", backbone.name());
+        return Err(inarch_core::Error::invalid("clips.crops", reason).into());
+    }
+    Ok(())
 }
 
 /// The jobs of an example in one view, numbered from `first`: one for each frame, in the order of time, all varied alike. None

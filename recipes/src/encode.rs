@@ -6,10 +6,10 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Entry, Frames, Frozen, Partial, Pass, Sites, Tower, normalise, values};
-use inarch_core::data::{Dataset, Example, Purpose, Source};
-use inarch_core::image::{Augment, BadImage, ImageBatch, ImageJob, Loader, OnBadImage, View};
+use inarch_core::data::{ClipConfig, Dataset, Example, Purpose, Source};
+use inarch_core::image::{Augment, BadImage, CropPlace, ImageBatch, ImageJob, Loader, OnBadImage, View};
 
-use crate::clips::{frames, jobs, whole};
+use crate::clips::{check_crops, frames, jobs, whole};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::feature_store::{self, Shelf};
@@ -105,7 +105,8 @@ impl ImageFeatures {
 /// Which views of each example are encoded.
 #[derive(Debug, Clone)]
 pub enum Views {
-    /// The centre view of evaluation; of clips as many choices of frames as their settings say, whose features are averaged.
+    /// The centre view of evaluation; of clips as many choices of frames and crops as their settings say, whose features are
+    /// averaged.
     Centre,
     /// Some random views, drawn by seed and example id.
     Augmented {
@@ -223,9 +224,10 @@ fn encode_with(
     }
 
     backbone.need_towers(&format!("data set `{}`", dataset.name))?;
+    check_crops(backbone, dataset)?;
     let clips = dataset.clips.as_ref();
     let count = match views {
-        Views::Centre => clips.map_or(1, |clips| clips.views),
+        Views::Centre => clips.map_or(1, ClipConfig::test_views),
         Views::Augmented { count, .. } => *count,
     };
     let each = frames(clips).count();
@@ -233,7 +235,11 @@ fn encode_with(
         let of_view = |view: usize| {
             let first = (position * count + view) * each;
             match views {
-                Views::Centre => jobs(example, clips, Purpose::Test(view), &View::Centre, first),
+                Views::Centre => {
+                    let still = || (Purpose::Test(view), View::Centre);
+                    let (purpose, shown) = clips.map_or_else(still, |clips| clips.test_view(view));
+                    jobs(example, clips, purpose, &shown, first)
+                }
                 Views::Augmented { augment, seed, .. } => {
                     let seed = seed.split(&example.id).split(view);
                     // Where only frames are drawn, one frame is the same in all views that see it.
@@ -252,8 +258,12 @@ fn encode_with(
     if clips.is_some() && joined == Frames::STILL {
         let mut first = HashMap::new();
         jobs.retain(|job| {
-            let View::Centre = job.view else { return true };
-            let original = *first.entry((job.path.clone(), job.frame)).or_insert(job.index);
+            let place = match job.view {
+                View::Centre => CropPlace::Centre,
+                View::Crop(place) => place,
+                View::Augmented { .. } => return true,
+            };
+            let original = *first.entry((job.path.clone(), job.frame, place)).or_insert(job.index);
             if original != job.index {
                 copies.push((original, job.index));
             }

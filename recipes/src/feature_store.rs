@@ -118,6 +118,7 @@ fn key(job: &ImageJob) -> Option<String> {
     }
     match &job.view {
         View::Centre => key.piece(b"centre"),
+        View::Crop(place) => key.piece(format!("crop {place:?}").as_bytes()),
         View::Augmented { augment, seed } => {
             let augment = serde_json::to_string(augment.as_ref()).ok()?;
             key.piece(augment.as_bytes()).piece(format!("{seed:?}").as_bytes())

@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn official_values_are_those_of_the_authors() {
-        use Budget::{CoopEpochs, Epochs, IterationsPerShot};
+        use Budget::{CoopEpochs, Epochs, Iterations, IterationsPerShot};
         use Schedule::{Coop, Cosine};
         for (method, views, budget, batch, schedule, lr) in [
             ("lora", 0, IterationsPerShot(500), 32, Cosine, 2e-4),
@@ -436,6 +436,7 @@ mod tests {
             ("linear-probe", 20, Epochs(300), 256, Coop, 0.1),
             ("clap", 20, Epochs(300), 256, Coop, 0.1),
             ("tip-adapter-f", 10, Epochs(20), 256, Cosine, 1e-3),
+            ("vita-clip", 0, Iterations(30000), 256, Cosine, 4e-4),
         ] {
             let recipe = RecipeLayers::preset(method, true).and_then(RecipeLayers::finish).expect(method);
             let train = &recipe.train;

@@ -9,6 +9,7 @@ use inarch_core::metrics::DetailConfig;
 use inarch_core::text::{Template, check_described};
 use inarch_peft::{Artifact, Classifier};
 
+use crate::clips::check_crops;
 use crate::control::Control;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ impl<'a> Session<'a> {
     /// A session over the classes of `subset`.
     ///
     /// # Errors
-    /// A data set with too few classes to be halved.
+    /// A data set with too few classes to be halved, or crops of clips that would all be the same.
     pub fn new(
         backbone: &'a Backbone,
         dataset: &Dataset,
@@ -39,6 +40,7 @@ impl<'a> Session<'a> {
         policy: OnBadImage,
         control: Control<'a>,
     ) -> Result<Self> {
+        check_crops(backbone, dataset)?;
         let dataset = match subset {
             Subset::All => dataset.clone(),
             Subset::Base => base_new(dataset)?.0,

@@ -31,6 +31,7 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("acil", "projections = 24"),
     ("rail", "projections = 24"),
     ("st-adapter", "reduction = 6"),
+    ("vita-clip", "global_tokens = 2\nframes = 4"),
     ("attention-pool", "hidden = 8\nheads = 2\nframes = 4"),
     ("gated-pool", "hidden = 8"),
     ("temporal-conv", "hidden = 8"),
@@ -55,6 +56,8 @@ const FORMS: &[(&str, &str)] = &[
     ("lora", "init = \"pissa\""),
     ("lora", "init = \"olora\""),
     ("lora", "init = \"eva\""),
+    ("vita-clip", "global_tokens = 0\nlocal = false\nframes = 3\ndepth = 2"),
+    ("vita-clip", "global_tokens = 1\nsummary = false\nframes = 3"),
     ("lora", "b_rate = 16.0\nrank_pattern = [{ sites = \"*.v_proj\", value = 3 }]"),
 ];
 

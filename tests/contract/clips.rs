@@ -12,7 +12,7 @@ use crate::support::{classes, differs, pixels, plain, randomised, same, template
 const FRAMES: usize = 3;
 
 /// Methods that see the order of frames.
-const TEMPORAL: &[&str] = &["st-adapter", "attention-pool", "temporal-conv", "temporal-transformer"];
+const TEMPORAL: &[&str] = &["st-adapter", "vita-clip", "attention-pool", "temporal-conv", "temporal-transformer"];
 
 /// Methods that weigh frames, whatever their order.
 const WEIGHING: &[&str] = &["gated-pool"];
@@ -104,7 +104,8 @@ fn methods_that_know_nothing_of_time_see_the_mean_of_frames() {
 
 #[test]
 fn a_fresh_temporal_method_is_mean_pooling() {
-    for config in methods().iter().filter(|config| mixes_frames(config)) {
+    let starting = |config: &&MethodConfig| mixes_frames(config) && config.starts_as_zero_shot();
+    for config in methods().iter().filter(starting) {
         let found = image(pixels(2 * FRAMES), &fresh(config, 1, &plain()));
         same(config.name(), found, image(pixels(2 * FRAMES), &Frozen), 1e-6);
     }
@@ -172,6 +173,21 @@ fn in_a_stack_the_last_pool_wraps_the_others() {
     let found = image(pixels(2 * FRAMES), &Stack(vec![&conv, &attention]));
     same("a stack", found.clone(), expected, 1e-5);
     differs("the other order", found, image(pixels(2 * FRAMES), &Stack(vec![&attention, &conv])));
+}
+
+#[test]
+fn prompts_of_clips_stand_beside_methods_of_norms_layers_and_branches() {
+    let of = |name: &str| methods().into_iter().find(|config| config.name() == name).expect("a method");
+    let prompts = trained(&of("vita-clip"), &plain());
+    let stacked = |members: Vec<&dyn Sites>| image(pixels(2 * FRAMES), &Stack(members));
+    let alone = image(pixels(2 * FRAMES), &prompts);
+    for name in ["ln-tuning", "ssf", "lora", "st-adapter", "temporal-conv"] {
+        let idle = fresh(&of(name), 1, &plain());
+        same(name, stacked(vec![&prompts, &idle]), alone.clone(), 1e-5);
+        same(name, stacked(vec![&idle, &prompts]), alone.clone(), 1e-5);
+        let busy = trained(&of(name), &plain());
+        differs(name, stacked(vec![&prompts, &busy]), alone.clone());
+    }
 }
 
 #[test]

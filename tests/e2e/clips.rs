@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use image::{Rgb, RgbImage};
+use inarch_core::data::FeatureFile;
 use serde_json::Value;
 
 use super::Program;
 use super::program::{adapter_bytes, sample};
+use crate::support::{close, fixture};
 
 /// A small set of actions, as folders of frames or GIFs.
 fn actions(program: &Program, name: &str, more: &[&str]) -> Value {
@@ -76,6 +79,13 @@ fn folders_of_frames_go_through_every_verb() {
     assert_eq!(several["n"], 20);
     assert_ne!(several["ece"], own["ece"], "other frames were seen");
 
+    // Frames that are square look the same in every crop; here the towers run with an adapter in them, and without.
+    for adapter in ["temporal-conv", "st-adapter"] {
+        let eval = ["eval", "-b", "pocket", "-d", "actions", "-a", adapter];
+        let crops = program.json(&[&eval[..], &["--clip-crops", "3"]].concat());
+        assert_eq!(crops["confusion"], program.json(&eval)["confusion"], "{adapter}");
+    }
+
     let clip = first_clip(&program, "actions");
     let found = program.json(&["predict", "-b", "pocket", "-a", "temporal-conv", &clip, "--top-k", "10"]);
     assert_eq!(found["images"][0]["predictions"].as_array().map(Vec::len), Some(10));
@@ -85,11 +95,15 @@ fn folders_of_frames_go_through_every_verb() {
     let of_rows = program.json(&["eval", "-b", "pocket", "-d", "clips.safetensors"]);
     assert_eq!(of_rows["accuracy"], zero_shot["accuracy"]);
     program.succeed(&["encode", "-b", "pocket", "-a", "temporal-conv", "--images", &clip, "-o", "one.safetensors"]);
-    let one = inarch_core::data::FeatureFile::read(&program.path("one.safetensors")).expect("features");
+    let one = FeatureFile::read(&program.path("one.safetensors")).expect("features");
     assert_eq!(one.rows(), 1);
 
     // What clips cannot do is said.
     program.fail(&["eval", "-b", "pocket", "-d", "actions", "--frames", "0"], 1, &["clips.frames"]);
+    let eval = ["eval", "-d", "actions", "--frames", "4", "--clip-crops"];
+    program.fail(&[&eval[..], &["2", "-b", "pocket"]].concat(), 1, &["clips.crops", "1, the centre, or 3"]);
+    let whole = fixture("parity/families/siglip").display().to_string();
+    program.fail(&[&eval[..], &["3", "-b", whole.as_str()]].concat(), 1, &["clips.crops", "whole frames"]);
     program.fail(
         &["eval", "-b", "pocket", "-d", sample(), "--frames", "4"],
         1,
@@ -126,4 +140,78 @@ fn gifs_that_move_need_no_word_and_a_clip_that_cannot_be_read_is_left_out() {
     std::fs::write(&broken, b"no image").expect("written");
     fit(&program, "st-adapter", "frames", &["--frames", "8", "--on-bad-image", "skip", "--set", "views=0"], "skipping");
     assert!(Path::new(&program.path("skipping/adapter.json")).is_file());
+}
+
+#[test]
+fn the_crops_of_a_clip_are_averaged() {
+    let program = Program::new();
+    // Frames as high as the backbone's input and twice as wide, and parts of them as clips of their own.
+    let write = |name: &str, from: u32, width: u32| {
+        let folder = program.path(name);
+        std::fs::create_dir_all(&folder).expect("a writable folder");
+        for frame in 0..4 {
+            let at = |x: u32, y: u32| Rgb([4 * (x + from), 7 * y + 9 * frame, (x + from) * y].map(|level| level as u8));
+            RgbImage::from_fn(width, 32, at).save(folder.join(format!("{frame}.png"))).expect("a writable folder");
+        }
+    };
+    write("wide", 0, 64);
+    let parts = [("middle", 16), ("left", 0), ("right", 32)];
+    for (name, from) in parts {
+        write(name, from, 32);
+    }
+    let encode = |images: &str, more: &[&str]| {
+        let output = format!("{images}-{}.safetensors", more.len());
+        let base = ["encode", "-b", "pocket", "--images", images, "--frames", "4", "-o", output.as_str()];
+        program.succeed(&[&base[..], more].concat());
+        FeatureFile::read(&program.path(&output)).expect("features").values
+    };
+    assert_eq!(encode("wide", &[]), encode("middle", &[]));
+
+    // The mean of directions: its product with the direction of any class is the mean of what the crops score there.
+    let directions = parts.map(|(name, _)| {
+        let feature = encode(name, &[]);
+        let length = feature.iter().map(|value| value * value).sum::<f32>().sqrt();
+        feature.into_iter().map(|value| value / length).collect::<Vec<_>>()
+    });
+    let [middle, left, right] = &directions;
+    let expected: Vec<f32> =
+        middle.iter().zip(left).zip(right).map(|((middle, left), right)| (middle + left + right) / 3.0).collect();
+    close("three crops", &encode("wide", &["--clip-crops", "3"]), &expected, 1e-5);
+    // The same frames are chosen in both of two views of four frames, so that these change nothing.
+    let views = ["--clip-crops", "3", "--clip-views", "2"];
+    close("two views of three crops", &encode("wide", &views), &expected, 1e-5);
+    assert_ne!(left, right);
+}
+
+#[test]
+fn clips_are_compared_over_seeds_and_on_both_halves_of_the_classes() {
+    let program = Program::new();
+    actions(&program, "actions", &[]);
+    let base = ["compare", "-b", "pocket", "-d", "actions", "--frames", "4", "-m", "vita-clip,temporal-conv,taskres"];
+    let protocol = ["--shots", "1", "--seeds", "1,2", "--base-to-new", "--set", "train.budget={ iterations = 2 }"];
+    let compare = [&base[..], &protocol, &["-o", "out"]].concat();
+    let report = program.json(&compare);
+    assert_eq!((&report["classes"], report["runs"].as_array().map(Vec::len)), (&5.into(), Some(6)));
+    // Both halves are read as clips, of which each class has two in the test.
+    for (subset, key) in [("base", "accuracy"), ("new", "new_accuracy")] {
+        let eval = ["eval", "-b", "pocket", "-d", "actions", "--frames", "4", "--subset", subset];
+        let zero_shot = program.json(&eval);
+        assert_eq!((&zero_shot["n"], &zero_shot["accuracy"]), (&10.into(), &report["zero_shot"][key]), "{subset}");
+    }
+    for line in report["lines"].as_array().expect("lines") {
+        assert_eq!(line["accuracy"]["n"], 2, "{line}");
+        // A method with a row for each class cannot name new ones.
+        assert_eq!(line["base_to_new"].is_null(), line["method"] == "taskres", "{line}");
+    }
+    // A run gives what the same fit gives, and the comparison goes on from its list.
+    let fit = ["fit", "-b", "pocket", "-d", "actions", "--frames", "4", "--subset", "base", "-m", "vita-clip"];
+    let same = ["--shots", "1", "--seed", "2", "--set", "train.budget={ iterations = 2 }", "-o", "alone"];
+    program.succeed(&[&fit[..], &same].concat());
+    let run = program.path("out/runs/vita-clip-1-shot-seed-2");
+    let [alone, run] = [program.path("alone"), run].map(|folder| adapter_bytes(&folder));
+    assert!(alone[0] == run[0], "another adapter");
+    assert_eq!(program.json(&compare)["runs"], report["runs"]);
+    let other = ["--set", "clips.frames=2", "-o", "other"];
+    program.fail(&[&base[..], &protocol, &other].concat(), 2, &["clips", "--frames"]);
+    assert!(!program.path("other").exists());
 }

@@ -18,6 +18,9 @@ pub(crate) struct ClipArgs {
     /// Choices of frames of each clip that a test averages
     #[arg(long, value_name = "V")]
     pub(crate) clip_views: Option<usize>,
+    /// Crops of each frame that a test averages: 1, the centre, or 3, along the longer side
+    #[arg(long, value_name = "C")]
+    pub(crate) clip_crops: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -43,7 +46,8 @@ impl From<SamplingArg> for FrameSampling {
 impl ClipArgs {
     /// Whether any of them is given.
     pub(crate) fn given(&self) -> bool {
-        self.frames.is_some() || self.sampling.is_some() || self.frame_step.is_some() || self.clip_views.is_some()
+        let numbers = [self.frames, self.frame_step, self.clip_views, self.clip_crops];
+        self.sampling.is_some() || numbers.iter().any(Option::is_some)
     }
 
     /// These over what an adapter or a recipe says; `None` when nobody says anything.
@@ -57,6 +61,7 @@ impl ClipArgs {
             sampling: self.sampling.map_or(base.sampling, FrameSampling::from),
             stride: self.frame_step.unwrap_or(base.stride),
             views: self.clip_views.unwrap_or(base.views),
+            crops: self.clip_crops.unwrap_or(base.crops),
         })
     }
 }

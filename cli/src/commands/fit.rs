@@ -144,7 +144,12 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
         overrides.push(format!("subset=\"{}\"", value_name(subset)));
     }
     let clips = &args.data.clips;
-    for (key, value) in [("frames", clips.frames), ("stride", clips.frame_step), ("views", clips.clip_views)] {
+    for (key, value) in [
+        ("frames", clips.frames),
+        ("stride", clips.frame_step),
+        ("views", clips.clip_views),
+        ("crops", clips.clip_crops),
+    ] {
         overrides.extend(value.map(|value| format!("clips.{key}={value}")));
     }
     if let Some(sampling) = clips.sampling {

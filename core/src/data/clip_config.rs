@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::clip::Picture;
 use super::dataset::Source;
 use crate::error::{Error, Result};
+use crate::image::{CropPlace, View};
 use crate::seed::Seed;
 
 /// More frames than any model is shown at once.
@@ -39,11 +40,19 @@ pub struct ClipConfig {
     pub stride: usize,
     /// Choices of frames that are averaged in a test.
     pub views: usize,
+    /// Crops of each frame that are averaged in a test: 1, the centre, or 3, along the longer side of the frame.
+    #[serde(skip_serializing_if = "is_one")]
+    pub crops: usize,
+}
+
+/// Adapters of one crop are written as before there were others.
+fn is_one(crops: &usize) -> bool {
+    *crops == 1
 }
 
 impl Default for ClipConfig {
     fn default() -> Self {
-        Self { frames: 8, sampling: FrameSampling::Segment, stride: 4, views: 1 }
+        Self { frames: 8, sampling: FrameSampling::Segment, stride: 4, views: 1, crops: 1 }
     }
 }
 
@@ -76,7 +85,26 @@ impl ClipConfig {
                 return Err(Error::invalid(name, format!("must be 1 to {most}, found {value}")));
             }
         }
+        if ![1, CropPlace::ALL.len()].contains(&self.crops) {
+            let reason = format!("must be 1, the centre, or {}, found {}", CropPlace::ALL.len(), self.crops);
+            return Err(Error::invalid("clips.crops", reason));
+        }
         Ok(())
+    }
+
+    /// Views that a test averages: choices of frames, each in all crops.
+    pub fn test_views(&self) -> usize {
+        self.views * self.crops
+    }
+
+    /// Which frames a view of a test shows, and which part of them; the first view shows the centre.
+    pub fn test_view(&self, view: usize) -> (Purpose, View) {
+        let crops = self.crops.clamp(1, CropPlace::ALL.len());
+        let shown = match CropPlace::ALL[view % crops] {
+            CropPlace::Centre => View::Centre,
+            place => View::Crop(place),
+        };
+        (Purpose::Test(view / crops), shown)
     }
 
     /// Which of `length` frames are seen, in the order of time; a short clip repeats some.
@@ -125,7 +153,7 @@ mod tests {
     use crate::seed::Seed;
 
     fn config(frames: usize, sampling: FrameSampling) -> ClipConfig {
-        ClipConfig { frames, sampling, stride: 3, views: 1 }
+        ClipConfig { frames, sampling, stride: 3, ..ClipConfig::default() }
     }
 
     #[test]
@@ -149,6 +177,28 @@ mod tests {
             let found: Vec<Vec<usize>> = (0..3).map(|view| config.choose(8, Purpose::Test(view))).collect();
             assert_eq!(found, expected.map(Vec::from), "{sampling:?}");
         }
+    }
+
+    #[test]
+    fn every_choice_of_frames_is_shown_in_every_crop() {
+        let config = ClipConfig { views: 2, crops: 3, ..config(2, FrameSampling::Segment) };
+        assert_eq!(config.test_views(), 6);
+        let found: Vec<String> = (0..6).map(|view| format!("{:?}", config.test_view(view))).collect();
+        let expected = [
+            "(Test(0), Centre)",
+            "(Test(0), Crop(Start))",
+            "(Test(0), Crop(End))",
+            "(Test(1), Centre)",
+            "(Test(1), Crop(Start))",
+            "(Test(1), Crop(End))",
+        ];
+        assert_eq!(found, expected);
+        // One crop is written as before.
+        let one = serde_json::to_string(&ClipConfig::default()).expect("plain data");
+        assert!(!one.contains("crops"), "{one}");
+        assert_eq!(serde_json::from_str::<ClipConfig>(&one).expect("the same"), ClipConfig::default());
+        let text = serde_json::to_string(&config).expect("plain data");
+        assert_eq!(serde_json::from_str::<ClipConfig>(&text).expect("the same"), config);
     }
 
     #[test]
@@ -180,7 +230,8 @@ mod tests {
             (ClipConfig { frames: 0, ..good.clone() }, "clips.frames"),
             (ClipConfig { frames: 5000, ..good.clone() }, "clips.frames"),
             (ClipConfig { stride: 0, ..good.clone() }, "clips.stride"),
-            (ClipConfig { views: 0, ..good }, "clips.views"),
+            (ClipConfig { views: 0, ..good.clone() }, "clips.views"),
+            (ClipConfig { crops: 2, ..good }, "clips.crops"),
         ] {
             assert!(bad.check().expect_err("refused").to_string().contains(name));
         }

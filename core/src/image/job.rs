@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
+use super::preprocess::CropPlace;
 use crate::seed::Seed;
 
 /// What to do with an image that cannot be decoded.
@@ -24,6 +25,8 @@ pub enum OnBadImage {
 pub enum View {
     /// The view of evaluation.
     Centre,
+    /// The same with the crop at another place.
+    Crop(CropPlace),
     /// A random view.
     Augmented {
         /// The kinds of changes.

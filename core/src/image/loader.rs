@@ -216,6 +216,7 @@ impl Loader {
     fn view(&self, job: &ImageJob, image: &RgbImage) -> Result<Vec<f32>> {
         match &job.view {
             View::Centre => self.preprocess.pixels(image),
+            View::Crop(place) => Ok(self.preprocess.normalise(&self.preprocess.resize_and_crop_at(image, *place)?)),
             View::Augmented { augment, seed } => {
                 Ok(self.preprocess.normalise(&augment.apply(image, &self.preprocess, *seed)?))
             }

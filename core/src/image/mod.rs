@@ -35,7 +35,7 @@ pub use self::decode::{
 };
 pub use self::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
 pub use self::loader::Loader;
-pub use self::preprocess::{CLIP_MEAN, CLIP_STD, HALF_MEAN_STD, Preprocess, Resize, Size};
+pub use self::preprocess::{CLIP_MEAN, CLIP_STD, CropPlace, HALF_MEAN_STD, Preprocess, Resize, Size};
 pub use self::resize::{Resample, resize};
 pub use self::slide::Slide;
 pub use self::test_views::{MAX_VIEWS, TestViews, ViewRecipe};

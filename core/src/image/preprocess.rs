@@ -44,6 +44,31 @@ pub enum Resize {
     Keep,
 }
 
+/// Where along an image the crop lies: along its longer side after the resize, and along its width where none is longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CropPlace {
+    /// In the middle.
+    Centre,
+    /// At its left or upper end.
+    Start,
+    /// At its right or lower end.
+    End,
+}
+
+impl CropPlace {
+    /// All, the crop of evaluation first.
+    pub const ALL: [Self; 3] = [Self::Centre, Self::Start, Self::End];
+
+    /// Where the crop begins when so many pixels are left over.
+    fn offset(self, left_over: u32) -> u32 {
+        match self {
+            Self::Centre => left_over / 2,
+            Self::Start => 0,
+            Self::End => left_over,
+        }
+    }
+}
+
 /// The fixed preprocessing of a backbone: resize, centre crop, rescale, normalise.
 ///
 /// Every image comes out with the size `crop`; an image that is smaller after the resize is padded with black.
@@ -115,12 +140,26 @@ impl Preprocess {
     /// # Errors
     /// [`Error::Invalid`] for an image without pixels.
     pub fn resize_and_crop(&self, image: &RgbImage) -> Result<RgbImage> {
+        self.resize_and_crop_at(image, CropPlace::Centre)
+    }
+
+    /// The same with the crop at some place along the image; across it, the crop lies in the middle.
+    ///
+    /// # Errors
+    /// As [`resize_and_crop`](Self::resize_and_crop).
+    pub fn resize_and_crop_at(&self, image: &RgbImage, place: CropPlace) -> Result<RgbImage> {
         if image.width() == 0 || image.height() == 0 {
             return Err(Error::invalid("image size", "the image has no pixels"));
         }
         let (width, height) = self.resized(image);
-        let (left, crop_left, part_width) = overlap(width, self.crop.width);
-        let (top, crop_top, part_height) = overlap(height, self.crop.height);
+        let (mut left, crop_left, part_width) = overlap(width, self.crop.width);
+        let (mut top, crop_top, part_height) = overlap(height, self.crop.height);
+        let (beside, below) = (width.saturating_sub(part_width), height.saturating_sub(part_height));
+        if beside >= below {
+            left = place.offset(beside);
+        } else {
+            top = place.offset(below);
+        }
         let region = Region { left, top, width: part_width, height: part_height };
         let part = resize_region(image, (width, height), region, self.resample)?;
         if part.dimensions() == (self.crop.width, self.crop.height) {
@@ -137,6 +176,14 @@ impl Preprocess {
     /// [`Error::Invalid`] for an image without pixels.
     pub fn pixels(&self, image: &RgbImage) -> Result<Vec<f32>> {
         Ok(self.normalise(&self.resize_and_crop(image)?))
+    }
+
+    /// Whether some image is larger than the crop after the resize, so that crops at other places show something else.
+    pub fn leaves_over(&self) -> bool {
+        match self.resize {
+            Resize::Exact(size) => size.width > self.crop.width || size.height > self.crop.height,
+            Resize::ShortestEdge(_) | Resize::Keep => true,
+        }
     }
 
     /// Normalises an image as it is, e.g. an augmented one: `[3, height, width]`, red first.
@@ -218,7 +265,7 @@ fn overlap(have: u32, want: u32) -> (u32, u32, u32) {
 mod tests {
     use ::image::{Rgb, RgbImage};
 
-    use super::{Preprocess, Resize, Size, overlap};
+    use super::{CropPlace, Preprocess, Resize, Size, overlap};
 
     #[test]
     fn the_long_side_is_rounded_down_and_never_computed_beyond_the_crop() {
@@ -238,6 +285,25 @@ mod tests {
         let keep = Preprocess { resize: Resize::Keep, crop: Size { height: 1, width: 4 }, ..Preprocess::clip(4) };
         let output = keep.resize_and_crop(&RgbImage::from_pixel(3, 1, Rgb([5, 5, 5]))).unwrap();
         assert_eq!(output.as_raw(), &[0, 0, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5]);
+    }
+
+    #[test]
+    fn crops_lie_along_the_longer_side() {
+        // A wide image, a tall one, and one that is a square larger than the crop; the grey level is the place along them.
+        let wide = RgbImage::from_fn(9, 4, |x, _| Rgb([x as u8; 3]));
+        let tall = RgbImage::from_fn(4, 9, |_, y| Rgb([y as u8; 3]));
+        let square = RgbImage::from_fn(6, 6, |x, y| Rgb([x as u8, y as u8, 0]));
+        let preprocess = Preprocess { resize: Resize::Keep, ..Preprocess::clip(4) };
+        let first = |image: &RgbImage, place| preprocess.resize_and_crop_at(image, place).unwrap().get_pixel(0, 0).0;
+        let found = |image: &RgbImage| CropPlace::ALL.map(|place| first(image, place));
+        assert_eq!(found(&wide), [[2; 3], [0; 3], [5; 3]]);
+        assert_eq!(found(&tall), [[2; 3], [0; 3], [5; 3]]);
+        assert_eq!(found(&square), [[1, 1, 0], [0, 1, 0], [2, 1, 0]]);
+        // What is smaller than the crop is padded as ever.
+        let small = RgbImage::from_pixel(3, 4, Rgb([7; 3]));
+        assert_eq!(found(&small), [[0; 3]; 3]);
+        assert!(preprocess.leaves_over());
+        assert!(!Preprocess { resize: Resize::Exact(Size::square(4)), ..preprocess }.leaves_over());
     }
 
     #[test]

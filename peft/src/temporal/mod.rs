@@ -2,17 +2,21 @@
 
 mod attention_pool;
 mod gated_pool;
+mod norm;
 mod positions;
 mod st_adapter;
+mod summary;
 mod taps;
 mod temporal_conv;
 mod temporal_transformer;
+mod vita_clip;
 
 pub use attention_pool::{AttentionPool, AttentionPoolConfig};
 pub use gated_pool::{GatedPool, GatedPoolConfig};
 pub use st_adapter::{StAdapter, StAdapterConfig};
 pub use temporal_conv::{TemporalConv, TemporalConvConfig};
 pub use temporal_transformer::{TemporalTransformer, TemporalTransformerConfig};
+pub use vita_clip::{VitaClip, VitaClipConfig};
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};

@@ -1,4 +1,4 @@
-//! Learned places in time.
+//! Learned rows for the places in time.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -13,7 +13,12 @@ pub(super) struct Positions {
 impl Positions {
     /// `[frames, width]`, normal with deviation 0.5: rows are added to maps of features of length 1.
     pub(super) fn new(frames: usize, width: usize, seed: Seed, device: &Device) -> Self {
-        let values = seed.normals(frames * width, 0.5);
+        Self::given(seed.normals(frames * width, 0.5), frames, device)
+    }
+
+    /// These values, as many for each of so many frames.
+    pub(super) fn given(values: Vec<f32>, frames: usize, device: &Device) -> Self {
+        let width = values.len() / frames;
         Self { table: Param::from_tensor(Tensor::from_data(TensorData::new(values, [frames, width]), device)) }
     }
 

@@ -15,6 +15,7 @@ use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Entry, Pass, PoolBase, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
+use super::norm::Norm;
 use super::positions::Positions;
 use super::{check_size, directions, drawn, map};
 use crate::error::{Error, Result};
@@ -38,26 +39,6 @@ pub struct TemporalTransformerConfig {
 impl Default for TemporalTransformerConfig {
     fn default() -> Self {
         Self { hidden: 128, heads: 4, layers: 1, frames: 8 }
-    }
-}
-
-/// A normalisation of the last axis.
-#[derive(Module, Debug)]
-struct Norm {
-    gain: Param<Tensor<1>>,
-    offset: Param<Tensor<1>>,
-}
-
-impl Norm {
-    fn new(width: usize, device: &Device) -> Self {
-        let (gain, offset) = (Tensor::ones([width], device), Tensor::zeros([width], device));
-        Self { gain: Param::from_tensor(gain), offset: Param::from_tensor(offset) }
-    }
-
-    fn forward(&self, input: Tensor<3>) -> Tensor<3> {
-        let centred = input.clone() - input.mean_dim(2);
-        let variance = centred.clone().powf_scalar(2.0).mean_dim(2);
-        centred / (variance + 1e-5).sqrt() * self.gain.val().unsqueeze::<3>() + self.offset.val().unsqueeze::<3>()
     }
 }
 

@@ -12,10 +12,10 @@ use inarch_core::backbone::{Backbone, BlockSite, Entry, Mode, Pass, Sites, Tower
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
-use super::affine::Affine;
 use super::context::Context;
 use super::deep::DeepPrompts;
 use super::place::behind_patches;
+use crate::affine::Affine;
 use crate::error::Result;
 use crate::learner::Learner;
 use crate::method::{Method, Stacking, Start};

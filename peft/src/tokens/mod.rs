@@ -1,6 +1,5 @@
 //! Methods that change a tower's tokens: learned prompts, and learned keys and values beside them.
 
-mod affine;
 mod biomedcoop;
 mod cocoop;
 mod coda_prompt;

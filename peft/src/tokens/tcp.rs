@@ -14,9 +14,9 @@ use inarch_core::backbone::{Backbone, BlockSite, Entry, Pass, Sites, Tower, norm
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
 
-use super::affine::Affine;
 use super::context::Context;
 use super::place::{each_into_text, into_text};
+use crate::affine::Affine;
 use crate::error::{Error, Result};
 use crate::learner::{Learner, Loss, Step};
 use crate::linear::check_finite;

@@ -77,6 +77,11 @@ pub fn compare(
     control: Control<'_>,
 ) -> Result<Comparison> {
     let jobs = jobs(config)?;
+    let otherwise = |(_, recipe): &(String, Recipe)| recipe.clips.is_some() && recipe.clips != dataset.clips;
+    if jobs.iter().flat_map(|job| &job.recipes).any(otherwise) {
+        let reason = "clips are read alike in all runs; say how by `--frames` and its neighbours, not by `clips`";
+        return Err(Error::Recipe { origin: "comparison".into(), reason: reason.into() });
+    }
     let inner = Control { progress: &Silent, ..control };
     let subset = if config.base_to_new { Subset::Base } else { Subset::All };
     let session = Session::new(backbone, dataset, subset, policy, inner)?;

@@ -658,6 +658,50 @@ class TemporalHead(Sites):
         return F.interpolate(table.T[None], size=frames, mode="linear", align_corners=False)[0].T
 
 
+class VitaClip(Sites):
+    """As in the authors' code: prompts stand behind the class token, those of the first block behind the normalisation."""
+
+    def rows(self, name):
+        return F.interpolate(self.p[name].T[None], size=self.frames, mode="linear", align_corners=False)[0].T
+
+    def prompts(self, block, x):
+        p = {key[len(f"blocks.{block}."):]: v for key, v in self.p.items() if key.startswith(f"blocks.{block}.")}
+        found = []
+        if "global" in p:
+            found.append(p["global"].expand(len(x), -1, -1))
+        z = (x[:, 0] @ p["projection.weight"] + p["projection.bias"]).unflatten(0, (-1, self.frames))
+        if "local.table" in p:
+            prompts = z + self.rows(f"blocks.{block}.local.table")
+            found.append(prompts.repeat_interleave(self.frames, dim=0))
+        if "summary.key" in p:
+            n = F.layer_norm(z, z.shape[-1:], p["summary.norm.gain"], p["summary.norm.offset"])
+            names = {"query": "summary.query", "value": "summary.value", "output": "summary.output"}
+            weights = {part: (p[f"{name}.weight"].T, p[f"{name}.bias"]) for part, name in names.items()}
+            offsets = torch.cat([weights["query"][1], torch.zeros_like(weights["query"][1]), weights["value"][1]])
+            attended, _ = F.multi_head_attention_forward(
+                *[n.transpose(0, 1)] * 3, n.shape[-1], HEADS, None, offsets, None, None, False, 0.0, *weights["output"],
+                use_separate_proj_weight=True, need_weights=False, q_proj_weight=weights["query"][0],
+                k_proj_weight=p["summary.key"].T, v_proj_weight=weights["value"][0])
+            found.append((z + attended.transpose(0, 1)).flatten(0, 1)[:, None])
+        return torch.cat(found, 1)
+
+    def inserted(self, block, x):
+        prompts = self.prompts(block, x)
+        self.count = prompts.shape[1]
+        return torch.cat([x[:, :1], prompts, x[:, 1:]], 1)
+
+    def tokens(self, tower, block, x, ends):
+        if tower == "text":
+            return x
+        if block == 0:
+            clips = len(x) // self.frames
+            return x + self.rows("time.table").repeat(clips, 1)[:, None] if "time.table" in self.p else x
+        return self.inserted(block, torch.cat([x[:, :1], x[:, 1 + self.count:]], 1))
+
+    def norm(self, name, layer, x):
+        return self.inserted(0, layer(x)) if name == "image.pre_norm" else layer(x)
+
+
 class AttentionPool(TemporalHead):
     def pool(self, f):
         p, length = self.p, f.norm(dim=-1, keepdim=True)
@@ -703,7 +747,7 @@ class TemporalTransformer(TemporalHead):
 
 
 # Methods that mix the frames of clips see two clips of so many frames; all others three images.
-FRAMES = {"st-adapter": 3, "attention-pool": 3, "temporal-conv": 3, "temporal-transformer": 4}
+FRAMES = {"st-adapter": 3, "vita-clip": 3, "attention-pool": 3, "temporal-conv": 3, "temporal-transformer": 4}
 
 # Parameters that no score depends on smoothly.
 UNMOVED = {"l2p": ["keys"], "dual-prompt": ["keys"], "moe-adapters": ["noise"]}
@@ -751,6 +795,10 @@ CASES = [
     ("moe-adapters", MoeAdapters, "experiences = 2\nexperts = 3\nhidden = 8\nscale = 1.0\ncode = 1", None),
     ("mma", Mma, "hidden = 8\nscale = 1.0", None),
     ("st-adapter", StAdapter, "reduction = 6", None),
+    ("vita-clip", VitaClip, "global_tokens = 2\nframes = 4", None),
+    ("vita-clip", VitaClip, "global_tokens = 1\nsummary = false\ntime = false\nframes = 3", {
+        f"blocks.{block}.{name}": shape for block in range(3) for name, shape in [
+            ("global", [1, 48]), ("local.table", [3, 48]), ("projection.bias", [48]), ("projection.weight", [48, 48])]}),
     ("attention-pool", AttentionPool, "hidden = 8\nheads = 2\nframes = 4", None),
     ("gated-pool", GatedPool, "hidden = 8", None),
     ("temporal-conv", TemporalConv, "hidden = 8", None),

@@ -54,6 +54,7 @@ impl Input {
         if let Some(examples) = loose_images(path, &args.shown, clips.is_some())? {
             let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
             let clips = clips.or_else(|| moving.then(ClipConfig::default));
+            clips.as_ref().map_or(Ok(()), ClipConfig::check)?;
             let dataset = Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) };
             return Ok(Self::Images { examples, splits: None, dataset });
         }
