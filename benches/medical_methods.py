@@ -170,7 +170,8 @@ def findings(given: argparse.Namespace, sets: dict[str, Path]) -> None:
         cells = [spread([detail["mean_average_precision"] for detail in details])]
         for at in range(len(classes)):
             own = [detail["ranking"][at] for detail in details]
-            cells.append(", ".join(spread([one[key]["value"] for one in own]) for key in ("auroc", "average_precision")))
+            measures = [spread([one[key]["value"] for one in own]) for key in ("auroc", "average_precision")]
+            cells.append(", ".join(measures))
         line([f"`linear-probe`, imbalance `{imbalance}`"] + cells)
 
 
