@@ -129,6 +129,12 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
         &["frame 6", "it has 5"],
     );
     program.fail(&["eval", "-b", "pocket", "-d", "scans", "--window", "wide"], 2, &["CENTRE:WIDTH"]);
+    // What comes next reads the images as they were read.
+    let read = ["--window", "-600:1500", "--group-by", "([0-9]|loop)"];
+    let fit = ["fit", "-b", "pocket", "-d", "scans", "-m", "linear-probe", "-o", "probe"];
+    let said = program.run(&[&fit[..], &["--set", "train.budget={ iterations = 3 }"], &read].concat()).stdout;
+    let next = "next: inarch eval -b pocket -d scans --group-by '([0-9]|loop)' --window -600:1500 -a probe\n";
+    assert!(said.contains(next), "{said}");
 
     assert!(searched(&program, &["run", "f.safetensors"]) >= 6);
 }
