@@ -48,8 +48,10 @@ fn every_compressed_frame_has_the_reference_levels() {
         let distances: Vec<u64> =
             wanted.iter().zip(found.as_raw()).map(|(want, found)| want.abs_diff(u64::from(*found))).collect();
         assert!(distances.iter().all(|distance| *distance <= 1), "{address}: {distances:?}");
-        // Rounding the other way is rare.
-        assert!(distances.iter().sum::<u64>() * 20 <= distances.len() as u64, "{address}: {distances:?}");
+        // Rounding the other way is rare, and less so where two decoders with loss round before.
+        let lossy = address.starts_with("j2k-lossy") || address.starts_with("jpeg-8");
+        let rare = if lossy { 5 } else { 20 };
+        assert!(distances.iter().sum::<u64>() * rare <= distances.len() as u64, "{address}: {distances:?}");
     }
 }
 
