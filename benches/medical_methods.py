@@ -111,8 +111,8 @@ def fitted(given: argparse.Namespace, data: Path, name: str, *words: object) -> 
 
 
 def spread(values: list[float], scale: float = 1.0, digits: int = 3) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{scale * statistics.mean(values):.{digits}f} ± {scale * deviation:.{digits}f}"
+    """Mean and standard deviation over the seeds, as `compare` has them."""
+    return f"{scale * statistics.mean(values):.{digits}f} ± {scale * statistics.pstdev(values):.{digits}f}"
 
 
 def heading(cells: list[str]) -> None:
@@ -137,7 +137,7 @@ def sentences(given: argparse.Namespace, sets: dict[str, Path]) -> None:
             classes = found["classes"]
         for title, method, words in (
             ("`coop`", "coop", []),
-            ("`coop`, sentences as prior", "coop", described),
+            ("`kgcoop`, sentences as prior", "kgcoop", described),
             ("`biomedcoop`, sentences", "biomedcoop", described),
             ("`linear-probe`, sentences", "linear-probe", described),
         ):
