@@ -209,6 +209,9 @@ pub(crate) struct EvalArgs {
     /// Also measure the answers that are left when those with a lower probability are withheld, 0 to 1
     #[arg(long, value_name = "P", value_parser = share)]
     pub(crate) abstain: Option<f64>,
+    /// Fit a temperature on the validation images, write the adapter with it into this folder, and measure that
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) calibrate: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) test_time: TestTimeArgs,
 }

@@ -3,7 +3,7 @@
 use inarch_core::backbone::{Backbone, Pass, Sites, Tower, normalise, values};
 use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
-use inarch_core::metrics::{Detail, DetailConfig, Metrics, confusion, predictions};
+use inarch_core::metrics::{Detail, DetailConfig, Metrics, confusion, likeliest_factor, predictions};
 use inarch_peft::Classifier;
 use serde::Serialize;
 
@@ -93,6 +93,12 @@ impl Scored {
     ) -> Self {
         let skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
         Self { logits: score(backbone, classifier, sites, features), kept: features.kept.clone(), skipped }
+    }
+
+    /// The factor on the scores under which the labels of the examples are likeliest.
+    pub(crate) fn likeliest_factor(&self, classes: usize, examples: &[Example]) -> Result<f64> {
+        let labels: Vec<usize> = self.kept.iter().map(|position| examples[*position].label).collect();
+        Ok(likeliest_factor(&self.logits, classes, &labels)?)
     }
 
     /// Adds those of the examples from `first` on.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod balance;
+mod calibrate;
 mod caption;
 mod class_features;
 mod clips;

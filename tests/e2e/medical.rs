@@ -129,6 +129,12 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
         &["frame 6", "it has 5"],
     );
     program.fail(&["eval", "-b", "pocket", "-d", "scans", "--window", "wide"], 2, &["CENTRE:WIDTH"]);
+    // What comes next reads the images as they were read.
+    let read = ["--window", "-600:1500", "--group-by", "([0-9]|loop)"];
+    let fit = ["fit", "-b", "pocket", "-d", "scans", "-m", "linear-probe", "-o", "probe"];
+    let said = program.run(&[&fit[..], &["--set", "train.budget={ iterations = 3 }"], &read].concat()).stdout;
+    let next = "next: inarch eval -b pocket -d scans --group-by '([0-9]|loop)' --window -600:1500 -a probe\n";
+    assert!(said.contains(next), "{said}");
 
     assert!(searched(&program, &["run", "f.safetensors"]) >= 6);
 }
@@ -346,6 +352,50 @@ fn unsure_answers_are_withheld() {
         assert_eq!(image["abstained"] == true, share(&image["predictions"][0]["score"]) < 0.55);
     }
     program.fail(&["eval", "-b", "pocket", "-d", "data", "--abstain", "2"], 2, &["from 0 to 1"]);
+    // The threshold that answers half of the images answers them.
+    let surest = found["selective"]["surest"].as_array().expect("points");
+    assert_eq!(surest.iter().map(|point| share(&point["share"])).collect::<Vec<_>>(), [1.0, 0.9, 0.8, 0.5]);
+    assert_eq!(share(&surest[0]["accuracy"]), share(&found["accuracy"]));
+    // Read back from text, it may be off by its last bit.
+    let threshold = share(&surest[3]["threshold"]) - 1e-9;
+    let found = program.json(&["eval", "-b", "pocket", "-d", "data", "--abstain", &threshold.to_string()]);
+    let points = found["selective"]["points"].as_array().expect("points");
+    let close = |point: &&Value| (share(&point["threshold"]) - threshold).abs() < 1e-12;
+    let point = points.iter().find(close).expect("the threshold");
+    for key in ["coverage", "accuracy"] {
+        assert_eq!(share(&point[key]), share(&surest[3][key]), "{key}");
+    }
+    assert!(share(&point["coverage"]) >= 0.5);
+}
+
+#[test]
+fn a_temperature_from_validation_images_changes_probabilities_and_no_answer() {
+    let program = Program::new();
+    for number in 0..24u32 {
+        let class = ["left", "plain"][number as usize % 2];
+        // The same images twice, so that what is likeliest there is likeliest here.
+        for split in ["val", "test"] {
+            halves(&program, &format!("data/{split}/{class}/{number}.png"), class == "left", false, number);
+        }
+        halves(&program, &format!("data/train/{class}/{number}.png"), class == "left", false, 24 + number);
+    }
+    let budget = "train.budget={ iterations = 20 }";
+    program.json(&["fit", "-b", "pocket", "-d", "data", "-m", "linear-probe", "--set", budget, "-o", "run"]);
+    let eval = ["eval", "-b", "pocket", "-d", "data"];
+    for (given, folder) in [(&[][..], "zero-shot"), (&["-a", "run"][..], "probe")] {
+        let before = program.json(&[&eval[..], given].concat());
+        let after = program.json(&[&eval[..], given, &["--calibrate", folder]].concat());
+        assert_eq!((&after["accuracy"], &after["confusion"]), (&before["accuracy"], &before["confusion"]));
+        let temperature = share(&after["temperature"]);
+        assert!(temperature > 0.0 && (temperature - 1.0).abs() > 1e-3, "{temperature}");
+        assert!(share(&after["nll"]) < share(&before["nll"]), "{folder}: {} {}", after["nll"], before["nll"]);
+        // What was written is what was measured.
+        let again = program.json(&[&eval[..], &["-a", folder]].concat());
+        assert!((share(&again["nll"]) - share(&after["nll"])).abs() < 1e-6, "{} {}", again["nll"], after["nll"]);
+        assert!(again["temperature"].is_null());
+    }
+    std::fs::remove_dir_all(program.path("data/val")).expect("a folder");
+    program.fail(&[&eval[..], &["--calibrate", "none"]].concat(), 1, &["no validation images"]);
 }
 
 #[test]

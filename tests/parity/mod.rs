@@ -2,6 +2,7 @@
 
 mod clip_tiny;
 mod combine;
+mod compressed_dicom;
 mod crossing;
 mod families;
 mod foreign;

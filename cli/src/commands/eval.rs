@@ -22,6 +22,9 @@ struct EvalResult {
     #[serde(flatten)]
     evaluation: Evaluation,
     seconds: f64,
+    /// The temperature that was fitted on the validation images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     test_time: Option<TestTimeReport>,
 }
@@ -49,7 +52,17 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     if !adaptations.is_empty() {
         model.backbone.need_towers("adaptation at test time")?;
     }
-    let plain = adaptations.is_empty().then(|| match &model.adapter {
+    let calibrated = match &args.calibrate {
+        Some(folder) => {
+            let (artifact, temperature) = session.calibrated(model.adapter.as_ref(), &args.prompts.templates()?)?;
+            artifact.save(folder)?;
+            Some((artifact, temperature))
+        }
+        None => None,
+    };
+    let adapter = calibrated.as_ref().map(|(artifact, _)| artifact).or(model.adapter.as_ref());
+    let temperature = calibrated.as_ref().map(|(_, temperature)| *temperature);
+    let plain = adaptations.is_empty().then(|| match adapter {
         Some(artifact) => Ok::<_, CommandError>(session.evaluate(artifact)?),
         None => Ok(session.zero_shot(&args.prompts.templates()?)?),
     });
@@ -59,7 +72,7 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     };
     let mut store = EpisodeStore::default();
     for Adaptation { config, judge, state, .. } in &adaptations {
-        let (adapter, templates) = (model.adapter.as_ref(), args.prompts.templates()?);
+        let templates = args.prompts.templates()?;
         let (judge, state) = (judge.as_ref(), state.as_ref());
         let one = session.evaluate_test_time(adapter, &templates, config, judge, state, &mut store)?;
         if let [adaptation] = &adaptations[..] {
@@ -68,7 +81,10 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
         found.push((one.evaluation, Some(one.report)));
     }
     let seconds = started.elapsed().as_secs_f64();
-    let result = |(evaluation, test_time)| EvalResult { model: model.name(), evaluation, seconds, test_time };
+    let result = |(evaluation, test_time)| {
+        let model = model.name();
+        EvalResult { model, evaluation, seconds, temperature, test_time }
+    };
     let mut results: Vec<EvalResult> = found.into_iter().map(result).collect();
     if adaptations.len() > 1 {
         let result = Several { model: model.name(), seconds, methods: results };
@@ -81,7 +97,7 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
 }
 
 fn text(result: &EvalResult) -> String {
-    let EvalResult { model, evaluation, seconds, test_time } = result;
+    let EvalResult { model, evaluation, seconds, temperature, test_time } = result;
     let metrics = &evaluation.metrics;
     let mut rows = vec![["class", "accuracy"].map(String::from).to_vec()];
     for (class, accuracy) in evaluation.classes.iter().zip(&metrics.per_class) {
@@ -97,6 +113,9 @@ fn text(result: &EvalResult) -> String {
         metrics.n,
         metrics.ece
     ));
+    if let Some(temperature) = temperature {
+        text.push_str(&format!("temperature from the validation images: {temperature:.3}\n"));
+    }
     if let Some(report) = test_time {
         text.push_str(&adaptation_text(report));
     }
@@ -146,6 +165,11 @@ fn detail_text(detail: &Detail, classes: &[String]) -> String {
             rows.push(vec![format!("{}", point.threshold), percent(point.coverage), accuracy]);
         }
         text.push_str(&format!("\n{}\n", table(&rows)));
+        let mut rows = vec![["the surest", "answered from", "accuracy of those"].map(String::from).to_vec()];
+        for point in &selective.surest {
+            rows.push(vec![percent(point.share), format!("{:.3}", point.threshold), percent(point.accuracy)]);
+        }
+        text.push_str(&format!("{}\n", table(&rows)));
     }
     text
 }

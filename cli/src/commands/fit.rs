@@ -224,8 +224,22 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
             text.push_str(&format!("published: {adapter}\n"));
         }
         if let (Some(backbone), Some(data)) = (&report.recipe.backbone, &report.recipe.data) {
-            text.push_str(&format!("next: inarch eval -b {backbone} -d {} -a {}\n", data.display(), adapter));
+            let (data, reading) = (data.display(), reading(&report.recipe));
+            text.push_str(&format!("next: inarch eval -b {backbone} -d {data}{reading} -a {adapter}\n"));
         }
     }
     text
+}
+
+/// The options by which another command sees the same images in the same splits: test images that are drawn otherwise
+/// may have been trained on.
+fn reading(recipe: &Recipe) -> String {
+    let Recipe { root, group_by, slices, window, .. } = recipe;
+    let given = [
+        ("--root", root.as_ref().map(|root| root.display().to_string())),
+        ("--group-by", group_by.as_ref().map(|pattern| format!("'{pattern}'"))),
+        ("--slices", slices.as_ref().map(ToString::to_string)),
+        ("--window", window.as_ref().map(ToString::to_string)),
+    ];
+    given.into_iter().filter_map(|(option, value)| Some(format!(" {option} {}", value?))).collect()
 }

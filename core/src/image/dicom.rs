@@ -6,16 +6,20 @@
 use std::io::Cursor;
 
 use ::image::RgbImage;
-use dicom_core::Tag;
+use dicom_core::value::PixelFragmentSequence;
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
 use dicom_pixeldata::{DecodedPixelData, PhotometricInterpretation, PixelDecoder as _, PlanarConfiguration};
 use dicom_pixeldata::{PixelRepresentation, VoiLutFunction};
 
 use super::decode::{MAX_DECODE_BYTES, Request, pick};
 use super::dicom_lengths::{check_jpeg_sizes, check_lengths};
+use super::jpeg2000::{self, Shape};
 use super::window::{Curve, Window, greys};
 
 const SAMPLES: Tag = Tag(0x0028, 0x0002);
+const PHOTOMETRIC: Tag = Tag(0x0028, 0x0004);
+const PLANAR: Tag = Tag(0x0028, 0x0006);
 const FRAMES: Tag = Tag(0x0028, 0x0008);
 const ROWS: Tag = Tag(0x0028, 0x0010);
 const COLUMNS: Tag = Tag(0x0028, 0x0011);
@@ -24,6 +28,9 @@ const PADDING: Tag = Tag(0x0028, 0x0120);
 const WINDOW_CENTRE: Tag = Tag(0x0028, 0x1050);
 const WINDOW_WIDTH: Tag = Tag(0x0028, 0x1051);
 const PIXELS: Tag = Tag(0x7FE0, 0x0010);
+
+const EXPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
+const JPEG_2000: [&str; 2] = ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"];
 
 /// Whether the bytes are those of a DICOM file.
 pub(super) fn is_dicom(bytes: &[u8]) -> bool {
@@ -39,7 +46,7 @@ pub(super) fn frames(bytes: &[u8]) -> Result<u32, String> {
 /// Decodes a frame. Grey values are rescaled (slope and intercept) and shown in the window that is asked for, else in the
 /// file's first one, else over their whole range; of colours the eight highest bits count.
 pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
-    let object = open(bytes)?;
+    let mut object = open(bytes)?;
     let need = |tag, name: &str| number(&object, tag).ok_or_else(|| format!("the DICOM attribute {name} is missing"));
     let (rows, columns) = (need(ROWS, "Rows")?, need(COLUMNS, "Columns")?);
     let samples = number(&object, SAMPLES).unwrap_or(1);
@@ -58,17 +65,56 @@ pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String
     } else if object.get(PIXELS).is_none() {
         return Err("it is a DICOM file without pixels".into());
     }
+    let syntax = object.meta().transfer_syntax.trim_end_matches(['\0', ' ']).to_owned();
+    if JPEG_2000.contains(&syntax.as_str()) {
+        unpack_jpeg_2000(&mut object, [frame as usize, count as usize], Shape { rows, columns, samples, bits })?;
+    }
     // The library's words may quote what the file holds.
-    let decoded = object.decode_pixel_data_frame(frame).map_err(|_| {
-        let syntax = object.meta().transfer_syntax.trim_end_matches(['\0', ' ']);
-        format!("its pixels cannot be decoded (transfer syntax {}); convert it to an uncompressed one", uid(syntax))
-    })?;
+    let decoded = object.decode_pixel_data_frame(frame).map_err(|_| unread(&syntax))?;
     let (width, height) = (columns, rows);
     let samples = match samples {
         1 => grey(&object, &decoded, request.window)?.iter().flat_map(|&level| [level; 3]).collect(),
         _ => colour(&decoded)?,
     };
     RgbImage::from_raw(width, height, samples).ok_or_else(|| "it holds fewer pixels than it says".into())
+}
+
+/// Puts the stored values of a frame in the place of its JPEG 2000 stream. The other frames become empty, and keep
+/// their numbers, by which windows of single frames are found.
+fn unpack_jpeg_2000(object: &mut DefaultDicomObject, [frame, count]: [usize; 2], shape: Shape) -> Result<(), String> {
+    if !matches!(shape.bits, 8 | 16) {
+        return Err(format!("its JPEG 2000 has {} bits a pixel; expected 8 or 16", shape.bits));
+    }
+    let fragments = object.get(PIXELS).and_then(|element| element.value().fragments()).unwrap_or_default();
+    // A frame may lie in several fragments, of which the first begins as a stream does and no other can.
+    let starts: Vec<usize> = (0..fragments.len()).filter(|&at| jpeg2000::begins(&fragments[at])).collect();
+    if starts.len() != count {
+        return Err(format!("it claims {count} frames and holds {} JPEG 2000 streams", starts.len()));
+    }
+    let end = starts.get(frame + 1).copied().unwrap_or(fragments.len());
+    let mut values = vec![Vec::new(); count];
+    values[frame] = jpeg2000::decode(&fragments[starts[frame]..end].concat(), shape)?;
+    object.put(DataElement::new(PIXELS, VR::OW, PixelFragmentSequence::<Vec<u8>>::new_fragments(values)));
+    object.put(DataElement::new(PLANAR, VR::US, PrimitiveValue::from(0u16)));
+    // The decoder undoes the colour transforms of JPEG 2000.
+    let photometric = object.get(PHOTOMETRIC).and_then(|element| element.to_str().ok());
+    if photometric.is_some_and(|name| matches!(name.trim(), "YBR_RCT" | "YBR_ICT")) {
+        object.put(DataElement::new(PHOTOMETRIC, VR::CS, PrimitiveValue::from("RGB")));
+    }
+    EXPLICIT_LITTLE_ENDIAN.clone_into(&mut object.meta_mut().transfer_syntax);
+    Ok(())
+}
+
+/// Why pixels are not decoded, and what writes them uncompressed.
+fn unread(syntax: &str) -> String {
+    let (what, cure) = match syntax {
+        "1.2.840.10008.1.2.4.80" | "1.2.840.10008.1.2.4.81" => ("JPEG-LS, which", "`dcmdjpls in.dcm out.dcm`"),
+        "1.2.840.10008.1.2.4.201" | "1.2.840.10008.1.2.4.202" | "1.2.840.10008.1.2.4.203" => {
+            ("high-throughput JPEG 2000, which", "`decompress` of pydicom with pylibjpeg-openjpeg")
+        }
+        _ => ("damaged or of a kind that", "`gdcmconv --raw in.dcm out.dcm`"),
+    };
+    format!("its pixels are {what} is not read (transfer syntax {}); {cure} writes them uncompressed", uid(syntax))
 }
 
 /// A transfer syntax as it may be printed: digits and dots only.

@@ -28,7 +28,9 @@ pub(super) fn check_lengths(bytes: &[u8]) -> Result<(), String> {
         }
     }
     match &syntax[..] {
-        DEFLATED => return Err("its data set is deflated; convert it to another transfer syntax".into()),
+        DEFLATED => {
+            return Err("its data set is deflated, which is not read; `dcmconv +te in.dcm out.dcm` inflates it".into());
+        }
         IMPLICIT_LITTLE_ENDIAN => walk.implicit = true,
         EXPLICIT_BIG_ENDIAN => walk.big_endian = true,
         _ => {}

@@ -12,6 +12,7 @@ mod dicom;
 mod dicom_lengths;
 pub mod hf_preprocess;
 pub mod job;
+mod jpeg2000;
 pub mod loader;
 mod nifti;
 pub mod preprocess;

@@ -5,7 +5,7 @@
 //! never changes. Count: 1. Site: logits. In a stack it belongs last, behind the adapter that it calibrates.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use inarch_core::backbone::{Backbone, Entry, Pass, Scores, Sites, Touched, Tower};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,14 @@ pub struct TemperatureConfig {}
 #[derive(Module, Debug)]
 pub struct Temperature {
     log_factor: Param<Tensor<1>>,
+}
+
+impl Temperature {
+    /// One with a factor, greater than zero, that is known already.
+    pub fn of(factor: f64, device: &Device) -> Self {
+        let logarithm = TensorData::new(vec![factor.ln() as f32], [1]);
+        Self { log_factor: Param::from_tensor(Tensor::from_data(logarithm, device)) }
+    }
 }
 
 impl Method for TemperatureConfig {
