@@ -150,6 +150,16 @@ impl Memory {
         }
     }
 
+    /// The same samples; with those that come from now on their images are kept too, under a budget of at least `budget_bytes`.
+    #[must_use]
+    pub(crate) fn keeping_images(mut self, budget_bytes: u64) -> Self {
+        if self.config.content != Content::Images {
+            self.config.content = Content::Images;
+            self.config.budget_bytes = self.config.budget_bytes.max(budget_bytes);
+        }
+        self
+    }
+
     /// Takes samples out; returns those that were there.
     pub fn remove(&mut self, ids: &[String]) -> Vec<Sample> {
         ids.iter().filter_map(|id| self.samples.remove(id)).collect()
