@@ -115,7 +115,7 @@ mod tests {
     use crate::measure::AccuracyMatrix;
 
     fn seed(seed: u64, seen: [f64; 2], rows: [[Option<f64>; 2]; 2]) -> SeedResult {
-        let matrix = AccuracyMatrix { rows: rows.map(Vec::from).into() };
+        let matrix = AccuracyMatrix { rows: rows.iter().map(|row| row.to_vec()).collect() };
         SeedResult {
             seed,
             classes: Vec::new(),
