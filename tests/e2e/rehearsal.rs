@@ -106,3 +106,27 @@ fn an_update_that_nothing_judges_says_so() {
     assert_eq!(second.code, 0, "{}", second.stderr);
     assert!(second.stderr.contains("--probe"), "{}", second.stderr);
 }
+
+#[test]
+fn merges_of_low_rank_updates_and_of_prompts_show_what_they_lost() {
+    let program = Program::new();
+    let (north, south) = (part(&program, "north", &OLD, 0, 4), part(&program, "south", &OLD, 1, 4));
+    let settings = ["--set", "fit.train.budget={ iterations = 3 }", "--set", "fit.train.batch=8"];
+    for method in ["lora", "coop"] {
+        let lines = ["north", "south", "pooled", "merged"].map(|line| format!("{line}-{method}"));
+        let [to_north, to_south, pooled, merged] = lines.each_ref().map(String::as_str);
+        let update = |target: &str, data: &str, more: &[&str]| {
+            program.json(&[&["update", target, "-b", "pocket", "-d", data], more, &settings, LENIENT].concat());
+        };
+        update(to_north, &north, &["--init", method]);
+        update(to_south, &south, &["--init", method]);
+        update(to_north, &south, &["-o", pooled]);
+        let report = program.json(&["merge", to_north, to_south, "-b", "pocket", "-o", merged, "--pooled", pooled]);
+        assert_eq!(report["exact"], false, "{method}: {report}");
+        let [whole, joined, loss] =
+            ["pooled", "accuracy", "loss"].map(|name| report[name].as_f64().expect("what was held out is asked"));
+        assert!((whole - joined - loss).abs() < 1e-12 && whole > 0.1 && joined > 0.1, "{method}: {report}");
+        let parts = report["parts"].as_array().expect("a list");
+        assert!(parts.len() == 2 && parts.iter().all(Value::is_number), "{method}: {report}");
+    }
+}
