@@ -326,8 +326,8 @@ impl GradientConfig {
         }
     }
 
-    /// With as many rehearsed samples in a step, where a step's batch and they are one mixture. A reference for gradients has a size of
-    /// its own.
+    /// With as many rehearsed samples in a step, where a step's batch and they are one mixture. A reference for gradients, and a choice
+    /// among candidates, have sizes of their own.
     #[must_use]
     pub(crate) fn rehearsing(mut self, rows: usize) -> Self {
         match &mut self {
@@ -335,7 +335,6 @@ impl GradientConfig {
             | Self::ErAce { replay }
             | Self::Der { replay, .. }
             | Self::DerPlusPlus { replay, .. }
-            | Self::Mir { replay, .. }
             | Self::GssGreedy { replay, .. }
             | Self::Bic { replay, .. }
             | Self::Icarl { replay, .. } => *replay = rows,
@@ -363,7 +362,7 @@ mod tests {
         for name in GRADIENT_STRATEGIES {
             let config: GradientConfig = toml::from_str(&format!("name = {name:?}")).expect(name);
             let written = toml::to_string(&config.clone().rehearsing(7)).expect("plain");
-            let mixes = written.contains("replay = ") && !["gem", "a-gem"].contains(name);
+            let mixes = written.contains("replay = ") && !["gem", "a-gem", "mir"].contains(name);
             assert_eq!(written.contains("replay = 7"), mixes, "{name}");
             assert_eq!(config.clone().rehearsing(7).rehearsing(32), config.rehearsing(32), "{name}");
         }
