@@ -1,5 +1,6 @@
 //! Laws of learning in parts: what is measured, and that parts, merges and removals are exact.
 
+mod ageing;
 mod branches;
 mod exact;
 mod experts;

@@ -20,6 +20,7 @@ mod plan;
 mod program;
 mod real_images;
 mod registry;
+mod rehearsal;
 #[cfg(feature = "remote")]
 mod remote;
 mod resume;

@@ -107,3 +107,51 @@ fn heat(strategy: &StrategyResult, experiences: &[String]) -> Heat {
         values: (0..steps).map(|step| (0..steps).map(|task| mean(step, task)).collect()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::SeedResult;
+    use super::{StrategyResult, curve, heat};
+    use crate::measure::AccuracyMatrix;
+
+    fn seed(seed: u64, seen: [f64; 2], rows: [[Option<f64>; 2]; 2]) -> SeedResult {
+        let matrix = AccuracyMatrix { rows: rows.iter().map(|row| row.to_vec()).collect() };
+        SeedResult {
+            seed,
+            classes: Vec::new(),
+            measures: matrix.measures(&[]),
+            matrix,
+            zero_shot: Vec::new(),
+            seen: seen.to_vec(),
+            average: seen.iter().sum::<f64>() / 2.0,
+            last: seen[1],
+            negative_flips: 0.0,
+            bytes: 0,
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn curves_have_the_spread_over_seeds_and_the_heat_map_their_mean() {
+        let seeds = vec![
+            seed(1, [0.8, 0.5], [[Some(0.8), None], [Some(0.4), Some(0.6)]]),
+            seed(2, [0.6, 0.7], [[Some(0.6), None], [Some(0.6), Some(0.8)]]),
+        ];
+        let strategy = StrategyResult::new("er".into(), String::new(), seeds);
+        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found} {expected}");
+        let curve = curve(&strategy);
+        assert_eq!((curve.name.as_str(), curve.points.len()), ("er", 2));
+        for (point, (x, mean)) in curve.points.iter().zip([(1.0, 70.0), (2.0, 60.0)]) {
+            close(point.x, x);
+            close(point.mean, mean);
+            close(point.std, 10.0);
+        }
+        let heat = heat(&strategy, &["a", "b"].map(String::from));
+        assert_eq!((heat.columns, heat.rows), (vec!["a".into(), "b".into()], vec!["after a".into(), "after b".into()]));
+        let expected = [[Some(0.7), None], [Some(0.5), Some(0.7)]];
+        for (found, expected) in heat.values.iter().flatten().zip(expected.iter().flatten()) {
+            assert_eq!(found.is_some(), expected.is_some(), "what has not come has no accuracy");
+            close(found.unwrap_or_default(), expected.unwrap_or_default());
+        }
+    }
+}

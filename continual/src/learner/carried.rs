@@ -64,7 +64,8 @@ impl GradientLearner {
         Ok(file::write_json(&folder.join(CARRIED), &carried)?)
     }
 
-    /// Goes on from what a version handed on. A strategy of other settings takes up the adapter and begins its own state.
+    /// Goes on from what a version handed on. A strategy of other settings takes up the adapter and begins its own state; how many samples
+    /// it rehearses in a step, which goes with the data that arrives, is no part of that.
     pub(crate) fn take_up(&mut self, carried: &Carried, folder: &Path, setting: &Setting<'_>) -> Result<()> {
         let path = folder.join(TRAINED);
         let (parameters, _) = read_safetensors(&path)?;
@@ -73,7 +74,7 @@ impl GradientLearner {
         let trained = fresh.with_parameters(parameters, setting.session.backbone().device());
         let trained = trained.map_err(|reason| inarch_core::Error::malformed("saved adapter", &path, reason))?;
         self.trained = Some(Outcome::of(trained));
-        if carried.strategy == self.config {
+        if carried.strategy.clone().rehearsing(0) == self.config.clone().rehearsing(0) {
             read_state(&mut *self.strategy, folder)?;
         }
         Ok(())

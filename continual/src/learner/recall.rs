@@ -21,7 +21,8 @@ impl GradientLearner {
     ) -> Result<Option<Memory>> {
         let mut rehearsed = self.memory.clone();
         if let Some(memory) = rehearsed.as_mut().filter(|_| self.strategy.rehearses_arrival()) {
-            // Losses are not known yet; to a sampler that asks all are alike.
+            // Losses are not known yet; to a sampler that asks all are alike. The session keeps the features for the offer
+            // after the training.
             let (samples, _) = arrived(arrival, train, setting, memory.config().content, &[])?;
             memory.offer(samples)?;
         }

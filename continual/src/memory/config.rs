@@ -16,7 +16,8 @@ pub enum Sampler {
     #[default]
     Balanced,
     /// As many for each class; those whose mean is closest to the class mean (iCaRL: Rebuffi et al., 2017, arXiv
-    /// 1611.07725), in the order in which herding chose them.
+    /// 1611.07725), in the order in which herding chose them. That order is kept when their number shrinks; the weight of a sample
+    /// is its place. Samples that come to a class later, or from a merge, are chosen among with those that are there.
     Herding,
     /// The latest.
     Ring,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use inarch_core::Seed;
 
-use super::config::{Content, MemoryConfig};
+use super::config::{Content, MemoryConfig, Sampler};
 use super::fingerprint::Fingerprint;
 use super::sample::Sample;
-use super::sampler::order;
+use super::sampler::{UNPLACED, order, placed};
 use super::seal::OVERHEAD;
 use super::snapshot::frame_bytes;
 use crate::error::{Error, Result};
@@ -89,7 +89,10 @@ impl Memory {
     /// A latent of another length, an id or class that is empty, or a budget that is too small for a single sample.
     pub fn offer(&mut self, samples: impl IntoIterator<Item = Sample>) -> Result<()> {
         for sample in samples {
-            let sample = self.checked(sample)?;
+            let mut sample = self.checked(sample)?;
+            if self.config.sampler == Sampler::Herding {
+                sample.weight = UNPLACED;
+            }
             self.count(&sample);
             self.samples.insert(sample.id.clone(), sample);
         }
@@ -145,6 +148,16 @@ impl Memory {
         if !self.samples.contains_key(&sample.id) {
             *self.offered.entry(sample.class.clone()).or_default() += 1;
         }
+    }
+
+    /// The same samples; with those that come from now on their images are kept too, under a budget of at least `budget_bytes`.
+    #[must_use]
+    pub(crate) fn keeping_images(mut self, budget_bytes: u64) -> Self {
+        if self.config.content != Content::Images {
+            self.config.content = Content::Images;
+            self.config.budget_bytes = self.config.budget_bytes.max(budget_bytes);
+        }
+        self
     }
 
     /// Takes samples out; returns those that were there.
@@ -216,14 +229,19 @@ impl Memory {
             return Ok(());
         }
         let order = order(&self.config, &self.samples);
-        let mut kept = BTreeMap::new();
+        let (mut kept, mut places) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
         for id in order {
-            let Some(sample) = self.samples.remove(&id) else { continue };
+            let Some(mut sample) = self.samples.remove(&id) else { continue };
             let bytes = self.record_bytes(&sample);
             if bytes > left {
                 break;
             }
             left -= bytes;
+            if self.config.sampler == Sampler::Herding {
+                let place = places.entry(sample.class.clone()).or_default();
+                sample.weight = placed(*place);
+                *place += 1;
+            }
             kept.insert(id, sample);
         }
         if kept.is_empty() {

@@ -8,6 +8,9 @@ use super::config::{MemoryConfig, Sampler};
 use super::herding::herding;
 use super::sample::Sample;
 
+/// The weight of a sample that has no place among its class's exemplars yet.
+pub(super) const UNPLACED: f32 = 1.0;
+
 /// A uniform number of (0, 1) that belongs to an id.
 fn draw(seed: Seed, id: &str) -> f64 {
     (seed.hash(id) as f64 + 1.0) / (u64::MAX as f64 + 2.0)
@@ -38,13 +41,7 @@ pub(super) fn order(config: &MemoryConfig, samples: &BTreeMap<String, Sample>) -
             classes.entry(&samples[*id].class).or_default().push(id);
         }
         if config.sampler == Sampler::Herding {
-            for ids in classes.values_mut() {
-                // By name first, so that equal distances are settled alike whatever the seed.
-                ids.sort();
-                let rows: Vec<f32> = ids.iter().flat_map(|id| unit(&samples[*id].latent)).collect();
-                let dim = samples[ids[0]].latent.len();
-                *ids = herding(&rows, dim, ids.len()).into_iter().map(|at| ids[at]).collect();
-            }
+            classes.values_mut().for_each(|ids| *ids = herded(ids, samples));
         }
         // Round after round, each class gives its next; the order within a round is drawn.
         keyed = classes
@@ -54,6 +51,29 @@ pub(super) fn order(config: &MemoryConfig, samples: &BTreeMap<String, Sample>) -
         by_key(&mut keyed);
     }
     keyed.into_iter().map(|(_, id)| id.clone()).collect()
+}
+
+/// The weight of the exemplar that herding chose at a place; below [`UNPLACED`].
+pub(super) fn placed(place: usize) -> f32 {
+    1.0 / (place + 2) as f32
+}
+
+/// The samples of a class in the order in which herding chose them. Exemplars of a class without new samples keep their places, so
+/// that their number shrinks from the end (Rebuffi et al., 2017, algorithm 5); else the order is chosen among all.
+fn herded<'a>(ids: &[&'a String], samples: &BTreeMap<String, Sample>) -> Vec<&'a String> {
+    let mut ids = ids.to_vec();
+    let weight = |id: &String| samples[id].weight;
+    ids.sort_by(|left, right| weight(right).total_cmp(&weight(left)).then(left.cmp(right)));
+    // Places that are taken twice are those of memories that were merged.
+    let distinct = ids.windows(2).all(|pair| weight(pair[0]) > weight(pair[1]));
+    if distinct && ids.iter().all(|id| weight(id) < UNPLACED) {
+        return ids;
+    }
+    // By name first, so that equal distances are settled alike whatever the seed.
+    ids.sort();
+    let rows: Vec<f32> = ids.iter().flat_map(|id| unit(&samples[*id].latent)).collect();
+    let dim = ids.first().map_or(0, |id| samples[*id].latent.len());
+    herding(&rows, dim, ids.len()).into_iter().map(|at| ids[at]).collect()
 }
 
 fn unit(latent: &[f32]) -> Vec<f32> {

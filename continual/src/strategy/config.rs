@@ -326,6 +326,23 @@ impl GradientConfig {
         }
     }
 
+    /// With as many rehearsed samples in a step, where a step's batch and they are one mixture. A reference for gradients, and a choice
+    /// among candidates, have sizes of their own.
+    #[must_use]
+    pub(crate) fn rehearsing(mut self, rows: usize) -> Self {
+        match &mut self {
+            Self::Er { replay }
+            | Self::ErAce { replay }
+            | Self::Der { replay, .. }
+            | Self::DerPlusPlus { replay, .. }
+            | Self::GssGreedy { replay, .. }
+            | Self::Bic { replay, .. }
+            | Self::Icarl { replay, .. } => *replay = rows,
+            _ => {}
+        }
+        self
+    }
+
     /// What it trains on.
     pub fn scope(&self) -> Scope {
         match self {
@@ -339,6 +356,17 @@ impl GradientConfig {
 #[cfg(test)]
 mod tests {
     use super::{GRADIENT_STRATEGIES, GradientConfig};
+
+    #[test]
+    fn mixtures_take_another_size_and_nothing_else_changes() {
+        for name in GRADIENT_STRATEGIES {
+            let config: GradientConfig = toml::from_str(&format!("name = {name:?}")).expect(name);
+            let written = toml::to_string(&config.clone().rehearsing(7)).expect("plain");
+            let mixes = written.contains("replay = ") && !["gem", "a-gem", "mir"].contains(name);
+            assert_eq!(written.contains("replay = 7"), mixes, "{name}");
+            assert_eq!(config.clone().rehearsing(7).rehearsing(32), config.rehearsing(32), "{name}");
+        }
+    }
 
     #[test]
     fn every_name_is_a_strategy_and_unknown_settings_are_refused() {

@@ -4,12 +4,14 @@
 //! Training: `CE(b, m) + weight T^2 KL(before || own)` over rows of the batch and of the memory, the second over the classes known
 //! before. The memory herds ([`Sampler::Herding`]). The answer is the class whose mean `mu_c` of normalised features of exemplars,
 //! through the trained adapter and normalised again, is nearest to the normalised feature of the image: a
-//! [`LinearProbe`] of the means behind the adapter, since `|u - mu|^2 = 2 - 2 u . mu`.
+//! [`LinearProbe`] of the means behind what changes image features, since `|u - mu|^2 = 2 - 2 u . mu`. What only gives or changes
+//! scores is trained and does not answer.
 //!
 //! Departures: softmax in place of one sigmoid for each class (as in PyCIL), because scores that are scaled cosines have no zero;
-//! herding is by the frozen feature, which never goes stale. On a method that leaves image features alone the answer is that of
-//! `nme`, whatever is trained.
+//! herding is by the frozen feature, which never goes stale, and as many are kept as fit, also where that is not the same number for
+//! each class. On a method that leaves image features alone the answer is that of `nme`, whatever is trained.
 
+use inarch_core::backbone::{Entry, Sites as _, Tower};
 use inarch_peft::{LinearProbe, LinearProbeConfig, Loss, MethodConfig, stacked};
 use inarch_recipes::Moment;
 
@@ -49,6 +51,17 @@ fn class_means(rows: &[f32], labels: &[usize], classes: usize) -> Vec<f32> {
     sums.chunks(dim.max(1)).flat_map(unit).collect()
 }
 
+/// The parts of an adapter that change image features.
+fn representation(method: &MethodConfig, adapter: Adapter) -> Vec<(MethodConfig, Adapter)> {
+    let parts: Vec<(MethodConfig, Adapter)> = match (method, adapter) {
+        (MethodConfig::Stack(config), Adapter::Stack(stack)) => {
+            config.members.iter().cloned().zip(stack.members().iter().cloned()).collect()
+        }
+        (method, adapter) => vec![(method.clone(), adapter)],
+    };
+    parts.into_iter().filter(|(_, part)| part.entry(Tower::Image) != Entry::Never).collect()
+}
+
 impl Strategy for Icarl {
     fn rehearsal(&self) -> Option<Rehearsal> {
         Some(Rehearsal { rows: self.replay, draws: 1 })
@@ -80,7 +93,8 @@ impl Strategy for Icarl {
         let device = episode.session.backbone().device();
         let head = Adapter::LinearProbe(LinearProbe::of(means, features.dim, device));
         let probe = MethodConfig::LinearProbe(LinearProbeConfig::default());
-        let (method, answer) = stacked([(episode.recipe.method.clone(), trained), (probe, head)])?;
+        let parts = representation(&episode.recipe.method, trained).into_iter().chain([(probe, head)]);
+        let (method, answer) = stacked(parts)?;
         Ok(Outcome { answer, method: Some(method), ..outcome })
     }
 }

@@ -8,6 +8,9 @@ use super::gate::Gate;
 use crate::error::{Error, Result};
 use crate::memory::MemoryConfig;
 
+/// Plain rehearsal.
+const DEFAULT_STRATEGY: &str = "er";
+
 /// Settings of an update. Memories that exist keep their own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -18,7 +21,8 @@ pub struct UpdateRecipe {
     pub probe: MemoryConfig,
     /// The gate.
     pub gate: Gate,
-    /// How methods that train by steps are trained further.
+    /// How methods that train by steps are trained further: `er` unless it is named, with as many rehearsed samples in a step as there
+    /// are new ones unless `replay` is given.
     pub strategy: Table,
     /// The optimisation of those, over the preset of their method.
     pub fit: Table,
@@ -35,7 +39,7 @@ impl Default for UpdateRecipe {
             memory,
             probe: MemoryConfig { seed: 2, ..memory },
             gate: Gate::default(),
-            strategy: Table::from_iter([("name".to_string(), Value::String("er".into()))]),
+            strategy: Table::from_iter([("name".to_string(), Value::String(DEFAULT_STRATEGY.into()))]),
             fit: Table::new(),
             method: Table::new(),
             seed: 1,
@@ -58,10 +62,31 @@ impl UpdateRecipe {
             set_in(&mut table, assignment)?;
         }
         let text = toml::to_string(&table).map_err(|error| fault(error.to_string()))?;
-        let recipe: Self = toml::from_str(&text).map_err(|error: toml::de::Error| fault(error.to_string()))?;
+        let mut recipe: Self = toml::from_str(&text).map_err(|error: toml::de::Error| fault(error.to_string()))?;
+        // Settings of a strategy that is not named are those of the default.
+        recipe.strategy.entry("name").or_insert_with(|| Value::String(DEFAULT_STRATEGY.into()));
         recipe.memory.check()?;
         recipe.probe.check()?;
         recipe.gate.check()?;
         Ok(recipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UpdateRecipe;
+
+    #[test]
+    fn settings_without_a_name_are_those_of_the_default_strategy() {
+        let read = |set: &[&str]| {
+            let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+            UpdateRecipe::read("", "test", &set).expect("valid").strategy
+        };
+        let plain = read(&[]);
+        assert_eq!(plain, UpdateRecipe::default().strategy);
+        let with = read(&["strategy.replay=9"]);
+        assert_eq!(with["name"], plain["name"]);
+        assert_eq!(with["replay"].as_integer(), Some(9));
+        assert_eq!(read(&["strategy.name=\"ewc\""])["name"].as_str(), Some("ewc"));
     }
 }

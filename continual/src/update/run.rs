@@ -122,7 +122,6 @@ pub fn update(
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
     let MemoryConfig { precision, content, .. } = *carried.memory.config();
     let samples = intake.samples(&learn, precision, content)?;
-    let held_out = intake.samples(&dataset.test, carried.probe.config().precision, carried.probe.config().content)?;
     let drift = drift_of(&carried.memory, &samples, recipe.seed)?;
 
     let mut report = UpdateReport {
@@ -133,7 +132,7 @@ pub fn update(
         strategy: String::new(),
         learned: 0,
         known: 0,
-        held_out: held_out.len(),
+        held_out: 0,
         new_classes: Vec::new(),
         accuracy_before: None,
         accuracy: None,
@@ -178,6 +177,13 @@ pub fn update(
         report.strategy = strategy;
         artifact
     };
+    if artifact.adapter.entry(Tower::Image) < Entry::Feature {
+        // A latent says nothing about a tower that has changed.
+        carried.probe = carried.probe.keeping_images(carried.memory.config().budget_bytes);
+    }
+    let MemoryConfig { precision, content, .. } = *carried.probe.config();
+    let held_out = intake.samples(&dataset.test, precision, content)?;
+    report.held_out = held_out.len();
     carried.probe.offer(held_out)?;
 
     let samples: Vec<&Sample> = carried.probe.samples().collect();
@@ -195,6 +201,12 @@ pub fn update(
             }
         }
         judge_on_others(backbone, old, &artifact, request, control, &mut evidence)?;
+        if evidence.answers.is_empty() {
+            session_note(
+                &session,
+                "no held-out sample of a class that was known judges this update; give some with `--probe`",
+            );
+        }
         report.accuracy_before = accuracy_on(&session, old, &carried.probe)?;
     }
     report.accuracy = accuracy_on(&session, &artifact, &carried.probe)?;
@@ -369,6 +381,11 @@ fn learn_by_steps(
     let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
     fit.insert("method".into(), method);
     let fit = fit_recipe(&fit)?;
+    let strategy = match recipe.strategy.contains_key("replay") {
+        true => strategy,
+        // Large batches of what arrives would drown a few old samples.
+        false => strategy.rehearsing(fit.train.batch.min(train.len())),
+    };
     let templates = templates(old)?;
     let label = |class: &String| carried.classes.iter().position(|known| known == class).unwrap_or_default();
     let train: Vec<Example> = train

@@ -1,6 +1,6 @@
 use inarch_core::{Digest, Seed};
 
-use super::super::{Content, Fingerprint, Memory, MemoryConfig, Precision, Sample, Sampler};
+use super::super::{Content, Fingerprint, Memory, MemoryConfig, Precision, Sample, Sampler, herding};
 use super::OVERHEAD;
 
 const SAMPLERS: [Sampler; 5] =
@@ -130,6 +130,37 @@ fn classes_share_evenly_and_borrow_what_others_do_not_need() {
     let held = memory.held();
     assert_eq!(held["class 0"], 3);
     assert!(held["class 1"].abs_diff(held["class 2"]) <= 1 && held["class 1"] > 20, "{held:?}");
+}
+
+#[test]
+fn exemplars_of_a_class_shrink_to_the_first_that_herding_chose_among_all() {
+    let of = |class: &str, from: usize| -> Vec<Sample> {
+        let some = samples(from..from + 60, 1).into_iter();
+        some.map(|sample| Sample { id: format!("{class}/{}", sample.id), class: class.into(), ..sample }).collect()
+    };
+    let first = of("a", 0);
+    let unit = |latent: &[f32]| {
+        let length = latent.iter().map(|value| value * value).sum::<f32>().sqrt();
+        latent.iter().map(|value| value / length).collect::<Vec<f32>>()
+    };
+    let rows: Vec<f32> = first.iter().flat_map(|sample| unit(&sample.latent)).collect();
+    let order: Vec<String> = herding(&rows, 8, first.len()).into_iter().map(|at| first[at].id.clone()).collect();
+    let mut memory = memory(Sampler::Herding, 4096, 1);
+    memory.offer(first).unwrap();
+    let mut before = memory.len();
+    for (class, from) in [("b", 100), ("c", 200), ("d", 300)] {
+        memory.offer(of(class, from)).unwrap();
+        let held: Vec<&String> =
+            memory.samples().filter(|sample| sample.class == "a").map(|sample| &sample.id).collect();
+        assert!(held.len() > 5 && held.len() < before, "{} of {before}", held.len());
+        before = held.len();
+        let mut expected: Vec<&String> = order[..held.len()].iter().collect();
+        expected.sort();
+        assert_eq!(held, expected, "after {class}");
+        // The places are part of the snapshot.
+        let read = Memory::decode(&memory.snapshot(None), std::path::Path::new("a snapshot"), None).unwrap();
+        assert_eq!(read, memory);
+    }
 }
 
 #[test]

@@ -1,0 +1,130 @@
+//! Versions along the time: what is too old is dropped by an update that is published, and one without a drift does nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use inarch_continual::{FolderVersions, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
+use inarch_core::Seed;
+use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source};
+use inarch_core::image::OnBadImage;
+use inarch_recipes::{Control, Silent};
+
+use crate::support::{classes, tiny};
+
+const DAY: u64 = 24 * 60 * 60;
+/// Samples of a class to learn, and to be judged by.
+const TRAIN: usize = 24;
+const TEST: usize = 12;
+
+/// Samples of four classes around centres that all batches share, moved by `shift`.
+fn batch(name: &str, shift: f32) -> Dataset {
+    let dim = tiny().spec().dim;
+    let (mut values, mut ids, mut train, mut test) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for label in 0..4 {
+        let centre = Seed::new(100 + label as u64).normals(dim, 1.0);
+        for at in 0..TRAIN + TEST {
+            let id = format!("{label}/{at}");
+            let noise = Seed::new(7).split(name).split(&id).normals(dim, 0.7);
+            values.extend(centre.iter().zip(noise).map(|(centre, noise)| centre + noise + shift));
+            let example = Example::new(id.clone(), Source::Row(ids.len()), label);
+            ids.push(id);
+            if at < TRAIN { train.push(example) } else { test.push(example) }
+        }
+    }
+    let features = FeatureFile {
+        backbone: "synthetic".into(),
+        kind: FeatureKind::Image,
+        ids,
+        labels: None,
+        classes: None,
+        splits: None,
+        dim,
+        values,
+    };
+    Dataset {
+        name: name.into(),
+        classes: classes(),
+        train,
+        val: Vec::new(),
+        test,
+        features: Some(Arc::new(features)),
+        clips: None,
+        ignored_files: 0,
+        multi_label: false,
+    }
+}
+
+/// What an update is told beside its data.
+struct When<'a> {
+    day: u64,
+    init: Option<&'a str>,
+    if_drift: bool,
+    settings: &'a [&'a str],
+}
+
+const LATER: When<'static> = When { day: 0, init: None, if_drift: false, settings: &[] };
+
+fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> UpdateReport {
+    let lenient = ["gate.class_drop=1.0", "gate.accuracy_drop=1.0", "gate.negative_flips=1.0"];
+    let settings: Vec<String> = lenient.iter().chain(when.settings).map(ToString::to_string).collect();
+    let recipe = UpdateRecipe::read("", "test", &settings).expect("valid settings");
+    let (target, stop) = (target.display().to_string(), AtomicBool::new(false));
+    let request = UpdateRequest {
+        target: &target,
+        output: None,
+        init: when.init,
+        dataset,
+        probes: &[],
+        zero_shot: &[],
+        recipe: &recipe,
+        key: None,
+        time: when.day * DAY,
+        if_drift: when.if_drift,
+        policy: OnBadImage::Fail,
+    };
+    update(tiny(), &FolderVersions, &request, Control::new(&Silent, &stop)).expect("an update")
+}
+
+/// How many samples the memory of the version in force holds of each of two batches.
+fn held(target: &Path, batches: [&str; 2]) -> [usize; 2] {
+    let version = FolderVersions.open(&target.display().to_string()).expect("a version");
+    let memory = version.memory(None).expect("reads").expect("a memory");
+    batches.map(|batch| memory.samples().filter(|sample| sample.source == batch).count())
+}
+
+#[test]
+fn samples_that_are_too_old_are_dropped_by_an_update_that_is_published() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("line");
+    let first = When { day: 100, init: Some("simple-cil"), settings: &["memory.most_days=30"], ..LATER };
+    assert_eq!(updated(&target, &batch("first", 0.0), &first).expired, 0);
+    let second = updated(&target, &batch("second", 0.0), &When { day: 120, ..LATER });
+    assert_eq!((second.expired, second.version.is_some()), (0, true));
+    assert_eq!(held(&target, ["first", "second"]), [4 * TRAIN, 4 * TRAIN]);
+    // The first are too old now, but an update that is refused drops nothing.
+    let refused = When { day: 131, settings: &["gate.most_bytes=1"], ..LATER };
+    let report = updated(&target, &batch("third", 0.0), &refused);
+    assert_eq!((report.expired, report.version), (4 * TRAIN, None));
+    assert_eq!(held(&target, ["first", "second"]), [4 * TRAIN, 4 * TRAIN]);
+    let third = updated(&target, &batch("third", 0.0), &When { day: 131, ..LATER });
+    assert_eq!((third.expired, third.version.is_some()), (4 * TRAIN, true));
+    assert_eq!(held(&target, ["first", "second"]), [0, 4 * TRAIN]);
+    assert_eq!(held(&target, ["second", "third"]), [4 * TRAIN, 4 * TRAIN]);
+}
+
+#[test]
+fn a_drift_triggers_an_update_and_more_of_the_same_does_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("line");
+    updated(&target, &batch("first", 0.0), &When { day: 1, init: Some("simple-cil"), ..LATER });
+    let asked = When { day: 2, if_drift: true, ..LATER };
+    let same = updated(&target, &batch("same", 0.0), &asked);
+    assert!(same.drift.is_some_and(|drift| !drift.drifted), "{:?}", same.drift);
+    assert_eq!((same.version, same.learned), (None, 0));
+    assert_eq!(held(&target, ["first", "same"]), [4 * TRAIN, 0]);
+    let moved = updated(&target, &batch("moved", 2.0), &asked);
+    assert!(moved.drift.is_some_and(|drift| drift.drifted), "{:?}", moved.drift);
+    assert_eq!((moved.version.is_some(), moved.learned), (true, 4 * TRAIN));
+    assert_eq!(held(&target, ["first", "moved"]), [4 * TRAIN, 4 * TRAIN]);
+}
