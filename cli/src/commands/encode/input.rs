@@ -33,7 +33,7 @@ pub(super) struct Encoded {
 /// The whole list.
 pub(super) enum Input {
     /// Images or clips, with the split of each where the source tells labels and splits.
-    Images { examples: Vec<Example>, splits: Option<Vec<Split>>, dataset: Dataset },
+    Images { examples: Vec<Example>, splits: Option<Vec<Split>>, dataset: Box<Dataset> },
     /// Texts.
     Texts(Vec<String>),
 }
@@ -56,12 +56,12 @@ impl Input {
             let clips = clips.or_else(|| moving.then(ClipConfig::default));
             clips.as_ref().map_or(Ok(()), ClipConfig::check)?;
             let dataset = Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) };
-            return Ok(Self::Images { examples, splits: None, dataset });
+            return Ok(Self::Images { examples, splits: None, dataset: Box::new(dataset) });
         }
         let options = args.source.over(args.shown.options());
         let dataset = open(path, options, &args.clips, model.clips(), bars)?;
         let (splits, examples) = dataset.examples().map(|(split, example)| (split, example.clone())).unzip();
-        Ok(Self::Images { examples, splits: Some(splits), dataset })
+        Ok(Self::Images { examples, splits: Some(splits), dataset: Box::new(dataset) })
     }
 
     /// One text a line.
