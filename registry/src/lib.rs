@@ -32,6 +32,7 @@ mod agent;
 mod channel;
 mod digest;
 mod error;
+mod hub;
 mod name;
 mod oci;
 mod registry;
@@ -45,6 +46,7 @@ pub use channel::{
 };
 pub use digest::{Digest, Hasher};
 pub use error::{Error, Result};
+pub use hub::{DEFAULT_REVISION, Hub, HubId, Pulled, Snapshot, Wanted};
 pub use jiff::Timestamp;
 pub use name::{Alias, LATEST, Name, Reference, Release, Selector};
 pub use oci::{ARTIFACT_TYPE, Card, Descriptor, GateVerdict, Manifest, annotation, media_type};
