@@ -18,6 +18,11 @@ fn read_bytes(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Where the cache keeps a blob until it is whole.
+fn part_of(blob: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.incomplete", blob.display()))
+}
+
 /// A program, and a hub with the tiny CLIP and with files that nobody needs.
 struct World {
     program: Program,
@@ -81,7 +86,7 @@ impl World {
     #[track_caller]
     fn has_no_weights(&self) {
         let (_, blob) = self.weights();
-        assert!(!blob.exists() && !blob.with_added_extension("incomplete").exists());
+        assert!(!blob.exists() && !part_of(&blob).exists());
         assert!(!self.cached("snapshots").join(COMMIT).join(WEIGHTS).exists());
         self.program.fail(&["backbone", "show", REPOSITORY], 2, &["HF_HUB_OFFLINE", "inarch backbone pull org/tiny"]);
     }
@@ -161,7 +166,7 @@ fn a_download_goes_on_where_it_broke_off() {
     let half = bytes.len() / 2;
     assert!(world.hub.requests().contains(&format!("GET storage/{WEIGHTS} bytes={half}-")));
     // In a later one.
-    let part = blob.with_added_extension("incomplete");
+    let part = part_of(&blob);
     std::fs::remove_file(&blob).expect("removes");
     std::fs::write(&part, &bytes[..100_000]).expect("writes");
     world.pull();

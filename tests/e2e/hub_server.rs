@@ -170,9 +170,9 @@ fn serve(stream: TcpStream, shared: &Mutex<Behaviour>) -> std::io::Result<()> {
     }
     let expected = behaviour.token.as_ref().map(|token| format!("Bearer {token}"));
     if expected.is_some() && headers.get("authorization") != expected.as_ref() {
-        return answer(stream, "401 Unauthorized", &[("X-Error-Code", "GatedRepo".into())], b"", is_head);
+        return answer(stream, "401 Unauthorized", &[("X-Error-Code", "GatedRepo".to_string())], b"", is_head);
     }
-    let missing = |stream, code: &str| answer(stream, "404 Not Found", &[("X-Error-Code", code.into())], b"", is_head);
+    let missing = |stream, code: &str| answer(stream, "404 Not Found", &[("X-Error-Code", code.to_string())], b"", is_head);
     if let Some(rest) = path.strip_prefix("api/models/") {
         let Some(revision) = rest.strip_prefix(REPOSITORY).and_then(|rest| rest.strip_prefix("/revision/")) else {
             return missing(stream, "RepoNotFound");
@@ -215,7 +215,7 @@ fn send(
             ("206 Partial Content", vec![("Content-Range", format!("bytes {offset}-{}/{all}", all.saturating_sub(1)))])
         }
     };
-    headers.push(("ETag", "\"what storage calls it\"".into()));
+    headers.push(("ETag", "\"what storage calls it\"".to_string()));
     if take(&mut behaviour.cuts) {
         write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", rest.len())?;
         return stream.write_all(&rest[..rest.len() / 2]);

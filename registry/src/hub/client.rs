@@ -121,7 +121,7 @@ impl Client {
                     return Err(Error::TooLarge { what: format!("the list of `{id}`"), unit: "bytes", limit, found });
                 }
             }
-            Ok(bytes)
+            Ok::<_, Error>(bytes)
         })?;
         let malformed = |reason: String| Error::malformed("list of a hub", format!("`{url}`"), reason);
         let answer: Answer = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
@@ -194,7 +194,7 @@ impl Client {
                 // The whole file, whatever was asked for.
                 StatusCode::OK => false,
                 StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PARTIAL_CONTENT => {
-                    fs::remove_file(part).map_err(Error::io("remove", part))?;
+                    let _ = fs::remove_file(part);
                     return Err(remote("resume", &url, "the server does not go on from there".into(), true));
                 }
                 _ => return Err(self.refusal(id, Some(&entry.name), &response)),
@@ -234,7 +234,7 @@ impl Client {
     /// Sends a request and follows where it leads. A request for headers stops where the hub has said all of the file.
     async fn send(&self, method: Method, start: &Url, from: u64) -> Result<Reply> {
         let mut url = start.clone();
-        let (mut etag, mut size) = (None, None);
+        let (mut etag, mut size): (Option<String>, Option<u64>) = (None, None);
         for _ in 0..=REDIRECTS {
             // As it is, so that sizes are those of the file.
             let mut request = self.client.request(method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
