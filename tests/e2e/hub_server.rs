@@ -172,7 +172,8 @@ fn serve(stream: TcpStream, shared: &Mutex<Behaviour>) -> std::io::Result<()> {
     if expected.is_some() && headers.get("authorization") != expected.as_ref() {
         return answer(stream, "401 Unauthorized", &[("X-Error-Code", "GatedRepo".to_string())], b"", is_head);
     }
-    let missing = |stream, code: &str| answer(stream, "404 Not Found", &[("X-Error-Code", code.to_string())], b"", is_head);
+    let missing =
+        |stream, code: &str| answer(stream, "404 Not Found", &[("X-Error-Code", code.to_string())], b"", is_head);
     if let Some(rest) = path.strip_prefix("api/models/") {
         let Some(revision) = rest.strip_prefix(REPOSITORY).and_then(|rest| rest.strip_prefix("/revision/")) else {
             return missing(stream, "RepoNotFound");

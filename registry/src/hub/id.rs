@@ -76,8 +76,8 @@ impl FromStr for HubId {
         };
         if repository.len() > ID_BYTES || ![organisation, name].into_iter().all(is_part) {
             return wrong(
-                "`ORG` and `NAME` have letters, digits, `.`, `_` and `-`, at most 96 together, neither begin nor end with `.` \
-                 or `-`, and hold no `..` or `--`",
+                "`ORG` and `NAME` have letters, digits, `.`, `_` and `-`, at most 96 together, neither begin nor end \
+                 with `.` or `-`, and hold no `..` or `--`",
             );
         }
         if revision.is_some_and(|revision| !is_revision(revision)) {

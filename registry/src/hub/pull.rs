@@ -69,14 +69,14 @@ impl Hub {
         list(&self.cache, wanted)
     }
 
-    /// Brings the wanted files of a repository here. Every file is verified before it gets its name, and a download that broke
-    /// off goes on where it did. Small files come first; `admit` looks at the folder with them and may say why the weights are of no use.
-    /// `progress` is told the bytes of weights that are here, and all of them.
+    /// Brings the wanted files of a repository here. Every file is verified before it gets its name, and a download that
+    /// broke off goes on where it did. Small files come first; `admit` looks at the folder with them and may say why the
+    /// weights are of no use. `progress` is told the bytes of weights that are here, and all of them.
     ///
     /// # Errors
     /// [`Error::Remote`] when the hub cannot be reached; [`Error::Unknown`] when it has no such repository or revision;
-    /// [`Error::Refused`] when it asks for another token, or `admit` says no; [`Error::Malformed`], [`Error::TooLarge`] and
-    /// [`Error::Damaged`] for what it sends; [`Error::Io`].
+    /// [`Error::Refused`] when it asks for another token, or `admit` says no; [`Error::Malformed`],
+    /// [`Error::TooLarge`] and [`Error::Damaged`] for what it sends; [`Error::Io`].
     pub fn pull(
         &self,
         id: &HubId,
@@ -180,8 +180,9 @@ fn choose<'a>(listing: &Listing, wanted: Wanted<'a>, id: &HubId) -> Result<&'a s
     let found = if found.is_empty() { "nothing like them".into() } else { found.join(", ") };
     let expected = wanted.weights.join(", ");
     let reason = format!(
-        "it has no weights that can be read: expected one of {expected}; found {found}; pickles in shards and the weights of \
-         other frameworks are read by nobody here: load them with their own library, write safetensors, and give the folder"
+        "it has no weights that can be read: expected one of {expected}; found {found}; pickles in shards and the \
+         weights of other frameworks are not read: load them with their own library, write safetensors, and give the \
+         folder"
     );
     Err(Error::malformed("repository of a backbone", format!("`{id}`"), reason))
 }
