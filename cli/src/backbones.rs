@@ -32,8 +32,8 @@ const FILE_ENDINGS: [&str; 6] = [".safetensors", ".bin", ".pt", ".pth", ".json",
 /// What stands before the features file of texts that takes the place of a backbone's weights.
 const EMBEDDINGS: &str = "embeddings:";
 
-/// Opens a backbone: a name, a folder in the Hugging Face or OpenCLIP layout, a weights file, a hub id, or `embeddings:` and
-/// a features file of texts.
+/// Opens a backbone: a name, a folder in the Hugging Face or OpenCLIP layout, a weights file, a hub id, or
+/// `embeddings:` and a features file of texts.
 ///
 /// # Errors
 /// An unknown name, or whatever is wrong with the files.
@@ -50,7 +50,8 @@ pub(crate) fn open(backbone: &str, device: &Device) -> Result<Backbone, CommandE
     })
 }
 
-/// The folder or file of a backbone; one that ships with the program is unpacked once, one of the hub is downloaded once.
+/// The folder or file of a backbone; one that ships with the program is unpacked once, one of the hub is downloaded
+/// once.
 pub(crate) fn locate(backbone: &str) -> Result<PathBuf, CommandError> {
     if let Some(path) = backbone.strip_prefix(EMBEDDINGS) {
         return Ok(PathBuf::from(path));
@@ -90,8 +91,8 @@ fn hub_id(backbone: &str) -> Option<HubId> {
     backbone.parse().ok()
 }
 
-/// Whether an id looks more like a path with a slip in it, which nobody else need hear of: a file of weights, or something
-/// in a folder that is here.
+/// Whether an id looks more like a path with a slip in it, which nobody else need hear of: a file of weights, or
+/// something in a folder that is here.
 fn is_likely_path(id: &HubId) -> bool {
     FILE_ENDINGS.iter().any(|ending| id.name().ends_with(ending)) || Path::new(id.organisation()).is_dir()
 }

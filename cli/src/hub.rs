@@ -24,7 +24,8 @@ pub(crate) fn pull(id: &HubId) -> Result<Pulled, CommandError> {
         return Err(CommandError::usage(
             format!("`{id}` is not downloaded: {variable} forbids the network"),
             format!(
-                "unset {variable} and run `inarch backbone pull {id}`, or copy a folder with its files here and give its path"
+                "unset {variable} and run `inarch backbone pull {id}`, or copy a folder with its files here and give \
+                 its path"
             ),
         ));
     }

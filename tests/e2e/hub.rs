@@ -1,4 +1,4 @@
-//! Backbones of a model hub: downloaded once, verified, found again offline and by the layout that other programs share.
+//! Backbones of a model hub: downloaded once, verified, found again offline and in the layout that others share.
 
 use std::path::{Path, PathBuf};
 
@@ -143,7 +143,7 @@ fn what_was_pulled_is_used_offline_and_equals_the_folder() {
 #[test]
 fn an_id_is_downloaded_where_it_is_used_first() {
     let world = World::new();
-    // The list gives names only, so that sizes and checksums come from the files' headers, and the hub is busy at first.
+    // The list gives names only, so that sizes and checksums come from the files' headers; the hub is busy at first.
     world.hub.with(|behaviour| (behaviour.is_terse, behaviour.refusals) = (true, 1));
     let run = world.online(&["backbone", "show", "org/tiny@v1", "--json"], &[]);
     assert_eq!(run.code, 0, "{}", run.stderr);

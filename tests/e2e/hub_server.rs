@@ -1,5 +1,5 @@
-//! A model hub in this process, as much of its API as a download needs, on a port of loopback that the system picks. It can
-//! break off, corrupt, refuse, and say less than it should.
+//! A model hub in this process, as much of its API as a download needs, on a port of loopback that the system picks.
+//! It can break off, corrupt, refuse, and say less than it should.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Write as _};

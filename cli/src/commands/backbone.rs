@@ -11,6 +11,13 @@ use crate::error::CommandError;
 use crate::hub;
 use crate::output::{Output, table};
 
+/// What `-b` takes beside names.
+const TAKEN: &str = "Beside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ALIGN, ViT, DeiT, DINOv2, \
+                     BERT, BLIP and ViLT: a folder in the Hugging Face layout (config.json, model.safetensors, \
+                     tokenizer.json, preprocessor_config.json), an OpenAI or OpenCLIP checkpoint, or an id of the hub \
+                     (ORG/NAME or ORG/NAME@REVISION, downloaded once). `embeddings:TEXTS.safetensors` is a model \
+                     without weights.";
+
 /// What `list` prints with `--json`.
 #[derive(Serialize)]
 struct BackboneList {
@@ -71,12 +78,7 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
             output.result(&list, || {
                 let rows: Vec<String> =
                     list.backbones.iter().map(|named| format!("{}  {}", named.name, named.about)).collect();
-                let rest = "Beside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ALIGN, ViT, DeiT, DINOv2, BERT, \
-                            BLIP and ViLT: a folder in the Hugging Face layout (config.json, model.safetensors, tokenizer.json, \
-                            preprocessor_config.json), an OpenAI or OpenCLIP checkpoint, or the id of either on the hub \
-                            (ORG/NAME or ORG/NAME@REVISION, downloaded once). `embeddings:TEXTS.safetensors` is a model \
-                            without weights.";
-                format!("{}{}\n\n{rest}", rows.join("\n"), downloaded(&list.cached))
+                format!("{}{}\n\n{TAKEN}", rows.join("\n"), downloaded(&list.cached))
             });
         }
         BackboneCommand::Show { backbone } => {
@@ -101,7 +103,8 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
             output.result(&result, || {
                 let (whole, moved) = (ByteSize(result.bytes), ByteSize(result.downloaded));
                 format!(
-                    "{id}  {} files, {whole}, {moved} of them downloaded\ncommit  {}\nfolder  {}\nnext: inarch backbone show {id}",
+                    "{id}  {} files, {whole}, {moved} of them downloaded\ncommit  {}\nfolder  {}\n\
+                     next: inarch backbone show {id}",
                     result.files.len(),
                     result.commit,
                     result.path

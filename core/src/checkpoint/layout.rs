@@ -5,7 +5,7 @@ use std::path::Path;
 use super::hf;
 use crate::error::Result;
 
-/// Names of weights, in the order in which a folder is searched for them; the first one is read, the others are not needed.
+/// Names of weights, in the order in which a folder is searched for them; the first is read, the others are left.
 pub const WEIGHT_FILES: [&str; 6] = [
     "model.safetensors",
     "model.safetensors.index.json",
@@ -30,8 +30,8 @@ pub const COMPANION_FILES: [&str; 11] = [
     "1_Pooling/config.json",
 ];
 
-/// Checks from its `config.json` that a folder is of a family that [`open_backbone`](super::open_backbone) knows, before
-/// its weights are there. A folder in another layout than that of Hugging Face passes: its tensors say what it is.
+/// Checks from its `config.json` that a folder is of a family that [`open_backbone`](super::open_backbone) knows,
+/// before its weights are there. A folder in another layout than that of Hugging Face passes: its tensors say what it is.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io), or [`Error::Malformed`](crate::Error::Malformed) naming the families.

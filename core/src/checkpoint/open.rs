@@ -73,8 +73,8 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
     Backbone::new(name, spec, tensors, tokenizer, preprocess, &weights, device)?.with_head(head)
 }
 
-/// What a backbone is called: as its folder, or, in the cache of a model hub (`models--ORG--NAME/snapshots/COMMIT`), as its
-/// repository.
+/// What a backbone is called: as its folder, or, in the cache of a model hub (`models--ORG--NAME/snapshots/COMMIT`),
+/// as its repository.
 fn name(folder: &Path) -> String {
     let text = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let repository = folder

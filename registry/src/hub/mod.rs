@@ -1,5 +1,5 @@
-//! Repositories of a model hub: listed and downloaded over the HTTP API of the Hugging Face hub, kept in the cache layout
-//! of its own libraries, so that what they downloaded is found here, and the other way round.
+//! Repositories of a model hub: listed and downloaded over the HTTP API of the Hugging Face hub, kept in the layout of
+//! its own libraries, so that what they downloaded is found here, and the other way round.
 
 mod cache;
 mod client;

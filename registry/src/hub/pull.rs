@@ -69,9 +69,9 @@ impl Hub {
         list(&self.cache, wanted)
     }
 
-    /// Brings the wanted files of a repository here. Every file is verified before it gets its name, and a download that
-    /// broke off goes on where it did. Small files come first; `admit` looks at the folder with them and may say why the
-    /// weights are of no use. `progress` is told the bytes of weights that are here, and all of them.
+    /// Brings the wanted files of a repository here. Every file is verified before it gets its name, and a download
+    /// that broke off goes on where it did. Small files come first; `admit` looks at the folder with them and may say
+    /// why the weights are of no use. `progress` is told the bytes of weights that are here, and all of them.
     ///
     /// # Errors
     /// [`Error::Remote`] when the hub cannot be reached; [`Error::Unknown`] when it has no such repository or revision;
