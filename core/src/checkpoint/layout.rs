@@ -31,7 +31,7 @@ pub const COMPANION_FILES: [&str; 11] = [
 ];
 
 /// Checks from its `config.json` that a folder is of a family that [`open_backbone`](super::open_backbone) knows,
-/// before its weights are there. A folder in another layout than that of Hugging Face passes: its tensors say what it is.
+/// before its weights are there. A folder in another layout than that of Hugging Face passes: its tensors tell.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io), or [`Error::Malformed`](crate::Error::Malformed) naming the families.
