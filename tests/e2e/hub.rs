@@ -185,6 +185,19 @@ fn a_download_goes_on_where_it_broke_off() {
 }
 
 #[test]
+fn two_pulls_at_once_share_one_download() {
+    let world = World::new();
+    let pulled = std::thread::scope(|scope| {
+        let workers = [(); 2].map(|()| scope.spawn(|| world.pull()));
+        workers.map(|worker| worker.join().expect("a pull"))
+    });
+    let downloaded: u64 = pulled.iter().filter_map(|pulled| pulled["downloaded"].as_u64()).sum();
+    assert_eq!(pulled[0]["bytes"], downloaded, "every file was moved by one of the two");
+    let asked = world.hub.requests();
+    assert_eq!(asked.iter().filter(|request| request.contains("storage")).count(), 1, "{asked:?}");
+}
+
+#[test]
 fn what_does_not_have_its_checksum_or_its_size_is_not_kept() {
     let world = World::new();
     world.hub.with(|behaviour| behaviour.corrupts = true);
