@@ -80,7 +80,9 @@ pub(super) fn read(path: &Path, tensors: StateDict, side: Option<usize>) -> Resu
 /// # Errors
 /// [`Malformed`](crate::Error::Malformed) naming the families.
 pub(super) fn check(path: &Path) -> Result<()> {
-    known(&Section::read(path)?).map(drop)
+    let config = Section::read(path)?;
+    known(&config)?;
+    Ok(())
 }
 
 /// The `model_type` of a config, if it is one of those that [`read`] tells apart.
