@@ -3,6 +3,7 @@
 //! In flow the files that training wrote; out flow versions that never change, found by name, number, alias or digest, as
 //! folders that the other crates open. A registry is a folder, and the folder is an OCI image layout, so standard tools
 //! read it. Several processes use one registry at once; a process that is killed leaves the old or the new state.
+//! Backbones are none of its content: [`Hub`] brings them from a model hub into that hub's own cache.
 //!
 //! ```
 //! use inarch_registry::{Digest, Expect, PublishRequest, Registry, Selector, Source};
