@@ -262,7 +262,7 @@ fn a_path_with_a_slip_in_it_never_goes_to_the_network() {
     std::fs::create_dir(world.program.path("models")).expect("a folder");
     for path in [
         "./org/tiny",
-        "../tiny",
+        "../no-such-tiny",
         "/org/tiny",
         "org/tiny/deep",
         "org/tiny.safetensors",
