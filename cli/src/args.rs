@@ -107,7 +107,7 @@ pub(crate) struct DemoArgs {
 pub(crate) struct FitArgs {
     /// A recipe file; options override what it says
     pub(crate) recipe: Option<PathBuf>,
-    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
+    /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]), a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: Option<String>,
     #[command(flatten)]
@@ -147,7 +147,7 @@ pub(crate) struct FitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
+    /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]), a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     #[command(flatten)]
@@ -182,7 +182,7 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
+    /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]), a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     /// Adapter: a folder that `inarch fit` or Hugging Face PEFT wrote, or NAME, NAME@ALIAS, NAME@VERSION of the registry;
@@ -326,7 +326,7 @@ pub(crate) struct EncodeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CombineArgs {
-    /// Backbone: a folder, a checkpoint, a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
+    /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]), a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     /// Adapters: folders that `inarch fit` wrote, or names in the registry
@@ -418,11 +418,17 @@ pub(crate) struct BackboneArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackboneCommand {
-    /// Backbones known by name
+    /// Backbones known by name, and those of the hub that were downloaded
     List,
     /// Shape, size and identity of a backbone
     Show {
-        /// A folder, a checkpoint or a name
+        /// A folder, a checkpoint, a hub id or a name
         backbone: String,
+    },
+    /// Download a backbone from the Hugging Face hub, or bring it up to date
+    Pull {
+        /// ORG/NAME, or ORG/NAME@REVISION with a branch, a tag or a commit
+        #[arg(value_name = "ORG/NAME[@REVISION]")]
+        id: String,
     },
 }

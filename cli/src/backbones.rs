@@ -1,4 +1,4 @@
-//! Backbones by name, folder or file.
+//! Backbones by name, folder, file or hub id.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,11 @@ use inarch_core::backbone::Backbone;
 use inarch_core::checkpoint::{open_backbone, open_embeddings};
 use inarch_core::{Digest, file};
 use inarch_recipes::pocket;
+use inarch_registry::HubId;
 
 use crate::error::CommandError;
 use crate::home::home;
+use crate::hub;
 
 /// A backbone known by name.
 pub(crate) struct Known {
@@ -20,20 +22,36 @@ pub(crate) struct Known {
 /// The backbones that need no download.
 pub(crate) const KNOWN: [Known; 1] = [Known { name: pocket::NAME, about: pocket::ABOUT }];
 
+/// What `-b` takes.
+const TAKEN: &str = "`-b` takes a folder, a checkpoint, a hub id (ORG/NAME or ORG/NAME@REVISION) or a name of \
+                     `inarch backbone list`";
+
+/// How files of weights end: what ends so was meant as a path.
+const FILE_ENDINGS: [&str; 6] = [".safetensors", ".bin", ".pt", ".pth", ".json", ".tar"];
+
 /// What stands before the features file of texts that takes the place of a backbone's weights.
 const EMBEDDINGS: &str = "embeddings:";
 
-/// Opens a backbone: a name, a folder in the Hugging Face or OpenCLIP layout, a weights file, or `embeddings:` and a
-/// features file of texts.
+/// Opens a backbone: a name, a folder in the Hugging Face or OpenCLIP layout, a weights file, a hub id, or
+/// `embeddings:` and a features file of texts.
 ///
 /// # Errors
 /// An unknown name, or whatever is wrong with the files.
 pub(crate) fn open(backbone: &str, device: &Device) -> Result<Backbone, CommandError> {
     let path = locate(backbone)?;
-    Ok(if backbone.starts_with(EMBEDDINGS) { open_embeddings(&path, device)? } else { open_backbone(&path, device)? })
+    if backbone.starts_with(EMBEDDINGS) {
+        return Ok(open_embeddings(&path, device)?);
+    }
+    open_backbone(&path, device).map_err(|error| match hub_id(backbone) {
+        // Other programs may have fetched other files of it.
+        Some(id) => CommandError::from(error)
+            .with_hint(format!("`inarch backbone pull {id}` fetches what is missing or damaged")),
+        None => error.into(),
+    })
 }
 
-/// The folder or file of a backbone; one that ships with the program is unpacked once.
+/// The folder or file of a backbone; one that ships with the program is unpacked once, one of the hub is downloaded
+/// once.
 pub(crate) fn locate(backbone: &str) -> Result<PathBuf, CommandError> {
     if let Some(path) = backbone.strip_prefix(EMBEDDINGS) {
         return Ok(PathBuf::from(path));
@@ -45,18 +63,43 @@ pub(crate) fn locate(backbone: &str) -> Result<PathBuf, CommandError> {
     if backbone == pocket::NAME {
         return unpack();
     }
-    if backbone.contains(['/', '\\', '.']) {
-        return Err(CommandError::usage(
-            format!("backbone `{backbone}` does not exist"),
-            "give a folder with `config.json` and `model.safetensors`, a checkpoint file, or a name of `inarch backbone list`",
-        ));
+    if let Some(id) = hub_id(backbone) {
+        return match is_likely_path(&id) {
+            false => hub::locate(&id),
+            true => hub::cached(&id)?.ok_or_else(|| {
+                let hint = format!("if the hub's repository is meant: `inarch backbone pull {id}` downloads it");
+                missing(backbone).with_hint(hint)
+            }),
+        };
     }
-    Err(inarch_core::Error::Unknown {
+    if backbone.contains(['/', '\\', '.', '@']) {
+        return Err(missing(backbone));
+    }
+    let unknown = inarch_core::Error::Unknown {
         kind: "backbone",
         name: backbone.into(),
         candidates: KNOWN.iter().map(|known| known.name.to_string()).collect(),
+    };
+    Err(CommandError::from(unknown).with_hint(TAKEN))
+}
+
+/// What a backbone is called on the hub; none when it is a path or a name.
+fn hub_id(backbone: &str) -> Option<HubId> {
+    if backbone.starts_with(EMBEDDINGS) || Path::new(backbone).exists() {
+        return None;
     }
-    .into())
+    backbone.parse().ok()
+}
+
+/// Whether an id looks more like a path with a slip in it, which nobody else need hear of: a file of weights, or
+/// something in a folder that is here.
+fn is_likely_path(id: &HubId) -> bool {
+    FILE_ENDINGS.iter().any(|ending| id.name().ends_with(ending)) || Path::new(id.organisation()).is_dir()
+}
+
+fn missing(backbone: &str) -> CommandError {
+    CommandError::usage(format!("backbone `{backbone}` does not exist"), TAKEN)
+        .with_hint("a folder has `config.json`, `model.safetensors` and what else `docs/backbones.md` names")
 }
 
 fn unpack() -> Result<PathBuf, CommandError> {

@@ -8,6 +8,7 @@ mod commands;
 mod data;
 mod error;
 mod home;
+mod hub;
 mod output;
 mod progress;
 mod published;

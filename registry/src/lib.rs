@@ -3,6 +3,7 @@
 //! In flow the files that training wrote; out flow versions that never change, found by name, number, alias or digest, as
 //! folders that the other crates open. A registry is a folder, and the folder is an OCI image layout, so standard tools
 //! read it. Several processes use one registry at once; a process that is killed leaves the old or the new state.
+//! Backbones are none of its content: [`Hub`] brings them from a model hub into that hub's own cache.
 //!
 //! ```
 //! use inarch_registry::{Digest, Expect, PublishRequest, Registry, Selector, Source};
@@ -32,6 +33,7 @@ mod agent;
 mod channel;
 mod digest;
 mod error;
+mod hub;
 mod name;
 mod oci;
 mod registry;
@@ -45,6 +47,7 @@ pub use channel::{
 };
 pub use digest::{Digest, Hasher};
 pub use error::{Error, Result};
+pub use hub::{DEFAULT_REVISION, Hub, HubId, Pulled, Snapshot, Wanted};
 pub use jiff::Timestamp;
 pub use name::{Alias, LATEST, Name, Reference, Release, Selector};
 pub use oci::{ARTIFACT_TYPE, Card, Descriptor, GateVerdict, Manifest, annotation, media_type};

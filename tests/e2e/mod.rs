@@ -14,6 +14,8 @@ mod fleet;
 mod forget;
 mod fusion;
 mod gate;
+mod hub;
+mod hub_server;
 mod medical;
 mod pairs;
 mod plan;

@@ -35,6 +35,11 @@ impl Program {
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_inarch-under-test"));
         command.args(arguments).current_dir(self.folder()).env("INARCH_HOME", self.path("home")).stdin(Stdio::null());
+        // Neither a network nor what the user has downloaded may decide a test.
+        command.env("HF_HOME", self.path("huggingface")).env("HF_HUB_OFFLINE", "1");
+        for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"] {
+            command.env_remove(name);
+        }
         command
     }
 

@@ -10,7 +10,7 @@ use super::{DeviceArgs, OnBadImageArg};
 pub(crate) struct StreamArgs {
     /// A recipe file; options override what it says
     pub(crate) recipe: Option<PathBuf>,
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]) or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: Option<String>,
     /// Data set; several times for one experience each
@@ -44,7 +44,7 @@ pub(crate) struct StreamArgs {
 /// What every command that changes versions is given.
 #[derive(Debug, Args)]
 pub(crate) struct VersionArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]) or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE", default_value = "pocket")]
     pub(crate) backbone: String,
     /// Key file under which memory, held-out samples and statistics are encrypted; the adapter is not

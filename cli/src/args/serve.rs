@@ -9,7 +9,7 @@ use crate::args::DeviceArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Backbone: a folder, a checkpoint or a name (see `inarch backbone list`)
+    /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]) or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     /// Adapter to keep in memory from the start: a folder, `NAME=FOLDER`, or a name of the registry; given several times

@@ -1,23 +1,55 @@
 //! `inarch backbone`: what can be adapted.
 
+use bytesize::ByteSize;
 use inarch_core::backbone::{BackboneSpec, Tower, TrunkSpec};
+use inarch_registry::{HubId, Pulled};
 use serde::Serialize;
 
 use crate::args::{BackboneArgs, BackboneCommand};
 use crate::backbones;
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::hub;
+use crate::output::{Output, table};
+
+/// What `-b` takes beside names.
+const TAKEN: &str = "Beside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ALIGN, ViT, DeiT, DINOv2, \
+                     BERT, BLIP and ViLT: a folder in the Hugging Face layout (config.json, model.safetensors, \
+                     tokenizer.json, preprocessor_config.json), an OpenAI or OpenCLIP checkpoint, or an id of the hub \
+                     (ORG/NAME or ORG/NAME@REVISION, downloaded once). `embeddings:TEXTS.safetensors` is a model \
+                     without weights.";
 
 /// What `list` prints with `--json`.
 #[derive(Serialize)]
 struct BackboneList {
     backbones: Vec<Named>,
+    /// Those of the hub that are in its cache and can be opened.
+    cached: Vec<Cached>,
 }
 
 #[derive(Serialize)]
 struct Named {
     name: &'static str,
     about: &'static str,
+}
+
+#[derive(Serialize)]
+struct Cached {
+    id: String,
+    commit: String,
+    path: String,
+    bytes: u64,
+}
+
+/// What `pull` prints with `--json`.
+#[derive(Serialize)]
+struct PullResult {
+    id: String,
+    commit: String,
+    path: String,
+    files: Vec<String>,
+    bytes: u64,
+    /// Bytes of files that were not in the cache before.
+    downloaded: u64,
 }
 
 /// What `show` prints with `--json`.
@@ -36,18 +68,17 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
     match &args.command {
         BackboneCommand::List => {
             let backbones = backbones::KNOWN.iter().map(|known| Named { name: known.name, about: known.about });
-            let list = BackboneList { backbones: backbones.collect() };
+            let cached = hub::list().into_iter().map(|snapshot| Cached {
+                id: snapshot.id.to_string(),
+                commit: snapshot.commit,
+                path: snapshot.path.display().to_string(),
+                bytes: snapshot.bytes,
+            });
+            let list = BackboneList { backbones: backbones.collect(), cached: cached.collect() };
             output.result(&list, || {
                 let rows: Vec<String> =
                     list.backbones.iter().map(|named| format!("{}  {}", named.name, named.about)).collect();
-                format!(
-                    "{}\n\nBeside these, `-b` takes CLIP (vision transformer or ResNet), SigLIP, ALIGN, ViT, DeiT, DINOv2, BERT, BLIP and \
-                     ViLT: a \
-                     folder in the Hugging Face layout (config.json, model.safetensors, tokenizer.json, \
-                     preprocessor_config.json) or an OpenAI or OpenCLIP checkpoint. `embeddings:TEXTS.safetensors` is a model \
-                     without weights.",
-                    rows.join("\n")
-                )
+                format!("{}{}\n\n{TAKEN}", rows.join("\n"), downloaded(&list.cached))
             });
         }
         BackboneCommand::Show { backbone } => {
@@ -64,8 +95,36 @@ pub(crate) fn run(args: &BackboneArgs, output: &Output) -> Result<(), CommandErr
             };
             output.result(&info, || text(&info));
         }
+        BackboneCommand::Pull { id } => {
+            let id: HubId = id.parse()?;
+            let Pulled { commit, path, files, bytes, moved } = hub::pull(&id)?;
+            let path = path.display().to_string();
+            let result = PullResult { id: id.to_string(), commit, path, files, bytes, downloaded: moved };
+            output.result(&result, || {
+                let (whole, moved) = (ByteSize(result.bytes), ByteSize(result.downloaded));
+                format!(
+                    "{id}  {} files, {whole}, {moved} of them downloaded\ncommit  {}\nfolder  {}\n\
+                     next: inarch backbone show {id}",
+                    result.files.len(),
+                    result.commit,
+                    result.path
+                )
+            });
+        }
     }
     Ok(())
+}
+
+/// The part of the list that is in the hub's cache; nothing when nothing is.
+fn downloaded(cached: &[Cached]) -> String {
+    if cached.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<String>> = cached
+        .iter()
+        .map(|one| vec![one.id.clone(), ByteSize(one.bytes).to_string(), one.commit[..12].to_string()])
+        .collect();
+    format!("\n\ndownloaded from the hub:\n{}", table(&rows).trim_end())
 }
 
 fn text(info: &BackboneInfo) -> String {

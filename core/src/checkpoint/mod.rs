@@ -3,6 +3,7 @@
 mod batch_norm;
 mod embeddings;
 mod hf;
+mod layout;
 mod open;
 mod open_clip;
 mod openai;
@@ -12,6 +13,7 @@ mod torch;
 mod write;
 
 pub use embeddings::{LOGIT_SCALE_KEY, open_embeddings};
+pub use layout::{COMPANION_FILES, WEIGHT_FILES, check_family};
 pub use open::open_backbone;
 pub use openai::to_canonical as from_openai;
 pub use tensors::{TensorFile, read_safetensors, read_tensors};

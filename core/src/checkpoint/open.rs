@@ -59,7 +59,7 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
             return Err(Error::malformed("backbone folder", &folder, reason));
         }
     };
-    let name = folder.file_name().map_or("backbone".into(), |name| name.to_string_lossy().into_owned());
+    let name = name(&folder);
     let tokenizer = tokenizer(&folder, &spec)?;
     let mut spec = spec;
     if spec.text.style.pool == TextPool::Last {
@@ -71,6 +71,18 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
         crossing.mask = Some(tokenizer.mask()?);
     }
     Backbone::new(name, spec, tensors, tokenizer, preprocess, &weights, device)?.with_head(head)
+}
+
+/// What a backbone is called: as its folder, or, in the cache of a model hub (`models--ORG--NAME/snapshots/COMMIT`),
+/// as its repository.
+fn name(folder: &Path) -> String {
+    let text = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let repository = folder
+        .parent()
+        .filter(|snapshots| snapshots.file_name().is_some_and(|name| name == "snapshots"))
+        .and_then(|snapshots| text(snapshots.parent()?))
+        .and_then(|repository| repository.strip_prefix("models--")?.rsplit("--").next().map(String::from));
+    repository.or_else(|| text(folder)).unwrap_or("backbone".into())
 }
 
 /// The tokenizer of a folder, by the rules of the text tower.
@@ -119,4 +131,24 @@ fn beside(folder: &Path, name: &str, cure: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     Err(Error::malformed("backbone folder", folder, format!("`{name}` is missing: {cure}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::name;
+
+    #[test]
+    fn a_snapshot_of_a_hub_is_called_as_its_repository() {
+        for (folder, expected) in [
+            ("/models/clip-b32", "clip-b32"),
+            ("/hub/models--openai--clip-vit-base-patch32/snapshots/3d74acf9", "clip-vit-base-patch32"),
+            ("/hub/models--gpt2/snapshots/3d74acf9", "gpt2"),
+            ("/mine/snapshots/3d74acf9", "3d74acf9"),
+            ("/", "backbone"),
+        ] {
+            assert_eq!(name(Path::new(folder)), expected, "{folder}");
+        }
+    }
 }

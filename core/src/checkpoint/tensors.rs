@@ -8,6 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
+use super::layout::WEIGHT_FILES;
 use super::torch::{TorchValue, read_torch};
 use crate::backbone::{HostTensor, StateDict};
 use crate::error::{Error, Result};
@@ -200,15 +201,5 @@ fn floats(dtype: Dtype, file: &mut Pieces, from: u64, length: usize) -> Result<O
 
 /// The weights file of a folder, by the names that the ecosystem uses.
 pub(super) fn find_weights(folder: &Path) -> Option<PathBuf> {
-    [
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "open_clip_model.safetensors",
-        "open_clip_pytorch_model.bin",
-        "pytorch_model.bin",
-        "model.pt",
-    ]
-    .into_iter()
-    .map(|name| folder.join(name))
-    .find(|path| path.is_file())
+    WEIGHT_FILES.into_iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }

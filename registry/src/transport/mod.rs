@@ -15,3 +15,4 @@ pub use remote::{Credentials, Remote, open_remote};
 pub use retry::Transfer;
 
 pub(crate) use remote::{file, put_file};
+pub(crate) use retry::runtime;

@@ -71,7 +71,7 @@ pub(super) fn is_transient(error: &Error) -> bool {
 }
 
 /// What drives the asynchronous clients.
-pub(super) fn runtime() -> Result<Runtime> {
+pub(crate) fn runtime() -> Result<Runtime> {
     let built = Builder::new_multi_thread().worker_threads(1).enable_all().build();
     built.map_err(Error::io("start", std::path::Path::new("network")))
 }

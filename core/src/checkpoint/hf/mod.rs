@@ -29,6 +29,10 @@ use crate::error::Result;
 /// `model_type` of a backbone that no class of `transformers` describes: `spec` holds its shape, and tensors have canonical names.
 const OWN: &str = "inarch";
 
+/// What `model_type` may be beside [`OWN`].
+const FAMILIES: [&str; 10] =
+    ["clip", "siglip", "align", "vit", "deit", "dinov2", "bert", "blip", "vilt", "vit-pytorch"];
+
 /// A checkpoint in canonical form.
 pub(super) struct Checkpoint {
     pub(super) spec: BackboneSpec,
@@ -50,33 +54,51 @@ impl Checkpoint {
 /// [`Malformed`](crate::Error::Malformed) or [`Mismatch`](crate::Error::Mismatch) naming the key.
 pub(super) fn read(path: &Path, tensors: StateDict, side: Option<usize>) -> Result<Checkpoint> {
     let config = Section::read(path)?;
-    let checkpoint = match config.text("model_type").unwrap_or("clip") {
+    let checkpoint = match known(&config)? {
         "clip" => clip::read(&config, tensors)?,
         "align" => align::read(&config, tensors, side)?,
         "siglip" => siglip::read(&config, tensors)?,
-        "siglip2" => {
-            let reason = "model_type is `siglip2`, a SigLIP 2 for images of any shape (NaFlex), which is not supported; take one for \
-                          images of one size, whose model_type is `siglip`";
-            return Err(config.wrong(reason));
-        }
         "vit" | "deit" => vit::read(&config, tensors)?,
         "dinov2" => dinov2::read(&config, tensors, side)?,
         "bert" => bert::read(&config, tensors)?,
         "blip" => blip::read(&config, tensors)?,
         "vilt" => vilt::read(&config, tensors)?,
         "vit-pytorch" => vit_pytorch::read(&config, tensors)?,
-        OWN => {
+        // [`OWN`]: nothing else is known.
+        _ => {
             let spec = config.get("spec").cloned().unwrap_or_default();
             let spec = serde_json::from_value(spec).map_err(|error| config.wrong(format!("`spec`: {error}")))?;
             Checkpoint::new(spec, tensors)
         }
-        other => {
-            let known = "clip, siglip, align, vit, deit, dinov2, bert, blip, vilt and vit-pytorch";
-            return Err(config.wrong(format!("model_type is `{other}`; known are {known}")));
-        }
     };
     checkpoint.spec.check()?;
     Ok(checkpoint)
+}
+
+/// Checks that a `config.json` is of a family that [`read`] knows.
+///
+/// # Errors
+/// [`Malformed`](crate::Error::Malformed) naming the families.
+pub(super) fn check(path: &Path) -> Result<()> {
+    let config = Section::read(path)?;
+    known(&config)?;
+    Ok(())
+}
+
+/// The `model_type` of a config, if it is one of those that [`read`] tells apart.
+fn known<'a>(config: &'a Section<'_>) -> Result<&'a str> {
+    match config.text("model_type").unwrap_or("clip") {
+        family if family == OWN || FAMILIES.contains(&family) => Ok(family),
+        "siglip2" => {
+            let reason = "model_type is `siglip2`, a SigLIP 2 for images of any shape (NaFlex), which is not supported; take one for \
+                          images of one size, whose model_type is `siglip`";
+            Err(config.wrong(reason))
+        }
+        other => {
+            let families = FAMILIES.join(", ");
+            Err(config.wrong(format!("model_type is `{other}`; known are {families}")))
+        }
+    }
 }
 
 /// The `config.json` of a backbone: one that `transformers.CLIPModel` loads where it is a CLIP. `bos` and `eot` are the
