@@ -93,6 +93,30 @@ fn an_output_that_cannot_be_written_is_named() {
     program.fail(&short_fit("coop", "1", "file/out"), 1, &["file/out"]);
 }
 
+/// `/dev/full` takes no byte, as a full disk; a reader that goes away is no fault.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_printed_is_a_fault_but_a_closed_pipe_is_none() {
+    use std::process::Stdio;
+
+    let program = Program::new();
+    for arguments in [&["backbone", "list", "--json"][..], &["doctor"], &["--help"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opens");
+        let ended = program.command(arguments).stdout(full).output().expect("the binary starts");
+        let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {stderr}");
+        for word in ["error: cannot write to stdout", "No space left"] {
+            assert!(stderr.contains(word), "{arguments:?}: {stderr}");
+        }
+
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = program.command(arguments).stdout(Stdio::from(writer)).output().expect("the binary starts");
+        let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!((ended.status.code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("creates");
     for path in inarch_core::file::list(from).expect("lists") {
