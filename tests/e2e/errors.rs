@@ -93,6 +93,24 @@ fn an_output_that_cannot_be_written_is_named() {
     program.fail(&short_fit("coop", "1", "file/out"), 1, &["file/out"]);
 }
 
+/// What the program writes it renames into place, which would make a file of a device or a pipe.
+#[cfg(unix)]
+#[test]
+fn an_output_that_is_no_file_stays_what_it_is() {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    let program = Program::new();
+    let socket = program.path("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
+    let encode = ["encode", "-b", "pocket", "--images", sample(), "-o", "socket"];
+    program.fail(&encode, 1, &["cannot write `socket`", "no regular file"]);
+    program.fail(&[&encode[..], &["--shard", "0/2"]].concat(), 1, &["cannot write `socket`"]);
+    assert!(socket.symlink_metadata().expect("is there").file_type().is_socket());
+    std::fs::create_dir(program.path("folder")).expect("creates");
+    program.fail(&["encode", "-b", "pocket", "--images", sample(), "-o", "folder"], 1, &["`folder`", "is a folder"]);
+    drop(listener);
+}
+
 /// `/dev/full` takes no byte, as a full disk; a reader that goes away is no fault.
 #[cfg(target_os = "linux")]
 #[test]
