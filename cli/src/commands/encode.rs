@@ -59,7 +59,8 @@ pub(crate) fn run(args: &EncodeArgs, bars: &Bars, output: &Output) -> Result<(),
     let Part { list, range, content } = input.part(shard, &model)?;
     let there = FeatureShard::read(&args.output).ok().filter(|found| {
         let label = &found.label;
-        (&label.work, label.shard, &label.content) == (&list.digest, shard, &content)
+        let same = (&label.work, label.shard, &label.content) == (&list.digest, shard, &content);
+        same && found.features.adapter == input.adapter(&model)
     });
     let reused = there.is_some();
     let made = match there {

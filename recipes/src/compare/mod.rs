@@ -89,6 +89,7 @@ pub fn compare(
         true => Some(Session::new(backbone, dataset, Subset::New, policy, inner)?),
         false => None,
     };
+    session.need_frozen()?;
     file::create_folder(folder)?;
     let mut ledger = Ledger::open(folder)?;
     let keys: Vec<Digest> = jobs.iter().map(|job| job.key(config, &session)).collect();
