@@ -77,6 +77,10 @@ fn aliases_move_by_compare_and_set_and_roll_back() {
     let log = registry.log(&name).expect("a log");
     assert_eq!(log.len(), 13);
     assert!(matches!(&log[0], Event::Moved { step, .. } if step.to == Some(1)), "newest first");
+    let json = serde_json::to_string(&log[0]).expect("JSON");
+    for key in ["event", "alias", "at", "from", "to", "kind"] {
+        assert_eq!(json.matches(&format!("\"{key}\":")).count(), 1, "{key} in {json}");
+    }
     shelf.assert_sound();
 }
 

@@ -36,6 +36,8 @@ fn an_adapter_is_published_used_by_name_promoted_and_rolled_back() {
     let events: Vec<&str> =
         log["events"].as_array().expect("a list").iter().filter_map(|event| event["event"].as_str()).collect();
     assert_eq!(events, ["moved", "moved", "moved", "published", "published"]);
+    let log = program.succeed(&["registry", "log", "clothes/probe", "--json"]);
+    assert_eq!(log.matches("\"at\":").count(), events.len(), "{log}");
 
     let list = registry(&["list", "-m", "linear-probe", "--where", "accuracy>=0", "-n", "9"]);
     assert_eq!(list["versions"].as_array().map(Vec::len), Some(2));
