@@ -78,8 +78,14 @@ impl CommandError {
 
 impl From<CoreError> for CommandError {
     fn from(error: CoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&CoreError> for CommandError {
+    fn from(error: &CoreError) -> Self {
         let message = error.to_string();
-        let (kind, hints) = match &error {
+        let (kind, hints) = match error {
             CoreError::Unknown { name, candidates, .. } => (Kind::Usage, suggestions(name, candidates)),
             CoreError::Refused { .. } => (
                 Kind::Refused,
@@ -118,11 +124,17 @@ fn missing(path: &Path) -> String {
 
 impl From<PeftError> for CommandError {
     fn from(error: PeftError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&PeftError> for CommandError {
+    fn from(error: &PeftError) -> Self {
         let message = error.to_string();
         match error {
             PeftError::Core(error) => error.into(),
             PeftError::UnknownClass { class, candidates, .. } => {
-                Self { kind: Kind::Usage, message, hints: suggestions(&class, &candidates) }
+                Self { kind: Kind::Usage, message, hints: suggestions(class, candidates) }
             }
             PeftError::NoTarget { .. } | PeftError::Setting { .. } => {
                 Self { kind: Kind::Usage, message, hints: Vec::new() }
@@ -179,12 +191,20 @@ impl From<RecipeError> for CommandError {
 
 impl From<ServeError> for CommandError {
     fn from(error: ServeError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&ServeError> for CommandError {
+    fn from(error: &ServeError) -> Self {
         let message = error.to_string();
         match error {
             ServeError::Core(error) => error.into(),
             ServeError::Peft(error) => error.into(),
+            ServeError::Shared(error) => Self::from(&**error),
+            ServeError::Refused { reason, .. } => Self { kind: Kind::Refused, message, hints: unsigned(reason) },
             ServeError::UnknownModel { reference, candidates } => {
-                Self { kind: Kind::Usage, message, hints: suggestions(&reference, &candidates) }
+                Self { kind: Kind::Usage, message, hints: suggestions(reference, candidates) }
             }
             ServeError::Listen { .. } => {
                 Self { kind: Kind::Failed, message, hints: vec!["`--port 0` takes a free port".into()] }
@@ -213,13 +233,34 @@ impl From<RegistryError> for CommandError {
             RegistryError::Conflict { .. } => {
                 (Kind::Refused, vec!["somebody else was first: look at `inarch registry log NAME`, then decide".into()])
             }
-            RegistryError::Refused { .. } | RegistryError::Untrusted { .. } => (Kind::Refused, Vec::new()),
+            RegistryError::Refused { what, .. } if what.starts_with("roll back") => (
+                Kind::Refused,
+                vec![
+                    "`inarch registry log NAME` tells where it was; `inarch registry tag REFERENCE ALIAS` points it \
+                     anywhere"
+                        .into(),
+                ],
+            ),
+            RegistryError::Untrusted { reason, .. } => (Kind::Refused, unsigned(reason)),
+            RegistryError::Refused { .. } => (Kind::Refused, Vec::new()),
             RegistryError::Remote { transient: true, .. } => {
                 (Kind::Failed, vec!["run it again: what was moved is kept, and it goes on from there".into()])
             }
             _ => (Kind::Failed, Vec::new()),
         };
         Self { kind, message, hints }
+    }
+}
+
+/// What to do about a version that the policy wants signed.
+fn unsigned(reason: &str) -> Vec<String> {
+    match reason.contains("signatures of trusted keys") {
+        true => vec![
+            "`inarch registry sign REFERENCE --key FILE` signs it; `inarch registry keys list` names the keys that are \
+             trusted"
+                .into(),
+        ],
+        false => Vec::new(),
     }
 }
 

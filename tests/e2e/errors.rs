@@ -31,6 +31,8 @@ fn an_adapter_of_another_backbone_is_refused_with_3() {
     program.succeed(&short_fit("coop", "1", "coop"));
     let other = fixture("parity/clip_tiny/quick").display().to_string();
     program.fail(&["eval", "-b", &other, "-d", sample(), "-a", "coop"], 3, &["refused", "pocket", "quick"]);
+    let serve = ["serve", "-b", &other, "-a", "coop", "--port", "0"];
+    program.fail(&serve, 3, &["error: refused: backbone of adapter `coop`", "inarch backbone show"]);
 }
 
 #[test]
