@@ -9,6 +9,11 @@ use inarch_recipes::Error as RecipeError;
 use inarch_registry::Error as RegistryError;
 use inarch_serve::Error as ServeError;
 
+/// The most names that a hint lists.
+const LISTED: usize = 200;
+/// Width of a hint, in characters.
+const LINE: usize = 100;
+
 /// What kind of fault it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -86,11 +91,17 @@ impl From<&CoreError> for CommandError {
     fn from(error: &CoreError) -> Self {
         let message = error.to_string();
         let (kind, hints) = match error {
+            CoreError::Unknown { kind: "backbone", name, candidates } => {
+                let mut hints = suggestions(name, candidates);
+                hints.push("`-b` takes a folder or a file as well, looked up from the working folder".into());
+                (Kind::Usage, hints)
+            }
             CoreError::Unknown { name, candidates, .. } => (Kind::Usage, suggestions(name, candidates)),
-            CoreError::Refused { .. } => (
+            CoreError::Refused { what, .. } if of_another_backbone(what) => (
                 Kind::Refused,
                 vec!["adapters and features belong to the backbone that they were made with; `inarch backbone show` prints identities".into()],
             ),
+            CoreError::Refused { .. } => (Kind::Refused, Vec::new()),
             CoreError::Leak { .. } => (
                 Kind::Refused,
                 vec![
@@ -109,6 +120,11 @@ impl From<&CoreError> for CommandError {
         };
         Self { kind, message, hints }
     }
+}
+
+/// Whether it is the backbone that two things do not share.
+fn of_another_backbone(what: &str) -> bool {
+    what.starts_with("backbone of") || what.starts_with("image preparation of")
 }
 
 /// What to do about a path that does not exist.
@@ -264,7 +280,7 @@ fn unsigned(reason: &str) -> Vec<String> {
     }
 }
 
-/// The nearest candidates, and all of them when they are few.
+/// The nearest candidate, and all of them when they are few or none is near.
 fn suggestions(name: &str, candidates: &[String]) -> Vec<String> {
     let nearest = candidates
         .iter()
@@ -273,8 +289,44 @@ fn suggestions(name: &str, candidates: &[String]) -> Vec<String> {
         .max_by(|left, right| left.0.total_cmp(&right.0));
     let mut hints: Vec<String> =
         nearest.map(|(_, candidate)| format!("did you mean `{candidate}`?")).into_iter().collect();
-    if !candidates.is_empty() && candidates.len() <= 24 {
-        hints.push(format!("known: {}", candidates.join(", ")));
+    if !candidates.is_empty() && (candidates.len() <= 24 || hints.is_empty()) {
+        hints.push(wrapped("known:", candidates));
     }
     hints
+}
+
+/// Names behind a word, in lines of a terminal's width; of very many the first.
+fn wrapped(word: &str, names: &[String]) -> String {
+    let (mut text, mut width) = (word.to_string(), "hint: ".len() + word.len());
+    for (at, name) in names.iter().take(LISTED).enumerate() {
+        let comma = if at + 1 < names.len() { "," } else { "" };
+        let more = 1 + name.chars().count() + comma.len();
+        if width + more > LINE {
+            text.push_str("\n ");
+            width = 1;
+        }
+        text.push_str(&format!(" {name}{comma}"));
+        width += more;
+    }
+    if names.len() > LISTED {
+        text.push_str(&format!(" and {} more", names.len() - LISTED));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LINE, suggestions};
+
+    #[test]
+    fn many_names_are_listed_when_none_is_near() {
+        let names: Vec<String> = (0..60).map(|at| format!("method-{at}")).collect();
+        let hints = suggestions("zzzz", &names);
+        assert_eq!(hints.len(), 1);
+        let listed: Vec<&str> = hints[0].trim_start_matches("known:").split(',').map(str::trim).collect();
+        assert_eq!(listed, names);
+        assert!(hints[0].lines().count() > 1 && hints[0].lines().all(|line| line.len() <= LINE), "{}", hints[0]);
+        assert_eq!(suggestions("methd-7", &names), ["did you mean `method-7`?"]);
+        assert_eq!(suggestions("zzzz", &names[..2]), ["known: method-0, method-1"]);
+    }
 }

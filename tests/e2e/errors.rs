@@ -13,6 +13,8 @@ fn wrong_usage_is_2_with_a_suggestion() {
     program.fail(&["eval", "-b", "pockte", "-d", sample()], 2, &["pockte", "did you mean `pocket`?"]);
     program.fail(&["eval", "-b", "pocket", "-d", sample(), "--device", "cuda"], 1, &["--features cuda"]);
     program.fail(&["eval", "-b", "pocket", "-d", sample(), "--device", "tpu"], 2, &["tpu", "cpu"]);
+    program.fail(&["fit", "-b", "pocket", "-d", sample(), "-m", "zzzz"], 2, &["known: ", "linear-probe,", "vita-clip"]);
+    program.fail(&["eval", "-b", "clip-b99", "-d", sample()], 2, &["clip-b99", "a folder or a file"]);
     program.fail(&["eval", "--nonsense"], 2, &["--nonsense"]);
     program.fail(&["fit", "-m", "lora", "-d", sample()], 2, &["no backbone", "-b"]);
     program.fail(&["predict", "-b", "pocket", "x.jpg"], 2, &["names of the classes"]);
