@@ -102,4 +102,9 @@ fn texts_are_encoded_line_by_line() {
     assert_eq!(metadata["kind"], "text");
     let [cat, dog] = [0, 1].map(|row| &tensors["features"].data[row * 64..(row + 1) * 64]);
     assert_ne!(cat, dog);
+    // Rows are lines.
+    std::fs::write(program.path("gap.txt"), "a cat\n\na dog\n").expect("writes");
+    let encode = ["encode", "-b", "pocket", "--texts", "gap.txt", "-o", "gap.safetensors"];
+    program.fail(&encode, 1, &["gap.txt", "line 2 is empty"]);
+    assert!(!program.path("gap.safetensors").exists());
 }

@@ -65,13 +65,18 @@ impl Input {
         Ok(Self::Images { examples, splits: Some(splits), dataset })
     }
 
-    /// One text a line.
+    /// One text a line, so that rows are lines. An empty one is refused: left out it would move all rows behind it, and as a
+    /// text it says nothing.
     fn texts(path: &Path) -> Result<Self, CommandError> {
         let content = file::read_text(path)?;
-        let lines: Vec<String> = content.lines().map(str::to_string).filter(|line| !line.trim().is_empty()).collect();
-        match lines.is_empty() {
-            true => Err(Error::malformed("text list", path, "it holds no text; write one a line").into()),
-            false => Ok(Self::Texts(lines)),
+        let lines: Vec<String> = content.lines().map(str::to_string).collect();
+        let wrong = |reason: String| Error::malformed("text list", path, reason).into();
+        if lines.iter().all(|line| line.trim().is_empty()) {
+            return Err(wrong("it holds no text; write one a line".into()));
+        }
+        match lines.iter().position(|line| line.trim().is_empty()) {
+            Some(at) => Err(wrong(format!("line {} is empty; every line is a text, and a row; remove it", at + 1))),
+            None => Ok(Self::Texts(lines)),
         }
     }
 
