@@ -70,7 +70,7 @@ impl Input {
     fn texts(path: &Path) -> Result<Self, CommandError> {
         let content = file::read_text(path)?;
         let lines: Vec<String> = content.lines().map(str::to_string).collect();
-        let wrong = |reason: String| Error::malformed("text list", path, reason).into();
+        let wrong = |reason: String| CommandError::from(Error::malformed("text list", path, reason));
         if lines.iter().all(|line| line.trim().is_empty()) {
             return Err(wrong("it holds no text; write one a line".into()));
         }
