@@ -139,6 +139,16 @@ fn a_result_that_cannot_be_printed_is_a_fault_but_a_closed_pipe_is_none() {
     }
 }
 
+/// The loss of a linear probe stays finite however large its weights are.
+#[test]
+fn values_that_ran_away_are_no_adapter() {
+    let program = Program::new();
+    let mut arguments = short_fit("linear-probe", "1", "wild");
+    arguments.extend(["--set", "train.optimizer.lr=1e30"]);
+    program.fail(&arguments, 1, &["lower the learning rate", "train.optimizer.lr"]);
+    assert!(!program.path("wild/adapter.json").exists());
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("creates");
     for path in inarch_core::file::list(from).expect("lists") {
