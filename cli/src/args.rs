@@ -257,6 +257,11 @@ impl MeasureArgs {
     }
 }
 
+/// A name without the blanks around it: `hat, dress` is two names.
+fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(text.trim().to_string())
+}
+
 /// A number from 0 to 1.
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
@@ -271,7 +276,7 @@ pub(crate) struct PredictArgs {
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes, separated by commas; when absent those of the adapter, or a caption by a backbone that writes them
-    #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
+    #[arg(long, value_delimiter = ',', value_name = "A,B,C", value_parser = trimmed)]
     pub(crate) classes: Vec<String>,
     /// Beginnings of a caption that are kept from word to word
     #[arg(long, default_value_t = NonZeroUsize::MIN.saturating_add(2), value_name = "N")]

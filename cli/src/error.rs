@@ -9,6 +9,11 @@ use inarch_recipes::Error as RecipeError;
 use inarch_registry::Error as RegistryError;
 use inarch_serve::Error as ServeError;
 
+/// The most names that a hint lists.
+const LISTED: usize = 200;
+/// Width of a hint, in characters.
+const LINE: usize = 100;
+
 /// What kind of fault it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -78,13 +83,25 @@ impl CommandError {
 
 impl From<CoreError> for CommandError {
     fn from(error: CoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&CoreError> for CommandError {
+    fn from(error: &CoreError) -> Self {
         let message = error.to_string();
-        let (kind, hints) = match &error {
+        let (kind, hints) = match error {
+            CoreError::Unknown { kind: "backbone", name, candidates } => {
+                let mut hints = suggestions(name, candidates);
+                hints.push("`-b` takes a folder or a file as well, looked up from the working folder".into());
+                (Kind::Usage, hints)
+            }
             CoreError::Unknown { name, candidates, .. } => (Kind::Usage, suggestions(name, candidates)),
-            CoreError::Refused { .. } => (
+            CoreError::Refused { what, .. } if of_another_backbone(what) => (
                 Kind::Refused,
                 vec!["adapters and features belong to the backbone that they were made with; `inarch backbone show` prints identities".into()],
             ),
+            CoreError::Refused { .. } => (Kind::Refused, Vec::new()),
             CoreError::Leak { .. } => (
                 Kind::Refused,
                 vec![
@@ -105,6 +122,11 @@ impl From<CoreError> for CommandError {
     }
 }
 
+/// Whether it is the backbone that two things do not share.
+fn of_another_backbone(what: &str) -> bool {
+    what.starts_with("backbone of") || what.starts_with("image preparation of")
+}
+
 /// What to do about a path that does not exist.
 fn missing(path: &Path) -> String {
     if path.ends_with(MANIFEST_FILE) {
@@ -118,11 +140,17 @@ fn missing(path: &Path) -> String {
 
 impl From<PeftError> for CommandError {
     fn from(error: PeftError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&PeftError> for CommandError {
+    fn from(error: &PeftError) -> Self {
         let message = error.to_string();
         match error {
             PeftError::Core(error) => error.into(),
             PeftError::UnknownClass { class, candidates, .. } => {
-                Self { kind: Kind::Usage, message, hints: suggestions(&class, &candidates) }
+                Self { kind: Kind::Usage, message, hints: suggestions(class, candidates) }
             }
             PeftError::NoTarget { .. } | PeftError::Setting { .. } => {
                 Self { kind: Kind::Usage, message, hints: Vec::new() }
@@ -179,12 +207,20 @@ impl From<RecipeError> for CommandError {
 
 impl From<ServeError> for CommandError {
     fn from(error: ServeError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&ServeError> for CommandError {
+    fn from(error: &ServeError) -> Self {
         let message = error.to_string();
         match error {
             ServeError::Core(error) => error.into(),
             ServeError::Peft(error) => error.into(),
+            ServeError::Shared(error) => Self::from(&**error),
+            ServeError::Refused { reason, .. } => Self { kind: Kind::Refused, message, hints: unsigned(reason) },
             ServeError::UnknownModel { reference, candidates } => {
-                Self { kind: Kind::Usage, message, hints: suggestions(&reference, &candidates) }
+                Self { kind: Kind::Usage, message, hints: suggestions(reference, candidates) }
             }
             ServeError::Listen { .. } => {
                 Self { kind: Kind::Failed, message, hints: vec!["`--port 0` takes a free port".into()] }
@@ -213,7 +249,16 @@ impl From<RegistryError> for CommandError {
             RegistryError::Conflict { .. } => {
                 (Kind::Refused, vec!["somebody else was first: look at `inarch registry log NAME`, then decide".into()])
             }
-            RegistryError::Refused { .. } | RegistryError::Untrusted { .. } => (Kind::Refused, Vec::new()),
+            RegistryError::Refused { what, .. } if what.starts_with("roll back") => (
+                Kind::Refused,
+                vec![
+                    "`inarch registry log NAME` tells where it was; `inarch registry tag REFERENCE ALIAS` points it \
+                     anywhere"
+                        .into(),
+                ],
+            ),
+            RegistryError::Untrusted { reason, .. } => (Kind::Refused, unsigned(reason)),
+            RegistryError::Refused { .. } => (Kind::Refused, Vec::new()),
             RegistryError::Remote { transient: true, .. } => {
                 (Kind::Failed, vec!["run it again: what was moved is kept, and it goes on from there".into()])
             }
@@ -223,7 +268,19 @@ impl From<RegistryError> for CommandError {
     }
 }
 
-/// The nearest candidates, and all of them when they are few.
+/// What to do about a version that the policy wants signed.
+fn unsigned(reason: &str) -> Vec<String> {
+    match reason.contains("signatures of trusted keys") {
+        true => vec![
+            "`inarch registry sign REFERENCE --key FILE` signs it; `inarch registry keys list` names the keys that are \
+             trusted"
+                .into(),
+        ],
+        false => Vec::new(),
+    }
+}
+
+/// The nearest candidate, and all of them when they are few or none is near.
 fn suggestions(name: &str, candidates: &[String]) -> Vec<String> {
     let nearest = candidates
         .iter()
@@ -232,8 +289,44 @@ fn suggestions(name: &str, candidates: &[String]) -> Vec<String> {
         .max_by(|left, right| left.0.total_cmp(&right.0));
     let mut hints: Vec<String> =
         nearest.map(|(_, candidate)| format!("did you mean `{candidate}`?")).into_iter().collect();
-    if !candidates.is_empty() && candidates.len() <= 24 {
-        hints.push(format!("known: {}", candidates.join(", ")));
+    if !candidates.is_empty() && (candidates.len() <= 24 || hints.is_empty()) {
+        hints.push(wrapped("known:", candidates));
     }
     hints
+}
+
+/// Names behind a word, in lines of a terminal's width; of very many the first.
+fn wrapped(word: &str, names: &[String]) -> String {
+    let (mut text, mut width) = (word.to_string(), "hint: ".len() + word.len());
+    for (at, name) in names.iter().take(LISTED).enumerate() {
+        let comma = if at + 1 < names.len() { "," } else { "" };
+        let more = 1 + name.chars().count() + comma.len();
+        if width + more > LINE {
+            text.push_str("\n ");
+            width = 1;
+        }
+        text.push_str(&format!(" {name}{comma}"));
+        width += more;
+    }
+    if names.len() > LISTED {
+        text.push_str(&format!(" and {} more", names.len() - LISTED));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LINE, suggestions};
+
+    #[test]
+    fn many_names_are_listed_when_none_is_near() {
+        let names: Vec<String> = (0..60).map(|at| format!("method-{at}")).collect();
+        let hints = suggestions("zzzz", &names);
+        assert_eq!(hints.len(), 1);
+        let listed: Vec<&str> = hints[0].trim_start_matches("known:").split(',').map(str::trim).collect();
+        assert_eq!(listed, names);
+        assert!(hints[0].lines().count() > 1 && hints[0].lines().all(|line| line.len() <= LINE), "{}", hints[0]);
+        assert_eq!(suggestions("methd-7", &names), ["did you mean `method-7`?"]);
+        assert_eq!(suggestions("zzzz", &names[..2]), ["known: method-0, method-1"]);
+    }
 }

@@ -15,6 +15,7 @@ mod published;
 mod test_time;
 mod versions;
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -31,16 +32,13 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version go to stdout and are no fault; everything else is wrong usage.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            let printed = error.print().and_then(|()| std::io::stdout().flush());
+            return if error.use_stderr() { ExitCode::from(2) } else { ended(output::printed(printed)) };
         }
     };
     let store = match arguments.store.open() {
         Ok(store) => store,
-        Err(error) => {
-            error.print();
-            return ExitCode::from(error.exit_code());
-        }
+        Err(error) => return ended(Err(error)),
     };
     let bars = Bars::new(store);
     let output = Output::new(arguments.json);
@@ -50,10 +48,18 @@ pub fn main() -> ExitCode {
                     goes on; else please report what stands above";
         Err(CommandError::failed("the command ended in a fault of the program", hint))
     });
+    let outcome = outcome.and_then(|()| output.finish());
+    if outcome.is_err() {
+        bars.clear();
+    }
+    ended(outcome)
+}
+
+/// Tells of the fault, if any, and with which code the process ends.
+fn ended(outcome: Result<(), CommandError>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            bars.clear();
             error.print();
             ExitCode::from(error.exit_code())
         }

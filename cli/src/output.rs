@@ -1,25 +1,58 @@
 //! Results on stdout: text for people, or one JSON object.
 
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
+use std::sync::OnceLock;
 
 use serde::Serialize;
+
+use crate::error::CommandError;
 
 /// Where results go.
 pub(crate) struct Output {
     json: bool,
+    /// Why a result did not get there; [`finish`](Self::finish) tells.
+    fault: OnceLock<io::Error>,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, fault: OnceLock::new() }
     }
 
     /// Prints the result of a command, as JSON or as the text that `text` makes.
     pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) {
-        let line = if self.json { serde_json::to_string(value).unwrap_or_default() } else { text() };
-        let mut stdout = std::io::stdout().lock();
-        // A closed pipe (`inarch .. | head`) is no fault of ours.
-        let _ = writeln!(stdout, "{}", line.trim_end());
+        let print = || -> io::Result<()> {
+            let line = if self.json { serde_json::to_string(value)? } else { text() };
+            let mut stdout = io::stdout().lock();
+            writeln!(stdout, "{}", line.trim_end())?;
+            stdout.flush()
+        };
+        if let Err(error) = print() {
+            // The first cause is the one to tell.
+            let _ = self.fault.set(error);
+        }
+    }
+
+    /// Ends the output: a result that could not be printed is a fault, though the work behind it is done.
+    ///
+    /// # Errors
+    /// A failed command, with the cause.
+    pub(crate) fn finish(self) -> Result<(), CommandError> {
+        self.fault.into_inner().map_or(Ok(()), |cause| printed(Err(cause)))
+    }
+}
+
+/// What became of a write to stdout. A closed pipe (`inarch .. | head`) is no fault of ours.
+///
+/// # Errors
+/// A failed command, with the cause.
+pub(crate) fn printed(written: io::Result<()>) -> Result<(), CommandError> {
+    match written {
+        Err(cause) if cause.kind() != ErrorKind::BrokenPipe => Err(CommandError::failed(
+            format!("cannot write to stdout: {cause}"),
+            "only the result could not be printed; files that the command writes are whole",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -49,9 +49,8 @@ fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Error {
 }
 
 fn fault(error: &inarch_registry::Error) -> Error {
-    if let inarch_registry::Error::Unknown { kind, name, place, candidates } = error {
-        let name = format!("{name}{place}");
-        return inarch_core::Error::Unknown { kind, name, candidates: candidates.clone() }.into();
+    if let inarch_registry::Error::Unknown { kind, name, candidates, .. } = error {
+        return inarch_core::Error::Unknown { kind, name: name.clone(), candidates: candidates.clone() }.into();
     }
     invalid("registry", error.to_string())
 }

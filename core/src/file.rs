@@ -72,12 +72,31 @@ impl Pieces {
     }
 }
 
+/// Refuses a path where something stands that is no file: a folder, a device, a pipe, a socket. [`write`] would put a file
+/// in its place; who works long before writing asks first.
+///
+/// # Errors
+/// [`Error::Io`] naming the path.
+pub fn check_target(path: &Path) -> Result<()> {
+    // What is not there, or cannot be looked at, is for the writing itself to find.
+    let Ok(about) = fs::metadata(path) else { return Ok(()) };
+    if about.is_file() {
+        return Ok(());
+    }
+    let reason = match about.is_dir() {
+        true => "it is a folder; name a file",
+        false => "it exists and is no regular file; name another",
+    };
+    Err(Error::io("write", path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason)))
+}
+
 /// Writes a file through a temporary sibling and a rename, so that a killed process or a full disk leaves either the
 /// old file or the new one. Missing parent folders are made.
 ///
 /// # Errors
-/// [`Error::Io`] naming the path.
+/// [`Error::Io`] naming the path, also for what [`check_target`] refuses.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    check_target(path)?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_folder(folder)?;
     let attempt = || -> std::io::Result<()> {
@@ -166,4 +185,56 @@ pub fn remove(path: &Path) -> Result<()> {
 /// [`Error::Io`] naming the path.
 pub fn remove_folder(path: &Path) -> Result<()> {
     fs::remove_dir_all(path).map_err(Error::io("remove", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{check_target, read, write};
+
+    #[track_caller]
+    fn refused(path: &Path, words: &str) {
+        let name = path.file_name().unwrap().to_string_lossy();
+        for outcome in [check_target(path), write(path, b"new")] {
+            let message = outcome.unwrap_err().to_string();
+            assert!(message.contains(&*name) && message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_parents_are_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/file");
+        for bytes in [&b"one"[..], b"two"] {
+            write(&path, bytes).unwrap();
+            assert_eq!(read(&path).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_folder_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("folder");
+        std::fs::create_dir(&path).unwrap();
+        refused(&path, "is a folder");
+        assert!(path.is_dir());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_socket_is_not_replaced_nor_what_a_link_to_it_names() {
+        use std::os::unix::fs::{FileTypeExt as _, symlink};
+        use std::os::unix::net::UnixListener;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, link) = (folder.path().join("socket"), folder.path().join("link"));
+        let listener = UnixListener::bind(&socket).unwrap();
+        symlink(&socket, &link).unwrap();
+        refused(&socket, "no regular file");
+        refused(&link, "no regular file");
+        assert!(socket.symlink_metadata().unwrap().file_type().is_socket());
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        drop(listener);
+    }
 }

@@ -119,10 +119,12 @@ pub enum Views {
     },
 }
 
-/// Encodes examples through an adapter (its image side). Examples of a features file are read, not encoded.
+/// Encodes examples through an adapter (its image side). Examples of a features file are read, not encoded, and go through
+/// its feature site.
 ///
 /// # Errors
-/// A missing or corrupt image under [`OnBadImage::Fail`], features of another backbone or width, or an interruption.
+/// A missing or corrupt image under [`OnBadImage::Fail`], features of another backbone or width, features for an adapter that
+/// needs images or that another adapter made, or an interruption.
 pub fn encode_images(
     backbone: &Backbone,
     sites: &dyn Sites,
@@ -137,7 +139,15 @@ pub fn encode_images(
         Views::Augmented { .. } => features,
     };
     let entry = sites.entry(Tower::Image).min(Entry::Feature);
-    if entry >= Entry::Pool && dataset.features.is_none() {
+    let changed = sites.entry(Tower::Image) < Entry::Never;
+    if let Some(file) = dataset.features.as_ref().filter(|_| changed) {
+        file.need_frozen(&dataset.name)?;
+        if entry < Entry::Feature {
+            let reason = format!("it changes the image tower and needs images; `{}` holds features", dataset.name);
+            return Err(inarch_core::Error::invalid("adapter", reason).into());
+        }
+    }
+    if entry >= Entry::Pool && (changed || dataset.features.is_none()) {
         let frozen = encode_frozen(backbone, entry, dataset, examples, views, policy, control)?;
         return Ok(averaged(frozen.through(sites, backbone)));
     }

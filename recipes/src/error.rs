@@ -44,6 +44,16 @@ pub enum Error {
         /// The loss.
         loss: f32,
     },
+    /// A trained value ran away, though the loss stayed finite.
+    #[error(
+        "`{name}` has a value of {value:e} after the last step: lower the learning rate (`--set train.optimizer.lr=..`) or check the data"
+    )]
+    Unbounded {
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f32,
+    },
     /// The towers give other values in reduced precision.
     #[error(
         "the first loss is {reduced} in the recipe's `train.precision` and {full} in f32: this backbone needs all digits; leave it at f32"

@@ -64,6 +64,7 @@ impl<'a> Session<'a> {
 
     /// The recipe with what the backbone and the data decide.
     fn resolved(&self, recipe: &Recipe) -> Result<Recipe> {
+        self.need_frozen()?;
         if recipe.train.pair_loss.is_some() {
             let reason =
                 "classes are no pairs; leave it out, or train on images and captions with `inarch pretrain -b`";

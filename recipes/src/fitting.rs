@@ -23,6 +23,9 @@ use crate::saved_run::{SAVE_SECONDS, SavedRun};
 use crate::schedule::learning_rate;
 use crate::session::Session;
 
+/// The largest value of a trained tensor that can be meant; those of methods in closed form, sums over images, are far below.
+const LARGEST: f32 = 1e12;
+
 /// A run on its way.
 pub(crate) struct Fitting<'a> {
     session: &'a Session<'a>,
@@ -106,10 +109,24 @@ impl<'a> Fitting<'a> {
         if self.step == self.steps {
             return Ok(0.0);
         }
-        match stored_entry(self.session.backbone, &self.adapter, self.recipe, self.train.len()) {
+        let encode = match stored_entry(self.session.backbone, &self.adapter, self.recipe, self.train.len()) {
             Some(entry) => self.run_stored(entry, run),
             None => self.run_images(run),
+        }?;
+        self.check_bounds()?;
+        Ok(encode)
+    }
+
+    /// Refuses what no training means to give. A loss over normalised scores stays finite however far values run away, so it
+    /// does not tell.
+    fn check_bounds(&self) -> Result<()> {
+        let within = |value: &f32| value.is_finite() && value.abs() <= LARGEST;
+        for (name, tensor) in self.adapter.parameters() {
+            if let Some(value) = tensor.data.iter().find(|value| !within(*value)) {
+                return Err(Error::Unbounded { name, value: *value });
+            }
         }
+        Ok(())
     }
 
     /// The trained adapter, as plain values.

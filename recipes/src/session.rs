@@ -78,6 +78,12 @@ impl<'a> Session<'a> {
         self.control
     }
 
+    /// Refuses features that an adapter made, for what adapts or learns.
+    pub(crate) fn need_frozen(&self) -> Result<()> {
+        let Some(file) = &self.dataset.features else { return Ok(()) };
+        Ok(file.need_frozen(&self.dataset.name)?)
+    }
+
     fn frozen_test(&self) -> Result<&ImageFeatures> {
         if let Some(features) = self.test.get() {
             return Ok(features);
@@ -124,9 +130,10 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// No test image, one that cannot be read, a class the adapter does not know, or a data set of features for an
-    /// adapter that changes the image tower.
+    /// adapter that changes the image tower, or of features that an adapter made.
     pub fn evaluate(&self, artifact: &Artifact) -> Result<Evaluation> {
         self.need_test()?;
+        self.need_frozen()?;
         let classifier = artifact.classifier(self.backbone, Some(&self.dataset.classes))?;
         let sites = artifact.adapter.sites();
         let offsets = if self.dataset.multi_label { artifact.offsets(&self.dataset.classes)? } else { None };
@@ -174,6 +181,7 @@ impl<'a> Session<'a> {
 
     /// An adapter over some images that settings are chosen on.
     pub(crate) fn validate(&self, artifact: &Artifact, examples: &[Example]) -> Result<Evaluation> {
+        self.need_frozen()?;
         let Self { backbone, dataset, policy, control, .. } = self;
         let classifier = artifact.classifier(*backbone, Some(&dataset.classes))?;
         dataset.need_single_labels("a choice of settings")?;

@@ -44,7 +44,7 @@ impl Session<'_> {
     /// Frozen features of examples in the centre view, computed once for this session.
     ///
     /// # Errors
-    /// An image that cannot be read, or an interruption.
+    /// An image that cannot be read, features that an adapter made, or an interruption.
     pub fn features(&self, examples: &[Example]) -> Result<ImageFeatures> {
         self.frozen(Entry::Feature, examples, &Views::Centre)
     }
@@ -52,6 +52,7 @@ impl Session<'_> {
     /// The frozen image tower over some examples up to `until`; pooled features are computed once for all runs of this
     /// session.
     pub(crate) fn frozen(&self, until: Entry, examples: &[Example], views: &Views) -> Result<ImageFeatures> {
+        self.need_frozen()?;
         let Self { backbone, dataset, policy, control, .. } = self;
         let encode = |examples: &[Example]| encode_frozen(backbone, until, dataset, examples, views, *policy, *control);
         if until < Entry::Feature {

@@ -68,6 +68,13 @@ fn aliases_move_by_compare_and_set_and_roll_back() {
     tag(Some(4), Expect::Is(2)).expect("as expected");
     assert_eq!([back(), back()], [Some(2), Some(1)]);
     assert!(matches!(registry.rollback(&name, &prod, None, Expect::Any, ""), Err(Error::Refused { .. })));
+    let other = "other".parse().expect("an alias");
+    let Err(Error::Unknown { kind: "alias", name: unknown, candidates, .. }) =
+        registry.rollback(&name, &other, None, Expect::Any, "")
+    else {
+        panic!("an alias that never was");
+    };
+    assert_eq!((unknown.as_str(), &candidates[..]), ("other", &["prod".to_string()][..]));
     tag(None, Expect::Is(1)).expect("deleted");
     assert!(registry.resolve("chest@prod").is_err_and(|error| error.is_missing()));
     assert_eq!(back(), Some(1), "a deletion is undone");
@@ -77,6 +84,10 @@ fn aliases_move_by_compare_and_set_and_roll_back() {
     let log = registry.log(&name).expect("a log");
     assert_eq!(log.len(), 13);
     assert!(matches!(&log[0], Event::Moved { step, .. } if step.to == Some(1)), "newest first");
+    let json = serde_json::to_string(&log[0]).expect("JSON");
+    for key in ["event", "alias", "at", "from", "to", "kind"] {
+        assert_eq!(json.matches(&format!("\"{key}\":")).count(), 1, "{key} in {json}");
+    }
     shelf.assert_sound();
 }
 

@@ -1,6 +1,7 @@
 //! The one error type of this crate.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -77,7 +78,7 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
-    /// The gate of the registry said no.
+    /// The gate of the registry said no, or nobody who is trusted has signed.
     #[error("{what}: {reason}")]
     Refused {
         /// What was asked for.
@@ -91,4 +92,7 @@ pub enum Error {
         /// Its words.
         reason: String,
     },
+    /// One that others wait for as well.
+    #[error("{0}")]
+    Shared(Arc<Error>),
 }

@@ -196,10 +196,8 @@ async fn load(app: &App, preload: &[Preload]) -> Result<()> {
             }
             Preload::Reference(reference) => app.shelf.pin(reference).await,
         };
-        // Only this call waits for the adapter, so the fault is its own.
-        outcome.map_err(|error| {
-            Arc::try_unwrap(error).unwrap_or_else(|shared| Error::Source { reason: shared.to_string() })
-        })?;
+        // Only this call waits for the adapter, but the cache may not have let go of its fault yet.
+        outcome.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(Error::Shared))?;
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ pub(super) fn dataset() -> Dataset {
     }
     let features = FeatureFile {
         backbone: "synthetic".into(),
+        adapter: None,
         kind: FeatureKind::Image,
         ids,
         labels: None,

@@ -67,6 +67,8 @@ fn predictions_are_probabilities_best_first() {
     assert_eq!(scores.len(), 10);
     assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-4);
     assert!(scores.is_sorted_by(|left, right| left >= right));
+    let of = |classes: &str| program.json(&["predict", "-b", "pocket", "--classes", classes, &image])["images"].clone();
+    assert_eq!(of("hat, a dog "), of("hat,a dog"), "blanks round a name are no part of it");
     let text = program.succeed(&["predict", "-b", "pocket", "--classes", "hat,a dog", "--top-k", "1", &image]);
     assert_eq!(text.lines().count(), 1);
     assert!(text.contains("hat") || text.contains("a dog"), "{text}");

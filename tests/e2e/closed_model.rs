@@ -136,6 +136,7 @@ fn names_of_classes_do_in_place_of_prompts() {
     let program = Program::new();
     let file = |kind, ids: &[&str], values: Vec<f32>, labels: Option<&[&str]>| FeatureFile {
         backbone: "a closed model".into(),
+        adapter: None,
         kind,
         ids: ids.iter().map(ToString::to_string).collect(),
         labels: labels.map(|labels| labels.iter().map(ToString::to_string).collect()),

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Program;
 use super::program::{adapter_bytes, sample, short_fit};
+use crate::support::fixture;
 
 /// A comparison of a few short runs.
 fn compare<'a>(methods: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
@@ -162,4 +163,11 @@ fn an_adapter_goes_to_peft_and_back() {
         &["coop", "lora"],
     );
     assert!(!program.path("none").exists());
+    // A hint about backbones would lead astray.
+    let peft = program.run(&["convert", "coop", "none", "--from", "inarch", "--to", "peft", "-b", "pocket"]);
+    assert!(!peft.stderr.contains("hint:"), "{}", peft.stderr);
+    let [keys, tiny] =
+        ["parity/foreign/keys_2shots.pt", "parity/clip_tiny/quick"].map(|name| fixture(name).display().to_string());
+    let arguments = ["convert", keys.as_str(), "none", "--from", "tip-adapter", "--to", "inarch", "-b", tiny.as_str()];
+    program.fail(&arguments, 2, &["classes", "the 4 names", "`--classes A,B`", "`-d DATA`"]);
 }

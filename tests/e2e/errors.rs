@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Program;
-use super::program::{sample, short_fit};
+use super::program::{adapter_bytes, sample, short_fit};
 use crate::support::fixture;
 
 #[test]
@@ -13,6 +13,8 @@ fn wrong_usage_is_2_with_a_suggestion() {
     program.fail(&["eval", "-b", "pockte", "-d", sample()], 2, &["pockte", "did you mean `pocket`?"]);
     program.fail(&["eval", "-b", "pocket", "-d", sample(), "--device", "cuda"], 1, &["--features cuda"]);
     program.fail(&["eval", "-b", "pocket", "-d", sample(), "--device", "tpu"], 2, &["tpu", "cpu"]);
+    program.fail(&["fit", "-b", "pocket", "-d", sample(), "-m", "zzzz"], 2, &["known: ", "linear-probe,", "vita-clip"]);
+    program.fail(&["eval", "-b", "clip-b99", "-d", sample()], 2, &["clip-b99", "a folder or a file"]);
     program.fail(&["eval", "--nonsense"], 2, &["--nonsense"]);
     program.fail(&["fit", "-m", "lora", "-d", sample()], 2, &["no backbone", "-b"]);
     program.fail(&["predict", "-b", "pocket", "x.jpg"], 2, &["names of the classes"]);
@@ -31,6 +33,8 @@ fn an_adapter_of_another_backbone_is_refused_with_3() {
     program.succeed(&short_fit("coop", "1", "coop"));
     let other = fixture("parity/clip_tiny/quick").display().to_string();
     program.fail(&["eval", "-b", &other, "-d", sample(), "-a", "coop"], 3, &["refused", "pocket", "quick"]);
+    let serve = ["serve", "-b", &other, "-a", "coop", "--port", "0"];
+    program.fail(&serve, 3, &["error: refused: backbone of adapter `coop`", "inarch backbone show"]);
 }
 
 #[test]
@@ -91,6 +95,72 @@ fn an_output_that_cannot_be_written_is_named() {
     let program = Program::new();
     std::fs::write(program.path("file"), b"").expect("writes");
     program.fail(&short_fit("coop", "1", "file/out"), 1, &["file/out"]);
+}
+
+/// What the program writes it renames into place, which would make a file of a device or a pipe.
+#[cfg(unix)]
+#[test]
+fn an_output_that_is_no_file_stays_what_it_is() {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    let program = Program::new();
+    let socket = program.path("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
+    let encode = ["encode", "-b", "pocket", "--images", sample(), "-o", "socket"];
+    program.fail(&encode, 1, &["cannot write `socket`", "no regular file"]);
+    program.fail(&[&encode[..], &["--shard", "0/2"]].concat(), 1, &["cannot write `socket`"]);
+    assert!(socket.symlink_metadata().expect("is there").file_type().is_socket());
+    std::fs::create_dir(program.path("folder")).expect("creates");
+    program.fail(&["encode", "-b", "pocket", "--images", sample(), "-o", "folder"], 1, &["`folder`", "is a folder"]);
+    drop(listener);
+}
+
+/// `/dev/full` takes no byte, as a full disk; a reader that goes away is no fault.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_printed_is_a_fault_but_a_closed_pipe_is_none() {
+    use std::process::Stdio;
+
+    let program = Program::new();
+    for arguments in [&["backbone", "list", "--json"][..], &["doctor"], &["--help"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opens");
+        let ended = program.command(arguments).stdout(full).output().expect("the binary starts");
+        let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {stderr}");
+        for word in ["error: cannot write to stdout", "No space left"] {
+            assert!(stderr.contains(word), "{arguments:?}: {stderr}");
+        }
+
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = program.command(arguments).stdout(Stdio::from(writer)).output().expect("the binary starts");
+        let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!((ended.status.code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+/// The same method may be fitted again; another one would be lost without a word.
+#[test]
+fn an_adapter_of_another_method_is_not_overwritten() {
+    let program = Program::new();
+    program.succeed(&short_fit("linear-probe", "1", "out"));
+    let before = adapter_bytes(&program.path("out"));
+    program.fail(&short_fit("coop", "1", "out"), 3, &["`out`", "`linear-probe`", "`coop`", "`-o`"]);
+    assert!(before == adapter_bytes(&program.path("out")), "it was overwritten");
+    program.succeed(&short_fit("linear-probe", "1", "out"));
+    assert!(before == adapter_bytes(&program.path("out")), "the same command gives the same");
+    program.succeed(&short_fit("linear-probe", "2", "out"));
+    assert!(before != adapter_bytes(&program.path("out")), "another seed is another adapter");
+}
+
+/// The loss of a linear probe stays finite however large its weights are.
+#[test]
+fn values_that_ran_away_are_no_adapter() {
+    let program = Program::new();
+    let mut arguments = short_fit("linear-probe", "1", "wild");
+    arguments.extend(["--set", "train.optimizer.lr=1e30"]);
+    program.fail(&arguments, 1, &["lower the learning rate", "train.optimizer.lr"]);
+    assert!(!program.path("wild/adapter.json").exists());
 }
 
 fn copy(from: &Path, to: &Path) {

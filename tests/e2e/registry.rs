@@ -36,6 +36,8 @@ fn an_adapter_is_published_used_by_name_promoted_and_rolled_back() {
     let events: Vec<&str> =
         log["events"].as_array().expect("a list").iter().filter_map(|event| event["event"].as_str()).collect();
     assert_eq!(events, ["moved", "moved", "moved", "published", "published"]);
+    let log = program.succeed(&["registry", "log", "clothes/probe", "--json"]);
+    assert_eq!(log.matches("\"at\":").count(), events.len(), "{log}");
 
     let list = registry(&["list", "-m", "linear-probe", "--where", "accuracy>=0", "-n", "9"]);
     assert_eq!(list["versions"].as_array().map(Vec::len), Some(2));
@@ -82,6 +84,10 @@ fn what_is_wrong_is_named_with_its_cure() {
     program.fail(&["registry", "publish", "one", "Bad Name"], 2, &["not a valid name"]);
     program.fail(&["registry", "tag", "clothes/probe", "latest"], 2, &["cannot be moved"]);
     program.fail(&["registry", "promote", "clothes/probe", "prod"], 2, &["--backbone"]);
+    program.succeed(&["registry", "tag", "clothes/probe@1", "stable"]);
+    let rollback = |alias: &'static str| ["registry", "rollback", alias];
+    program.fail(&rollback("clothes/probe@stable"), 3, &["it has no past", "inarch registry log"]);
+    program.fail(&rollback("clothes/probe@stabel"), 2, &["no alias `stabel`", "did you mean `stable`?"]);
     program.fail(&[&short_fit("coop", "1,2", "x")[..], &["--publish", "x"]].concat(), 2, &["several seeds"]);
     assert!(!program.path("x").exists(), "refused before the training");
 

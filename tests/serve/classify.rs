@@ -59,6 +59,9 @@ fn all_forms_of_a_request_mean_the_same() {
     let url = format!("data:image/png;base64,{}", encoded(&pictures[0]));
     let answer = client.post("/v1/classify", &json!({ "model": "clothes", "image": url, "top_k": 9 })).ok();
     agree("data url", &answer["predictions"], &expected[0]);
+    let none = client.post("/v1/classify", &json!({ "model": "clothes", "image": url, "top_k": 0 }));
+    assert_eq!(none.fault(), (400, "invalid_request".into()));
+    assert!(none.text.contains("`top_k` must be at least 1"), "{}", none.text);
     let raw = client.send("/v1/classify?model=clothes&top_k=9", "image/png", &pictures[0]).ok();
     assert_eq!(raw, json);
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use inarch_peft::Artifact;
-use inarch_registry::{Expect, GcPolicy, PublishRequest, Registry, Version};
+use inarch_registry::{Expect, GcPolicy, PublishRequest, Registry, SecretKey, Version};
 use inarch_serve::{Preload, Running, Server};
 use serde_json::json;
 
@@ -58,6 +58,24 @@ fn aliases_that_move_are_followed_at_once() {
     assert_eq!(put("7", None).fault(), (404, "unknown_model".into()));
     let models = client.get("/v1/models").ok();
     assert_eq!((&models["data"][1]["id"], &models["data"][1]["version"]), (&json!("chest"), &json!("2")));
+}
+
+#[test]
+fn what_nobody_who_is_trusted_signed_is_refused() {
+    let root = tempfile::tempdir().expect("a folder");
+    let registry = Registry::open(root.path().join("registry")).expect("a registry");
+    let (version, artifact) = publish(&registry, root.path(), 0.2);
+    let key = SecretKey::from_seed([7; 32]);
+    registry.trust(&key.public(), None).expect("a policy");
+    let preload = [Preload::Reference("chest@1".into())];
+    let bind = Server::bind(backbone(), Some(Arc::new(registry.clone())), &preload, settings());
+    let fault = bind.err().expect("a refusal").to_string();
+    assert!(fault.starts_with("`chest@1` is not trusted: the policy asks for 1 signatures"), "{fault}");
+    let (_running, client) = serve(&registry, &[]);
+    let picture = picture(3);
+    assert_eq!(client.classify("chest@1", &picture).fault(), (409, "refused".into()));
+    registry.sign(&version, &key).expect("signed");
+    agree("signed", &client.classify("chest@1", &picture).ok()["predictions"], &alone(Some(&artifact), &picture, &[]));
 }
 
 #[test]

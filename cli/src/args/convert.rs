@@ -25,7 +25,7 @@ pub(crate) struct ConvertArgs {
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: String,
     /// Class names in the order of their labels, separated by commas, where the file does not say them
-    #[arg(long, value_delimiter = ',', value_name = "A,B,C", conflicts_with = "data")]
+    #[arg(long, value_delimiter = ',', value_name = "A,B,C", conflicts_with = "data", value_parser = super::trimmed)]
     pub(crate) classes: Vec<String>,
     /// Data set whose class names these are
     #[arg(short = 'd', long, value_name = "PATH")]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use inarch_core::checkpoint::LOGIT_SCALE_KEY;
 use inarch_core::data::{FeatureKind, FeatureShard, Shard, ShardLabel, join_shards};
-use inarch_core::{Digest, Error};
+use inarch_core::{Digest, Error, file};
 use serde::Serialize;
 
 use self::input::{Encoded, Input};
@@ -41,6 +41,7 @@ pub(crate) fn run(args: &EncodeArgs, bars: &Bars, output: &Output) -> Result<(),
     let shard: Option<Shard> = args.shard.as_deref().map(str::parse).transpose().map_err(|error: Error| {
         CommandError::usage(error.to_string(), "`--shard 0/8` to `--shard 7/8` are the eight parts of a list")
     })?;
+    file::check_target(&args.output)?;
     let model = Model::open(&args.model)?;
     model.backbone.need_features("features in a file")?;
     let input = Input::open(args, &model, bars)?;
@@ -58,7 +59,8 @@ pub(crate) fn run(args: &EncodeArgs, bars: &Bars, output: &Output) -> Result<(),
     let Part { list, range, content } = input.part(shard, &model)?;
     let there = FeatureShard::read(&args.output).ok().filter(|found| {
         let label = &found.label;
-        (&label.work, label.shard, &label.content) == (&list.digest, shard, &content)
+        let same = (&label.work, label.shard, &label.content) == (&list.digest, shard, &content);
+        same && found.features.adapter == input.adapter(&model)
     });
     let reused = there.is_some();
     let made = match there {

@@ -233,6 +233,9 @@ fn of_features(
     let mut images = Vec::new();
     for path in &args.images {
         let features = FeatureFile::read(path)?;
+        if model.adapter.is_some() {
+            features.need_frozen(&path.display().to_string())?;
+        }
         let rows = 0..features.rows();
         let example = |row: usize| Example::new(features.ids[row].clone(), Source::Row(row), 0);
         let mut dataset = Dataset::unlabelled(path.display().to_string(), rows.map(example).collect());

@@ -112,7 +112,13 @@ fn is_of_strategy(error: &Error) -> bool {
         Error::Core(error) | Error::Recipe(RecipeError::Core(error)) => own(error),
         Error::Peft(_) => true,
         Error::Recipe(error) => {
-            matches!(error, RecipeError::Diverged { .. } | RecipeError::Recipe { .. } | RecipeError::Peft(_))
+            matches!(
+                error,
+                RecipeError::Diverged { .. }
+                    | RecipeError::Unbounded { .. }
+                    | RecipeError::Recipe { .. }
+                    | RecipeError::Peft(_)
+            )
         }
         _ => false,
     }

@@ -19,7 +19,7 @@ use crate::file;
 
 const FORMAT: &str = "feature file";
 /// The metadata that [`FeatureFile`] has fields for.
-const FIELDS: [&str; 6] = ["backbone", "classes", "ids", "kind", "labels", "splits"];
+const FIELDS: [&str; 7] = ["adapter", "backbone", "classes", "ids", "kind", "labels", "splits"];
 
 /// What the rows of a feature file are features of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub enum FeatureKind {
 pub struct FeatureFile {
     /// The backbone that made them, by its digest, or any text for features from elsewhere.
     pub backbone: String,
+    /// The adapter that changed them on their way, by method and digest; `None` for those of the frozen backbone.
+    pub adapter: Option<String>,
     /// What the rows are features of.
     pub kind: FeatureKind,
     /// Path or text of each row.
@@ -56,6 +58,20 @@ impl FeatureFile {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.ids.len()
+    }
+
+    /// Refuses features that an adapter made where one is put on them, or learns from them: the first would be at work twice,
+    /// and the second would meet other features when it meets images. `name` is what the error names.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the adapter.
+    pub fn need_frozen(&self, name: &str) -> Result<()> {
+        let Some(adapter) = &self.adapter else { return Ok(()) };
+        Err(Error::Refused {
+            what: format!("features of `{name}`"),
+            expected: "those of the frozen backbone, which `inarch encode` without `-a` writes".into(),
+            found: format!("those that adapter `{adapter}` made"),
+        })
     }
 
     /// The feature of a row, if there is one.
@@ -105,6 +121,7 @@ impl FeatureFile {
         };
         let features = Self {
             backbone: required("backbone")?.clone(),
+            adapter: metadata.get("adapter").cloned(),
             kind: parse(path, "kind", &Value::from(required("kind")?.as_str()).to_string())?,
             ids: parse(path, "ids", required("ids")?)?,
             labels: metadata.get("labels").map(|text| parse(path, "labels", text)).transpose()?,
@@ -134,6 +151,9 @@ impl FeatureFile {
         self.check(path)?;
         let mut metadata = Map::new();
         let mut put = |key: &str, value: String| metadata.insert(key.into(), Value::String(value));
+        if let Some(adapter) = &self.adapter {
+            put("adapter", adapter.clone());
+        }
         put("backbone", self.backbone.clone());
         if let Some(classes) = &self.classes {
             put("classes", json!(classes).to_string());
@@ -269,6 +289,7 @@ mod tests {
     fn sample() -> FeatureFile {
         FeatureFile {
             backbone: "sha256:00".into(),
+            adapter: None,
             kind: FeatureKind::Image,
             ids: ["x/1.jpg", "x/\"2\".jpg", "y/ü.jpg"].map(String::from).into(),
             labels: Some(["x", "x", "a"].map(String::from).into()),
@@ -296,6 +317,15 @@ mod tests {
         assert_eq!((dataset.train.len(), dataset.test.len(), dataset.test[0].label), (2, 1, 1));
         let ordered = FeatureFile { classes: Some(vec!["x".into(), "a".into()]), ..features };
         assert_eq!(ordered.into_dataset("f".as_ref()).unwrap().classes, ["x", "a"]);
+    }
+
+    #[test]
+    fn what_an_adapter_made_says_so_and_takes_no_other() {
+        let adapted = FeatureFile { adapter: Some("clip-adapter sha256:01".into()), ..sample() };
+        assert_eq!(round_trip(&adapted).unwrap(), adapted);
+        let message = adapted.need_frozen("f.safetensors").unwrap_err().to_string();
+        assert!(message.contains("`f.safetensors`") && message.contains("`clip-adapter sha256:01`"), "{message}");
+        sample().need_frozen("f.safetensors").unwrap();
     }
 
     #[test]

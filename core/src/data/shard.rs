@@ -265,6 +265,7 @@ mod tests {
         FeatureShard {
             features: FeatureFile {
                 backbone: maker.into(),
+                adapter: None,
                 kind: FeatureKind::Image,
                 ids: kept.iter().map(|row| format!("{row}.jpg")).collect(),
                 labels: Some(kept.iter().map(|row| ["a", "b"][row % 2].into()).collect()),

@@ -11,7 +11,7 @@ use super::import::Import;
 use super::tensors::transposed;
 use crate::adapter::MethodConfig;
 use crate::artifact::Artifact;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::logits::{TipAdapterConfig, TipAdapterFConfig};
 use crate::parameters::Parameters;
 
@@ -36,6 +36,12 @@ pub(super) fn read(import: &Import<'_>) -> Result<Artifact> {
         }
     });
     let labels: Vec<f32> = labels.collect::<Result<_>>()?;
+    if import.classes.is_empty() {
+        let reason = format!(
+            "the file has no class names; give the {classes} names, in the order of the labels: `--classes A,B`, or `-d DATA`"
+        );
+        return Err(Error::Setting { setting: "classes", reason });
+    }
     if import.classes.len() != classes {
         let found = import.classes.len();
         return Err(import.refused("classes", format!("{classes} names, in the order of the labels"), found));

@@ -89,6 +89,7 @@ pub fn compare(
         true => Some(Session::new(backbone, dataset, Subset::New, policy, inner)?),
         false => None,
     };
+    session.need_frozen()?;
     file::create_folder(folder)?;
     let mut ledger = Ledger::open(folder)?;
     let keys: Vec<Digest> = jobs.iter().map(|job| job.key(config, &session)).collect();
@@ -194,7 +195,9 @@ impl Job {
         let blank = Run::new(key, &self.method, self.shots, self.seed);
         match self.best(session, unseen, folder) {
             Ok((choice, report, new)) => Ok(blank.done(&choice, &report, new)),
-            Err(error @ Error::Diverged { .. }) => Ok(Run { failure: Some(error.to_string()), ..blank }),
+            Err(error @ (Error::Diverged { .. } | Error::Unbounded { .. })) => {
+                Ok(Run { failure: Some(error.to_string()), ..blank })
+            }
             Err(error) => Err(error),
         }
     }

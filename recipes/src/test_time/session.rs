@@ -127,6 +127,7 @@ impl Session<'_> {
             return Err(inarch_core::Error::invalid(format!("data set `{}`", self.dataset.name), reason).into());
         }
         self.dataset.need_single_labels("adaptation at test time")?;
+        self.need_frozen()?;
         let classes = &self.dataset.classes;
         let (classifier, sites): (Classifier<'_>, &dyn Sites) = match artifact {
             Some(artifact) => (artifact.classifier(self.backbone, Some(classes))?, artifact.adapter.sites()),

@@ -131,7 +131,7 @@ impl Registry {
     /// Points an alias to where it was before its last move that was not a roll back, or to a chosen earlier version.
     ///
     /// # Errors
-    /// [`Error::Refused`] when there is nothing to go back to.
+    /// [`Error::Unknown`] for an alias that never was, [`Error::Refused`] when there is nothing to go back to.
     pub fn rollback(
         &self,
         name: &Name,
@@ -142,6 +142,9 @@ impl Registry {
     ) -> Result<AliasMove> {
         self.move_alias(name, alias, expect, why, |shelf| {
             let mut stack = shelf.past(alias)?;
+            if stack.is_empty() && shelf.alias(alias)?.is_none() {
+                return Err(self.no_such_alias(name, alias));
+            }
             stack.pop();
             let target = match to {
                 Some(to) => stack.iter().rev().flatten().copied().find(|past| *past == to),

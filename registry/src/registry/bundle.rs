@@ -89,6 +89,11 @@ impl Registry {
             let mut file = archive.into_inner()?;
             file.flush()?;
             file.as_file().sync_all()?;
+            // A device, pipe or socket would be gone for a file.
+            if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+                let reason = "it exists and is no regular file; name another";
+                return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason));
+            }
             file.persist(path)?;
             Ok(())
         };

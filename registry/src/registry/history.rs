@@ -23,11 +23,9 @@ pub enum Event {
     },
     /// An alias moved.
     Moved {
-        /// When, RFC 3339.
-        at: String,
         /// The alias.
         alias: Alias,
-        /// Its move.
+        /// Its move, which says when it happened.
         #[serde(flatten)]
         step: AliasMove,
     },
@@ -44,7 +42,8 @@ impl Event {
     /// When it happened, RFC 3339.
     pub fn at(&self) -> &str {
         match self {
-            Self::Published { at, .. } | Self::Moved { at, .. } | Self::Removed { at, .. } => at,
+            Self::Published { at, .. } | Self::Removed { at, .. } => at,
+            Self::Moved { step, .. } => &step.at,
         }
     }
 }
@@ -99,11 +98,7 @@ impl Registry {
         }
         for alias in shelf.alias_names()? {
             let moves = shelf.moves(&alias)?;
-            events.extend(moves.into_iter().map(|step| Event::Moved {
-                at: step.at.clone(),
-                alias: alias.clone(),
-                step,
-            }));
+            events.extend(moves.into_iter().map(|step| Event::Moved { alias: alias.clone(), step }));
         }
         // Times of one machine; equal ones keep their order.
         events.sort_by_cached_key(|event| event.at().parse::<jiff::Timestamp>().unwrap_or(jiff::Timestamp::MIN));

@@ -11,7 +11,13 @@ const LISTED: usize = 1000;
 
 impl From<RegistryError> for Error {
     fn from(error: RegistryError) -> Self {
-        Self::Source { reason: error.to_string() }
+        match error {
+            RegistryError::Refused { what, reason } => Self::Refused { what, reason },
+            RegistryError::Untrusted { what, reason } => {
+                Self::Refused { what: format!("{what} is not trusted"), reason }
+            }
+            error => Self::Source { reason: error.to_string() },
+        }
     }
 }
 
@@ -64,7 +70,6 @@ impl Source for Registry {
                 Err(Error::Conflict { name: format!("{name}@{alias}"), expected, found })
             }
             Err(RegistryError::Unknown { .. }) => Err(unknown()),
-            Err(RegistryError::Refused { what, reason }) => Err(Error::Refused { what, reason }),
             Err(error) => Err(error.into()),
         }
     }

@@ -115,6 +115,9 @@ pub(crate) async fn classify(
     let lines = accept.contains("application/x-ndjson");
     let Classify { fields, images, single } = read(&app, request).await?;
     check_count(&app, images.len())?;
+    if fields.top_k == Some(0) {
+        return Err(Problem::invalid("`top_k` must be at least 1").hint("leave it out for the usual number"));
+    }
     let (version, head) = head(&app, &caller, fields.model.as_deref(), fields.classes, fields.template).await?;
     let top_k = fields.top_k.unwrap_or(TOP_K);
     app.metrics.images(&version.name, &version.version, images.len());

@@ -135,6 +135,7 @@ impl Problem {
             Error::Changed { .. } => new(StatusCode::CONFLICT, "changed"),
             Error::Refused { .. } => new(StatusCode::CONFLICT, "refused"),
             Error::TooLarge { .. } => new(StatusCode::INSUFFICIENT_STORAGE, "adapter_too_large"),
+            Error::Shared(error) => Self::of(error),
             Error::Source { .. } => new(StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
             Error::Core(core) | Error::Peft(PeftError::Core(core)) => match core {
                 CoreError::BadImage { .. } => new(StatusCode::UNPROCESSABLE_ENTITY, "bad_image"),

@@ -109,6 +109,7 @@ fn digits() -> Dataset {
     let [train, test] = examples;
     let features = FeatureFile {
         backbone: "fields of grey".into(),
+        adapter: None,
         kind: FeatureKind::Image,
         ids,
         labels: None,

@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use inarch_core::backbone::{Pass, values};
+use inarch_core::backbone::{Entry, Pass, Tower, values};
 use inarch_core::data::{
     Clip, ClipConfig, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name, is_image_name,
 };
 use inarch_core::image::ImageAddress;
 use inarch_core::{Error, file};
+use inarch_peft::Artifact;
 use inarch_recipes::Error::Stopped;
 use inarch_recipes::{BadImagePolicy, Views, encode_images};
 
@@ -64,13 +65,18 @@ impl Input {
         Ok(Self::Images { examples, splits: Some(splits), dataset: Box::new(dataset) })
     }
 
-    /// One text a line.
+    /// One text a line, so that rows are lines. An empty one is refused: left out it would move all rows behind it, and as a
+    /// text it says nothing.
     fn texts(path: &Path) -> Result<Self, CommandError> {
         let content = file::read_text(path)?;
-        let lines: Vec<String> = content.lines().map(str::to_string).filter(|line| !line.trim().is_empty()).collect();
-        match lines.is_empty() {
-            true => Err(Error::malformed("text list", path, "it holds no text; write one a line").into()),
-            false => Ok(Self::Texts(lines)),
+        let lines: Vec<String> = content.lines().map(str::to_string).collect();
+        let wrong = |reason: String| CommandError::from(Error::malformed("text list", path, reason));
+        if lines.iter().all(|line| line.trim().is_empty()) {
+            return Err(wrong("it holds no text; write one a line".into()));
+        }
+        match lines.iter().position(|line| line.trim().is_empty()) {
+            Some(at) => Err(wrong(format!("line {} is empty; every line is a text, and a row; remove it", at + 1))),
+            None => Ok(Self::Texts(lines)),
         }
     }
 
@@ -88,6 +94,18 @@ impl Input {
         }
     }
 
+    /// The adapter that the features are changed by: that of the model, where it changes this tower, or the one that has
+    /// changed them before.
+    pub(super) fn adapter(&self, model: &Model) -> Option<String> {
+        let (tower, before) = match self {
+            Self::Images { dataset, .. } => (Tower::Image, dataset.features.as_ref()),
+            Self::Texts(_) => (Tower::Text, None),
+        };
+        let changing = model.adapter.as_ref().filter(|artifact| artifact.adapter.sites().entry(tower) < Entry::Never);
+        let name = |artifact: &Artifact| format!("{} {}", artifact.manifest.method.name(), artifact.manifest.tensors);
+        changing.map(name).or_else(|| before?.adapter.clone())
+    }
+
     /// The features of some entries.
     pub(super) fn encode(
         &self,
@@ -99,7 +117,8 @@ impl Input {
         match self {
             Self::Texts(lines) => {
                 let (ids, values) = (lines[range.clone()].to_vec(), encode_texts(&lines[range], model, bars)?);
-                let features = FeatureFile { ids, values, ..empty(FeatureKind::Text, model) };
+                let adapter = self.adapter(model);
+                let features = FeatureFile { ids, values, adapter, ..empty(FeatureKind::Text, model) };
                 Ok(Encoded { features, skipped: Vec::new(), unread: 0 })
             }
             Self::Images { examples, splits, dataset } => {
@@ -116,6 +135,7 @@ impl Input {
                     splits: splits.map(|splits| found.kept.iter().map(|position| splits[*position]).collect()),
                     dim: found.dim,
                     values: found.values,
+                    adapter: self.adapter(model),
                     ..empty(FeatureKind::Image, model)
                 };
                 let skipped = found.bad.iter().map(|bad| bad.path.display().to_string()).collect();
@@ -126,8 +146,17 @@ impl Input {
 }
 
 fn empty(kind: FeatureKind, model: &Model) -> FeatureFile {
-    let (backbone, dim) = (model.backbone.maker(), model.backbone.spec().dim);
-    FeatureFile { backbone, kind, ids: Vec::new(), labels: None, classes: None, splits: None, dim, values: Vec::new() }
+    FeatureFile {
+        backbone: model.backbone.maker(),
+        adapter: None,
+        kind,
+        ids: Vec::new(),
+        labels: None,
+        classes: None,
+        splits: None,
+        dim: model.backbone.spec().dim,
+        values: Vec::new(),
+    }
 }
 
 fn encode_texts(lines: &[String], model: &Model, bars: &Bars) -> Result<Vec<f32>, CommandError> {

@@ -27,7 +27,7 @@ fn line(event: &Event) -> String {
     match event {
         Event::Published { version, .. } => format!("{at}  published {} {}\n", title(version), version.digest.short()),
         Event::Removed { number, .. } => format!("{at}  removed {number}\n"),
-        Event::Moved { alias, step, .. } => {
+        Event::Moved { alias, step } => {
             let side = |number: Option<u64>| number.map_or("nothing".into(), |number| number.to_string());
             let verb = match step.kind {
                 MoveKind::Rollback => "rolled back",
