@@ -22,6 +22,7 @@ fn unsigned_and_wrongly_signed_adapters_are_refused_where_keys_are_trusted() {
     program.succeed(&["registry", "keys", "trust", "release.key.pub"]);
     program.fail(&eval, 3, &["chest@1", "not trusted", "1 signatures"]);
     program.fail(&["registry", "promote", "chest@1", "prod", "-b", "pocket"], 3, &["not trusted"]);
+    program.fail(&["update", "chest", "-b", "pocket", "-d", sample()], 3, &["not trusted"]);
     program.succeed(&["registry", "sign", "chest@1", "--key", "other.key"]);
     program.fail(&eval, 3, &["not trusted"]);
     program.succeed(&["registry", "sign", "chest@1", "--key", "release.key"]);
