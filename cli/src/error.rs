@@ -179,7 +179,8 @@ impl From<ContinualError> for CommandError {
                 message,
                 hints: vec!["use the backbone that the memory was made with, or start a new memory".into()],
             },
-            ContinualError::CannotForget { .. } | ContinualError::Gate(_) => {
+            ContinualError::Target { .. } => Self { kind: Kind::Usage, message, hints: Vec::new() },
+            ContinualError::CannotForget { .. } | ContinualError::Gate(_) | ContinualError::Refused(_) => {
                 Self { kind: Kind::Refused, message, hints: Vec::new() }
             }
             ContinualError::Sealed { .. } => Self {

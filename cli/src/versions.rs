@@ -52,6 +52,10 @@ fn fault(error: &inarch_registry::Error) -> Error {
     if let inarch_registry::Error::Unknown { kind, name, candidates, .. } = error {
         return inarch_core::Error::Unknown { kind, name: name.clone(), candidates: candidates.clone() }.into();
     }
+    use inarch_registry::Error as Fault;
+    if matches!(error, Fault::Untrusted { .. } | Fault::Refused { .. } | Fault::Conflict { .. }) {
+        return Error::Refused(error.to_string());
+    }
     invalid("registry", error.to_string())
 }
 
@@ -80,12 +84,30 @@ impl Versions for AnyVersions {
         }
     }
 
-    fn staging(&self, target: &str) -> Result<PathBuf> {
-        let Some((_, name, selector)) = Self::registered(target)? else { return FolderVersions.staging(target) };
-        if !matches!(selector, Selector::Alias(_) | Selector::Latest) {
-            let reason = "a version never changes; name an alias, as in `chest@prod`, or the adapter alone";
-            return Err(invalid(format!("target `{target}`"), reason));
+    fn takes_versions(&self, target: &str) -> Result<()> {
+        let Some((_, name, selector)) = Self::registered(target)? else {
+            return FolderVersions.takes_versions(target);
+        };
+        if matches!(selector, Selector::Alias(_) | Selector::Latest) {
+            return Ok(());
         }
+        let reason = format!(
+            "a version never changes; name an alias, as in `{name}@prod` (`inarch registry tag {target} prod` makes it), \
+             or the adapter alone, `{name}`"
+        );
+        Err(Error::Target { target: target.into(), reason })
+    }
+
+    fn work(&self, target: &str) -> Result<PathBuf> {
+        let Some((_, name, _)) = Self::registered(target)? else { return FolderVersions.work(target) };
+        let home = home().map_err(|error| invalid("home", error.message()))?;
+        let place = Digest::of(target.as_bytes()).short();
+        Ok(home.join("updates").join(format!("{name}-{place}")).join(".update"))
+    }
+
+    fn staging(&self, target: &str) -> Result<PathBuf> {
+        self.takes_versions(target)?;
+        let Some((_, name, _)) = Self::registered(target)? else { return FolderVersions.staging(target) };
         let home = home().map_err(|error| invalid("home", error.message()))?;
         let staging = home.join("updates").join(format!("{name}-{}", std::process::id()));
         if staging.is_dir() {

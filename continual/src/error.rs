@@ -52,6 +52,25 @@ pub enum Error {
         /// The cause.
         source: sled::Error,
     },
+    /// A place for a version that cannot take one.
+    #[error("target `{target}`: {reason}")]
+    Target {
+        /// What was named.
+        target: String,
+        /// Why not, with the way out.
+        reason: String,
+    },
+    /// What the keeper of the versions refuses: a signature, a check, a target that was moved meanwhile.
+    #[error("{0}")]
+    Refused(String),
+    /// A training that was stopped and whose state could not be kept.
+    #[error("stopped at step {step} of {steps}; nothing was kept, and the same command begins anew")]
+    Stopped {
+        /// The steps that were done.
+        step: usize,
+        /// The steps of the whole training.
+        steps: usize,
+    },
     /// The gate said no.
     #[error("refused by the gate: {0}")]
     Gate(String),

@@ -82,6 +82,7 @@ pub fn merge(
     request: &MergeRequest<'_>,
     control: Control<'_>,
 ) -> Result<MergeReport> {
+    versions.takes_versions(request.output)?;
     let open = |name: &String| -> Result<Part> {
         let version = versions.open(name)?;
         let (memory, probe) = (version.memory(request.key)?, version.probe(request.key)?);

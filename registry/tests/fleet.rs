@@ -423,3 +423,40 @@ fn a_version_that_takes_the_device_down_is_given_up() {
     );
     assert_eq!(fleet.active(0), Some(1));
 }
+
+#[test]
+fn a_device_never_goes_back_to_a_version_that_it_gave_up() {
+    /// Only the third version works.
+    struct Picky;
+
+    impl Device for Picky {
+        fn self_test(&self, _: &Candidate<'_>) -> std::result::Result<(), String> {
+            Ok(())
+        }
+
+        fn health(&self, version: &Version) -> std::result::Result<(), String> {
+            if version.number == 3 { Ok(()) } else { Err("requests fail".into()) }
+        }
+    }
+
+    let fleet = Fleet::new(1);
+    let step = || fleet.agent(0).step(&fleet.remote, &Picky, at(30)).expect("books are kept").outcomes.remove(0);
+    // Offers a version, lets the device try it, and tells what it says after its check, and at the next step.
+    let tried = || {
+        let version = fleet.publish();
+        fleet.offer(&version, 10_000);
+        assert!(matches!(step(), Outcome::Activated { number, .. } if number == version.number));
+        [step(), step()]
+    };
+    let is_failed = |outcome: &Outcome, version: u64, left: Option<u64>| matches!(outcome, Outcome::Failed { number, active, .. } if (*number, *active) == (version, left));
+    for version in [1, 2] {
+        let outcomes = tried();
+        assert!(outcomes.iter().all(|outcome| is_failed(outcome, version, None)), "{outcomes:?}");
+        assert_eq!(fleet.active(0), None);
+    }
+    let outcomes = tried();
+    assert_eq!(outcomes[0], Outcome::Committed { name: name(), number: 3 });
+    let outcomes = tried();
+    assert!(outcomes.iter().all(|outcome| is_failed(outcome, 4, Some(3))), "{outcomes:?}");
+    assert_eq!(fleet.active(0), Some(3));
+}

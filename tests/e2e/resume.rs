@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::Program;
-use super::program::{adapter_bytes, sample};
+use super::program::{adapter_bytes, sample, short_fit};
+use super::update::LENIENT;
 
 const STEPS: &str = "train.budget={ iterations = 250 }";
 
@@ -58,4 +59,35 @@ fn a_killed_run_leaves_nothing_in_the_way() {
     assert!(!program.path("killed/adapter.json").exists());
     program.succeed(&arguments("killed"));
     assert!(adapter_bytes(&program.path("whole")) == adapter_bytes(&program.path("killed")));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_update_goes_on_and_ends_in_the_same_bytes() {
+    let program = Program::new();
+    program.succeed(&short_fit("linear-probe", "1", "base"));
+    let steps = "fit.train.budget={ iterations = 3000 }";
+    let update = |output| [&["update", "base", "-d", sample(), "--set", steps, "-o", output][..], LENIENT].concat();
+    program.succeed(&update("whole"));
+    assert!(!program.path("whole/.update").exists(), "nothing but the version is left");
+
+    let mut child = program.command(&update("stopped")).stderr(Stdio::null()).spawn().expect("the binary starts");
+    // Its folder is made when the training begins.
+    for _ in 0..600 {
+        if program.path("stopped/.update/inputs").is_file() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    assert_eq!(child.wait().expect("ends").code(), Some(1));
+    assert!(program.path("stopped/.update/training").is_dir() && !program.path("stopped/1").exists());
+
+    let run = program.run(&update("stopped"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("going on from step"), "{}", run.stderr);
+    assert!(adapter_bytes(&program.path("whole/1")) == adapter_bytes(&program.path("stopped/1")));
+    assert!(!program.path("stopped/.update").exists());
 }

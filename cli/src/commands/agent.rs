@@ -86,8 +86,11 @@ fn verdict(report: &StepReport) -> Result<(), CommandError> {
         return Err(CommandError::refused(fault.clone(), "what is in use stays in use; the next step tries again"));
     }
     for outcome in &report.outcomes {
-        if let Outcome::Failed { name, number, reason, .. } = outcome {
-            let hint = "what worked before is in use";
+        if let Outcome::Failed { name, number, reason, active } = outcome {
+            let hint = match active {
+                Some(active) => format!("`{name}@{active}`, which worked before, is in use"),
+                None => format!("nothing is in use, since no version of `{name}` has worked here; offer another one"),
+            };
             return Err(CommandError::refused(format!("`{name}@{number}` does not work here: {reason}"), hint));
         }
         if let Outcome::Delayed { name, number, reason } = outcome {

@@ -90,6 +90,7 @@ pub fn forget(
 ) -> Result<ForgetReport> {
     let ForgetRequest { target, key, time, .. } = *request;
     let parent = versions.open(target)?;
+    versions.takes_versions(target)?;
     let changeable = match versions.changeable(target) {
         Err(error) if request.purge => return Err(error),
         changeable => changeable.is_ok(),

@@ -7,6 +7,7 @@ mod intake;
 mod recipe;
 mod run;
 mod version;
+mod work;
 
 pub use forget::{ForgetReport, ForgetRequest, forget};
 pub use gate::{ClassChange, Gate, Rule, Verdict};

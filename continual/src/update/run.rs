@@ -6,7 +6,7 @@ use std::time::Instant;
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
 use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
-use inarch_core::{Digest, file};
+use inarch_core::{Digest, DigestBuilder, file};
 use inarch_peft::{Artifact, MethodConfig, Rows, Statistics};
 use inarch_recipes::{Control, Session, Subset};
 use serde::Serialize;
@@ -17,6 +17,7 @@ use super::gate::{Evidence, Verdict};
 use super::intake::Intake;
 use super::recipe::UpdateRecipe;
 use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
+use super::work::Work;
 use crate::bench::fit_recipe;
 use crate::drift::{DriftConfig, DriftMonitor, DriftVerdict};
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ pub struct UpdateRequest<'a> {
 pub struct UpdateReport {
     /// The new version; `None` where the gate said no or nothing was to be done.
     pub version: Option<String>,
-    /// Folder of the new version's adapter.
+    /// The new version's adapter, as other commands are told it.
     pub adapter: Option<PathBuf>,
     /// The version before.
     pub parent: Option<String>,
@@ -112,6 +113,8 @@ pub fn update(
     let started = Instant::now();
     let UpdateRequest { recipe, dataset, key, time, .. } = *request;
     backbone.need_features("an update with rehearsal")?;
+    let output = request.output.unwrap_or(request.target);
+    versions.takes_versions(output)?;
     let parent = open_parent(versions, request)?;
     let old = parent.as_ref().map(|parent| parent.artifact(backbone)).transpose()?;
     let mut carried = carry(backbone, parent.as_ref(), old.as_ref(), request)?;
@@ -165,15 +168,17 @@ pub fn update(
     report.new_classes = dataset.classes.iter().filter(|class| !carried.classes.contains(class)).cloned().collect();
     carried.classes.extend(report.new_classes.clone());
 
-    let work = tempfile::tempdir().map_err(inarch_core::Error::io("make", std::env::temp_dir()))?;
+    // Samples that are encrypted elsewhere must not lie about unencrypted, and a closed form has nothing to go on with.
+    let keeps = key.is_none() && carried.method.analytic().is_none();
+    let place = keeps.then(|| versions.work(output)).transpose()?;
+    let work = Work::open(place.as_deref(), &inputs_of(backbone, old.as_ref(), request))?;
     let artifact = if carried.method.analytic().is_some() {
         report.strategy = carried.method.name().into();
         learn_analytic(backbone, &mut carried, old.as_ref(), fresh)?
     } else {
         let train: Vec<Example> = positions.iter().map(|at| learn[*at].clone()).collect();
         let before = (parent.as_ref(), old.as_ref());
-        let (artifact, strategy) =
-            learn_by_steps(&session, &mut carried, before, (&train, &fresh), request, work.path())?;
+        let (artifact, strategy) = learn_by_steps(&session, &mut carried, before, (&train, &fresh), request, &work)?;
         report.strategy = strategy;
         artifact
     };
@@ -217,7 +222,6 @@ pub fn update(
         return Ok(report);
     }
 
-    let output = request.output.unwrap_or(request.target);
     let staging = versions.staging(output)?;
     let mut artifact = artifact;
     if let Some(accuracy) = report.accuracy {
@@ -242,15 +246,28 @@ pub fn update(
         memory: Some(memory),
         probe: Some(probe),
         ledger,
-        carried: &Carried::files(work.path())?,
+        carried: &Carried::files(work.own())?,
     };
     write_version(&staging, &files, key)?;
     report.bytes = folder_bytes(&staging)?;
     let version = versions.publish(output, &Release { folder: &staging, record: &record })?;
-    report.adapter = Some(versions.open(output)?.folder);
+    report.adapter = Some(PathBuf::from(&version));
     report.version = Some(version);
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// What an update learns from, so that no other goes on with its training. The training itself tells its examples apart.
+fn inputs_of(backbone: &Backbone, old: Option<&Artifact>, request: &UpdateRequest<'_>) -> Digest {
+    let mut builder = DigestBuilder::default();
+    builder
+        .piece(backbone.digest().to_string().as_bytes())
+        .piece(old.map(|old| old.manifest.tensors.to_string()).unwrap_or_default().as_bytes())
+        .piece(request.target.as_bytes())
+        .piece(request.init.unwrap_or_default().as_bytes())
+        .piece(request.dataset.digest().to_string().as_bytes())
+        .piece(serde_json::to_string(request.recipe).unwrap_or_default().as_bytes());
+    builder.finish()
 }
 
 fn open_parent(versions: &dyn Versions, request: &UpdateRequest<'_>) -> Result<Option<Version>> {
@@ -367,7 +384,7 @@ fn learn_by_steps(
     (parent, old): (Option<&Version>, Option<&Artifact>),
     (train, fresh): (&[Example], &[Sample]),
     request: &UpdateRequest<'_>,
-    work: &std::path::Path,
+    work: &Work,
 ) -> Result<(Artifact, String)> {
     let recipe = request.recipe;
     let strategy = match LearnerConfig::read(&recipe.strategy)? {
@@ -413,9 +430,9 @@ fn learn_by_steps(
         time: request.time,
         chunk: None,
     };
-    learner.learn(&arrival, &setting, &work.join("training"))?;
+    learner.learn(&arrival, &setting, &work.training()).map_err(|error| work.stopped(error))?;
     let artifact = learner.artifact(&setting)?;
-    learner.hand_on(work, index)?;
+    learner.hand_on(work.own(), index)?;
     if artifact.adapter.entry(Tower::Image) < Entry::Feature && carried.memory.config().content == Content::Latents {
         session_note(session, "the method changes the image tower, so its memory keeps whole images");
     }

@@ -193,6 +193,18 @@ pub trait Versions {
     /// No such target.
     fn all(&self, target: &str) -> Result<Vec<Version>>;
 
+    /// Whether a version can be published there; asked before anything is learned.
+    ///
+    /// # Errors
+    /// [`Error::Target`] with the way out.
+    fn takes_versions(&self, target: &str) -> Result<()>;
+
+    /// Where a training for this target is kept that was stopped.
+    ///
+    /// # Errors
+    /// No place for state.
+    fn work(&self, target: &str) -> Result<PathBuf>;
+
     /// An empty folder in which a version is put together.
     ///
     /// # Errors
@@ -270,13 +282,21 @@ impl Versions for FolderVersions {
         Ok(Self::numbers(target)?.into_iter().map(|number| Self::version(target, number)).collect())
     }
 
-    fn staging(&self, target: &str) -> Result<PathBuf> {
-        let root = Path::new(target);
-        if root.join(MANIFEST_FILE).is_file() {
-            let reason = "it is a single adapter, and versions are not mixed with it; name another folder with `-o`";
-            return Err(Error::setting(format!("folder `{target}`"), reason));
+    fn takes_versions(&self, target: &str) -> Result<()> {
+        if !Path::new(target).join(MANIFEST_FILE).is_file() {
+            return Ok(());
         }
-        let staging = root.join(".staging");
+        let reason = "it is a single adapter, and versions are not mixed with it; name another folder with `-o`";
+        Err(Error::Target { target: target.into(), reason: reason.into() })
+    }
+
+    fn work(&self, target: &str) -> Result<PathBuf> {
+        Ok(Path::new(target).join(".update"))
+    }
+
+    fn staging(&self, target: &str) -> Result<PathBuf> {
+        self.takes_versions(target)?;
+        let staging = Path::new(target).join(".staging");
         if staging.is_dir() {
             file::remove_folder(&staging)?;
         }

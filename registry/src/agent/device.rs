@@ -90,7 +90,7 @@ pub enum Outcome {
         /// The version in use.
         number: u64,
     },
-    /// A version does not work here; the one before it is in use.
+    /// A version does not work here; the last one before it that did is in use.
     Failed {
         /// The adapter.
         name: Name,
@@ -98,7 +98,7 @@ pub enum Outcome {
         number: u64,
         /// Why.
         reason: String,
-        /// The version in use; none when there was none before.
+        /// The version in use; none when none before it worked.
         active: Option<u64>,
     },
     /// A version could not be had this time.
@@ -246,11 +246,14 @@ impl Agent {
         slot.note_failure(probation.digest);
         slot.probation = None;
         let (alias, expect) = (self.options.alias.clone(), Expect::Is(probation.number));
-        let active = match self.registry.rollback(name, &alias, None, expect, &reason) {
-            Ok(step) => step.to,
-            // The first version of all has nothing before it.
-            Err(Error::Refused { .. }) => self.registry.tag(name, &alias, None, expect, &reason)?.to,
-            Err(error) => return Err(error),
+        // What was in use before was watched, too, and has either proved itself or was given up.
+        let works = |number: &u64| {
+            let version = self.registry.resolve(&format!("{name}@{number}"));
+            *number != probation.number && version.is_ok_and(|version| !slot.failed.contains(&version.digest))
+        };
+        let active = match self.registry.alias_past(name, &alias)?.into_iter().rev().find(works) {
+            Some(number) => self.registry.rollback(name, &alias, Some(number), expect, &reason)?.to,
+            None => self.registry.tag(name, &alias, None, expect, &reason)?.to,
         };
         self.memory.set(name, slot)?;
         Ok(Outcome::Failed { name: name.clone(), number: probation.number, reason, active })

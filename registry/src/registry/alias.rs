@@ -96,6 +96,14 @@ impl Registry {
         self.shelf(name).moves(alias)
     }
 
+    /// The versions that an alias can go back to, oldest first, ending with where it is. Some may have been removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn alias_past(&self, name: &Name, alias: &Alias) -> Result<Vec<u64>> {
+        Ok(self.shelf(name).past(alias)?.into_iter().flatten().collect())
+    }
+
     /// Points an alias at a version, or deletes it, if it is what is expected (compare and set).
     ///
     /// # Errors
