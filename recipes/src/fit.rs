@@ -18,7 +18,7 @@ use crate::contrastive::PairLoss;
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
-use crate::fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
+use crate::fit_report::{BURN, DataReport, FitReport, Timing, peak_memory_bytes};
 use crate::fitting::{Fitted, Fitting, training_views};
 use crate::objective::Objective;
 use crate::plan::Plan;
@@ -260,6 +260,7 @@ impl<'a> Session<'a> {
         let total = started.elapsed().as_secs_f64();
         let report = FitReport {
             inarch: env!("CARGO_PKG_VERSION"),
+            burn: BURN,
             recipe: recipe.clone(),
             backbone: artifact.manifest.backbone.clone(),
             data: DataReport {

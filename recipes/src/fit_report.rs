@@ -7,11 +7,16 @@ use serde::Serialize;
 use crate::evaluate::Evaluation;
 use crate::recipe::Recipe;
 
+/// Version of burn, the framework that computes.
+pub const BURN: &str = "0.22.1";
+
 /// The report of one fit.
 #[derive(Debug, Clone, Serialize)]
 pub struct FitReport {
     /// Version of this program.
     pub inarch: &'static str,
+    /// Version of burn.
+    pub burn: &'static str,
     /// The resolved recipe.
     pub recipe: Recipe,
     /// The backbone.

@@ -51,7 +51,7 @@ pub use encode::{ImageFeatures, Views, encode_frozen, encode_images};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, evaluate_features, score};
 pub use feature_store::FeatureStore;
-pub use fit_report::{DataReport, FitReport, Timing, peak_memory_bytes};
+pub use fit_report::{BURN, DataReport, FitReport, Timing, peak_memory_bytes};
 pub use multi_label::label_probabilities;
 pub use optimizer::OptimizerConfig;
 pub use plan::{Plan, TowerPlan};

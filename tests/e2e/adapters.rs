@@ -52,6 +52,11 @@ fn several_seeds_give_mean_and_spread() {
     let fit = program.json(&short_fit("coop", "1,2", "runs"));
     assert_eq!(fit["runs"].as_array().map(Vec::len), Some(2));
     assert_eq!(fit["accuracy"]["n"], 2);
+    let read = |path: &str| -> serde_json::Value {
+        inarch_core::file::read_json(&program.path(path), "report").expect("JSON")
+    };
+    assert_eq!(read("runs/report.json")["accuracy"], fit["accuracy"]);
+    assert_eq!(read("runs/seed-2/report.json")["burn"], program.json(&["doctor"])["burn"]);
     assert!(program.path("runs/seed-2/adapter.json").is_file());
 }
 

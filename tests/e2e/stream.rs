@@ -23,6 +23,7 @@ fn a_stream_is_measured_and_its_adapters_are_adapters() {
     let report = program.json(&arguments("rail,simple-cil,naive,joint", "out", &[]));
     let strategies = report["strategies"].as_array().expect("a list");
     assert_eq!(strategies.len(), 4);
+    assert!(report["burn"].is_string() && report["peak_memory_bytes"].as_u64() > Some(1 << 20), "{report}");
     for strategy in strategies {
         let seed = &strategy["seeds"][0];
         assert_eq!(seed["matrix"]["rows"].as_array().map(Vec::len), Some(5));

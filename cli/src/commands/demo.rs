@@ -29,11 +29,15 @@ const GALLERY: usize = 12;
 /// What is printed with `--json`.
 #[derive(Serialize)]
 struct DemoResult {
+    inarch: &'static str,
+    burn: &'static str,
+    backbone: inarch_peft::BackboneRef,
     report: PathBuf,
     data: PathBuf,
     zero_shot: f64,
     runs: Vec<DemoRun>,
     seconds: f64,
+    peak_memory_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -106,11 +110,15 @@ pub(crate) fn run(args: &DemoArgs, bars: &Bars, output: &Output) -> Result<(), C
     let report = args.output.join("report.html");
     file::write(&report, render(&page).map_err(inarch_recipes::Error::from)?.as_bytes())?;
     let result = DemoResult {
+        inarch: env!("CARGO_PKG_VERSION"),
+        burn: inarch_recipes::BURN,
+        backbone: best.backbone.clone(),
         report,
         data,
         zero_shot: zero_shot.metrics.accuracy,
         runs,
         seconds: started.elapsed().as_secs_f64(),
+        peak_memory_bytes: inarch_recipes::peak_memory_bytes(),
     };
     file::write_json(&args.output.join("report.json"), &result)?;
     output.result(&result, || text(&result));

@@ -45,7 +45,7 @@ pub(crate) fn run(output: &Output) -> Result<(), CommandError> {
         .collect();
     let doctor = Doctor {
         inarch: env!("CARGO_PKG_VERSION"),
-        burn: "0.22.1",
+        burn: inarch_recipes::BURN,
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         avx512: avx512(),

@@ -96,6 +96,10 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     if let (Some(name), [(_, folder, _)]) = (&args.publish, &reports[..]) {
         result.published = Some(publish_folder(folder, name)?.version);
     }
+    if seeds.len() > 1 {
+        // Each run has its own report; this one has their mean and spread.
+        file::write_json(&folder.join("report.json"), &result)?;
+    }
     output.result(&result, || text(&result, &reports));
     Ok(())
 }

@@ -62,6 +62,8 @@ pub struct StrategyResult {
 pub struct StreamReport {
     /// Version of this program.
     pub inarch: &'static str,
+    /// Version of burn.
+    pub burn: &'static str,
     /// The recipe.
     pub recipe: StreamRecipe,
     /// The backbone.
@@ -76,6 +78,8 @@ pub struct StreamReport {
     pub strategies: Vec<StrategyResult>,
     /// Runs without a result.
     pub failures: Vec<Failure>,
+    /// Largest resident size of the process; absent where the system does not tell.
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// A run without a result.

@@ -89,6 +89,7 @@ pub fn run_stream(
         .collect();
     let report = StreamReport {
         inarch: env!("CARGO_PKG_VERSION"),
+        burn: inarch_recipes::BURN,
         recipe: protocol.recipe.clone(),
         backbone: BackboneRef { name: backbone.name().into(), digest: backbone.digest().clone() },
         data,
@@ -96,6 +97,7 @@ pub fn run_stream(
         skipped,
         strategies,
         failures,
+        peak_memory_bytes: inarch_recipes::peak_memory_bytes(),
     };
     file::write(&folder.join("recipe.toml"), toml::to_string(&protocol.recipe).unwrap_or_default().as_bytes())?;
     file::write_json(&folder.join("report.json"), &report)?;

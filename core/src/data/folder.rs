@@ -262,6 +262,9 @@ mod tests {
         assert_eq!((dataset.val.len(), dataset.test.len(), dataset.ignored_files), (0, 1, 3));
         let named = read(&["train/a/1.jpg", "train/b/1.jpg", "validation/a/2.jpg"]).unwrap();
         assert_eq!((named.train.len(), named.val.len(), named.test.len()), (2, 1, 0));
+        let named = read(&["Training/a/1.jpg", "Training/b/1.jpg", "VALID/a/2.jpg", "Testing/b/3.jpg"]).unwrap();
+        assert_eq!(named.classes, ["a", "b"]);
+        assert_eq!((named.train.len(), named.val.len(), named.test.len()), (2, 1, 1));
     }
 
     #[test]

@@ -20,12 +20,13 @@ pub enum Split {
 }
 
 impl Split {
-    /// The split of a folder or column value: `train`, `val`, `validation`, `valid` or `test`.
+    /// The split of a folder or column value, in upper or lower case: `train`, `training`, `val`, `valid`, `validation`, `test` or
+    /// `testing`.
     pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "train" => Self::Train,
+        Some(match name.to_ascii_lowercase().as_str() {
+            "train" | "training" => Self::Train,
             "val" | "validation" | "valid" => Self::Val,
-            "test" => Self::Test,
+            "test" | "testing" => Self::Test,
             _ => return None,
         })
     }
