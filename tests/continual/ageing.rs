@@ -33,6 +33,7 @@ fn batch(name: &str, shift: f32) -> Dataset {
         }
     }
     let features = FeatureFile {
+        adapter: None,
         backbone: "synthetic".into(),
         kind: FeatureKind::Image,
         ids,
