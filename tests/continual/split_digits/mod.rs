@@ -62,7 +62,7 @@ fn strategies() -> Vec<String> {
         "name = \"wise-ft\"\nshare = 0.6",
         "name = \"ema\"\ndecay = 0.9",
         "name = \"magmax\"",
-        "name = \"ties\"\ndensity = 0.3",
+        "name = \"ties\"\ndensity = 0.32",
         "name = \"gss-greedy\"\nreplay = 8\ncompare = 10",
         "name = \"icarl\"\nreplay = 8\nweight = 1.0\ntemperature = 2.0",
         "name = \"gdumb\"",
