@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Program;
-use super::program::{adapter_bytes, sample, short_fit};
+use super::program::{sample, short_fit};
 use crate::support::fixture;
 
 #[test]
@@ -137,20 +137,6 @@ fn a_result_that_cannot_be_printed_is_a_fault_but_a_closed_pipe_is_none() {
         let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert_eq!((ended.status.code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
     }
-}
-
-/// The same method may be fitted again; another one would be lost without a word.
-#[test]
-fn an_adapter_of_another_method_is_not_overwritten() {
-    let program = Program::new();
-    program.succeed(&short_fit("linear-probe", "1", "out"));
-    let before = adapter_bytes(&program.path("out"));
-    program.fail(&short_fit("coop", "1", "out"), 3, &["`out`", "`linear-probe`", "`coop`", "`-o`"]);
-    assert!(before == adapter_bytes(&program.path("out")), "it was overwritten");
-    program.succeed(&short_fit("linear-probe", "1", "out"));
-    assert!(before == adapter_bytes(&program.path("out")), "the same command gives the same");
-    program.succeed(&short_fit("linear-probe", "2", "out"));
-    assert!(before != adapter_bytes(&program.path("out")), "another seed is another adapter");
 }
 
 /// The loss of a linear probe stays finite however large its weights are.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use inarch_core::file;
 use inarch_core::metrics::{Detail, MeanStd};
 use inarch_core::text::TemplateSet;
-use inarch_peft::MANIFEST_FILE;
 use inarch_recipes::{FitReport, Recipe, RecipeLayers, Session};
 use inarch_registry::Version;
 use serde::Serialize;
@@ -79,15 +78,10 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&recipe, backbone.name(), &dataset.name));
 
-    let folder_of = |seed: &u64| if seeds.len() > 1 { folder.join(format!("seed-{seed}")) } else { folder.clone() };
-    for seed in &seeds {
-        check_target(&folder_of(seed), recipe.method.name())?;
-    }
-
     let mut reports = Vec::new();
     for seed in &seeds {
         let recipe = Recipe { seed: *seed, ..recipe.clone() };
-        let folder = folder_of(seed);
+        let folder = if seeds.len() > 1 { folder.join(format!("seed-{seed}")) } else { folder.clone() };
         let (artifact, report) = session.fit(&recipe, &folder)?;
         artifact.self_test(&backbone)?;
         reports.push((*seed, folder, report));
@@ -102,19 +96,6 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     output.result(&result, || text(&result, &reports));
     Ok(())
-}
-
-/// Refuses a folder with the adapter of another method, which is somebody's work and not an older version of this one.
-fn check_target(folder: &Path, method: &str) -> Result<(), CommandError> {
-    // What is no adapter, or a damaged one, is nobody's work.
-    let found = file::read_json::<serde_json::Value>(&folder.join(MANIFEST_FILE), "adapter manifest").ok();
-    match found.as_ref().and_then(|manifest| manifest["method"]["name"].as_str()) {
-        Some(other) if other != method => Err(CommandError::refused(
-            format!("`{}` holds an adapter of method `{other}`, and this is `{method}`", folder.display()),
-            "give another folder with `-o`, or remove that one",
-        )),
-        _ => Ok(()),
-    }
 }
 
 fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
