@@ -1,6 +1,6 @@
 //! Faults as people meet them: what happened, why, and what to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inarch_continual::Error as ContinualError;
 use inarch_core::Error as CoreError;
@@ -130,6 +130,14 @@ fn of_another_backbone(what: &str) -> bool {
 /// What to do about a path that does not exist.
 fn missing(path: &Path) -> String {
     if path.ends_with(MANIFEST_FILE) {
+        let inner = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+        let is_run = |path: &PathBuf| {
+            path.join(MANIFEST_FILE).is_file()
+                && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seed-"))
+        };
+        if let Some(run) = inner.map(|entry| entry.path()).filter(is_run).min() {
+            return format!("that folder holds a run for each seed: give one, such as `{}`", run.display());
+        }
         return "`-a` takes a folder that `inarch fit` wrote; without it the command works zero-shot".into();
     }
     match std::env::current_dir() {

@@ -58,6 +58,17 @@ fn several_seeds_give_mean_and_spread() {
     assert_eq!(read("runs/report.json")["accuracy"], fit["accuracy"]);
     assert_eq!(read("runs/seed-2/report.json")["burn"], program.json(&["doctor"])["burn"]);
     assert!(program.path("runs/seed-2/adapter.json").is_file());
+    let whole = ["eval", "-b", "pocket", "-d", sample(), "-a", "runs"];
+    program.fail(&whole, 1, &["a run for each seed", "runs/seed-1"]);
+}
+
+#[test]
+fn a_folder_of_photos_is_one_clip_and_that_is_said() {
+    let program = Program::new();
+    let folder = format!("{}/test/hat", sample());
+    let run = program.run(&["predict", "-b", "pocket", "--classes", "hat,dress", &folder, "--json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("taken as one clip of") && run.stderr.contains("test/hat/*"), "{}", run.stderr);
 }
 
 #[test]

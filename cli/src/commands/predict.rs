@@ -75,7 +75,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         return Err(CommandError::usage("one method can answer", "`inarch eval` compares several"));
     }
     let judge = Judge::new(args, &model, &classifier)?;
-    let clips = clips(args, &model)?;
+    let clips = clips(args, &model, bars)?;
     if !adaptations.is_empty() && clips.is_some() {
         let hint = "leave `--test-time` out";
         return Err(CommandError::usage("adaptation at test time looks at still images, and these are clips", hint));
@@ -279,7 +279,7 @@ fn answers(
 }
 
 /// What is asked about as a set of clips, where clips are wanted or one of the paths can be nothing else.
-fn clips(args: &PredictArgs, model: &Model) -> Result<Option<Dataset>, CommandError> {
+fn clips(args: &PredictArgs, model: &Model, bars: &Bars) -> Result<Option<Dataset>, CommandError> {
     let wanted = args.clips.over(model.clips());
     if args.images.iter().any(|path| is_features(path)) && !args.images.iter().all(|path| is_features(path)) {
         return Err(CommandError::usage("images and features files are mixed", "give the one or the other"));
@@ -289,6 +289,16 @@ fn clips(args: &PredictArgs, model: &Model) -> Result<Option<Dataset>, CommandEr
         // A file that is no GIF will say so where images are read.
         let clip = if path.is_dir() { Clip::open(path)? } else { Clip::open(path).ok().flatten() };
         let clip = clip.filter(|clip| wanted.is_some() || path.is_dir() || clip.len() > 1);
+        // A folder of photos is easily meant otherwise.
+        if wanted.is_none()
+            && path.is_dir()
+            && let Some(clip) = &clip
+        {
+            let (path, frames) = (path.display(), clip.len());
+            let note =
+                format!("`{path}` is taken as one clip of {frames} frames; `{path}/*` are its images one by one");
+            bars.control().progress.say(&note);
+        }
         let source = clip.map_or_else(|| Source::Image(path.clone()), Source::Clip);
         examples.push(Example::new(path.display().to_string(), source, 0));
     }
