@@ -122,7 +122,7 @@ impl<'a> Fitting<'a> {
     fn check_bounds(&self) -> Result<()> {
         let within = |value: &f32| value.is_finite() && value.abs() <= LARGEST;
         for (name, tensor) in self.adapter.parameters() {
-            if let Some(value) = tensor.data.iter().find(|value| !within(*value)) {
+            if let Some(value) = tensor.data.iter().find(|value| !within(value)) {
                 return Err(Error::Unbounded { name, value: *value });
             }
         }
