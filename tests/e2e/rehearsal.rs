@@ -46,10 +46,10 @@ fn new_classes_are_learned_from_the_memory_alone_and_naive_training_is_refused()
     assert!(memory["bytes"].as_u64() <= memory["config"]["budget_bytes"].as_u64(), "{memory}");
     assert!(memory["samples"].as_u64() > Some(100), "{memory}");
 
-    // Seven classes are harder to tell apart than five, so that something may be lost.
+    // Seven classes are harder to tell apart than five, and the memory has few samples of each, so that something may be lost.
     let update = |target: &str, more: &[&str]| {
         let own = ["update", target, "-b", "pocket", "-d", &new, "--probe", &probe, "--zero-shot", &other, "--json"];
-        let lost = ["gate.class_drop=0.15", "gate.accuracy_drop=0.15", "gate.negative_flips=0.15"];
+        let lost = ["gate.class_drop=0.25", "gate.accuracy_drop=0.25", "gate.negative_flips=0.25"];
         let gate: Vec<&str> = lost.iter().flat_map(|rule| ["--set", rule]).collect();
         let run = program.run(&[&own[..], &gate[..], more].concat());
         let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
