@@ -31,6 +31,8 @@ const PIXELS: Tag = Tag(0x7FE0, 0x0010);
 
 const EXPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
 const JPEG_2000: [&str; 2] = ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"];
+/// JPEG-LS, which is told before sizes are looked for: its streams begin as those of JPEG do.
+const JPEG_LS: [&str; 2] = ["1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"];
 
 /// Whether the bytes are those of a DICOM file.
 pub(super) fn is_dicom(bytes: &[u8]) -> bool {
@@ -59,13 +61,16 @@ pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String
     }
     let count = number(&object, FRAMES).unwrap_or(1).max(1);
     let frame = pick(request.frame, count)?;
+    let syntax = object.meta().transfer_syntax.trim_end_matches(['\0', ' ']).to_owned();
+    if JPEG_LS.contains(&syntax.as_str()) {
+        return Err(unread(&syntax));
+    }
     let fragments = object.get(PIXELS).and_then(|element| element.value().fragments());
     if let Some(fragments) = fragments {
         check_jpeg_sizes(fragments.iter().map(|fragment| &fragment[..]), rows, columns)?;
     } else if object.get(PIXELS).is_none() {
         return Err("it is a DICOM file without pixels".into());
     }
-    let syntax = object.meta().transfer_syntax.trim_end_matches(['\0', ' ']).to_owned();
     if JPEG_2000.contains(&syntax.as_str()) {
         unpack_jpeg_2000(&mut object, [frame as usize, count as usize], Shape { rows, columns, samples, bits })?;
     }
@@ -108,7 +113,7 @@ fn unpack_jpeg_2000(object: &mut DefaultDicomObject, [frame, count]: [usize; 2],
 /// Why pixels are not decoded, and what writes them uncompressed.
 fn unread(syntax: &str) -> String {
     let (what, cure) = match syntax {
-        "1.2.840.10008.1.2.4.80" | "1.2.840.10008.1.2.4.81" => ("JPEG-LS, which", "`dcmdjpls in.dcm out.dcm`"),
+        _ if JPEG_LS.contains(&syntax) => ("JPEG-LS, which", "`dcmdjpls in.dcm out.dcm`"),
         "1.2.840.10008.1.2.4.201" | "1.2.840.10008.1.2.4.202" | "1.2.840.10008.1.2.4.203" => {
             ("high-throughput JPEG 2000, which", "`decompress` of pydicom with pylibjpeg-openjpeg")
         }
