@@ -72,7 +72,7 @@ impl Pieces {
     }
 }
 
-/// Refuses a path where something stands that is no file: a folder, a device, a pipe, a socket. [`write`] would put a file
+/// Refuses a path where something stands that is no file: a folder, a device, a pipe, a socket. [`write()`] would put a file
 /// in its place; who works long before writing asks first.
 ///
 /// # Errors
