@@ -6,7 +6,7 @@ use std::time::Instant;
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
 use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
-use inarch_core::{Digest, DigestBuilder, file};
+use inarch_core::{Digest, file};
 use inarch_peft::{Artifact, MethodConfig, Rows, Statistics};
 use inarch_recipes::{Control, Session, Subset};
 use serde::Serialize;
@@ -17,7 +17,7 @@ use super::gate::{Evidence, Verdict};
 use super::intake::Intake;
 use super::recipe::UpdateRecipe;
 use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
-use super::work::Work;
+use super::work::{Work, inputs_of};
 use crate::bench::fit_recipe;
 use crate::drift::{DriftConfig, DriftMonitor, DriftVerdict};
 use crate::error::{Error, Result};
@@ -255,19 +255,6 @@ pub fn update(
     report.version = Some(version);
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
-}
-
-/// What an update learns from, so that no other goes on with its training. The training itself tells its examples apart.
-fn inputs_of(backbone: &Backbone, old: Option<&Artifact>, request: &UpdateRequest<'_>) -> Digest {
-    let mut builder = DigestBuilder::default();
-    builder
-        .piece(backbone.digest().to_string().as_bytes())
-        .piece(old.map(|old| old.manifest.tensors.to_string()).unwrap_or_default().as_bytes())
-        .piece(request.target.as_bytes())
-        .piece(request.init.unwrap_or_default().as_bytes())
-        .piece(request.dataset.digest().to_string().as_bytes())
-        .piece(serde_json::to_string(request.recipe).unwrap_or_default().as_bytes());
-    builder.finish()
 }
 
 fn open_parent(versions: &dyn Versions, request: &UpdateRequest<'_>) -> Result<Option<Version>> {

@@ -4,9 +4,12 @@ use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use inarch_core::{Digest, file};
+use inarch_core::backbone::Backbone;
+use inarch_core::{Digest, DigestBuilder, file};
+use inarch_peft::Artifact;
 use tempfile::TempDir;
 
+use super::run::UpdateRequest;
 use crate::error::{Error, Result};
 
 const INPUTS: &str = "inputs";
@@ -63,6 +66,19 @@ impl Work {
             (error, _) => error,
         }
     }
+}
+
+/// What an update learns from, so that no other goes on with its training. The training itself tells its examples apart.
+pub(super) fn inputs_of(backbone: &Backbone, old: Option<&Artifact>, request: &UpdateRequest<'_>) -> Digest {
+    let mut builder = DigestBuilder::default();
+    builder
+        .piece(backbone.digest().to_string().as_bytes())
+        .piece(old.map(|old| old.manifest.tensors.to_string()).unwrap_or_default().as_bytes())
+        .piece(request.target.as_bytes())
+        .piece(request.init.unwrap_or_default().as_bytes())
+        .piece(request.dataset.digest().to_string().as_bytes())
+        .piece(serde_json::to_string(request.recipe).unwrap_or_default().as_bytes());
+    builder.finish()
 }
 
 impl Kept {
