@@ -5,6 +5,7 @@ mod branches;
 mod exact;
 mod experts;
 mod mtil;
+mod prompt_pools;
 mod prompts;
 mod split_digits;
 mod strategies;

@@ -85,7 +85,8 @@ pub(super) fn run_on(
 }
 
 /// Strategies that change a tower; they are in `branches`, in `experts`, in `prompts` and in `e2e/strategies.rs`.
-const IN_A_TOWER: &[&str] = &["o-lora", "inflora", "sd-lora", "moe-adapters", "s-prompts"];
+const IN_A_TOWER: &[&str] =
+    &["o-lora", "inflora", "sd-lora", "moe-adapters", "s-prompts", "l2p", "dual-prompt", "coda-prompt"];
 
 /// All strategies that work on features.
 fn on_features() -> Vec<String> {

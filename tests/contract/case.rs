@@ -48,6 +48,7 @@ const FORMS: &[(&str, &str)] = &[
     ("coop", "context = 4\nclass_specific = true"),
     ("coop", "context = 5\nclass_position = \"middle\""),
     ("coop", "words = \"a photo of a\"\nclass_position = \"front\"\nclass_specific = true"),
+    ("coda-prompt", "experiences = 3\ncomponents = 2"),
     ("clip-adapter", "image = false\ntext = true"),
     ("prefix-tuning", "text = false"),
     ("oft", "block = 8\nneumann_terms = 5"),

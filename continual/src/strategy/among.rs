@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use inarch_core::data::Example;
 use inarch_peft::{Loss, Step, cross_entropy};
+use inarch_recipes::Moment;
 
 use super::Episode;
 
@@ -31,4 +32,17 @@ pub(super) fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
 /// Cross entropy of a step, in which some classes alone compete.
 pub(super) fn loss_among(step: &Step<'_>, classes: &[bool]) -> Loss {
     Loss::plain(cross_entropy(among(step.logits.clone(), classes), step.labels))
+}
+
+/// The adapter's own loss of a step, with what its method adds to the task's, in which some classes alone compete.
+pub(super) fn own_loss(moment: &Moment<'_>, classes: &[bool]) -> Loss {
+    let step = moment.step;
+    moment.adapter.learner().loss(&Step {
+        image: step.image.clone(),
+        text: step.text.clone(),
+        prompts: step.prompts.clone(),
+        logits: among(step.logits.clone(), classes),
+        frozen_image: step.frozen_image.clone(),
+        ..*step
+    })
 }

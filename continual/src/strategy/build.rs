@@ -1,8 +1,10 @@
 //! From settings to strategies: one exhaustive match.
 
 use super::bic::Bic;
+use super::coda_prompt::CodaPrompt;
 use super::config::GradientConfig;
 use super::distil::Distil;
+use super::dual_prompt::DualPrompt;
 use super::gem::Gem;
 use super::gss::Gss;
 use super::icarl::Icarl;
@@ -11,6 +13,7 @@ use super::inflora::Inflora;
 use super::mir::Mir;
 use super::moe_adapters::MoeAdapters;
 use super::o_lora::OLora;
+use super::own_classes::OwnClasses;
 use super::replay::{Replay, ReplayLoss};
 use super::s_prompts::SPrompts;
 use super::sd_lora::SdLora;
@@ -22,7 +25,8 @@ impl GradientConfig {
     /// The strategy itself, without state.
     pub(crate) fn build(&self) -> Box<dyn Strategy> {
         match *self {
-            Self::Naive {} | Self::Joint {} | Self::Gdumb {} => Box::new(Plain),
+            Self::Naive { own_classes: true } => Box::new(OwnClasses::default()),
+            Self::Naive { own_classes: false } | Self::Joint {} | Self::Gdumb {} => Box::new(Plain),
             Self::Er { replay } => Box::new(Replay::new(replay, ReplayLoss::Mixed)),
             Self::ErAce { replay } => Box::new(Replay::new(replay, ReplayLoss::Asymmetric)),
             Self::Der { replay, alpha } => Box::new(Replay::new(replay, ReplayLoss::Scores { alpha, beta: None })),
@@ -44,6 +48,9 @@ impl GradientConfig {
             Self::Inflora { threshold } => Box::new(Inflora::new(threshold)),
             Self::SdLora { magnitude } => Box::new(SdLora::new(magnitude)),
             Self::MoeAdapters { outside } => Box::new(MoeAdapters::new(outside)),
+            Self::L2p {} => Box::new(OwnClasses::around("l2p")),
+            Self::DualPrompt {} => Box::new(DualPrompt::default()),
+            Self::CodaPrompt {} => Box::new(CodaPrompt::default()),
             Self::SPrompts { centroids, text } => Box::new(SPrompts::new(centroids, text)),
             Self::Ewc { weight, samples } => {
                 Box::new(Quadratic::new(weight, Importance::Fisher { samples, decay: None }))

@@ -28,6 +28,9 @@ pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
     "inflora",
     "sd-lora",
     "moe-adapters",
+    "l2p",
+    "dual-prompt",
+    "coda-prompt",
     "s-prompts",
     "ewc",
     "online-ewc",
@@ -46,7 +49,11 @@ pub(crate) const GRADIENT_STRATEGIES: &[&str] = &[
 #[serde(tag = "name", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum GradientConfig {
     /// Training on what arrives, and nothing else: the lower bound.
-    Naive {},
+    Naive {
+        /// Whether what arrives is told apart from its own classes only.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        own_classes: bool,
+    },
     /// Training on everything so far, from a fresh start: the upper bound.
     Joint {},
     /// A balanced memory and a training on it from a fresh start (GDumb: Prabhu et al., ECCV 2020).
@@ -190,6 +197,15 @@ pub enum GradientConfig {
         #[serde(default = "twentieth")]
         outside: f64,
     },
+    /// A pool of prompts that an image chooses from, under a loss among what arrives (L2P: Wang et al., CVPR 2022, arXiv
+    /// 2112.08654).
+    L2p {},
+    /// Keys and values that all experiences share, and an expert of each, found by its key (DualPrompt: Wang et al., ECCV 2022,
+    /// arXiv 2204.04799).
+    DualPrompt {},
+    /// Components of each experience beside those before, which stand still; a prompt is their weighted sum (CODA-Prompt: Smith
+    /// et al., CVPR 2023, arXiv 2211.13218).
+    CodaPrompt {},
     /// Prompts of each experience by themselves, found by the nearest centroid of frozen features (S-Prompts: Wang et al., NeurIPS
     /// 2022, arXiv 2207.12819).
     SPrompts {
@@ -294,7 +310,7 @@ impl GradientConfig {
     /// Its name.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Naive {} => "naive",
+            Self::Naive { .. } => "naive",
             Self::Joint {} => "joint",
             Self::Gdumb {} => "gdumb",
             Self::Er { .. } => "er",
@@ -312,6 +328,9 @@ impl GradientConfig {
             Self::Inflora { .. } => "inflora",
             Self::SdLora { .. } => "sd-lora",
             Self::MoeAdapters { .. } => "moe-adapters",
+            Self::L2p {} => "l2p",
+            Self::DualPrompt {} => "dual-prompt",
+            Self::CodaPrompt {} => "coda-prompt",
             Self::SPrompts { .. } => "s-prompts",
             Self::Ewc { .. } => "ewc",
             Self::OnlineEwc { .. } => "online-ewc",

@@ -266,9 +266,10 @@ class SPrompts(L2p):
 
 class CodaPrompt(L2p):
     def tokens(self, tower, block, x, ends):
-        part = lambda name: self.p.get(f"blocks.{block}.{name}")
-        if tower == "text" or part("keys") is None:
+        if tower == "text" or f"blocks.{block}.keys" not in self.p:
             return x
+        before = lambda name: [self.p[path] for path in [f"blocks.{block}.past.{name}.fixed"] if path in self.p]
+        part = lambda name: torch.cat([*before(name), self.p[f"blocks.{block}.{name}"]])
         attended = self.query[:, None] * part("attention")
         weights = F.cosine_similarity(attended, part("keys")[None], dim=2)
         prompts = torch.einsum("im,mlw->ilw", weights, part("prompts"))
@@ -768,6 +769,10 @@ CASES = [
     ("vpt-deep", Vpt, "", None),
     ("l2p", L2p, "", None),
     ("coda-prompt", CodaPrompt, "components = 7", None),
+    ("coda-prompt", CodaPrompt, "experiences = 3\ncomponents = 2\ndepth = 2", {
+        f"blocks.{block}.{before}{name}{end}": [count, *shape] for block in range(2)
+        for before, end, count in [("", "", 2), ("past.", ".fixed", 4)]
+        for name, shape in [("attention", [32]), ("keys", [32]), ("prompts", [8, 48])]}),
     ("dual-prompt", DualPrompt, "", None),
     ("s-prompts", SPrompts, "experiences = 3\ncentroids = 2", None),
     ("ivlp", Ivlp, "", None),

@@ -1,0 +1,132 @@
+//! L2P, DualPrompt and CODA-Prompt over a stream of images: what an experience trained stands still where the method says so, and
+//! answers find it.
+
+use std::path::Path;
+
+use inarch_core::checkpoint::read_safetensors;
+use inarch_peft::{Artifact, MethodConfig, Parameters};
+
+use super::prompts::images;
+use super::strategies::{SETTINGS, ends_alike_when_stopped, last, run_keeping_both, run_on};
+use crate::support::tiny;
+
+const L2P: &str = "fit.method={ name = \"stack\", members = [{ name = \"l2p\", pool = 4, length = 2, top = 2 }, \
+                   { name = \"linear-probe\" }] }";
+const DUAL: &str = "fit.method={ name = \"stack\", members = [{ name = \"dual-prompt\", pool = 1, general = 1, general_length = 2, \
+                    expert_length = 3 }, { name = \"linear-probe\" }] }";
+const CODA: &str = "fit.method={ name = \"stack\", members = [{ name = \"coda-prompt\", components = 3, length = 2, depth = 2 }, \
+                    { name = \"linear-probe\" }] }";
+
+/// What answers after an experience: the method of the prompts, their tensors, and what the strategy keeps.
+fn answer(folder: &Path, strategy: &str, experience: usize) -> (MethodConfig, Parameters, Parameters) {
+    let folder = folder.join(format!("{strategy}/seed-1/after-{experience}"));
+    let artifact = Artifact::load(&folder.join("adapter"), tiny()).expect("an adapter");
+    let MethodConfig::Stack(stack) = artifact.manifest.method.clone() else { panic!("a stack") };
+    let own = |(name, tensor): (String, _)| {
+        let own = name.strip_prefix("members.0.").and_then(|name| name.split_once('.'))?.1.to_string();
+        Some((own, tensor))
+    };
+    let parameters: Parameters = artifact.adapter.parameters().into_iter().filter_map(own).collect();
+    let (kept, _) = read_safetensors(&folder.join("strategy-past.safetensors")).expect("a state");
+    (stack.members[0].clone(), parameters, kept)
+}
+
+/// A stream of two experiences, with what each left, and that it beats naive training of the same method.
+fn two_experiences(strategy: &str, method: &str, look: impl FnOnce(&Path)) {
+    let [data, folder] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let (dataset, settings) = (images(data.path()), [SETTINGS, &[method]].concat());
+    run_keeping_both(&dataset, &[&format!("{{ name = {strategy:?} }}")], &settings, folder.path());
+    look(folder.path());
+    let strategies = format!("strategy=[{{ name = {strategy:?} }}, {{ name = \"naive\" }}]");
+    let report = run_on(&dataset, &[], &[&settings[..], &[strategies.as_str()]].concat(), &folder.path().join("both"));
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    let [own, naive] = [strategy, "naive"].map(|name| last(&report, name));
+    assert!(own > naive + 0.1, "{strategy} {own}, naive {naive}");
+}
+
+#[test]
+fn an_expert_stands_still_when_its_experience_is_over() {
+    two_experiences("dual-prompt", DUAL, |folder| {
+        let [(first, before, _), (second, after, kept)] =
+            [1, 2].map(|experience| answer(folder, "dual-prompt", experience));
+        for (method, experts) in [(first, 1), (second, 2)] {
+            let MethodConfig::DualPrompt(config) = method else { panic!("another method") };
+            assert_eq!((config.pool, config.general, config.expert_length), (experts, 1, 3));
+        }
+        let dim = tiny().spec().dim;
+        let names = [("keys", vec![2, dim]), ("expert.0.key", vec![2, 3, 48]), ("expert.1.value", vec![2, 3, 48])];
+        for (name, shape) in names {
+            assert_eq!(after[name].shape, shape, "{name}");
+            assert_eq!(after[name].data, kept[name].data, "{name}: what answers is what was kept");
+            let (old, new) = after[name].data.split_at(before[name].data.len());
+            assert!(old == before[name].data, "{name}: the expert of the first experience is the same bits");
+            assert!(new != old, "{name}");
+        }
+        assert!(before["general.0.key"].data != after["general.0.key"].data, "the general part is trained on");
+        assert!(!kept.contains_key("general.0.key"));
+    });
+}
+
+#[test]
+fn components_stand_still_when_their_experience_is_over() {
+    two_experiences("coda-prompt", CODA, |folder| {
+        let [(first, before, _), (second, after, kept)] =
+            [1, 2].map(|experience| answer(folder, "coda-prompt", experience));
+        for (method, experiences) in [(first, 1), (second, 2)] {
+            let MethodConfig::CodaPrompt(config) = method else { panic!("another method") };
+            assert_eq!((config.experiences, config.components, config.depth), (experiences, 3, 2));
+        }
+        for block in 0..2 {
+            for part in ["attention", "keys", "prompts"] {
+                let (open, past) = (format!("blocks.{block}.{part}"), format!("blocks.{block}.past.{part}.fixed"));
+                assert!(!before.contains_key(&past));
+                assert!(after[&past].data == before[&open].data, "{open}: the same bits");
+                assert!(after[&open].data != before[&open].data, "{open}");
+                assert_eq!(kept[&open].shape[0], 6);
+                assert!(kept[&open].data == [after[&past].data.as_slice(), &after[&open].data].concat(), "{open}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_pool_is_trained_on_and_forgets_less_than_naive_training() {
+    let [data, folder] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let (dataset, settings) = (images(data.path()), [SETTINGS, &[L2P]].concat());
+    let strategies = "strategy=[{ name = \"l2p\" }, { name = \"naive\" }]";
+    let report = run_on(&dataset, &[], &[&settings[..], &[strategies]].concat(), folder.path());
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    let [own, naive] = ["l2p", "naive"].map(|name| last(&report, name));
+    assert!(own > naive + 0.1, "l2p {own}, naive {naive}");
+    // What makes the difference is the loss alone.
+    let alone = "strategy=[{ name = \"naive\", own_classes = true }]";
+    let alone = run_on(&dataset, &[], &[&settings[..], &[alone]].concat(), &folder.path().join("alone"));
+    assert_eq!(last(&alone, "naive"), own);
+}
+
+#[test]
+fn another_method_is_refused_by_name() {
+    let [data, folder] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let dataset = images(data.path());
+    let several = "fit.method={ name = \"dual-prompt\", pool = 3 }";
+    let counted = "fit.method={ name = \"coda-prompt\", components = 3, experiences = 2 }";
+    let cases = [("l2p", DUAL, "`l2p`"), ("dual-prompt", CODA, "`dual-prompt`"), ("coda-prompt", L2P, "`coda-prompt`")];
+    for (strategy, method, reason) in
+        cases.into_iter().chain([("dual-prompt", several, "`pool`"), ("coda-prompt", counted, "`experiences`")])
+    {
+        let settings = [SETTINGS, &[method]].concat();
+        // Beside one that works, so that the run ends and says what failed.
+        let both = [strategy, "simple-cil"];
+        let report = run_on(&dataset, &both, &settings, &folder.path().join(reason.trim_matches('`')));
+        assert!(format!("{:?}", report.failures).contains(reason), "{strategy}: {:?}", report.failures);
+    }
+}
+
+#[test]
+fn prompts_that_are_stopped_anywhere_end_in_the_same_bytes() {
+    let data = tempfile::tempdir().expect("a folder");
+    let dataset = images(data.path());
+    for (strategy, method) in [("l2p", L2P), ("dual-prompt", DUAL), ("coda-prompt", CODA)] {
+        ends_alike_when_stopped(&dataset, &[strategy], &[method]);
+    }
+}
