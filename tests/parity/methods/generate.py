@@ -772,7 +772,7 @@ CASES = [
     ("coda-prompt", CodaPrompt, "experiences = 3\ncomponents = 2\ndepth = 2", {
         f"blocks.{block}.{before}{name}{end}": [count, *shape] for block in range(2)
         for before, end, count in [("", "", 2), ("past.", ".fixed", 4)]
-        for name, shape in [("attention", [32]), ("keys", [32]), ("prompts", [8, 48])]}),
+        for name, shape in [("attention", [24]), ("keys", [24]), ("prompts", [8, 48])]}),
     ("dual-prompt", DualPrompt, "", None),
     ("s-prompts", SPrompts, "experiences = 3\ncentroids = 2", None),
     ("ivlp", Ivlp, "", None),
