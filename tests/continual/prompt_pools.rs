@@ -1,7 +1,7 @@
 //! L2P, DualPrompt and CODA-Prompt over a stream of images: what an experience trained stands still where the method says so, and
 //! answers find it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inarch_core::checkpoint::read_safetensors;
 use inarch_peft::{Artifact, MethodConfig, Parameters};
@@ -12,23 +12,33 @@ use crate::support::tiny;
 
 const L2P: &str = "fit.method={ name = \"stack\", members = [{ name = \"l2p\", pool = 4, length = 2, top = 2 }, \
                    { name = \"linear-probe\" }] }";
-const DUAL: &str = "fit.method={ name = \"stack\", members = [{ name = \"dual-prompt\", pool = 1, general = 1, general_length = 2, \
-                    expert_length = 3 }, { name = \"linear-probe\" }] }";
+const DUAL: &str = "fit.method={ name = \"stack\", members = [{ name = \"linear-probe\" }, { name = \"dual-prompt\", pool = 1, \
+                    general = 1, general_length = 2, expert_length = 3 }] }";
 const CODA: &str = "fit.method={ name = \"stack\", members = [{ name = \"coda-prompt\", components = 3, length = 2, depth = 2 }, \
                     { name = \"linear-probe\" }] }";
 
-/// What answers after an experience: the method of the prompts, their tensors, and what the strategy keeps.
-fn answer(folder: &Path, strategy: &str, experience: usize) -> (MethodConfig, Parameters, Parameters) {
-    let folder = folder.join(format!("{strategy}/seed-1/after-{experience}"));
-    let artifact = Artifact::load(&folder.join("adapter"), tiny()).expect("an adapter");
+fn after(folder: &Path, strategy: &str, experience: usize) -> PathBuf {
+    folder.join(format!("{strategy}/seed-1/after-{experience}"))
+}
+
+/// What answers after an experience: the settings and the tensors of one member.
+fn member(folder: &Path, strategy: &str, experience: usize, name: &str) -> (MethodConfig, Parameters) {
+    let artifact = Artifact::load(&after(folder, strategy, experience).join("adapter"), tiny()).expect("an adapter");
     let MethodConfig::Stack(stack) = artifact.manifest.method.clone() else { panic!("a stack") };
+    let at = stack.members.iter().position(|member| member.name() == name).expect("a member");
+    let prefix = format!("members.{at}.");
     let own = |(name, tensor): (String, _)| {
-        let own = name.strip_prefix("members.0.").and_then(|name| name.split_once('.'))?.1.to_string();
+        let own = name.strip_prefix(&prefix).and_then(|name| name.split_once('.'))?.1.to_string();
         Some((own, tensor))
     };
-    let parameters: Parameters = artifact.adapter.parameters().into_iter().filter_map(own).collect();
-    let (kept, _) = read_safetensors(&folder.join("strategy-past.safetensors")).expect("a state");
-    (stack.members[0].clone(), parameters, kept)
+    (stack.members[at].clone(), artifact.adapter.parameters().into_iter().filter_map(own).collect())
+}
+
+/// The same of the prompts, and what the strategy keeps.
+fn answer(folder: &Path, strategy: &str, experience: usize) -> (MethodConfig, Parameters, Parameters) {
+    let (method, parameters) = member(folder, strategy, experience, strategy);
+    let kept = after(folder, strategy, experience).join("strategy-past.safetensors");
+    (method, parameters, read_safetensors(&kept).expect("a state").0)
 }
 
 /// A stream of two experiences, with what each left, and that it beats naive training of the same method.
@@ -90,18 +100,28 @@ fn components_stand_still_when_their_experience_is_over() {
 }
 
 #[test]
-fn a_pool_is_trained_on_and_forgets_less_than_naive_training() {
+fn a_pool_is_trained_on_and_no_step_moves_a_class_that_does_not_arrive() {
     let [data, folder] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let (dataset, settings) = (images(data.path()), [SETTINGS, &[L2P]].concat());
-    let strategies = "strategy=[{ name = \"l2p\" }, { name = \"naive\" }]";
-    let report = run_on(&dataset, &[], &[&settings[..], &[strategies]].concat(), folder.path());
-    assert!(report.failures.is_empty(), "{:?}", report.failures);
-    let [own, naive] = ["l2p", "naive"].map(|name| last(&report, name));
-    assert!(own > naive + 0.1, "l2p {own}, naive {naive}");
+    run_keeping_both(&dataset, &["{ name = \"l2p\" }", "{ name = \"naive\" }"], &settings, folder.path());
+    let dim = tiny().spec().dim;
+    for (strategy, still) in [("l2p", true), ("naive", false)] {
+        let [before, later] = [1, 2]
+            .map(|experience| member(folder.path(), strategy, experience, "linear-probe").1["prototypes"].clone());
+        assert_eq!((before.shape.as_slice(), later.shape.as_slice()), (&[2, dim][..], &[4, dim][..]));
+        assert_eq!(later.data[..2 * dim] == before.data, still, "{strategy}: the rows of the first experience");
+        let [before, later] = [1, 2].map(|experience| member(folder.path(), strategy, experience, "l2p").1);
+        for name in ["keys", "prompts"] {
+            assert!(before[name].data != later[name].data, "{strategy}: {name}");
+        }
+    }
     // What makes the difference is the loss alone.
     let alone = "strategy=[{ name = \"naive\", own_classes = true }]";
-    let alone = run_on(&dataset, &[], &[&settings[..], &[alone]].concat(), &folder.path().join("alone"));
-    assert_eq!(last(&alone, "naive"), own);
+    run_on(&dataset, &[], &[&settings[..], &[alone]].concat(), &folder.path().join("alone"));
+    let bytes = |folder: &Path, strategy: &str| {
+        std::fs::read(after(folder, strategy, 2).join("adapter/adapter.safetensors")).expect("a file")
+    };
+    assert!(bytes(folder.path(), "l2p") == bytes(&folder.path().join("alone"), "naive"));
 }
 
 #[test]
