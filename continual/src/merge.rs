@@ -5,8 +5,8 @@
 //! weights, by a named merge of `inarch combine`, which is not what training on all the data would give; the loss on
 //! held-out samples is shown, also against a version that was trained on all the data, where there is one.
 //!
-//! Memories are joined where they choose samples alike. Held-out samples are joined as well where some versions kept their images and
-//! others their latents alone: those judge adapters that leave the image tower as it is.
+//! Memories are joined where they choose samples alike. Held-out samples are joined as well where some versions kept
+//! their images and others their latents alone: those judge adapters that leave the image tower as it is.
 
 use std::path::PathBuf;
 
@@ -77,8 +77,8 @@ struct Part {
 /// Merges versions into a new one.
 ///
 /// # Errors
-/// Parts of other backbones or settings; parts that share samples without a base that accounts for them; a pooled version that did
-/// not learn the same samples.
+/// Parts of other backbones or settings; parts that share samples without a base that accounts for them; a pooled
+/// version that did not learn the same samples.
 pub fn merge(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -217,7 +217,8 @@ fn compared(versions: &dyn Versions, name: &str, ledger: &Ledger, backbone: &Bac
     version.artifact(backbone)
 }
 
-/// The held-out samples of each part. Where those of one part are images, all keep images from now on, under its budget.
+/// The held-out samples of each part. Where those of one part are images, all keep images from now on, under its
+/// budget.
 fn probes(parts: &[Part]) -> Vec<(&Version, Option<Memory>)> {
     let configs = parts.iter().filter_map(|part| Some(part.probe.as_ref()?.config()));
     let budget = configs.filter(|config| config.content == Content::Images).map(|config| config.budget_bytes).max();
@@ -241,8 +242,9 @@ fn joined<'v>(what: &str, memories: impl Iterator<Item = (&'v Version, Option<Me
             let [own, others] =
                 [memory.config(), all.config()].map(|config| serde_json::to_string(config).unwrap_or_default());
             let reason = format!(
-                "it keeps samples by {own}, that of `{}` by {others}, and a memory goes by the settings of its first version; begin one of \
-                 the lines again with the settings of the other (`--init`, `--set {what}...`), or let both begin from one version",
+                "it keeps samples by {own}, that of `{}` by {others}, and a memory goes by the settings of its first \
+                 version; begin one of the lines again with the settings of the other (`--init`, `--set {what}...`), or \
+                 let both begin from one version",
                 first.name
             );
             return Err(Error::setting(format!("{what} of `{}`", version.name), reason));

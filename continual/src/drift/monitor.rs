@@ -78,8 +78,8 @@ impl DriftMonitor {
         Ok(Self { config, dim, reference, mean, window: Adwin::new(config.level), batches: 0 })
     }
 
-    /// Tests a batch of features `[rows, dim]`. In which order the rows come makes no difference: a folder is read class by class, and
-    /// a window that saw them so would take the next class for a change.
+    /// Tests a batch of features `[rows, dim]`. In which order the rows come makes no difference: a folder is read
+    /// class by class, and a window that saw them so would take the next class for a change.
     ///
     /// # Errors
     /// Fewer than 8 rows.
@@ -103,8 +103,8 @@ impl DriftMonitor {
     }
 }
 
-/// At most `most` rows by lot, normalised, in the order of the lots. A lot is a hash of what a row holds, so that neither the choice nor
-/// the order depends on the order in which rows came.
+/// At most `most` rows by lot, normalised, in the order of the lots. A lot is a hash of what a row holds, so that
+/// neither the choice nor the order depends on the order in which rows came.
 fn chosen(rows: &[f32], dim: usize, most: usize, seed: Seed) -> Vec<f32> {
     let lot = |row: &[f32]| {
         let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -1,5 +1,5 @@
-//! SLCA has, after every experience, the slow representation, the trained rows, the Gaussians and the aligned rows of PyTorch;
-//! `alignment.py` wrote them, from what is drawn here.
+//! SLCA has, after every experience, the slow representation, the trained rows, the Gaussians and the aligned rows of
+//! PyTorch; `alignment.py` wrote them, from what is drawn here.
 
 use std::sync::atomic::AtomicBool;
 
