@@ -271,6 +271,10 @@ methods! {
     Mma(MmaConfig => Mma): "mma",
     /// Bottlenecks with a convolution over time.
     StAdapter(StAdapterConfig => StAdapter): "st-adapter",
+    /// The frozen attention over frames too, and adapters around it.
+    Aim(AimConfig => Aim): "aim",
+    /// Channels from the frames before and after.
+    TemporalShift(TemporalShiftConfig => TemporalShift): "temporal-shift",
     /// Prompts of the image tower that know the frames of a clip.
     VitaClip(VitaClipConfig => VitaClip): "vita-clip",
     /// Learned questions to the frames of a clip.
