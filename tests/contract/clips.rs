@@ -219,6 +219,27 @@ fn attention_over_frames_stands_beside_every_method() {
 }
 
 #[test]
+fn a_fusion_mixes_attention_over_frames_with_other_methods() {
+    let members = "members = [{ name = \"lora\" }, { name = \"aim\", reduction = 6 }]";
+    let config = super::case::configured("fusion", members);
+    let start = image(pixels(2 * FRAMES), &fresh(&config, 1, &plain()));
+    same("fresh", start, image(pixels(2 * FRAMES), &Frozen), 1e-6);
+    let adapter = randomised(fresh(&config, 1, &plain()), 1.0, &plain());
+    let orders = [pixels(2 * FRAMES), backwards(pixels(2 * FRAMES))].map(|pixels| image(pixels, &adapter));
+    let [forwards, backwards] = orders;
+    differs("the order of frames", forwards, backwards);
+    let adapter = trained(&config, &plain().autodiff());
+    let feature = image(pixels(2 * FRAMES), &adapter);
+    let weights = crate::support::draws("weights", feature.dims(), 1.0, &plain());
+    let found = crate::support::gradients(&adapter, &(feature * weights).sum());
+    let own: Vec<_> = found.iter().filter(|gradient| gradient.name.contains("members.1.")).collect();
+    assert!(own.len() > 3 * 12, "{} parameters", own.len());
+    for gradient in own {
+        assert!(gradient.greatest.is_some_and(|greatest| greatest > 0.0), "{gradient:?}");
+    }
+}
+
+#[test]
 fn an_adapter_of_clips_is_saved_and_loaded() {
     for config in methods().iter().filter(|config| mixes_frames(config)) {
         let clips = Some(ClipConfig { frames: FRAMES, ..ClipConfig::default() });
