@@ -3,8 +3,8 @@
 //!
 //! With the normalised stream `n` `[clips, frames, tokens, width]`, `w = width` and `m = w / parts`, a branch reads
 //!
-//! - `n_t + g (n_(t+1) - n_t)` in the first `m` channels,
-//! - `n_t + g (n_(t-1) - n_t)` in the `m` after them,
+//! - `(1 - g) n_t + g n_(t+1)` in the first `m` channels,
+//! - `(1 - g) n_t + g n_(t-1)` in the `m` after them,
 //! - `n_t` in all others, with zeros beyond the ends of a clip.
 //!
 //! The stream itself is not shifted (TSM's residual shift). With gates `g` of 1 it is TSM's shift, which has no parameters and wants
@@ -138,11 +138,12 @@ fn shifted(input: Tensor<3>, gates: Tensor<1>, frames: usize) -> Tensor<3> {
             (_, false) => Tensor::cat(vec![zeros.clone(), kept(0)], 1),
         };
         let gates = gates.clone().narrow(0, first, each).reshape([1, 1, 1, each]);
-        own.clone() + (moved - own) * gates
+        // Exact at both ends: nothing of the other comes in.
+        own * (gates.clone() * -1.0 + 1.0) + moved * gates
     };
     let mut parts = vec![side(0, true), side(each, false)];
     if width > count {
-        parts.push(input.clone().narrow(3, count, width - count));
+        parts.push(input.narrow(3, count, width - count));
     }
     Tensor::cat(parts, 3).reshape([rows, tokens, width])
 }
@@ -190,7 +191,8 @@ mod tests {
     fn gates_let_neighbours_in_and_nothing_beyond_the_clip() {
         let device = Device::flex();
         // Two clips of three frames, one token, three channels: from the frame after, from the frame before, its own.
-        let rows = [1., 10., 100., 2., 20., 200., 3., 30., 300., 4., 40., 400., 5., 50., 500., 6., 60., 600.];
+        let rows: [f32; 18] =
+            [1., 10., 100., 2., 20., 200., 3., 30., 300., 4., 40., 400., 5., 50., 500., 6., 60., 600.];
         let input = Tensor::<1>::from_floats(rows, &device).reshape([6, 1, 3]);
         let through = |gates: [f32; 2], frames: usize| {
             values(shifted(input.clone(), Tensor::<1>::from_floats(gates, &device), frames))
