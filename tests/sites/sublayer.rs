@@ -1,5 +1,5 @@
-//! Whole sublayers: what is composed of their parts is what the tower does, in a stack the last member wraps the others, and texts
-//! that begin alike are still right.
+//! Whole sublayers: what is composed of their parts is what the tower does, in a stack the last member wraps the
+//! others, and texts that begin alike are still right.
 
 use burn::tensor::Tensor;
 use inarch_core::backbone::{BranchSite, Entry, Frozen, Mode, Pass, Sites, Stack, SublayerBase, Tower};

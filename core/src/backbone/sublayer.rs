@@ -12,8 +12,8 @@ use super::site::{BranchSite, Sites, Tower};
 /// A sublayer of a frozen block at its site: whole, and in its parts.
 ///
 /// [`forward`](Self::forward) is what the tower would do, in a stack of adapters through the members below. The parts,
-/// [`read`](Self::read) and [`run`](Self::run), go through the norm and linear sites, so that they are those of the backbone as the
-/// whole stack has changed it.
+/// [`read`](Self::read) and [`run`](Self::run), go through the norm and linear sites, so that they are those of the
+/// backbone as the whole stack has changed it.
 #[derive(Clone, Copy)]
 pub struct SublayerBase<'a> {
     at: BranchSite,
@@ -44,9 +44,9 @@ impl<'a> SublayerBase<'a> {
         self.at
     }
 
-    /// The stream before the sublayer, `[batch, tokens, width]`, to the stream behind it: normalised, run, through the branch site,
-    /// and added. Behind the last attention of a tower that reads its first token only, that token alone comes back:
-    /// `[batch, 1, width]`.
+    /// The stream before the sublayer, `[batch, tokens, width]`, to the stream behind it: normalised, run, through the
+    /// branch site, and added. Behind the last attention of a tower that reads its first token only, that token alone
+    /// comes back: `[batch, 1, width]`.
     pub fn forward(&self, stream: Tensor<3>) -> Tensor<3> {
         match self.next {
             Some(next) => next(stream),
@@ -54,23 +54,23 @@ impl<'a> SublayerBase<'a> {
         }
     }
 
-    /// What the sublayer reads of a stream: the stream normalised, or as it is in a tower that normalises afterwards. Rows are
-    /// those of the stream, in its order.
+    /// What the sublayer reads of a stream: the stream normalised, or as it is in a tower that normalises afterwards.
+    /// Rows are those of the stream, in its order.
     pub fn read(&self, stream: Tensor<3>) -> Tensor<3> {
         self.block.read(self.at, stream, self.context)
     }
 
-    /// What the sublayer's frozen layers make of what was read, `[rows, tokens, width]` to the same, short of the branch site.
-    /// Tokens may be arranged in rows of any number and length, as long as as many rows as others come of each clip, clip by clip (of
-    /// each row in the text tower). All tokens of a row see each other: a mask is that of the block's own rows.
+    /// What the sublayer's frozen layers make of what was read, `[rows, tokens, width]` to the same, short of the
+    /// branch site. Tokens may be arranged in rows of any number and length, clip by clip, equally many rows for each clip
+    /// (for each row in the text tower). All tokens of a row see each other: a mask is that of the block's own rows.
     ///
     /// # Panics
-    /// When rows are not as many for each clip.
+    /// When rows are not equally many for each clip.
     pub fn run(&self, read: Tensor<3>) -> Tensor<3> {
         let (pass, tower) = (self.context.pass, self.at.block().tower);
         let frames = if tower == Tower::Image { pass.frames.count() } else { 1 };
         let ([rows, _, _], clips) = (read.dims(), (self.rows / frames).max(1));
-        assert!(rows.is_multiple_of(clips), "{rows} rows are not as many for each of {clips} clips");
+        assert!(rows.is_multiple_of(clips), "{rows} rows are not equally many for each of {clips} clips");
         let each = Frames::of(rows / clips);
         // Known of each clip, told for each of its rows.
         let query = pass.query.filter(|_| tower == Tower::Image).map(|query| {

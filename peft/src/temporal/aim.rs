@@ -1,5 +1,5 @@
-//! AIM: the frozen attention of each block runs over the frames of a clip too, with small adapters around it (Yang et al., ICLR
-//! 2023, arXiv 2302.03024).
+//! AIM: the frozen attention of each block runs over the frames of a clip too, with small adapters around it (Yang et
+//! al., ICLR 2023, arXiv 2302.03024).
 //!
 //! With `adapt(z) = gelu(z D + d) U + u`, `D` `[width, hidden]`, `U` `[hidden, width]`, and the stream `x`
 //! `[clips, frames, tokens, width]`, a block does
@@ -8,14 +8,15 @@
 //! - `x <- x + y + space(y)` with `y = attention(norm1(x))` over the tokens of each frame (spatial adaptation);
 //! - `x <- x + mlp(n) + scale joint(n)` with `n = norm2(x)` (joint adaptation),
 //!
-//! where `time`, `space` and `joint` are such adapters and all else is frozen. With two temporal adapters the first attention sees
-//! `n + input(n)` in place of `n = norm1(x)`. Before the first normalisation each token of a frame gets a learned row for the
-//! frame's place in time; clips of another length than `frames` read between the rows.
+//! where `time`, `space` and `joint` are such adapters and all else is frozen. With two temporal adapters the first
+//! attention sees `n + input(n)` in place of `n = norm1(x)`. Before the first normalisation each token of a frame gets
+//! a learned row for the frame's place in time; clips of another length than `frames` read between the rows.
 //!
-//! As in the authors' code `D` is normal with deviation 0.02, and all else starts at zero, so that the start is the identity.
-//! They train the final normalisation too (a stack with `ln-tuning` does), drop whole changes at random (stochastic depth), and
-//! put a linear head on the class token, where here texts or a head stand behind the projection. Count, with `w = width` and
-//! `h = hidden`: `2 w h + h + w` for each of 3 or 4 adapters of each block, and `frames w`.
+//! As in the authors' code `D` is normal with deviation 0.02, and all else starts at zero, so that the start is the
+//! identity. They train the final normalisation too (a stack with `ln-tuning` does), drop whole changes at random
+//! (stochastic depth), and put a linear head on the class token, where here texts or a head stand behind the
+//! projection. Count, with `w = width` and `h = hidden`: `2 w h + h + w` for each of 3 or 4 adapters of each block, and
+//! `frames w`.
 //!
 //! Sites: tokens, sublayer and branch, image tower.
 
@@ -38,8 +39,8 @@ use crate::method::{Method, Start, Words};
 /// Standard deviation of the maps into the bottlenecks.
 const DEVIATION: f32 = 0.02;
 
-/// Settings of AIM; the defaults are those of its authors for Kinetics-400 with 8 frames. For Something-Something v2 they take two
-/// temporal adapters and a scale of 1.
+/// Settings of AIM; the defaults are those of its authors for Kinetics-400 with 8 frames. For Something-Something v2
+/// they take two temporal adapters and a scale of 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AimConfig {
@@ -85,8 +86,8 @@ impl AimConfig {
 impl Method for AimConfig {
     type Adapter = Aim;
 
-    /// [`Error::Setting`] for a reduction of 0, a scale that is no number, another number of temporal adapters than 1 or 2, or no
-    /// row in time.
+    /// [`Error::Setting`] for a reduction of 0, a scale that is no number, another number of temporal adapters than 1
+    /// or 2, or no row in time.
     fn init(&self, start: &Start<'_>) -> Result<Aim> {
         check_size("reduction", self.reduction)?;
         check_size("frames", self.frames)?;

@@ -1,5 +1,5 @@
-//! A gated temporal shift: some channels of what the branches of the image tower read come from the frames before and after
-//! (after TSM: Lin et al., ICCV 2019, arXiv 1811.08383).
+//! A gated temporal shift: some channels of what the branches of the image tower read come from the frames before and
+//! after (after TSM: Lin et al., ICCV 2019, arXiv 1811.08383).
 //!
 //! With the normalised stream `n` `[clips, frames, tokens, width]`, `w = width` and `m = w / parts`, a branch reads
 //!
@@ -7,9 +7,10 @@
 //! - `(1 - g) n_t + g n_(t-1)` in the `m` after them,
 //! - `n_t` in all others, with zeros beyond the ends of a clip.
 //!
-//! The stream itself is not shifted (TSM's residual shift). With gates `g` of 1 it is TSM's shift, which has no parameters and wants
-//! the backbone to be trained around it; here the backbone stands still, so each shifted channel has a trained gate, which starts
-//! at 0: the start is the identity. One frame has zeros for neighbours, as at the ends of any clip.
+//! The stream itself is not shifted (TSM's residual shift). With gates `g` of 1 it is TSM's shift, which has no
+//! parameters and wants the backbone to be trained around it; here the backbone stands still, so each shifted channel
+//! has a trained gate, which starts at 0: the start is the identity. One frame has zeros for neighbours, as at the ends
+//! of any clip.
 //!
 //! `attention` and `mlp` say which branches read shifted channels. Count for each: `2 m`. Site: norm, image tower.
 
@@ -43,7 +44,8 @@ impl Default for TemporalShiftConfig {
     }
 }
 
-/// The gates of one block, `[2 m]`: those of channels from the frame after, then those of channels from the frame before.
+/// The gates of one block, `[2 m]`: those of channels from the frame after, then those of channels from the frame
+/// before.
 #[derive(Module, Debug)]
 struct Gates {
     attention: Option<Param<Tensor<1>>>,
