@@ -61,8 +61,9 @@ impl<'a> SublayerBase<'a> {
     }
 
     /// What the sublayer's frozen layers make of what was read, `[rows, tokens, width]` to the same, short of the
-    /// branch site. Tokens may be arranged in rows of any number and length, clip by clip, equally many rows for each clip
-    /// (for each row in the text tower). All tokens of a row see each other: a mask is that of the block's own rows.
+    /// branch site. Tokens may be arranged in rows of any number and length, clip by clip, equally many rows for each
+    /// clip (for each row in the text tower). All tokens of a row see each other: a mask is that of the block's own
+    /// rows.
     ///
     /// # Panics
     /// When rows are not equally many for each clip.
