@@ -5,7 +5,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
     Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    PoolBase, Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, SublayerBase, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -271,6 +271,10 @@ methods! {
     Mma(MmaConfig => Mma): "mma",
     /// Bottlenecks with a convolution over time.
     StAdapter(StAdapterConfig => StAdapter): "st-adapter",
+    /// The frozen attention over frames too, and adapters around it.
+    Aim(AimConfig => Aim): "aim",
+    /// Channels from the frames before and after.
+    TemporalShift(TemporalShiftConfig => TemporalShift): "temporal-shift",
     /// Prompts of the image tower that know the frames of a clip.
     VitaClip(VitaClipConfig => VitaClip): "vita-clip",
     /// Learned questions to the frames of a clip.
@@ -373,6 +377,14 @@ impl Sites for Adapter {
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         self.sites().branch(at, input, output, pass)
+    }
+
+    fn wraps_sublayers(&self, tower: Tower) -> bool {
+        self.sites().wraps_sublayers(tower)
+    }
+
+    fn sublayer(&self, base: SublayerBase<'_>, stream: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        self.sites().sublayer(base, stream, pass)
     }
 
     fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {

@@ -437,6 +437,7 @@ mod tests {
             ("clap", 20, Epochs(300), 256, Coop, 0.1),
             ("tip-adapter-f", 10, Epochs(20), 256, Cosine, 1e-3),
             ("vita-clip", 0, Iterations(30000), 256, Cosine, 4e-4),
+            ("aim", 0, Epochs(30), 64, Cosine, 3e-4),
         ] {
             let recipe = RecipeLayers::preset(method, true).and_then(RecipeLayers::finish).expect(method);
             let train = &recipe.train;

@@ -31,6 +31,7 @@ const TINY_SETTINGS: &[(&str, &str)] = &[
     ("acil", "projections = 24"),
     ("rail", "projections = 24"),
     ("st-adapter", "reduction = 6"),
+    ("aim", "reduction = 6\nframes = 4"),
     ("vita-clip", "global_tokens = 2\nframes = 4"),
     ("attention-pool", "hidden = 8\nheads = 2\nframes = 4"),
     ("gated-pool", "hidden = 8"),
@@ -59,6 +60,8 @@ const FORMS: &[(&str, &str)] = &[
     ("lora", "init = \"eva\""),
     ("vita-clip", "global_tokens = 0\nlocal = false\nframes = 3\ndepth = 2"),
     ("vita-clip", "global_tokens = 1\nsummary = false\nframes = 3"),
+    ("aim", "reduction = 6\ntemporal_adapters = 2\nscale = 1.0\nframes = 3"),
+    ("temporal-shift", "parts = 3\nattention = false\nfirst_block = 1"),
     ("lora", "b_rate = 16.0\nrank_pattern = [{ sites = \"*.v_proj\", value = 3 }]"),
 ];
 

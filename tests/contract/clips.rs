@@ -12,7 +12,8 @@ use crate::support::{classes, differs, pixels, plain, randomised, same, template
 const FRAMES: usize = 3;
 
 /// Methods that see the order of frames.
-const TEMPORAL: &[&str] = &["st-adapter", "vita-clip", "attention-pool", "temporal-conv", "temporal-transformer"];
+const TEMPORAL: &[&str] =
+    &["st-adapter", "aim", "temporal-shift", "vita-clip", "attention-pool", "temporal-conv", "temporal-transformer"];
 
 /// Methods that weigh frames, whatever their order.
 const WEIGHING: &[&str] = &["gated-pool"];
@@ -181,12 +182,60 @@ fn prompts_of_clips_stand_beside_methods_of_norms_layers_and_branches() {
     let prompts = trained(&of("vita-clip"), &plain());
     let stacked = |members: Vec<&dyn Sites>| image(pixels(2 * FRAMES), &Stack(members));
     let alone = image(pixels(2 * FRAMES), &prompts);
-    for name in ["ln-tuning", "ssf", "lora", "st-adapter", "temporal-conv"] {
+    for name in ["ln-tuning", "ssf", "lora", "st-adapter", "aim", "temporal-shift", "temporal-conv"] {
         let idle = fresh(&of(name), 1, &plain());
         same(name, stacked(vec![&prompts, &idle]), alone.clone(), 1e-5);
         same(name, stacked(vec![&idle, &prompts]), alone.clone(), 1e-5);
         let busy = trained(&of(name), &plain());
         differs(name, stacked(vec![&prompts, &busy]), alone.clone());
+    }
+}
+
+#[test]
+fn attention_over_frames_stands_beside_every_method() {
+    let of = |settings: &str| super::case::configured("aim", settings);
+    let idle = fresh(&of("reduction = 6\ntemporal_adapters = 2"), 1, &plain());
+    let busy = trained(&of("reduction = 6"), &plain());
+    let (idle, busy): (&dyn Sites, &dyn Sites) = (&idle, &busy);
+    for config in methods() {
+        let (name, adapter) = (config.name(), trained(&config, &plain()));
+        let other: &dyn Sites = &adapter;
+        let alone = image(pixels(2 * FRAMES), other);
+        // What adds keys and values stands behind all others.
+        let mut orders = vec![vec![idle, other]];
+        if config.stacking() != Stacking::AddsKeys {
+            orders.push(vec![other, idle]);
+        }
+        for order in orders {
+            same(name, image(pixels(2 * FRAMES), &Stack(order)), alone.clone(), 1e-5);
+        }
+        let stack = Stack(vec![busy, other]);
+        let together = image(pixels(2 * FRAMES), &stack);
+        differs(name, together.clone(), alone);
+        for row in 0..2 {
+            same(name, together.clone().narrow(0, row, 1), image(clip(row), &stack), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_fusion_mixes_attention_over_frames_with_other_methods() {
+    let members = "members = [{ name = \"lora\" }, { name = \"aim\", reduction = 6 }]";
+    let config = super::case::configured("fusion", members);
+    let start = image(pixels(2 * FRAMES), &fresh(&config, 1, &plain()));
+    same("fresh", start, image(pixels(2 * FRAMES), &Frozen), 1e-6);
+    let adapter = randomised(fresh(&config, 1, &plain()), 1.0, &plain());
+    let orders = [pixels(2 * FRAMES), backwards(pixels(2 * FRAMES))].map(|pixels| image(pixels, &adapter));
+    let [forwards, backwards] = orders;
+    differs("the order of frames", forwards, backwards);
+    let adapter = trained(&config, &plain().autodiff());
+    let feature = image(pixels(2 * FRAMES), &adapter);
+    let weights = crate::support::draws("weights", feature.dims(), 1.0, &plain());
+    let found = crate::support::gradients(&adapter, &(feature * weights).sum());
+    let own: Vec<_> = found.iter().filter(|gradient| gradient.name.contains("members.1.")).collect();
+    assert!(own.len() > 3 * 12, "{} parameters", own.len());
+    for gradient in own {
+        assert!(gradient.greatest.is_some_and(|greatest| greatest > 0.0), "{gradient:?}");
     }
 }
 

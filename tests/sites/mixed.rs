@@ -8,6 +8,7 @@ use super::dora::Dora;
 use super::fold::lora;
 use super::ia3::Ia3;
 use super::ssf::Ssf;
+use super::sublayer::{Wrap, beside};
 use super::vpt::Vpt;
 use crate::contract::case::fresh;
 use crate::support::{differs, pixels, plain, randomised, rows, same, tiny};
@@ -66,6 +67,13 @@ fn adapters_that_enter_late_share_a_batch_with_those_that_enter_early() {
     let device = plain();
     let (late, early) = (lora(&["*.projection"], &device), Ssf::random(&device));
     check("entries", &[(2, &late), (1, &early)]);
+}
+
+#[test]
+fn rows_whose_sublayers_are_wrapped_share_a_batch() {
+    let device = plain();
+    let (lora, wrap) = (lora(&["*.q_proj", "*.v_proj"], &device), Wrap(beside));
+    check("sublayers", &[(1, &lora), (2, &wrap), (1, &Frozen), (1, &lora), (1, &wrap)]);
 }
 
 #[test]

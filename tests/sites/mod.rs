@@ -14,5 +14,6 @@ mod prefix_cache;
 mod prefix_tuning;
 mod ssf;
 mod stack;
+mod sublayer;
 mod tip_adapter;
 mod vpt;

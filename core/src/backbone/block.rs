@@ -11,6 +11,7 @@ use super::pass::{Pass, Products};
 use super::site::{Base, BlockSite, BranchSite, LinearSite, NormSite, Projection, Sites};
 use super::spec::{Activation, NormOrder, TransformerSpec};
 use super::stream::{Stream, behind};
+use super::sublayer::SublayerBase;
 use crate::kernel;
 
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`; or, in a tower that normalises afterwards, `norm(x + attention(x))`,
@@ -39,14 +40,6 @@ pub struct Block {
     pub scale1: Option<Param<Tensor<1>>>,
     /// Scales the MLP before it is added, `[width]`.
     pub scale2: Option<Param<Tensor<1>>>,
-}
-
-/// A half of a block.
-#[derive(Clone, Copy)]
-enum Half {
-    Attention,
-    Cross,
-    Mlp,
 }
 
 /// What a block must know beside its weights.
@@ -138,29 +131,35 @@ impl Block {
     /// residual stream of all other tokens are not computed. This changes no value for adapters that treat tokens one by
     /// one; others say so with [`Sites::needs_all_tokens`].
     pub(super) fn forward(&self, stream: Tensor<3>, first_only: bool, context: BlockContext<'_>) -> Tensor<3> {
-        let first = |tokens: Tensor<3>| if first_only { tokens.narrow(1, 0, 1) } else { tokens };
-        let read = self.before(Half::Attention, stream.clone(), context);
-        let attended = self.attend(first(read.clone()), self.keys_and_values(read, context), context);
-        let stream = self.add(Half::Attention, first(stream), attended, context);
-        self.think(self.look(stream, context), context)
+        let stream = self.sublayer(BranchSite::Attention(context.at), stream, first_only, context);
+        let stream = match (&self.cross, context.images) {
+            (Some(_), Some(_)) => self.sublayer(BranchSite::Cross(context.at), stream, false, context),
+            _ => stream,
+        };
+        self.sublayer(BranchSite::Mlp(context.at), stream, false, context)
     }
 
-    /// The attention to the images, where the block has one. An image's keys and values are made once for all its rows.
-    fn look(&self, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
-        let (Some(cross), Some(images)) = (&self.cross, context.images) else { return stream };
-        let project = |layer: &Linear, projection: Projection, input: Tensor<3>| {
-            linear(layer, LinearSite::Block(context.at, projection), input, context.sites, context.pass)
-        };
-        let read = self.before(Half::Cross, stream.clone(), context);
-        let query = project(&cross.q_proj, Projection::CrossQuery, read);
-        let key = project(&cross.k_proj, Projection::CrossKey, images.clone());
-        let value = project(&cross.v_proj, Projection::CrossValue, images.clone());
-        let ([rows, tokens, width], [images, _, _]) = (query.dims(), key.dims());
-        // Queries do not see each other, so that all rows of an image are one.
-        let query = query.reshape([images, rows / images * tokens, width]);
-        let attended = attention([query, key, value], Seen::All, context).reshape([rows, tokens, width]);
-        let output = project(&cross.out_proj, Projection::CrossOutput, attended);
-        self.add(Half::Cross, stream, output, context)
+    /// A sublayer through its site.
+    fn sublayer(&self, at: BranchSite, stream: Tensor<3>, first_only: bool, context: BlockContext<'_>) -> Tensor<3> {
+        if !context.sites.wraps_sublayers(context.at.tower) {
+            return self.advance(at, stream, first_only, context);
+        }
+        let base = SublayerBase::new(at, self, stream.dims()[0], first_only, context);
+        context.sites.sublayer(base, stream, context.pass)
+    }
+
+    /// The stream before a sublayer to the stream behind it.
+    pub(super) fn advance(
+        &self,
+        at: BranchSite,
+        stream: Tensor<3>,
+        first_only: bool,
+        context: BlockContext<'_>,
+    ) -> Tensor<3> {
+        let read = self.read(at, stream.clone(), context);
+        let output = self.layers(at, read, first_only, context);
+        let stream = if first_only { stream.narrow(1, 0, 1) } else { stream };
+        self.add(at, stream, output, context)
     }
 
     /// As [`forward`](Self::forward) in a causal tower, for rows behind a beginning that they share. Where the beginning
@@ -172,63 +171,86 @@ impl Block {
         unread: bool,
         context: BlockContext<'_>,
     ) -> Stream {
-        let read = self.before(Half::Attention, beginning.clone(), context);
+        let (attention, mlp) = (BranchSite::Attention(context.at), BranchSite::Mlp(context.at));
+        let read = self.read(attention, beginning.clone(), context);
         let before = self.keys_and_values(read.clone(), context);
         let beginning = (!unread).then(|| {
             let attended = self.attend(read, before.clone(), context);
-            self.think(self.add(Half::Attention, beginning, attended, context), context)
+            self.advance(mlp, self.add(attention, beginning, attended, context), false, context)
         });
-        let read = self.before(Half::Attention, rest.clone(), context);
+        let read = self.read(attention, rest.clone(), context);
         let [key, value] = self.keys_and_values(read.clone(), context);
         let shared = before[0].dims()[1];
         let [key_before, value_before] = before;
         let seen = [behind(key_before, key), behind(value_before, value)];
         let attended = self.attend(read, seen, context);
-        let rest = self.think(self.add(Half::Attention, rest, attended, context), context);
+        let rest = self.advance(mlp, self.add(attention, rest, attended, context), false, context);
         Stream { beginning, shared, rest }
     }
 
-    /// The second half of the block.
-    fn think(&self, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
-        let read = self.before(Half::Mlp, stream.clone(), context);
-        let hidden = activate(self.project(Projection::Up, read, context), context.spec.activation);
-        let output = self.project(Projection::Down, hidden, context);
-        self.add(Half::Mlp, stream, output, context)
-    }
-
-    /// What a half of the block reads of the stream.
-    fn before(&self, half: Half, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+    /// What a sublayer reads of the stream.
+    pub(super) fn read(&self, at: BranchSite, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
         match context.spec.order {
-            NormOrder::Before => self.norm(half, stream, context),
+            NormOrder::Before => self.norm(at, stream, context),
             NormOrder::After => stream,
         }
     }
 
-    /// What a half has computed, added to the stream that it read.
-    fn add(&self, half: Half, stream: Tensor<3>, output: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
-        let (scale, site) = match half {
-            Half::Attention => (&self.scale1, BranchSite::Attention(context.at)),
-            Half::Cross => (&None, BranchSite::Cross(context.at)),
-            Half::Mlp => (&self.scale2, BranchSite::Mlp(context.at)),
-        };
-        let output = match scale {
-            Some(scale) => output * scale.val().unsqueeze::<3>(),
-            None => output,
-        };
-        let output = context.sites.branch(site, &stream, output, context.pass);
-        match context.spec.order {
-            NormOrder::Before => stream + output,
-            NormOrder::After => self.norm(half, stream + output, context),
+    /// What the layers of a sublayer make of what it has read; an attention with `first_only` for the first token alone.
+    pub(super) fn layers(
+        &self,
+        at: BranchSite,
+        read: Tensor<3>,
+        first_only: bool,
+        context: BlockContext<'_>,
+    ) -> Tensor<3> {
+        match at {
+            BranchSite::Attention(_) => {
+                let asking = if first_only { read.clone().narrow(1, 0, 1) } else { read.clone() };
+                self.attend(asking, self.keys_and_values(read, context), context)
+            }
+            BranchSite::Cross(_) => self.look(read, context),
+            BranchSite::Mlp(_) => {
+                let hidden = activate(self.project(Projection::Up, read, context), context.spec.activation);
+                scaled(self.scale2.as_ref(), self.project(Projection::Down, hidden, context))
+            }
         }
     }
 
-    fn norm(&self, half: Half, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
-        let BlockContext { at, spec, sites, pass, .. } = context;
-        match (half, &self.cross) {
-            (Half::Attention, _) => norm(&self.norm1, NormSite::Attention(at), spec, stream, sites, pass),
-            (Half::Cross, Some(cross)) => norm(&cross.norm, NormSite::Cross(at), spec, stream, sites, pass),
-            (Half::Cross, None) => stream,
-            (Half::Mlp, _) => norm(&self.norm2, NormSite::Mlp(at), spec, stream, sites, pass),
+    /// The attention to the images. An image's keys and values are made once for all its rows.
+    fn look(&self, read: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let (Some(cross), Some(images)) = (&self.cross, context.images) else {
+            unreachable!("a block that looks at no image has no such sublayer")
+        };
+        let project = |layer: &Linear, projection: Projection, input: Tensor<3>| {
+            linear(layer, LinearSite::Block(context.at, projection), input, context.sites, context.pass)
+        };
+        let query = project(&cross.q_proj, Projection::CrossQuery, read);
+        let key = project(&cross.k_proj, Projection::CrossKey, images.clone());
+        let value = project(&cross.v_proj, Projection::CrossValue, images.clone());
+        let ([rows, tokens, width], [images, _, _]) = (query.dims(), key.dims());
+        // Queries do not see each other, so that all rows of an image are one.
+        let query = query.reshape([images, rows / images * tokens, width]);
+        let attended = attention([query, key, value], Seen::All, context).reshape([rows, tokens, width]);
+        project(&cross.out_proj, Projection::CrossOutput, attended)
+    }
+
+    /// What a sublayer has computed, added to the stream that it read.
+    fn add(&self, at: BranchSite, stream: Tensor<3>, output: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let output = context.sites.branch(at, &stream, output, context.pass);
+        match context.spec.order {
+            NormOrder::Before => stream + output,
+            NormOrder::After => self.norm(at, stream + output, context),
+        }
+    }
+
+    fn norm(&self, at: BranchSite, stream: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
+        let BlockContext { spec, sites, pass, .. } = context;
+        match (at, &self.cross) {
+            (BranchSite::Attention(at), _) => norm(&self.norm1, NormSite::Attention(at), spec, stream, sites, pass),
+            (BranchSite::Cross(at), Some(cross)) => norm(&cross.norm, NormSite::Cross(at), spec, stream, sites, pass),
+            (BranchSite::Cross(_), None) => stream,
+            (BranchSite::Mlp(at), _) => norm(&self.norm2, NormSite::Mlp(at), spec, stream, sites, pass),
         }
     }
 
@@ -240,13 +262,21 @@ impl Block {
     fn attend(&self, query: Tensor<3>, [key, value]: [Tensor<3>; 2], context: BlockContext<'_>) -> Tensor<3> {
         let query = self.project(Projection::Query, query, context);
         let attended = attention([query, key, value], context.seen, context);
-        self.project(Projection::Output, attended, context)
+        scaled(self.scale1.as_ref(), self.project(Projection::Output, attended, context))
     }
 
     fn project(&self, projection: Projection, input: Tensor<3>, context: BlockContext<'_>) -> Tensor<3> {
         let site = LinearSite::Block(context.at, projection);
         let layer = self.projection(projection).expect("a projection of every block");
         linear(layer, site, input, context.sites, context.pass)
+    }
+}
+
+/// With the factor of each channel, where there is one.
+fn scaled(scale: Option<&Param<Tensor<1>>>, output: Tensor<3>) -> Tensor<3> {
+    match scale {
+        Some(scale) => output * scale.val().unsqueeze::<3>(),
+        None => output,
     }
 }
 

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use super::pass::Pass;
 use super::pool::PoolBase;
 use super::site::{Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LowRank, NormBase, Sites, Tower};
+use super::sublayer::SublayerBase;
 
 /// An adapter with its rows of a batch.
 type Member<'a> = (Range<usize>, &'a dyn Sites);
@@ -43,6 +44,16 @@ impl<'a> Mixed<'a> {
         let frames = if tower == Tower::Image { pass.frames.count() } else { 1 };
         let rows = |(rows, member): &Member<'a>| (rows.start * frames..rows.end * frames, *member);
         self.members(tower).iter().map(rows).collect()
+    }
+
+    /// Some of the members as a batch of their own.
+    fn part(tower: Tower, members: &[Member<'a>], pass: &Pass<'_>) -> Self {
+        let frames = if tower == Tower::Image { pass.frames.count() } else { 1 };
+        let members = members.iter().map(|(rows, member)| (rows.len() / frames, *member)).collect();
+        match tower {
+            Tower::Image => Self::new(members, Vec::new()),
+            Tower::Text => Self::new(Vec::new(), members),
+        }
     }
 
     /// Runs each member on its rows of the batch; rows of members that `leave` it alone are passed on as they are.
@@ -153,6 +164,30 @@ impl Sites for Mixed<'_> {
             let input = input.clone().narrow(0, rows.start, rows.len());
             own(pass, at.block().tower, &rows, |pass| member.branch(at, &input, output, pass))
         })
+    }
+
+    fn wraps_sublayers(&self, tower: Tower) -> bool {
+        self.members(tower).iter().any(|(_, member)| member.wraps_sublayers(tower))
+    }
+
+    /// The rows of an adapter that wraps it run by themselves, those between such adapters together.
+    fn sublayer(&self, base: SublayerBase<'_>, stream: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        let tower = base.at().block().tower;
+        let members = self.inside(tower, pass);
+        let leaves = |member: &dyn Sites| !member.wraps_sublayers(tower);
+        let mut parts = Vec::new();
+        for group in members.chunk_by(|left, right| leaves(left.1) && leaves(right.1)) {
+            let rows = group[0].0.start..group[group.len() - 1].0.end;
+            let part = stream.clone().narrow(0, rows.start, rows.len());
+            parts.push(own(pass, tower, &rows, |pass| match leaves(group[0].1) {
+                true => {
+                    let together = Self::part(tower, group, pass);
+                    base.within(&rows, &together, pass, |base| base.forward(part))
+                }
+                false => base.within(&rows, group[0].1, pass, |base| group[0].1.sublayer(base, part, pass)),
+            }));
+        }
+        joined(parts)
     }
 
     fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {

@@ -23,6 +23,7 @@ mod spec;
 mod stack;
 mod state_dict;
 mod stream;
+mod sublayer;
 mod text_tower;
 mod trunk;
 
@@ -52,5 +53,6 @@ pub use spec::{
 };
 pub use stack::Stack;
 pub use state_dict::{HostTensor, StateDict, indices, values};
+pub use sublayer::SublayerBase;
 pub use text_tower::TextTower;
 pub use trunk::TrunkSpec;

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use super::pass::Mode;
 use super::site::{Entry, Sites};
 use super::stream::Stream;
+use super::sublayer::shares_beginnings;
 
 /// The value of a tower at some entry: what the frozen work before an adapter amounts to.
 #[derive(Debug, Clone)]
@@ -119,7 +120,7 @@ impl Partial {
     pub fn tokens_run(&self, sites: &dyn Sites, mode: Mode) -> usize {
         let (State::Tokens(stream), Some(texts)) = (&self.state, &self.texts) else { return self.token_count() };
         let [rows, _, _] = stream.rest.dims();
-        match texts.beginning > 1 && rows > 1 && sites.shares_beginnings(mode) {
+        match texts.beginning > 1 && rows > 1 && shares_beginnings(sites, mode) {
             true => self.token_count() - (rows - 1) * texts.beginning,
             false => self.token_count(),
         }

@@ -11,6 +11,7 @@ use burn::tensor::Tensor;
 
 use super::pass::{Mode, Pass};
 use super::pool::PoolBase;
+use super::sublayer::SublayerBase;
 
 /// One of the two towers of a dual encoder. Where images and texts meet before there is a score
 /// ([`Crossing`](super::Crossing)), the blocks in which they meet belong to the text tower.
@@ -352,6 +353,13 @@ pub trait Sites: Send + Sync {
         self.entry(Tower::Text) >= Entry::Feature
     }
 
+    /// Whether this adapter is met at [`sublayer`](Self::sublayer) in the blocks of a tower. Where it is, texts do not share the
+    /// computation of what they begin with, and in a mixed batch its rows run by themselves.
+    fn wraps_sublayers(&self, tower: Tower) -> bool {
+        let _ = tower;
+        false
+    }
+
     /// Which kinds of sites this adapter may change. Naming too many costs time in mixed batches; one too few would be
     /// passed over.
     fn touched(&self) -> Touched {
@@ -391,6 +399,14 @@ pub trait Sites: Send + Sync {
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let _ = (at, input, pass);
         output
+    }
+
+    /// A sublayer of a block (attention, attention to an image, MLP): the stream before it, `[batch, tokens, width]`, to the stream
+    /// behind it. The other sites of the block lie within. Met by adapters that say so
+    /// ([`wraps_sublayers`](Self::wraps_sublayers)).
+    fn sublayer(&self, base: SublayerBase<'_>, stream: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        let _ = pass;
+        base.forward(stream)
     }
 
     /// The projected features of the frames of clips, `[clips, frames, dim]` in the order of time, to those of the clips,

@@ -9,9 +9,10 @@ use super::site::{
     Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Scores, Sites,
     Touched, Tower,
 };
+use super::sublayer::SublayerBase;
 
-/// Several adapters at once. Each sees the frozen backbone as those before it have changed it: at linear and norm sites
-/// the last wraps the others, and the first is closest to the frozen layer; elsewhere they act in order.
+/// Several adapters at once. Each sees the frozen backbone as those before it have changed it: at linear, norm and
+/// sublayer sites the last wraps the others, and the first is closest to the frozen layer; elsewhere they act in order.
 pub struct Stack<'a>(pub Vec<&'a dyn Sites>);
 
 /// How one member of a stack runs a layer.
@@ -85,6 +86,14 @@ impl Sites for Stack<'_> {
         self.0.iter().fold(output, |output, member| member.branch(at, input, output, pass))
     }
 
+    fn wraps_sublayers(&self, tower: Tower) -> bool {
+        self.0.iter().any(|member| member.wraps_sublayers(tower))
+    }
+
+    fn sublayer(&self, base: SublayerBase<'_>, stream: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        sublayer(&self.0, base, stream, pass)
+    }
+
     fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
         pool(&self.0, base, frames, pass)
     }
@@ -115,6 +124,13 @@ impl Sites for Stack<'_> {
 }
 
 /// The last member wraps the others, as at layers.
+fn sublayer(members: &[&dyn Sites], base: SublayerBase<'_>, stream: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+    let Some((last, rest)) = members.split_last() else { return base.forward(stream) };
+    let next = |stream| sublayer(rest, base, stream, pass);
+    last.sublayer(base.over(&next), stream, pass)
+}
+
+/// The same at the pool.
 fn pool(members: &[&dyn Sites], base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {
     let Some((last, rest)) = members.split_last() else { return base.forward(frames) };
     let next = |frames| pool(rest, PoolBase::new(&|frames| base.forward(frames)), frames, pass);

@@ -15,6 +15,7 @@ use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Sites, Tower};
 use super::spec::{Activation, TextPool, TextProjection, TextSpec};
 use super::state_dict::indices;
 use super::stream::Stream;
+use super::sublayer::shares_beginnings;
 
 /// Token ids `[batch, tokens]` to features `[batch, dim]`.
 #[derive(Module, Debug)]
@@ -124,7 +125,7 @@ impl TextTower {
             Some(marks) => Seen::Marked(marks),
             None => Seen::All,
         };
-        let shares = causal && beginning > 1 && sites.shares_beginnings(pass.mode);
+        let shares = causal && beginning > 1 && shares_beginnings(sites, pass.mode);
         let arrange = |stream: Tensor<3>| match shares && ends.len() > 1 {
             // A token site may repeat all texts, once for each image.
             true => Stream::split(stream.clone(), beginning, stream.dims()[0] / ends.len()),

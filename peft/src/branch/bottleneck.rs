@@ -24,8 +24,9 @@ use crate::learner::Learner;
 use crate::linear::check_finite;
 use crate::method::{Method, Start, Words};
 
+/// `act(z D + d) U + u`, of which all but `D` starts at zero.
 #[derive(Module, Debug)]
-struct Bottleneck {
+pub(crate) struct Bottleneck {
     down: Param<Tensor<2>>,
     down_offset: Param<Tensor<1>>,
     up: Param<Tensor<2>>,
@@ -34,7 +35,12 @@ struct Bottleneck {
 
 impl Bottleneck {
     fn new(width: usize, hidden: usize, seed: Seed, device: &Device) -> Self {
-        let down = seed.uniforms(width * hidden, 1.0 / (width as f32).sqrt());
+        Self::given(seed.uniforms(width * hidden, 1.0 / (width as f32).sqrt()), width, device)
+    }
+
+    /// With these values of `D`, `[width, hidden]`.
+    pub(crate) fn given(down: Vec<f32>, width: usize, device: &Device) -> Self {
+        let hidden = down.len() / width;
         Self {
             down: Param::from_tensor(Tensor::from_data(TensorData::new(down, [width, hidden]), device)),
             down_offset: Param::from_tensor(Tensor::zeros([hidden], device)),
@@ -43,7 +49,13 @@ impl Bottleneck {
         }
     }
 
-    fn forward(&self, input: Tensor<3>, smooth: bool) -> Tensor<3> {
+    /// Number of values.
+    pub(crate) fn count(width: usize, hidden: usize) -> usize {
+        2 * width * hidden + hidden + width
+    }
+
+    /// `[batch, tokens, width]` to the same, with a GELU where it is `smooth`, else a ReLU.
+    pub(crate) fn forward(&self, input: Tensor<3>, smooth: bool) -> Tensor<3> {
         let [batch, tokens, width] = input.dims();
         let hidden =
             input.reshape([batch * tokens, width]).matmul(self.down.val()) + self.down_offset.val().unsqueeze::<2>();
@@ -67,8 +79,7 @@ fn check_reduction(reduction: usize) -> Result<()> {
 fn count(backbone: &Backbone, targets: &BranchTargets, reduction: usize, attention: bool) -> usize {
     let one = |tower| {
         let width = backbone.width(tower);
-        let hidden = hidden(width, reduction);
-        targets.branches(backbone, tower, attention) * (2 * width * hidden + hidden + width)
+        targets.branches(backbone, tower, attention) * Bottleneck::count(width, hidden(width, reduction))
     };
     [Tower::Image, Tower::Text].map(one).iter().sum()
 }

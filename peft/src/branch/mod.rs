@@ -6,6 +6,7 @@ mod mma;
 mod moe;
 mod sites;
 
+pub(crate) use bottleneck::Bottleneck;
 pub use bottleneck::{AdaptFormerConfig, Behind, Beside, HoulsbyConfig, PfeifferConfig};
 pub use compacter::{Compacter, CompacterConfig};
 pub use mma::{Mma, MmaConfig};

@@ -1,12 +1,12 @@
 //! Fusion: several adapters beside each other, and a learned mixture of what they do (after AdapterFusion: Pfeiffer et al.,
 //! 2021, arXiv 2005.00247).
 //!
-//! At every linear layer, normalisation, branch and feature `y = y0 + sum_i w_i (y_i - y0)`, where `y0` is the frozen output,
-//! `y_i` that of member `i` alone, and `w = softmax(m)` over the members with one trained row `m` `[members]` for each block of
-//! each tower, and one behind the last block (final norm, projection, feature, scores). Rows start at zero: equal shares.
-//! With `sources`, trained adapters, the members are stored and stand still, and only the mixture is trained; without, the
-//! members are fresh and trained with it. Count: `(image depth + text depth + 2) * members`, and the members' where they are
-//! trained. Sites: those of the members but tokens.
+//! At every site (input tokens, linear layers, normalisations, branches, sublayers, features) `y = y0 + sum_i w_i (y_i - y0)`,
+//! where `y0` is the frozen output, `y_i` that of member `i` alone, and `w = softmax(m)` over the members with one trained row
+//! `m` `[members]` for each block of each tower, and one behind the last block (final norm, projection, feature, scores). Rows
+//! start at zero: equal shares. With `sources`, trained adapters, the members are stored and stand still, and only the mixture is
+//! trained; without, the members are fresh and trained with it. Count: `(image depth + text depth + 2) * members`, and the
+//! members' where they are trained. Sites: those of the members.
 //!
 //! A member runs the frozen layers that it changes for itself, so such a layer costs one more pass for each of its members.
 //!
@@ -19,7 +19,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use inarch_core::backbone::{
     Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    PoolBase, Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, SublayerBase, Touched, Tower,
 };
 use serde::{Deserialize, Serialize};
 
@@ -259,6 +259,12 @@ impl Sites for Fusion {
         self.parts().any(|member| member.needs_all_tokens(tower))
     }
 
+    /// No member changes the number of tokens.
+    fn tokens(&self, at: BlockSite, tokens: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        let acts = |member: &Adapter| member.touched().tokens;
+        self.mix(at.tower, Some(at.block), tokens.clone(), acts, |member| member.tokens(at, tokens.clone(), pass))
+    }
+
     fn linear(&self, base: LinearBase<'_>, input: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let frozen = base.forward(input.clone());
         let next = |input| base.forward(input);
@@ -281,6 +287,17 @@ impl Sites for Fusion {
         let BlockSite { tower, block } = at.block();
         let acts = |member: &Adapter| member.touched().branch;
         self.mix(tower, Some(block), output.clone(), acts, |member| member.branch(at, input, output.clone(), pass))
+    }
+
+    fn wraps_sublayers(&self, tower: Tower) -> bool {
+        self.parts().any(|member| member.wraps_sublayers(tower))
+    }
+
+    fn sublayer(&self, base: SublayerBase<'_>, stream: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        let BlockSite { tower, block } = base.at().block();
+        let acts = |member: &Adapter| member.wraps_sublayers(tower);
+        let below = base.forward(stream.clone());
+        self.mix(tower, Some(block), below, acts, |member| member.sublayer(base, stream.clone(), pass))
     }
 
     fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {

@@ -12,7 +12,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
     self, Backbone, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, Mode, NormBase, NormSite, Pass,
-    PoolBase, Scores, Sites, Touched, Tower,
+    PoolBase, Scores, Sites, SublayerBase, Touched, Tower,
 };
 use inarch_core::text::Template;
 use serde::{Deserialize, Serialize};
@@ -324,6 +324,14 @@ impl Sites for Stack {
 
     fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         self.sites().branch(at, input, output, pass)
+    }
+
+    fn wraps_sublayers(&self, tower: Tower) -> bool {
+        self.sites().wraps_sublayers(tower)
+    }
+
+    fn sublayer(&self, base: SublayerBase<'_>, stream: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+        self.sites().sublayer(base, stream, pass)
     }
 
     fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {

@@ -1,5 +1,6 @@
 //! Methods that mix the frames of a clip, or the tiles of a slide.
 
+mod aim;
 mod attention_pool;
 mod gated_pool;
 mod norm;
@@ -8,13 +9,16 @@ mod st_adapter;
 mod summary;
 mod taps;
 mod temporal_conv;
+mod temporal_shift;
 mod temporal_transformer;
 mod vita_clip;
 
+pub use aim::{Aim, AimConfig};
 pub use attention_pool::{AttentionPool, AttentionPoolConfig};
 pub use gated_pool::{GatedPool, GatedPoolConfig};
 pub use st_adapter::{StAdapter, StAdapterConfig};
 pub use temporal_conv::{TemporalConv, TemporalConvConfig};
+pub use temporal_shift::{TemporalShift, TemporalShiftConfig};
 pub use temporal_transformer::{TemporalTransformer, TemporalTransformerConfig};
 pub use vita_clip::{VitaClip, VitaClipConfig};
 

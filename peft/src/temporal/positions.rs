@@ -22,6 +22,13 @@ impl Positions {
         Self { table: Param::from_tensor(Tensor::from_data(TensorData::new(values, [frames, width]), device)) }
     }
 
+    /// Those of the frames of clips for all tokens of each, `[rows, 1, width]`.
+    pub(super) fn of_rows(&self, rows: usize, frames: usize) -> Tensor<3> {
+        let ([_, width], clips) = (self.table.dims(), rows / frames);
+        let each: Tensor<3> = self.of(frames).unsqueeze::<3>().expand([clips, frames, width]);
+        each.reshape([rows, 1, width])
+    }
+
     /// The places of the frames of a clip, `[frames, width]`: the rows themselves, or linear between them, the first and last
     /// frames standing in the middle of their shares of time.
     pub(super) fn of(&self, frames: usize) -> Tensor<2> {

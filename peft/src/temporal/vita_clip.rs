@@ -235,12 +235,7 @@ impl VitaClip {
     fn opened(&self, stream: Tensor<3>, frames: Frames) -> Tensor<3> {
         let [rows, _, width] = stream.dims();
         let stream = match &self.time {
-            Some(time) => {
-                let (count, clips) = (frames.count(), rows / frames.count());
-                let each: Tensor<3> = time.of(count).unsqueeze::<3>().expand([clips, count, width]);
-                let each: Tensor<3> = each.reshape([rows, 1, width]);
-                stream + each
-            }
+            Some(time) => stream + time.of_rows(rows, frames.count()),
             None => stream,
         };
         let places = self.blocks.first().map_or(0, |prompts| prompts.count(frames));

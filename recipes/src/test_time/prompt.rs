@@ -4,7 +4,8 @@ use std::sync::Mutex;
 
 use burn::tensor::Tensor;
 use inarch_core::backbone::{
-    BlockSite, BranchSite, Entry, LinearBase, Mode, NormBase, Pass, PoolBase, Scores, Sites, Tower, values,
+    BlockSite, BranchSite, Entry, LinearBase, Mode, NormBase, Pass, PoolBase, Scores, Sites, SublayerBase, Tower,
+    values,
 };
 use inarch_peft::{ClassParts, Classifier};
 
@@ -114,6 +115,14 @@ macro_rules! rest_of_sites {
 
         fn branch(&self, at: BranchSite, input: &Tensor<3>, output: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
             self.inner.branch(at, input, output, pass)
+        }
+
+        fn wraps_sublayers(&self, tower: Tower) -> bool {
+            self.inner.wraps_sublayers(tower)
+        }
+
+        fn sublayer(&self, base: SublayerBase<'_>, stream: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+            self.inner.sublayer(base, stream, pass)
         }
 
         fn pool(&self, base: PoolBase<'_>, frames: Tensor<3>, pass: &Pass<'_>) -> Tensor<2> {

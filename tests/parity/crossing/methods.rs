@@ -54,7 +54,7 @@ fn scores(case: &Case, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
 
 /// Methods that have nothing to enter in a tower without blocks.
 fn needs_image_blocks(name: &str) -> bool {
-    ["vpt-shallow", "vpt-deep", "st-adapter", "vita-clip"].contains(&name)
+    ["vpt-shallow", "vpt-deep", "st-adapter", "aim", "temporal-shift", "vita-clip"].contains(&name)
 }
 
 #[test]

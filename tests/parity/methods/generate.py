@@ -65,6 +65,14 @@ class Sites:
     def branch(self, name, x, y):
         return y
 
+    def before(self, name, x, norm, attention):
+        """The stream that a block's attention reads and adds to; its own normalisation and attention are at hand."""
+        return x
+
+    def parallel(self, name, z):
+        """What is added beside a block's MLP, of the same normalised input."""
+        return 0
+
     def pool(self, f):
         """Features of frames, `[clips, frames, dim]`, to those of clips."""
         return f.mean(1)
@@ -79,19 +87,23 @@ class Sites:
 def block(sites, tower, index, layer, x, causal):
     name = f"{tower}.blocks.{index}"
     lin = lambda part, z: sites.linear(f"{name}.{part}", layer.get_submodule(NAMES[part]), z)
-    z = sites.norm(f"{name}.norm1", layer.layer_norm1, x)
+    norm1 = lambda x: sites.norm(f"{name}.norm1", layer.layer_norm1, x)
     split = lambda y: y.reshape(y.shape[0], y.shape[1], HEADS, -1).transpose(1, 2)
-    q, k, v = (split(lin(part, z)) for part in ["q_proj", "k_proj", "v_proj"])
-    scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
-    if causal:
-        rows, columns = scores.shape[-2:]
-        mask = torch.ones(rows, columns).tril(columns - rows).bool()
-        scores = scores.masked_fill(~mask, -math.inf)
-    y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(z.shape)
-    x = x + sites.branch(f"{name}.attention", x, lin("out_proj", y))
+
+    def attention(z):
+        q, k, v = (split(lin(part, z)) for part in ["q_proj", "k_proj", "v_proj"])
+        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
+        if causal:
+            rows, columns = scores.shape[-2:]
+            mask = torch.ones(rows, columns).tril(columns - rows).bool()
+            scores = scores.masked_fill(~mask, -math.inf)
+        return lin("out_proj", (scores.softmax(-1) @ v).transpose(1, 2).reshape(z.shape))
+
+    x = sites.before(name, x, norm1, attention)
+    x = x + sites.branch(f"{name}.attention", x, attention(norm1(x)))
     z = sites.norm(f"{name}.norm2", layer.layer_norm2, x)
     y = lin("fc2", quick(lin("fc1", z)))
-    return x + sites.branch(f"{name}.mlp", x, y)
+    return x + sites.branch(f"{name}.mlp", x, y) + sites.parallel(name, z)
 
 
 def image_features(sites, pixels):
@@ -703,6 +715,66 @@ class VitaClip(Sites):
         return self.inserted(0, layer(x)) if name == "image.pre_norm" else layer(x)
 
 
+class Aim(Sites):
+    """As in the authors' code (`check_aim`), whose skip connections stand outside of the adapters here."""
+
+    scale = 0.5
+
+    def adapt(self, block, name, z):
+        own = [self.p[f"{block}.{name}.{part}"] for part in ["down", "down_offset", "up", "up_offset"]]
+        return F.linear(F.gelu(F.linear(z, own[0].T, own[1])), own[2].T, own[3])
+
+    def tokens(self, tower, block, x, ends):
+        if tower == "text" or block > 0:
+            return x
+        rows = F.interpolate(self.p["time.table"].T[None], size=self.frames, mode="linear", align_corners=False)[0].T
+        return (x.unflatten(0, (-1, self.frames)) + rows[:, None]).flatten(0, 1)
+
+    def before(self, name, x, norm, attention):
+        tower, block = name.split(".", 1)
+        if tower == "text":
+            return x
+        n, tokens = norm(x), x.shape[1]
+        if f"{block}.input.up" in self.p:
+            n = n + self.adapt(block, "input", n)
+        # [clips * tokens, frames, width]
+        n = n.unflatten(0, (-1, self.frames)).permute(0, 2, 1, 3).flatten(0, 1)
+        y = self.adapt(block, "time", attention(n))
+        return x + y.unflatten(0, (-1, tokens)).permute(0, 2, 1, 3).flatten(0, 1)
+
+    def branch(self, name, x, y):
+        tower, _, index, part = name.split(".")
+        return y if tower == "text" or part == "mlp" else y + self.adapt(f"blocks.{index}", "space", y)
+
+    def parallel(self, name, z):
+        tower, block = name.split(".", 1)
+        return 0 if tower == "text" else self.scale * self.adapt(block, "joint", z)
+
+
+class AimTwice(Aim):
+    scale = 1.0
+
+
+class TemporalShift(Sites):
+    """The shift as a matrix over time (`check_shift` holds it against the slices of TSM's code)."""
+
+    @staticmethod
+    def mixed(z, gates):
+        """`[clips, frames, tokens, width]`."""
+        fold, frames = len(gates) // 2, z.shape[1]
+        steps = torch.eye(frames, dtype=z.dtype).expand(z.shape[-1], -1, -1).clone()
+        later, sooner = (torch.ones(frames - 1, dtype=z.dtype).diag(at) for at in [1, -1])
+        mix = [(1 - g) * steps[0] + g * (later if c < fold else sooner) for c, g in enumerate(gates)]
+        return torch.einsum("wst,ctnw->csnw", torch.cat([torch.stack(mix), steps[2 * fold:]]), z)
+
+    def norm(self, name, layer, x):
+        tower, *place = name.split(".")
+        names = {"norm1": "attention", "norm2": "mlp"}
+        gates = self.p.get(".".join(place[:2] + [names.get(place[-1], "")])) if tower == "image" else None
+        n = layer(x)
+        return n if gates is None else self.mixed(n.unflatten(0, (-1, self.frames)), gates).flatten(0, 1)
+
+
 class AttentionPool(TemporalHead):
     def pool(self, f):
         p, length = self.p, f.norm(dim=-1, keepdim=True)
@@ -748,7 +820,8 @@ class TemporalTransformer(TemporalHead):
 
 
 # Methods that mix the frames of clips see two clips of so many frames; all others three images.
-FRAMES = {"st-adapter": 3, "vita-clip": 3, "attention-pool": 3, "temporal-conv": 3, "temporal-transformer": 4}
+FRAMES = {"st-adapter": 3, "aim": 3, "temporal-shift": 3, "vita-clip": 3, "attention-pool": 3, "temporal-conv": 3,
+          "temporal-transformer": 4}
 
 # Parameters that no score depends on smoothly.
 UNMOVED = {"l2p": ["keys"], "dual-prompt": ["keys"], "moe-adapters": ["noise"]}
@@ -800,6 +873,13 @@ CASES = [
     ("moe-adapters", MoeAdapters, "experiences = 2\nexperts = 3\nhidden = 8\nscale = 1.0\ncode = 1", None),
     ("mma", Mma, "hidden = 8\nscale = 1.0", None),
     ("st-adapter", StAdapter, "reduction = 6", None),
+    ("aim", Aim, "reduction = 6\nframes = 4", None),
+    ("aim", AimTwice, "reduction = 6\ntemporal_adapters = 2\nscale = 1.0\nframes = 3", {"time.table": [3, 48]} | {
+        f"blocks.{block}.{name}.{part}": shape for block in range(3) for name in ["input", "time", "space", "joint"]
+        for part, shape in [("down", [48, 8]), ("down_offset", [8]), ("up", [8, 48]), ("up_offset", [48])]}),
+    ("temporal-shift", TemporalShift, "", None),
+    ("temporal-shift", TemporalShift, "parts = 3\nattention = false\nfirst_block = 1", {
+        "blocks.1.mlp": [32], "blocks.2.mlp": [32]}),
     ("vita-clip", VitaClip, "global_tokens = 2\nframes = 4", None),
     ("vita-clip", VitaClip, "global_tokens = 1\nsummary = false\ntime = false\nframes = 3", {
         f"blocks.{block}.{name}": shape for block in range(3) for name, shape in [
@@ -916,6 +996,42 @@ def check_peft():
     print("equal to HF PEFT: lora, dora, vera, loha, lokr, ia3")
 
 
+def check_shift():
+    """With gates of 1 the shift is that of TSM, with gates of 0 nothing."""
+    torch.manual_seed(0)
+    z, fold = torch.randn(2, 4, 5, 16, dtype=torch.float64), 2
+    expected = torch.zeros_like(z)
+    expected[:, :3, :, :2], expected[:, 1:, :, 2:4], expected[..., 4:] = z[:, 1:, :, :2], z[:, :3, :, 2:4], z[..., 4:]
+    torch.testing.assert_close(TemporalShift.mixed(z, torch.ones(2 * fold, dtype=z.dtype)), expected, rtol=0, atol=0)
+    torch.testing.assert_close(TemporalShift.mixed(z, torch.zeros(2 * fold, dtype=z.dtype)), z, rtol=0, atol=0)
+
+
+def check_aim():
+    """A block is that of AIM in its authors' layout, `[tokens, clips * frames, width]`, run by PyTorch's own attention."""
+    torch.manual_seed(0)
+    clips, frames, tokens, layer = 2, 3, 5, MODEL.vision_model.encoder.layers[1]
+    shapes = {"down": [48, 8], "down_offset": [8], "up": [8, 48], "up_offset": [48]}
+    sites = AimTwice({f"blocks.1.{name}.{part}": 0.2 * torch.randn(shape, dtype=torch.float64)
+                      for name in ["input", "time", "space", "joint"] for part, shape in shapes.items()})
+    sites.frames, x = frames, torch.randn(clips * frames, tokens, 48, dtype=torch.float64)
+    own, attention = layer.self_attn, torch.nn.MultiheadAttention(48, HEADS).double()
+    projections = [own.q_proj, own.k_proj, own.v_proj]
+    attention.in_proj_weight.data = torch.cat([projection.weight for projection in projections])
+    attention.in_proj_bias.data = torch.cat([projection.bias for projection in projections])
+    attention.out_proj.load_state_dict(own.out_proj.state_dict())
+    run = lambda z: attention(z, z, z, need_weights=False)[0]
+    adapt = lambda name, z: sites.adapt("blocks.1", name, z)
+    y = x.transpose(0, 1)
+    z = layer.layer_norm1(y).reshape(tokens, clips, frames, 48).transpose(0, 2).reshape(frames, clips * tokens, 48)
+    z = adapt("time", run(z + adapt("input", z)))
+    y = y + z.reshape(frames, clips, tokens, 48).transpose(0, 2).reshape(tokens, clips * frames, 48)
+    z = run(layer.layer_norm1(y))
+    y = y + z + adapt("space", z)
+    z = layer.layer_norm2(y)
+    y = y + layer.mlp(z) + adapt("joint", z)
+    torch.testing.assert_close(block(sites, "image", 1, layer, x, False), y.transpose(0, 1))
+
+
 def images(count):
     size = MODEL.config.vision_config.image_size
     i = torch.arange(1, count * 3 * size * size + 1, dtype=torch.float64)
@@ -926,6 +1042,8 @@ def main():
     pixels = images(3)
     check_towers(pixels)
     check_peft()
+    check_shift()
+    check_aim()
     L2p.query = F.normalize(image_features(Sites(), pixels), dim=1).detach()
     cases = []
     for method, reference, settings, own in CASES:
