@@ -16,6 +16,7 @@ mod fusion;
 mod gate;
 mod hub;
 mod hub_server;
+mod json;
 mod medical;
 mod pairs;
 mod plan;
