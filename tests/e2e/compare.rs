@@ -39,7 +39,8 @@ fn a_comparison_goes_on_where_it_was() {
     let program = Program::new();
     let arguments = compare("taskres,linear-probe", &["--shots", "1,2", "--seeds", "1,2", "-o", "out"]);
     let whole = program.json(&arguments);
-    assert_eq!(whole["settings"], "fixed");
+    assert_eq!((&whole["settings"], &whole["device"]), (&"fixed".into(), &"cpu".into()));
+    assert_eq!(whole["burn"], program.json(&["doctor"])["burn"]);
     assert_eq!(whole["lines"][0]["accuracy"]["n"], 2);
     for file in ["report.json", "report.html", "table.md"] {
         assert!(program.path("out").join(file).is_file(), "{file}");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use inarch_core::file;
 use inarch_core::metrics::{Detail, MeanStd};
 use inarch_core::text::TemplateSet;
-use inarch_recipes::{FitReport, Recipe, RecipeLayers, Session};
+use inarch_recipes::{FitReport, Recipe, RecipeLayers, ReportHead, Session};
 use inarch_registry::Version;
 use serde::Serialize;
 use toml::Value;
@@ -22,6 +22,8 @@ use crate::published;
 /// What is printed with `--json`.
 #[derive(Serialize)]
 struct FitResult {
+    #[serde(flatten)]
+    head: ReportHead,
     /// One entry for each seed.
     runs: Vec<FitRun>,
     /// Mean and spread over the seeds; absent without test images.
@@ -86,7 +88,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
         artifact.self_test(&backbone)?;
         reports.push((*seed, folder, report));
     }
-    let mut result = summarise(&reports);
+    let mut result = summarise(ReportHead::new(&backbone), &reports);
     if let (Some(name), [(_, folder, _)]) = (&args.publish, &reports[..]) {
         result.published = Some(publish_folder(folder, name)?.version);
     }
@@ -174,7 +176,7 @@ fn default_folder(recipe: &Recipe, backbone: &str, data: &str) -> PathBuf {
     Path::new("runs").join(format!("{backbone}-{data}-{}-{shots}", recipe.method.name()))
 }
 
-fn summarise(reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
+fn summarise(head: ReportHead, reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
     let runs: Vec<FitRun> = reports
         .iter()
         .map(|(seed, folder, report)| FitRun {
@@ -190,6 +192,7 @@ fn summarise(reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
         .collect();
     let accuracies: Vec<f64> = runs.iter().filter_map(|run| run.accuracy).collect();
     FitResult {
+        head,
         accuracy: MeanStd::of(&accuracies),
         zero_shot_accuracy: reports.iter().find_map(|(_, _, report)| Some(report.zero_shot.as_ref()?.metrics.accuracy)),
         runs,

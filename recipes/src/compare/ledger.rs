@@ -75,7 +75,7 @@ impl Run {
             steps: report.steps,
             seconds: report.seconds.encode + report.seconds.train,
             train_seconds: Some(report.seconds.train),
-            peak_memory_bytes: report.peak_memory_bytes,
+            peak_memory_bytes: report.head.peak_memory_bytes,
             chosen: (!choice.is_empty()).then(|| choice.to_string()),
             ..self
         }

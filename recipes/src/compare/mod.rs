@@ -18,9 +18,10 @@ use self::page::comparison_page;
 pub use self::summary::{BaseToNew, Comparison, Line, ZeroShot};
 use crate::control::{Control, Silent};
 use crate::error::{Error, Result};
-use crate::fit_report::{FitReport, reset_peak_memory};
+use crate::fit_report::FitReport;
 use crate::recipe::{Recipe, RecipeLayers, Subset};
 use crate::report::render;
+use crate::report_head::reset_peak_memory;
 use crate::session::Session;
 
 /// What is compared.

@@ -3,25 +3,24 @@
 use std::fmt::Write as _;
 
 use inarch_core::metrics::{MeanStd, harmonic_mean};
-use inarch_peft::BackboneRef;
 use serde::Serialize;
 
 use super::{CompareConfig, Run};
 use crate::error::Result;
 use crate::recipe::RecipeLayers;
+use crate::report_head::ReportHead;
 use crate::session::Session;
 
 /// `report.json` of a comparison.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
-    /// Version of this program.
-    pub inarch: &'static str,
+    /// Versions, device, backbone, and the memory of the largest run.
+    #[serde(flatten)]
+    pub head: ReportHead,
     /// What was compared.
     pub config: CompareConfig,
     /// `fixed`, or `tuned on validation images`.
     pub settings: &'static str,
-    /// The backbone.
-    pub backbone: BackboneRef,
     /// Name of the data set.
     pub data: String,
     /// Number of classes that were trained on.
@@ -140,13 +139,12 @@ impl Comparison {
         shots.dedup();
         let lines = methods.iter().flat_map(|method| shots.iter().map(|shots| Line::new(method, *shots, runs)));
         Ok(Self {
-            inarch: env!("CARGO_PKG_VERSION"),
+            head: ReportHead {
+                peak_memory_bytes: runs.iter().filter_map(|run| run.peak_memory_bytes).max(),
+                ..ReportHead::new(session.backbone())
+            },
             config: config.clone(),
             settings: if config.tune.is_empty() { "fixed" } else { "tuned on validation images" },
-            backbone: BackboneRef {
-                name: session.backbone().name().to_string(),
-                digest: session.backbone().digest().clone(),
-            },
             data: session.dataset().name.clone(),
             classes: session.dataset().classes.len(),
             test: session.dataset().test.len(),
