@@ -105,7 +105,7 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FitArgs {
-    /// A recipe file; options override what it says
+    /// A recipe file, whose paths lead from its folder; options override what it says
     pub(crate) recipe: Option<PathBuf>,
     /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]), a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]

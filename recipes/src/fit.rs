@@ -257,7 +257,7 @@ impl<'a> Session<'a> {
             .collect();
         artifact.save(folder)?;
         // Beside the result and not before it, so that a run that fails leaves an older result and its recipe alone.
-        file::write(&folder.join("recipe.toml"), recipe.to_toml().as_bytes())?;
+        file::write(&folder.join("recipe.toml"), recipe.led_from(folder).to_toml().as_bytes())?;
         let total = started.elapsed().as_secs_f64();
         let report = FitReport {
             head: ReportHead::new(self.backbone),

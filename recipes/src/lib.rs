@@ -32,6 +32,7 @@ mod plan;
 pub mod pocket;
 mod pretrain;
 mod recipe;
+mod recipe_paths;
 pub mod report;
 mod report_head;
 mod saved_run;
@@ -60,6 +61,7 @@ pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
 pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, TrainPrecision, set_in};
+pub use recipe_paths::{find_paths, lead_from, lead_to_backbone};
 pub use report_head::{BURN, ReportHead, peak_memory_bytes};
 pub use schedule::{Budget, Schedule};
 pub use session::Session;

@@ -22,6 +22,7 @@ mod pairs;
 mod plan;
 mod program;
 mod real_images;
+mod recipes;
 mod registry;
 mod rehearsal;
 #[cfg(feature = "remote")]

@@ -102,7 +102,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
 
 fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
     let mut layers = match (&args.recipe, &args.method) {
-        (Some(path), _) => RecipeLayers::file(&file::read_text(path)?, &path.display().to_string())?,
+        (Some(path), _) => RecipeLayers::open(path)?,
         (None, Some(method)) => RecipeLayers::preset(method, args.official)?,
         (None, None) => {
             return Err(CommandError::usage(

@@ -95,7 +95,8 @@ pub fn run_stream(
         strategies,
         failures,
     };
-    file::write(&folder.join("recipe.toml"), toml::to_string(&protocol.recipe).unwrap_or_default().as_bytes())?;
+    let recipe = toml::to_string(&protocol.recipe.led_from(folder)).unwrap_or_default();
+    file::write(&folder.join("recipe.toml"), recipe.as_bytes())?;
     file::write_json(&folder.join("report.json"), &report)?;
     let page = render(&stream_page(&report)).map_err(inarch_recipes::Error::from)?;
     file::write(&folder.join("report.html"), page.as_bytes())?;
