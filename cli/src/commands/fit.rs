@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use inarch_core::file;
 use inarch_core::metrics::{Detail, MeanStd};
 use inarch_core::text::TemplateSet;
+use inarch_peft::MANIFEST_FILE;
 use inarch_recipes::{FitReport, Recipe, RecipeLayers, ReportHead, Session};
 use inarch_registry::Version;
 use serde::Serialize;
@@ -84,6 +85,12 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     for seed in &seeds {
         let recipe = Recipe { seed: *seed, ..recipe.clone() };
         let folder = if seeds.len() > 1 { folder.join(format!("seed-{seed}")) } else { folder.clone() };
+        let own = recipe.method.name();
+        if let Some(other) = other_method(&folder, own) {
+            let place = folder.display();
+            let note = format!("note: `{place}` holds an adapter of method `{other}`; that of `{own}` will replace it");
+            session.control().progress.say(&note);
+        }
         let (artifact, report) = session.fit(&recipe, &folder)?;
         artifact.self_test(&backbone)?;
         reports.push((*seed, folder, report));
@@ -98,6 +105,12 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     output.result(&result, || text(&result, &reports));
     Ok(())
+}
+
+/// The method of the adapter that lies in a folder, if it is another one.
+fn other_method(folder: &Path, own: &str) -> Option<String> {
+    let manifest: serde_json::Value = file::read_json(&folder.join(MANIFEST_FILE), "adapter manifest").ok()?;
+    manifest["method"]["name"].as_str().filter(|found| *found != own).map(String::from)
 }
 
 fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
