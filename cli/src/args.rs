@@ -164,6 +164,9 @@ pub(crate) struct CompareArgs {
     /// The authors' own schedules where the presets are shorter
     #[arg(long)]
     pub(crate) official: bool,
+    /// Sentences of each class in place of templates: a JSON file, class name to list of sentences
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) descriptions: Option<PathBuf>,
     /// Override one setting of all methods, e.g. `views=4`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

@@ -256,6 +256,12 @@ impl RecipeLayers {
         set(&mut self.table, assignment)
     }
 
+    /// Describes classes with these templates, which the recipe then holds in full, so that it needs no other file.
+    pub fn describe(&mut self, templates: &[Template]) {
+        let templates = templates.iter().map(|one| Value::String(one.to_string())).collect();
+        self.table.insert("templates".into(), Value::Array(templates));
+    }
+
     /// Puts a table over the layers; `origin` is what errors name from now on.
     #[must_use]
     pub fn over(mut self, table: Table, origin: &str) -> Self {

@@ -9,7 +9,6 @@ use inarch_peft::MANIFEST_FILE;
 use inarch_recipes::{FitReport, Recipe, RecipeLayers, ReportHead, Session};
 use inarch_registry::Version;
 use serde::Serialize;
-use toml::Value;
 
 use crate::args::FitArgs;
 use crate::backbones;
@@ -145,10 +144,7 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
         overrides.push(format!("window=\"{window}\""));
     }
     if let Some(path) = &args.descriptions {
-        // In full, so that the recipe beside the result needs no other file.
-        let templates = TemplateSet::descriptions(path)?;
-        let templates = templates.templates().iter().map(|one| Value::String(one.to_string())).collect();
-        layers.set(&format!("templates={}", Value::Array(templates)))?;
+        layers.describe(TemplateSet::descriptions(path)?.templates());
     }
     if let Some(shots) = args.shots {
         overrides.push(format!("shots={shots}"));

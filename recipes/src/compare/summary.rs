@@ -35,7 +35,7 @@ pub struct Comparison {
     pub runs: Vec<Run>,
 }
 
-/// Zero-shot with the template of the presets.
+/// Zero-shot with the template of the presets, or with what classes are described with.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ZeroShot {
     /// Accuracy.
@@ -124,7 +124,10 @@ impl Comparison {
         runs: &[Run],
     ) -> Result<Self> {
         let method = config.methods.first().map_or("linear-probe", String::as_str);
-        let templates = RecipeLayers::preset(method, false)?.finish()?.templates.resolve()?;
+        let templates = match &config.templates {
+            Some(templates) => templates.clone(),
+            None => RecipeLayers::preset(method, false)?.finish()?.templates.resolve()?,
+        };
         let own = session.unadapted(&templates)?;
         let new = unseen.map(|unseen| unseen.zero_shot(&templates)).transpose()?;
         let most = config.shots.iter().copied().max().unwrap_or(0);
