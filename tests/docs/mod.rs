@@ -1,5 +1,6 @@
 //! The guide against the program.
 
+mod examples;
 mod keys;
 
 use std::path::Path;
