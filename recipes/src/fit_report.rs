@@ -23,11 +23,11 @@ pub struct FitReport {
     pub steps: usize,
     /// Training loss over the run, in means of equal stretches.
     pub losses: Vec<f32>,
-    /// The backbone alone over the test images, by class names or by its own head; absent without test images.
+    /// The backbone alone over the test images, by class names or by its own head; `null` without test images.
     pub zero_shot: Option<Evaluation>,
     /// What that is called: `zero-shot` or `own head`.
     pub baseline: &'static str,
-    /// The adapter over the test images; absent without test images.
+    /// The adapter over the test images; `null` without test images.
     pub test: Option<Evaluation>,
     /// Wall-clock seconds.
     pub seconds: Timing,

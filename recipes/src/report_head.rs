@@ -19,7 +19,7 @@ pub struct ReportHead {
     pub device: &'static str,
     /// The backbone.
     pub backbone: BackboneRef,
-    /// Largest resident size of the process so far; `None` where the system does not tell.
+    /// Largest resident size of the process so far; `null` where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
 }
 

@@ -26,10 +26,11 @@ struct FitResult {
     head: ReportHead,
     /// One entry for each seed.
     runs: Vec<FitRun>,
-    /// Mean and spread over the seeds; absent without test images.
+    /// Mean and spread over the seeds; `null` without test images.
     accuracy: Option<MeanStd>,
+    /// The backbone alone; `null` without test images, or where nothing can name the classes.
     zero_shot_accuracy: Option<f64>,
-    /// The version in the registry; absent without `--publish`.
+    /// The version in the registry; `null` without `--publish`.
     published: Option<Version>,
 }
 
@@ -37,9 +38,10 @@ struct FitResult {
 struct FitRun {
     seed: u64,
     adapter: PathBuf,
+    /// On the test images, as `ece`; both `null` without them.
     accuracy: Option<f64>,
     ece: Option<f64>,
-    /// Ranking, balance and abstention; absent without test images.
+    /// Ranking, balance and abstention; the key is absent without test images.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Detail>,
     trainable: usize,

@@ -27,7 +27,7 @@ pub struct Comparison {
     pub classes: usize,
     /// Test images of those classes.
     pub test: usize,
-    /// Without any adapter; absent where words have no features.
+    /// Without any adapter; `null` where words have no features.
     pub zero_shot: Option<ZeroShot>,
     /// One line for each method and number of shots, the best at the most shots first.
     pub lines: Vec<Line>,
@@ -53,7 +53,7 @@ pub struct Line {
     pub method: String,
     /// Training images of each class.
     pub shots: usize,
-    /// Accuracy; absent when every run failed.
+    /// Accuracy; `null` when every run failed.
     pub accuracy: Option<MeanStd>,
     /// Expected calibration error.
     pub ece: Option<MeanStd>,
