@@ -54,6 +54,8 @@ fn training_and_use_print_what_the_guide_says() {
     let compare = ["compare", "-b", "pocket", "-d", sample(), "-m", "taskres", "--shots", "1", "--seeds", "1"];
     let short = ["--set", "train.budget={ iterations = 2 }", "-o", "compared"];
     run("compare", "compare", &[&compare[..], &short].concat());
+    let pretrain = ["pretrain", "-b", "pocket", "-d", sample(), "-o", "adapted"];
+    run("pretrain", "pretrain", &[&pretrain[..], &["--set", "train.budget={ iterations = 2 }"]].concat());
     run("doctor", "doctor", &["doctor"]);
     run("backbone", "list", &["backbone", "list"]);
     run("backbone", "show", &["backbone", "show", "pocket"]);

@@ -79,3 +79,32 @@ fn the_recipe_of_a_stream_works_from_anywhere() {
         ["runs/one", "elsewhere/two"].map(|run| adapter_bytes(&program.path(run).join(adapter))[0].clone());
     assert!(one == two);
 }
+
+#[test]
+fn what_is_published_does_not_say_where_its_data_lay() {
+    let program = Program::new();
+    let photos = part(&program, "photos", &["hat", "shoes"], 0, 6);
+    let image = inarch_core::file::list(&Path::new(&photos).join("train/hat")).expect("a folder")[0].clone();
+    std::fs::write(image.with_file_name("broken.jpg"), "no image").expect("a writable folder");
+    let fit = ["fit", "-b", "pocket", "-d", &photos, "-m", "linear-probe", "--on-bad-image", "skip", "-o", "run"];
+    let short = ["--set", "train.budget={ iterations = 2 }", "--publish", "shop"];
+    program.succeed(&[&fit[..], &short].concat());
+    assert!(recipe(&program, "run").contains(&photos), "what was given in full stays so: {}", recipe(&program, "run"));
+
+    let shown = program.json(&["registry", "checkout", "shop"]);
+    let folder = Path::new(shown["folder"].as_str().expect("a path"));
+    let place = program.folder().display().to_string();
+    let files = inarch_core::file::list(folder).expect("a folder");
+    assert!(files.len() >= 5, "{files:?}");
+    for path in &files {
+        let text = String::from_utf8_lossy(&std::fs::read(path).expect("a file")).into_owned();
+        assert!(!text.contains(&place), "{}", path.display());
+    }
+    let report = std::fs::read_to_string(folder.join("report.json")).expect("a report");
+    assert!(report.contains("train/hat/broken.jpg"), "{report}");
+    // With data it makes its adapter again.
+    let published = folder.join("recipe.toml").display().to_string();
+    program.fail(&["fit", &published, "-o", "again"], 2, &["no data set is given", "-d"]);
+    program.succeed(&["fit", &published, "-d", "photos", "-o", "again"]);
+    assert!(adapter_bytes(&program.path("again"))[0] == adapter_bytes(&program.path("run"))[0]);
+}
