@@ -1,6 +1,6 @@
 //! Published files without where on this machine something lay.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inarch_core::file;
 use serde_json::Value;
@@ -34,7 +34,10 @@ fn placeless_recipe(text: &str) -> Option<Vec<u8>> {
 fn placeless_report(text: &str) -> Option<Vec<u8>> {
     let mut report: Value = serde_json::from_str(text).ok()?;
     let recipe = report.get_mut("recipe")?.as_object_mut()?;
-    let data = recipe.get("data").and_then(Value::as_str).unwrap_or_default().to_string();
+    let given = |key: &str| recipe.get(key).and_then(Value::as_str).map(PathBuf::from);
+    // Images lie in the data's folder, or beside a list of them.
+    let beside = given("data").and_then(|data| data.parent().map(Path::to_path_buf));
+    let places: Vec<PathBuf> = [given("data"), given("root"), beside].into_iter().flatten().collect();
     for key in PLACES {
         recipe.remove(key);
     }
@@ -44,7 +47,8 @@ fn placeless_report(text: &str) -> Option<Vec<u8>> {
     for part in ["data", "zero_shot", "test"] {
         let skipped = report.get_mut(part).and_then(|part| part.get_mut("skipped")).and_then(Value::as_array_mut);
         for image in skipped.into_iter().flatten() {
-            let inside = image.as_str().and_then(|image| Path::new(image).strip_prefix(&data).ok());
+            let path = Path::new(image.as_str().unwrap_or_default());
+            let inside = places.iter().find_map(|place| path.strip_prefix(place).ok());
             if let Some(inside) = inside.map(|inside| inside.display().to_string()) {
                 *image = Value::from(inside);
             }
