@@ -53,8 +53,8 @@ pub struct ProbeInputs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProbeFormula {
-    /// `sin(2 pi (row (image + 1) + column (channel + 1)) / size)` at `[image, channel, row, column]`, in place of pixels that
-    /// are prepared, mean and deviation included.
+    /// `sin(2 pi (row (image + 1) + column (channel + 1)) / size)` at `[image, channel, row, column]`, in place of
+    /// pixels that are prepared, mean and deviation included.
     PixelWaves,
     /// `sin(2 pi column (row + 1) / dim) + 0.1` at `[row, column]`, in place of pooled features of images.
     FeatureWaves,
@@ -110,8 +110,8 @@ impl SelfTest {
 }
 
 impl ProbeInputs {
-    /// The inputs for the first `count` classes; features where no tower takes images, and clips of as many frames as in
-    /// training, as far as a short test goes.
+    /// The inputs for the first `count` classes; features where no tower takes images, and clips of as many frames as
+    /// in training, as far as a short test goes.
     fn new(backbone: &Backbone, subject: &Subject<'_>, count: usize) -> Self {
         let frames = subject.clips.map_or(1, |clips| clips.frames.clamp(1, FRAMES));
         let spec = backbone.spec();

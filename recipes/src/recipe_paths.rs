@@ -1,5 +1,5 @@
-//! Paths of recipes. In a file they lead from the folder of that file, so that the recipe beside a result can be given from
-//! anywhere; in the program, as all others, from where it runs.
+//! Paths of recipes. In a file they lead from the folder of that file, so that the recipe beside a result can be given
+//! from anywhere; in the program, as all others, from where it runs.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -12,8 +12,8 @@ use crate::recipe::{Recipe, Templates};
 /// What stands before the features file of texts that takes the place of a backbone's weights.
 const EMBEDDINGS: &str = "embeddings:";
 
-/// Turns the paths of a recipe in a file of `folder` into those of the program. One that leads to nothing from there and to
-/// something from where the program runs stays as it is: recipes of before led from there.
+/// Turns the paths of a recipe in a file of `folder` into those of the program. One that leads to nothing from there
+/// and to something from where the program runs stays as it is: recipes of before led from there.
 pub fn find_paths(table: &mut Table, folder: &Path) {
     if folder.as_os_str().is_empty() {
         return;
@@ -34,8 +34,8 @@ pub fn find_paths(table: &mut Table, folder: &Path) {
     }
 }
 
-/// The way from a folder to what the program finds at `path`, for a recipe in a file of that folder. What is absolute, or not
-/// there, stays as it is.
+/// The way from a folder to what the program finds at `path`, for a recipe in a file of that folder. What is absolute,
+/// or not there, stays as it is.
 pub fn lead_from(folder: &Path, path: &Path) -> PathBuf {
     let way = || way(folder, path).unwrap_or_else(|| path.to_path_buf());
     if path.is_absolute() { path.to_path_buf() } else { way() }
@@ -103,7 +103,8 @@ fn found_from(folder: &Path, path: &str) -> String {
     way(Path::new("."), &joined).unwrap_or(joined).display().to_string()
 }
 
-/// The relative path from a folder to a place; `None` where one of them is missing, or where there is no way, between drives.
+/// The relative path from a folder to a place; `None` where one of them is missing, or where there is no way, between
+/// drives.
 fn way(folder: &Path, place: &Path) -> Option<PathBuf> {
     let folder = real(folder)?;
     let place = match (place.parent(), place.file_name()) {
@@ -151,8 +152,8 @@ mod tests {
 
     #[test]
     fn paths_are_found_from_the_file_or_else_from_here() {
-        let text = "data = [\"../presets\", \"src\", \"none\"]\nroot = \"report\"\ntemplates = \"a.json\"\nbackbone = \"report\"\n\
-                    [method]\nsources = [\"../presets\"]\n";
+        let text = "data = [\"../presets\", \"src\", \"none\"]\nroot = \"report\"\ntemplates = \"a.json\"\n\
+                    backbone = \"report\"\n[method]\nsources = [\"../presets\"]\n";
         let found = |folder: &str| {
             let mut table = toml::from_str(text).unwrap();
             find_paths(&mut table, Path::new(folder));

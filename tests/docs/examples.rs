@@ -1,4 +1,5 @@
-//! Settings in the commands of the guide reach the program as they are meant, through a shell that takes blanks and quotes.
+//! Settings in the commands of the guide reach the program as they are meant, through a shell that takes blanks and
+//! quotes.
 
 use std::path::{Path, PathBuf};
 
@@ -51,8 +52,8 @@ fn word(text: &str) -> String {
     word
 }
 
-/// Whether a value is the beginning of a table or a list and no more, which is what an unquoted one with blanks comes to, or
-/// has lost its inner quotes.
+/// Whether a value is the beginning of a table or a list and no more, which is what an unquoted one with blanks comes
+/// to, or has lost its inner quotes.
 fn is_broken(value: &str) -> bool {
     let Some((_, given)) = value.split_once('=') else { return false };
     given.starts_with(['{', '[']) && toml::from_str::<Table>(&format!("value = {given}")).is_err()

@@ -1,9 +1,9 @@
 //! What `docs/json.md` says of the keys of an object.
 //!
-//! A heading is followed by a table of the object's own keys; the tables after that one are of objects inside it. Where its
-//! first column is `command`, a row is of the commands named there, and a row without one of those above it. A key may be
-//! absent where its meaning says so, and is of one command alone where that says "`COMMAND` only". `the keys of a
-//! [name](#anchor)` in place of a key stands for the keys below that heading.
+//! A heading is followed by a table of the object's own keys; the tables after that one are of objects inside it. Where
+//! its first column is `command`, a row is of the commands named there, and a row without one of those above it. A key
+//! may be absent where its meaning says so, and is of one command alone where that says "`COMMAND` only". `the keys of
+//! a [name](#anchor)` in place of a key stands for the keys below that heading.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

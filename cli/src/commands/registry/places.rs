@@ -10,8 +10,8 @@ use crate::error::CommandError;
 /// What a recipe says of places.
 const PLACES: [&str; 2] = ["data", "root"];
 
-/// The recipe or the report of a run, without the places of its data and its backbone; `None` for a file that is published as
-/// it is.
+/// The recipe or the report of a run, without the places of its data and its backbone; `None` for a file that is
+/// published as it is.
 pub(super) fn without_places(title: &str, path: &Path) -> Result<Option<Vec<u8>>, CommandError> {
     Ok(match title {
         "recipe.toml" => placeless_recipe(&file::read_text(path)?),
