@@ -11,11 +11,11 @@ use std::sync::OnceLock;
 use super::page;
 
 /// Keys, each with whether it is always there.
-pub(crate) type Keys = BTreeMap<String, bool>;
+type Keys = BTreeMap<String, bool>;
 
 /// The keys that the page says a command's object has, below a heading.
 #[track_caller]
-pub(crate) fn documented(heading: &str, command: &str) -> Keys {
+pub(crate) fn documented(heading: &str, command: &str) -> BTreeMap<String, bool> {
     static PAGE: OnceLock<String> = OnceLock::new();
     let page = PAGE.get_or_init(|| page("json.md"));
     let keys = read(page, &anchor(heading), command);

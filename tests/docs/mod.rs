@@ -5,7 +5,7 @@ mod keys;
 
 use std::path::Path;
 
-pub(crate) use keys::{Keys, documented};
+pub(crate) use keys::documented;
 
 /// A page of the guide.
 fn page(name: &str) -> String {
