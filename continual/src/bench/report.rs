@@ -1,7 +1,7 @@
 //! What a benchmark found.
 
 use inarch_core::metrics::MeanStd;
-use inarch_peft::BackboneRef;
+use inarch_recipes::ReportHead;
 use serde::Serialize;
 
 use super::recipe::StreamRecipe;
@@ -60,14 +60,11 @@ pub struct StrategyResult {
 /// `report.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct StreamReport {
-    /// Version of this program.
-    pub inarch: &'static str,
-    /// Version of burn.
-    pub burn: &'static str,
+    /// Versions, device, backbone, memory.
+    #[serde(flatten)]
+    pub head: ReportHead,
     /// The recipe.
     pub recipe: StreamRecipe,
-    /// The backbone.
-    pub backbone: BackboneRef,
     /// Name of the data.
     pub data: String,
     /// Names of the experiences, under the first seed.
@@ -78,8 +75,6 @@ pub struct StreamReport {
     pub strategies: Vec<StrategyResult>,
     /// Runs without a result.
     pub failures: Vec<Failure>,
-    /// Largest resident size of the process; absent where the system does not tell.
-    pub peak_memory_bytes: Option<u64>,
 }
 
 /// A run without a result.

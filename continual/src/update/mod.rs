@@ -6,6 +6,7 @@ mod gate;
 mod intake;
 mod learn;
 mod recipe;
+mod report_file;
 mod run;
 mod version;
 mod work;

@@ -7,6 +7,7 @@ mod channel;
 mod history;
 mod keys;
 mod list;
+mod places;
 mod publish;
 mod transport;
 

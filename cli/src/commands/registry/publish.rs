@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{FolderVersions, Versions as _};
-use inarch_registry::{Digest, PublishRequest, Published, Version};
+use inarch_registry::{Digest, PublishRequest, Published, Source, Version};
 use serde::Serialize;
 
 use super::list::title;
+use super::places::without_places;
 use crate::args::PublishArgs;
 use crate::backbones;
 use crate::error::CommandError;
@@ -66,5 +67,11 @@ fn request(folder: &Path, name: &str) -> Result<PublishRequest, CommandError> {
             "convert it first: `inarch convert FOLDER MINE --from peft --to inarch -b BACKBONE`",
         ));
     }
-    Ok(PublishRequest { release, ..PublishRequest::folder(name, folder)? })
+    let mut request = PublishRequest { release, ..PublishRequest::folder(name, folder)? };
+    for (title, source) in &mut request.files {
+        if let Some(bytes) = without_places(title, &folder.join(&*title))? {
+            *source = Source::Bytes(bytes);
+        }
+    }
+    Ok(request)
 }
