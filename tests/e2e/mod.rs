@@ -9,6 +9,7 @@ mod compare;
 mod crop;
 mod crossing;
 mod devices;
+mod drift;
 mod errors;
 mod examples;
 mod features;

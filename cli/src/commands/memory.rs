@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{
-    Content, DriftConfig, DriftMonitor, Fingerprint, ForgetRequest, Key, Ledger, Memory, MemoryConfig, MemoryStore,
+    Content, DriftConfig, DriftWatch, Fingerprint, ForgetRequest, Key, Ledger, Memory, MemoryConfig, MemoryStore,
     Sample, Versions as _, forget,
 };
 use inarch_core::data::{Source, open_dataset};
@@ -338,19 +338,14 @@ fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandEr
     let memory = open(&args.target)?;
     let backbone = backbones::open(&args.backbone, &inarch_core::device(&args.device.device)?)?;
     memory.fingerprint().check(&Fingerprint::of(&backbone), &format!("the memory `{}`", args.target.memory))?;
-    let mut monitor: DriftMonitor = match &args.state {
-        Some(path) if path.is_file() => file::read_json(path, "drift state")?,
-        _ => {
-            let latents: Vec<f32> = memory.samples().flat_map(|sample| sample.latent.iter().copied()).collect();
-            DriftMonitor::new(DriftConfig::default(), memory.fingerprint().dim, &latents)?
-        }
-    };
+    let key = read_key(args.target.key.as_ref())?;
+    let mut watch = DriftWatch::open(&memory, DriftConfig::default(), args.state.as_deref(), key.as_ref())?;
     let dataset = open_dataset(&args.data, None)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let all: Vec<_> = dataset.examples().map(|(_, example)| example.clone()).collect();
-    let verdict = monitor.observe(&session.features(&all)?.values)?;
+    let verdict = watch.observe(&session.features(&all)?.values)?;
     if let Some(path) = &args.state {
-        file::write_json(path, &monitor)?;
+        watch.save(path, key.as_ref())?;
     }
     output.result(&verdict, || {
         format!(
