@@ -19,6 +19,8 @@ mod fusion;
 mod gate;
 mod hub;
 mod hub_server;
+#[cfg(unix)]
+mod in_clear;
 mod medical;
 mod pairs;
 mod plan;

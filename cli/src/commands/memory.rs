@@ -6,7 +6,7 @@ use inarch_continual::{
     Content, DriftConfig, DriftWatch, Fingerprint, ForgetRequest, Key, Ledger, Memory, MemoryConfig, MemoryStore,
     Sample, Versions as _, forget,
 };
-use inarch_core::data::{Source, open_dataset};
+use inarch_core::data::open_dataset;
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
 use inarch_recipes::{Progress as _, Session, Subset};
@@ -193,9 +193,9 @@ fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), CommandError>
     let mut samples = Vec::with_capacity(features.kept.len());
     for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
         let example = &dataset.train[*position];
-        let image = match &example.source {
-            Source::Image(path) if config.content == Content::Images => Some(file::read(path)?),
-            _ => None,
+        let image = match config.content {
+            Content::Images => example.source.file_bytes()?,
+            Content::Latents => None,
         };
         samples.push(Sample {
             id: format!("{}/{}", dataset.name, example.id),
