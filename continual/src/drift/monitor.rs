@@ -41,8 +41,8 @@ pub struct DriftVerdict {
     pub adwin: bool,
 }
 
-/// Compares batches of features with a reference. What it carries from batch to batch is a window and a number: with them, and with
-/// the same reference, another one goes on alike.
+/// Compares batches of features with a reference. What it carries from batch to batch is a window and a number: with
+/// them, and with the same reference, another one goes on alike.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriftMonitor {
     config: DriftConfig,
@@ -89,8 +89,8 @@ impl DriftMonitor {
         (&self.window, self.batches)
     }
 
-    /// Tests a batch of features `[rows, dim]`. In which order the rows come makes no difference: a folder is read class by class, and
-    /// a window that saw them so would take the next class for a change.
+    /// Tests a batch of features `[rows, dim]`. In which order the rows come makes no difference: a folder is read
+    /// class by class, and a window that saw them so would take the next class for a change.
     ///
     /// # Errors
     /// Fewer than 8 rows.
@@ -114,8 +114,8 @@ impl DriftMonitor {
     }
 }
 
-/// At most `most` rows by lot, normalised, in the order of the lots. A lot is a hash of what a row holds, so that neither the choice nor
-/// the order depends on the order in which rows came.
+/// At most `most` rows by lot, normalised, in the order of the lots. A lot is a hash of what a row holds, so that
+/// neither the choice nor the order depends on the order in which rows came.
 fn chosen(rows: &[f32], dim: usize, most: usize, seed: Seed) -> Vec<f32> {
     let lot = |row: &[f32]| {
         let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();

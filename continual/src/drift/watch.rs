@@ -1,6 +1,6 @@
-//! A monitor of a memory, and the file that carries it from batch to batch. The file holds nothing of the samples: a digest of those
-//! that batches are compared with, and the window of distances. The samples come from the memory each time, so that what was
-//! forgotten there is nowhere else.
+//! A monitor of a memory, and the file that carries it from batch to batch. The file holds nothing of the samples: a
+//! digest of those that batches are compared with, and the window of distances. The samples come from the memory each
+//! time, so that what was forgotten there is nowhere else.
 
 use std::path::Path;
 
@@ -40,8 +40,9 @@ impl DriftWatch {
     /// A watch that goes on from the state in a file; it begins where no file is named, or none is there.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the cure for a state of another backbone, image preparation or memory, or one that does not say what
-    /// it belongs to; [`Error::Sealed`] for one under another key; a damaged file; otherwise as [`DriftMonitor::new`].
+    /// [`Error::Refused`] with the cure for a state of another backbone, image preparation or memory, or one that does
+    /// not say what it belongs to; [`Error::Sealed`] for one under another key; a damaged file; otherwise as
+    /// [`DriftMonitor::new`].
     pub fn open(memory: &Memory, config: DriftConfig, file: Option<&Path>, key: Option<&Key>) -> Result<Self> {
         let state = file.map(|path| Self::check(memory, path, key)).transpose()?.flatten();
         let latents: Vec<f32> = memory.samples().flat_map(|sample| sample.latent.iter().copied()).collect();

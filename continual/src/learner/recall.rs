@@ -28,7 +28,8 @@ impl GradientLearner {
         Ok(rehearsed)
     }
 
-    /// The samples of a memory as examples; images as their bytes, which lie nowhere in clear where the memory is encrypted.
+    /// The samples of a memory as examples; images as their bytes, which lie nowhere in clear where the memory is
+    /// encrypted.
     pub(super) fn rehearsal(memory: Option<&Memory>, classes: &[String], setting: &Setting<'_>) -> Vec<Example> {
         let example = |sample: &Sample| -> Option<Example> {
             let label = classes.iter().position(|class| *class == sample.class)?;

@@ -19,8 +19,8 @@ use crate::image::ImageAddress;
 pub enum Source {
     /// An image file.
     Image(PathBuf),
-    /// The content of an image file, which need not lie anywhere, under the name that errors call it by. No two contents have one
-    /// name.
+    /// The content of an image file, which need not lie anywhere, under the name that errors call it by. No two
+    /// contents have one name.
     Bytes(PathBuf, Arc<[u8]>),
     /// Several images, in the order of time.
     Clip(Clip),
