@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Program;
-use super::update::{OLD, ids, part, record};
+use super::update::{OLD, ids, part, record, update};
 use crate::support::fixture;
 
 #[test]
@@ -41,6 +41,10 @@ fn a_drift_state_holds_no_sample_and_belongs_to_its_memory() {
     std::fs::remove_file(program.path("drift.json")).expect("removes");
     program.json(&drift);
     assert_ne!(record(&program, "drift.json")["memory"], state["memory"]);
+
+    // Nor does an update of something else go on with it.
+    let first = ["--init", "rail", "--state", "drift.json"];
+    program.fail(&update("shop", &old, &first), 3, &["refused", "drift.json", "remove it"]);
 
     // What older versions wrote: latents in clear, and nothing that says whose.
     std::fs::write(program.path("drift.json"), r#"{"config":{},"dim":256,"reference":[0.5],"mean":[0.5]}"#)

@@ -82,6 +82,9 @@ pub(crate) struct UpdateArgs {
     /// Do nothing unless the new data has drifted from what is remembered
     #[arg(long)]
     pub(crate) if_drift: bool,
+    /// State of the drift tests that is carried from update to update, as by `memory drift`; made when there is none
+    #[arg(long, visible_alias = "drift-state", value_name = "STATE.json")]
+    pub(crate) state: Option<PathBuf>,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,

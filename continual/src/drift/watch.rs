@@ -68,8 +68,8 @@ impl DriftWatch {
             return Err(refused(path, &format!("belongs to latents of {own}, and these are of {other}")));
         }
         if samples != samples_of(memory) {
-            let reason = "belongs to other samples than the memory holds: some came, were forgotten or were dropped since, \
-                          and distances to them do not compare";
+            let reason = "belongs to other samples than the memory holds: some came, were forgotten or were dropped \
+                          since, and distances to them do not compare";
             return Err(refused(path, reason));
         }
         Ok(Some((window, batches)))

@@ -8,6 +8,7 @@ mod learn;
 mod recipe;
 mod run;
 mod version;
+mod watch;
 mod work;
 
 pub use forget::{ForgetReport, ForgetRequest, forget};
