@@ -12,6 +12,7 @@ mod devices;
 mod drift;
 mod errors;
 mod examples;
+mod expire;
 mod features;
 mod fleet;
 mod forget;

@@ -172,6 +172,14 @@ pub(crate) enum MemoryCommand {
     },
     /// Remember the training images of a data set
     Add(AddArgs),
+    /// Drop what has been in a memory at work for longer than its `most_days`
+    Expire {
+        /// Name of the memory at work
+        name: String,
+        /// Key file, where it is encrypted
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
     /// Check a memory, against a backbone where one is given
     Verify {
         #[command(flatten)]
