@@ -10,7 +10,7 @@ use super::update::{NEW, OLD, ids, part, record};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Puts a memory to work that was filled from some data, every third sample of it two days ago; returns the ids of those.
+/// Puts a memory to work that was filled from some data, every third sample two days ago; returns the ids of those.
 fn aged(program: &Program, name: &str, data: &str) -> Vec<String> {
     program.json(&["memory", "add", "fresh", "-b", "pocket", "-d", data, "--set", "most_days=1"]);
     program.json(&["memory", "export", "fresh", "fresh.memory"]);

@@ -34,7 +34,7 @@ impl<'a> Watch<'a> {
     /// Tests what has come; `None` where either side is too small.
     ///
     /// # Errors
-    /// None that its caller could cause.
+    /// As [`DriftWatch::observe`].
     pub(super) fn observe(&mut self, samples: &[Sample]) -> Result<Option<DriftVerdict>> {
         let Some(watch) = self.watch.as_mut().filter(|_| samples.len() >= LEAST) else { return Ok(None) };
         let latents: Vec<f32> = samples.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
