@@ -18,7 +18,7 @@ mod stream;
 mod update;
 
 pub use bench::{Failure, OneOrMore, Protocol, SeedResult, StrategyResult, StreamRecipe, StreamReport, run_stream};
-pub use drift::{Adwin, DriftConfig, DriftMonitor, DriftVerdict, KolmogorovSmirnov, MeanDiscrepancy};
+pub use drift::{Adwin, DriftConfig, DriftMonitor, DriftVerdict, DriftWatch, KolmogorovSmirnov, MeanDiscrepancy};
 pub use error::{Error, Result};
 pub use learner::{AnalyticLearner, Arrival, GradientLearner, Learner, LearnerConfig, MemoryHeadLearner, Setting};
 pub use measure::{AccuracyMatrix, Measures, negative_flips};

@@ -26,7 +26,7 @@ impl Digest {
     /// The first twelve hex digits, for people.
     pub fn short(&self) -> &str {
         let hex = self.hex();
-        &hex[..hex.len().min(12)]
+        hex.get(..12).unwrap_or(hex)
     }
 }
 

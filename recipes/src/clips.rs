@@ -33,12 +33,21 @@ pub(crate) fn jobs(
 ) -> Vec<ImageJob> {
     let pictures = match (clips, &example.source) {
         (Some(clips), source) => clips.pictures(source, purpose),
-        (None, Source::Image(path)) => vec![Picture { path: path.clone(), frame: None }],
+        (None, Source::Image(path)) => vec![Picture { path: path.clone(), frame: None, bytes: None }],
+        (None, Source::Bytes(name, bytes)) => {
+            vec![Picture { path: name.clone(), frame: None, bytes: Some(bytes.clone()) }]
+        }
         // A clip among images shows its middle.
         (None, Source::Clip(clip)) => vec![clip.picture(clip.len() / 2)],
         (None, Source::Row(_)) => Vec::new(),
     };
-    let job = |(place, Picture { path, frame })| ImageJob { index: first + place, path, frame, view: view.clone() };
+    let job = |(place, Picture { path, frame, bytes })| ImageJob {
+        index: first + place,
+        path,
+        frame,
+        bytes,
+        view: view.clone(),
+    };
     pictures.into_iter().enumerate().map(job).collect()
 }
 

@@ -226,7 +226,7 @@ fn encode_with(
         }
         let rows = examples.iter().filter_map(|example| match example.source {
             Source::Row(row) => file.row(row),
-            Source::Image(_) | Source::Clip(_) => None,
+            Source::Image(_) | Source::Bytes(..) | Source::Clip(_) => None,
         });
         let values: Vec<f32> = rows.flatten().copied().collect();
         let (kept, bad) = ((0..examples.len()).collect(), Vec::new());

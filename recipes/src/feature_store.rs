@@ -105,11 +105,18 @@ pub(crate) fn keys(jobs: &[ImageJob]) -> HashMap<usize, String> {
 
 /// What tells the row of a job from all others on its shelf; `None` for a file that cannot be read.
 fn key(job: &ImageJob) -> Option<String> {
-    let address = ImageAddress::of(&job.path);
-    let image = Digest::of(&file::read(&address.file).ok()?);
+    let (address, image) = match &job.bytes {
+        // The path is but a name.
+        Some(bytes) => (None, Digest::of(bytes)),
+        None => {
+            let address = ImageAddress::of(&job.path);
+            let image = Digest::of(&file::read(&address.file).ok()?);
+            (Some(address), image)
+        }
+    };
     let mut key = DigestBuilder::default();
     key.piece(image.to_string().as_bytes());
-    if (address.frame, address.window) != (Frame::Middle, None) {
+    if let Some(address) = address.filter(|address| (address.frame, address.window) != (Frame::Middle, None)) {
         let shown = ImageAddress { file: Default::default(), ..address };
         key.piece(shown.path().to_string_lossy().as_bytes());
     }

@@ -1,4 +1,5 @@
-//! Versions along the time: what is too old is dropped by an update that is published, and one without a drift does nothing.
+//! Versions along the time: what is too old is dropped by an update that is published, and one without a drift does
+//! nothing but carry the state of its tests on.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -8,6 +9,7 @@ use inarch_core::Seed;
 use inarch_core::data::{Dataset, Split};
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Control, Silent};
+use serde_json::{Value, json};
 
 use crate::support::{FeatureRow, classes, feature_dataset, tiny};
 
@@ -36,10 +38,11 @@ pub(super) struct When<'a> {
     pub(super) day: u64,
     pub(super) init: Option<&'a str>,
     pub(super) if_drift: bool,
+    pub(super) state: Option<&'a Path>,
     pub(super) settings: &'a [&'a str],
 }
 
-pub(super) const LATER: When<'static> = When { day: 0, init: None, if_drift: false, settings: &[] };
+pub(super) const LATER: When<'static> = When { day: 0, init: None, if_drift: false, state: None, settings: &[] };
 
 pub(super) fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> UpdateReport {
     let lenient = ["gate.class_drop=1.0", "gate.accuracy_drop=1.0", "gate.negative_flips=1.0"];
@@ -57,6 +60,7 @@ pub(super) fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> Upda
         key: None,
         time: when.day * DAY,
         if_drift: when.if_drift,
+        drift_state: when.state,
         policy: OnBadImage::Fail,
     };
     update(tiny(), &FolderVersions, &request, Control::new(&Silent, &stop)).expect("an update")
@@ -103,4 +107,36 @@ fn a_drift_triggers_an_update_and_more_of_the_same_does_not() {
     assert!(moved.drift.is_some_and(|drift| drift.drifted), "{:?}", moved.drift);
     assert_eq!((moved.version.is_some(), moved.learned), (true, 4 * TRAIN));
     assert_eq!(held(&target, ["first", "moved"]), [4 * TRAIN, 4 * TRAIN]);
+}
+
+#[test]
+fn what_earlier_batches_left_triggers_an_update_and_one_that_is_published_begins_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (target, state) = (folder.path().join("line"), folder.path().join("drift.json"));
+    let read = || -> Value { serde_json::from_slice(&std::fs::read(&state).expect("a state")).expect("JSON") };
+    let first = When { day: 1, init: Some("simple-cil"), state: Some(&state), ..LATER };
+    updated(&target, &batch("first", 0.0), &first);
+    let begun = read();
+    assert_eq!(begun["batches"], 0);
+    let asked = When { day: 2, if_drift: true, state: Some(&state), ..LATER };
+    let same = updated(&target, &batch("same", 0.0), &asked);
+    assert!(same.drift.is_some_and(|drift| !drift.drifted) && same.version.is_none(), "{:?}", same.drift);
+    let mut passed = read();
+    assert_eq!((passed["batches"].as_u64(), &passed["memory"]), (Some(1), &begun["memory"]));
+    assert!(!passed["window"]["buckets"].as_array().expect("a list").is_empty());
+
+    // The gate says no: the drift has not been answered, and the state stays as it was.
+    let refused = When { settings: &["gate.most_bytes=1"], ..asked };
+    let moved = updated(&target, &batch("moved", 2.0), &refused);
+    assert!(moved.drift.is_some_and(|drift| drift.drifted) && moved.version.is_none());
+    assert_eq!(read(), passed);
+
+    // Batches before came as near to the mean as can be: to them the same batch is a change.
+    passed["window"]["buckets"] = json!(vec![(64, 0, 0); 5]);
+    std::fs::write(&state, passed.to_string()).expect("writes");
+    let again = updated(&target, &batch("same", 0.0), &asked);
+    assert!(again.drift.is_some_and(|drift| drift.adwin) && again.version.is_some(), "{:?}", again.drift);
+    let renewed = read();
+    assert_eq!((&renewed["batches"], &renewed["window"]["buckets"]), (&json!(0), &json!([])));
+    assert_ne!(renewed["memory"], begun["memory"]);
 }

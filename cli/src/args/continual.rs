@@ -82,6 +82,9 @@ pub(crate) struct UpdateArgs {
     /// Do nothing unless the new data has drifted from what is remembered
     #[arg(long)]
     pub(crate) if_drift: bool,
+    /// State of the drift tests that is carried from update to update, as by `memory drift`; made when there is none
+    #[arg(long, visible_alias = "drift-state", value_name = "STATE.json")]
+    pub(crate) state: Option<PathBuf>,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,
@@ -169,6 +172,14 @@ pub(crate) enum MemoryCommand {
     },
     /// Remember the training images of a data set
     Add(AddArgs),
+    /// Drop what has been in a memory at work for longer than its `most_days`
+    Expire {
+        /// Name of the memory at work
+        name: String,
+        /// Key file, where it is encrypted
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
     /// Check a memory, against a backbone where one is given
     Verify {
         #[command(flatten)]

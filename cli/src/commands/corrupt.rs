@@ -164,7 +164,7 @@ fn kinds(names: &[String]) -> Result<Vec<Corruption>, CommandError> {
 fn image_of(example: &Example) -> Option<&Path> {
     match &example.source {
         Source::Image(path) => Some(path),
-        Source::Row(_) | Source::Clip(_) => None,
+        Source::Bytes(..) | Source::Row(_) | Source::Clip(_) => None,
     }
 }
 

@@ -1,20 +1,22 @@
 //! `inarch memory`: the rehearsal memory of a version, in a snapshot, or at work.
 
+mod at_work;
+
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{
-    Content, DriftConfig, DriftMonitor, Fingerprint, ForgetRequest, Key, Ledger, Memory, MemoryConfig, MemoryStore,
-    Sample, Versions as _, forget,
+    DriftConfig, DriftWatch, Fingerprint, ForgetRequest, Key, Memory, MemoryConfig, MemoryStore, Sample, Versions as _,
+    forget,
 };
-use inarch_core::data::{Source, open_dataset};
+use inarch_core::Digest;
+use inarch_core::data::open_dataset;
 use inarch_core::image::OnBadImage;
-use inarch_core::{Digest, file};
 use inarch_recipes::{Progress as _, Session, Subset};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::update::{now, read_key};
-use crate::args::{AddArgs, DriftArgs, ForgetArgs, MemoryArgs, MemoryCommand, MemoryTarget};
+use crate::args::{DriftArgs, ForgetArgs, MemoryArgs, MemoryCommand, MemoryTarget};
 use crate::backbones;
 use crate::error::CommandError;
 use crate::home::{features, home};
@@ -34,7 +36,8 @@ pub(crate) fn run(args: &MemoryArgs, bars: &Bars, output: &Output) -> Result<(),
             Ok(())
         }
         MemoryCommand::Import { file, name, key, seal } => import(file, name, [key.as_ref(), seal.as_ref()], output),
-        MemoryCommand::Add(args) => add(args, bars, output),
+        MemoryCommand::Add(args) => at_work::add(args, bars, output),
+        MemoryCommand::Expire { name, key } => at_work::expire(name, key.as_ref(), output),
         MemoryCommand::Verify { target, backbone, device } => {
             let memory = open(target)?;
             if let Some(backbone) = backbone {
@@ -176,45 +179,6 @@ fn import(file: &Path, name: &str, keys: [Option<&PathBuf>; 2], output: &Output)
     Ok(())
 }
 
-fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
-    let mut settings = toml::Table::new();
-    for assignment in &args.set {
-        inarch_recipes::set_in(&mut settings, assignment)?;
-    }
-    let config: MemoryConfig = settings.try_into().map_err(|error: toml::de::Error| {
-        CommandError::usage(error.message().to_string(), "settings are those of `[memory]`")
-    })?;
-    let device = inarch_core::device(&args.version.device.device)?;
-    let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_dataset(&args.data, None)?;
-    let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
-    let features = session.features(&dataset.train)?;
-    let time = now();
-    let mut samples = Vec::with_capacity(features.kept.len());
-    for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
-        let example = &dataset.train[*position];
-        let image = match &example.source {
-            Source::Image(path) if config.content == Content::Images => Some(file::read(path)?),
-            _ => None,
-        };
-        samples.push(Sample {
-            id: format!("{}/{}", dataset.name, example.id),
-            class: dataset.classes[example.label].clone(),
-            source: dataset.name.clone(),
-            time,
-            weight: 1.0,
-            latent: latent.to_vec(),
-            image,
-            scores: Vec::new(),
-        });
-    }
-    let store = MemoryStore::open(&store_path(&args.name)?, read_key(args.version.key.as_ref())?)?;
-    let memory = store.offer(config, &Fingerprint::of(&backbone), samples)?;
-    let result = json!({ "name": args.name, "samples": memory.len(), "bytes": memory.bytes() });
-    output.result(&result, || format!("{} samples, {} bytes at work in `{}`", memory.len(), memory.bytes(), args.name));
-    Ok(())
-}
-
 fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let kept = features()?;
     if kept.exists() {
@@ -223,7 +187,7 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
     }
     let key = read_key(args.version.key.as_ref())?;
     if !has_versions(&args.target) {
-        return forget_at_work(args, key, output);
+        return at_work::forget(args, key, output);
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
@@ -266,91 +230,18 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
     Ok(())
 }
 
-fn forget_at_work(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Result<(), CommandError> {
-    let path = store_path(&args.target)?;
-    if !path.is_dir() {
-        return Err(CommandError::usage(
-            format!(
-                "there is no folder of versions, no adapter in the registry and no memory at work `{}`",
-                args.target
-            ),
-            "`inarch memory show` takes the same names",
-        ));
-    }
-    if args.purge || args.data.is_some() {
-        return Err(CommandError::usage(
-            format!("`{}` is a memory at work: it has no versions and no adapter", args.target),
-            "`--purge` and `-d` are for those; leave them out",
-        ));
-    }
-    let store = MemoryStore::open(&path, key)?;
-    let Some(mut memory) = store.memory()? else {
-        return Err(CommandError::usage(
-            format!("the memory `{}` is empty", args.target),
-            "there is nothing to forget",
-        ));
-    };
-    if let Some(unknown) = args.ids.iter().find(|id| memory.get(id).is_none()) {
-        let candidates = memory.samples().map(|sample| sample.id.clone()).collect();
-        return Err(inarch_core::Error::Unknown { kind: "sample", name: unknown.clone(), candidates }.into());
-    }
-    let before = Digest::of(&memory.snapshot(None));
-    let gone = memory.remove(&args.ids);
-    store.put(&memory)?;
-    let record = Removal {
-        forgotten: gone.iter().map(|sample| Ledger::name(&sample.id)).collect(),
-        from_memory: gone.len(),
-        samples: (memory.len() + gone.len(), memory.len()),
-        memory: (before, Digest::of(&memory.snapshot(None))),
-        time: now(),
-    };
-    let beside = path.with_extension("forgotten.json");
-    let mut records: Vec<Removal> =
-        if beside.is_file() { file::read_json(&beside, "records of removals")? } else { Vec::new() };
-    records.push(record);
-    // The database is this command's alone until the record is whole.
-    file::write_json(&beside, &records)?;
-    drop(store);
-    let result = json!({ "name": args.target, "forgotten": gone.len(), "samples": memory.len(), "record": beside });
-    output.result(&result, || {
-        let left = memory.len();
-        format!("forgot {} samples; {left} are left in `{}`; record in {}", gone.len(), args.target, beside.display())
-    });
-    Ok(())
-}
-
-/// A removal from a memory at work, in `NAME.forgotten.json` beside it: no names, only hashes.
-#[derive(Serialize, Deserialize)]
-struct Removal {
-    /// Hashes of the ids.
-    forgotten: Vec<String>,
-    /// How many samples were taken out.
-    from_memory: usize,
-    /// Number of samples before and after.
-    samples: (usize, usize),
-    /// Digest of the memory's snapshot before and after.
-    memory: (Digest, Digest),
-    /// When, in seconds since 1970.
-    time: u64,
-}
-
 fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let memory = open(&args.target)?;
     let backbone = backbones::open(&args.backbone, &inarch_core::device(&args.device.device)?)?;
     memory.fingerprint().check(&Fingerprint::of(&backbone), &format!("the memory `{}`", args.target.memory))?;
-    let mut monitor: DriftMonitor = match &args.state {
-        Some(path) if path.is_file() => file::read_json(path, "drift state")?,
-        _ => {
-            let latents: Vec<f32> = memory.samples().flat_map(|sample| sample.latent.iter().copied()).collect();
-            DriftMonitor::new(DriftConfig::default(), memory.fingerprint().dim, &latents)?
-        }
-    };
+    let key = read_key(args.target.key.as_ref())?;
+    let mut watch = DriftWatch::open(&memory, DriftConfig::default(), args.state.as_deref(), key.as_ref())?;
     let dataset = open_dataset(&args.data, None)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let all: Vec<_> = dataset.examples().map(|(_, example)| example.clone()).collect();
-    let verdict = monitor.observe(&session.features(&all)?.values)?;
+    let verdict = watch.observe(&session.features(&all)?.values)?;
     if let Some(path) = &args.state {
-        file::write_json(path, &monitor)?;
+        watch.save(path, key.as_ref())?;
     }
     output.result(&verdict, || {
         format!(

@@ -139,8 +139,13 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
 /// The single images that are named, and the work of reading them.
 pub(crate) fn jobs(args: &PredictArgs) -> Result<(Vec<PathBuf>, Vec<ImageJob>), CommandError> {
     let paths = single_paths(args)?;
-    let one =
-        |(index, path): (usize, &PathBuf)| ImageJob { index, path: path.clone(), frame: None, view: View::Centre };
+    let one = |(index, path): (usize, &PathBuf)| ImageJob {
+        index,
+        path: path.clone(),
+        frame: None,
+        bytes: None,
+        view: View::Centre,
+    };
     let jobs = paths.iter().enumerate().map(one).collect();
     Ok((paths, jobs))
 }

@@ -38,6 +38,7 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
         key: key.as_ref(),
         time: now(),
         if_drift: args.if_drift,
+        drift_state: args.state.as_deref(),
         policy: BadImagePolicy::from(args.on_bad_image).into(),
     };
     let report = update(&backbone, &AnyVersions::new(), &request, control)?;

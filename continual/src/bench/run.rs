@@ -48,7 +48,9 @@ pub fn run_stream(
         if !bad.is_empty() {
             let unreadable = |example: &Example| {
                 let path = match &example.source {
-                    inarch_core::data::Source::Image(path) => path.as_path(),
+                    inarch_core::data::Source::Image(path) | inarch_core::data::Source::Bytes(path, _) => {
+                        path.as_path()
+                    }
                     // Any of its frames may be the bad one; they lie side by side.
                     inarch_core::data::Source::Clip(clip) => clip.path(),
                     inarch_core::data::Source::Row(_) => return false,

@@ -53,6 +53,17 @@ impl Adwin {
         self.buckets.iter().map(|(_, sum, _)| sum).sum::<f64>() / self.len().max(1) as f64
     }
 
+    /// Whether it can have come from values of 0 to 1; what was read from a file need not.
+    pub(super) fn is_sound(&self) -> bool {
+        let numbers = |(count, sum, square): &(u64, f64, f64)| *count > 0 && sum.is_finite() && square.is_finite();
+        let length = self.buckets.iter().try_fold(0u64, |length, (count, ..)| length.checked_add(*count));
+        self.delta > 0.0
+            && self.delta <= 0.5
+            && self.buckets.len() <= MOST_BUCKETS * 64
+            && self.buckets.iter().all(numbers)
+            && length.is_some_and(|length| length < 1 << 53)
+    }
+
     /// Takes a value in; whether the window shrank, because what is old differs from what is new.
     pub fn push(&mut self, value: f64) -> bool {
         self.buckets.insert(0, (1, value, 0.0));
@@ -136,5 +147,13 @@ mod tests {
             window.push(value(at));
         }
         assert!((window.mean() - 0.7).abs() < 0.05, "{}", window.mean());
+    }
+    #[test]
+    fn a_window_that_no_values_leave_is_not_sound() {
+        let sound = |buckets: Vec<(u64, f64, f64)>| Adwin { delta: 0.01, buckets }.is_sound();
+        assert!(sound(Vec::new()) && sound(vec![(1, 0.5, 0.0), (2, 1.0, 0.1)]));
+        assert!(!sound(vec![(u64::MAX, 0.5, 0.0), (1, 0.5, 0.0)]));
+        assert!(!sound(vec![(1, f64::NAN, 0.0)]) && !sound(vec![(0, 0.0, 0.0)]) && !sound(vec![(1, 0.5, 0.0); 400]));
+        assert!(!Adwin { delta: 0.0, buckets: Vec::new() }.is_sound());
     }
 }

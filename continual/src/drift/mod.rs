@@ -4,8 +4,10 @@ mod adwin;
 mod ks;
 mod mmd;
 mod monitor;
+mod watch;
 
 pub use adwin::Adwin;
 pub use ks::KolmogorovSmirnov;
 pub use mmd::MeanDiscrepancy;
 pub use monitor::{DriftConfig, DriftMonitor, DriftVerdict};
+pub use watch::DriftWatch;

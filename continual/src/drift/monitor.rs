@@ -41,9 +41,9 @@ pub struct DriftVerdict {
     pub adwin: bool,
 }
 
-/// Compares batches of features with a reference. Its state is plain data: saved and read again it goes on alike.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Compares batches of features with a reference. What it carries from batch to batch is a window and a number: with
+/// them, and with the same reference, another one goes on alike.
+#[derive(Debug, Clone, PartialEq)]
 pub struct DriftMonitor {
     config: DriftConfig,
     dim: usize,
@@ -78,6 +78,17 @@ impl DriftMonitor {
         Ok(Self { config, dim, reference, mean, window: Adwin::new(config.level), batches: 0 })
     }
 
+    /// The monitor after `batches` batches that have left this window.
+    #[must_use]
+    pub(super) fn going_on(self, window: Adwin, batches: u64) -> Self {
+        Self { window, batches, ..self }
+    }
+
+    /// What it carries from batch to batch: the window of distances and how many batches it has seen.
+    pub(super) fn course(&self) -> (&Adwin, u64) {
+        (&self.window, self.batches)
+    }
+
     /// Tests a batch of features `[rows, dim]`. In which order the rows come makes no difference: a folder is read
     /// class by class, and a window that saw them so would take the next class for a change.
     ///
@@ -88,7 +99,7 @@ impl DriftMonitor {
             return Err(Error::setting("drift batch", "at least 8 samples are needed"));
         }
         let seed = Seed::new(self.config.seed).split("batch").split(self.batches);
-        self.batches += 1;
+        self.batches = self.batches.saturating_add(1);
         let batch = chosen(batch, self.dim, self.config.rows, seed);
         let mmd = MeanDiscrepancy::test(&self.reference, &batch, self.dim, self.config.permutations, seed.split("mmd"));
         let ks = KolmogorovSmirnov::test(&self.reference, &batch, self.dim);
@@ -173,7 +184,10 @@ mod tests {
         };
         let mut monitor = DriftMonitor::new(DriftConfig::default(), 8, &draw(1, 0.0)).unwrap();
         assert!(!monitor.observe(&draw(2, 0.0)).unwrap().drifted);
-        let mut again: DriftMonitor = serde_json::from_str(&serde_json::to_string(&monitor).unwrap()).unwrap();
+        let (window, batches) = monitor.course();
+        let window: Adwin = serde_json::from_str(&serde_json::to_string(window).unwrap()).unwrap();
+        let again = DriftMonitor::new(DriftConfig::default(), 8, &draw(1, 0.0)).unwrap();
+        let mut again = again.going_on(window, batches);
         assert!(again == monitor, "the state changed on its way through a file");
         let verdict = monitor.observe(&draw(3, 3.0)).unwrap();
         assert!(verdict.drifted && verdict.ks.feature == 0, "{verdict:?}");

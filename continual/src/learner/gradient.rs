@@ -111,7 +111,7 @@ impl GradientLearner {
             self.memory = Some(memory);
         }
         let memory = self.rehearsed(arrival, train, setting)?;
-        let rehearsal = Self::rehearsal(memory.as_ref(), arrival.classes, setting, folder)?;
+        let rehearsal = Self::rehearsal(memory.as_ref(), arrival.classes, setting);
         let examples = match scope {
             Scope::Arrival => self.open(train),
             Scope::Everything => arrival.earlier.iter().chain(train).cloned().collect(),
@@ -171,11 +171,11 @@ impl GradientLearner {
             self.strategy.remember(&episode, &mut memory, offer)?;
             self.memory = Some(memory);
         }
-        let rehearsal = Self::rehearsal(self.memory.as_ref(), arrival.classes, setting, folder)?;
+        let rehearsal = Self::rehearsal(self.memory.as_ref(), arrival.classes, setting);
         let episode = Episode { memory: self.memory.as_ref(), rehearsal: &rehearsal, ..episode };
         self.trained = Some(self.strategy.settle(&episode, outcome)?);
         self.classes = arrival.classes.to_vec();
-        self.record_scores(arrival, setting, &recipe, folder)
+        self.record_scores(arrival, setting, &recipe)
     }
 }
 

@@ -1,10 +1,9 @@
 //! What a learner by steps remembers, and what it takes out of its memory.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use inarch_core::backbone::{Entry, Sites as _, Tower};
 use inarch_core::data::{Example, Source};
-use inarch_core::{Seed, file};
 use inarch_recipes::Recipe;
 
 use super::{Arrival, GradientLearner, Setting};
@@ -29,33 +28,22 @@ impl GradientLearner {
         Ok(rehearsed)
     }
 
-    /// The samples of a memory as examples.
-    pub(super) fn rehearsal(
-        memory: Option<&Memory>,
-        classes: &[String],
-        setting: &Setting<'_>,
-        folder: &Path,
-    ) -> Result<Vec<Example>> {
-        let Some(memory) = memory else { return Ok(Vec::new()) };
-        let example = |sample: &Sample| -> Result<Option<Example>> {
-            let Some(label) = classes.iter().position(|class| *class == sample.class) else { return Ok(None) };
+    /// The samples of a memory as examples; images as their bytes, which lie nowhere in clear where the memory is
+    /// encrypted.
+    pub(super) fn rehearsal(memory: Option<&Memory>, classes: &[String], setting: &Setting<'_>) -> Vec<Example> {
+        let example = |sample: &Sample| -> Option<Example> {
+            let label = classes.iter().position(|class| *class == sample.class)?;
             let id = format!("memory/{}", sample.id);
             let source = match &sample.image {
-                Some(bytes) => {
-                    let path = folder.join("rehearsed").join(format!("{:016x}.img", Seed::new(0).hash(&sample.id)));
-                    if !path.is_file() {
-                        file::write(&path, bytes)?;
-                    }
-                    Source::Image(path)
-                }
+                Some(bytes) => Source::Bytes(PathBuf::from(&id), bytes.as_slice().into()),
                 None => {
                     setting.session.give(&id, sample.latent.clone());
                     Source::Row(0)
                 }
             };
-            Ok(Some(Example::new(id, source, label)))
+            Some(Example::new(id, source, label))
         };
-        memory.samples().filter_map(|sample| example(sample).transpose()).collect()
+        memory.into_iter().flat_map(Memory::samples).filter_map(example).collect()
     }
 
     /// The examples that may be trained on; all of them where nothing else would be left.
@@ -118,12 +106,11 @@ impl GradientLearner {
         arrival: &Arrival<'_>,
         setting: &Setting<'_>,
         recipe: &Recipe,
-        folder: &Path,
     ) -> Result<()> {
         if !self.strategy.holds_scores() || self.memory.is_none() {
             return Ok(());
         }
-        let examples = Self::rehearsal(self.memory.as_ref(), arrival.classes, setting, folder)?;
+        let examples = Self::rehearsal(self.memory.as_ref(), arrival.classes, setting);
         let unscored = self.memory.iter().flat_map(|memory| memory.samples()).map(|sample| sample.scores.is_empty());
         let examples: Vec<Example> =
             examples.into_iter().zip(unscored).filter_map(|(example, unscored)| unscored.then_some(example)).collect();
@@ -165,9 +152,9 @@ fn arrived(
     let (mut samples, mut examples) = (Vec::new(), Vec::new());
     for (row, position) in features.kept.iter().enumerate() {
         let example = &train[*position];
-        let image = match &example.source {
-            Source::Image(path) if content == Content::Images => Some(file::read(path)?),
-            _ => None,
+        let image = match content {
+            Content::Images => example.source.file_bytes()?,
+            Content::Latents => None,
         };
         samples.push(Sample {
             id: example.id.clone(),

@@ -37,12 +37,19 @@ impl Fingerprint {
     /// # Errors
     /// [`Error::Stale`].
     pub fn check(&self, other: &Self, what: &str) -> Result<()> {
-        if (&self.backbone, &self.preprocess) == (&other.backbone, &other.preprocess) {
+        if self.is_like(other) {
             return Ok(());
         }
-        let show = |print: &Self| {
-            format!("backbone {} ({}), preparation {}", print.name, print.backbone.short(), print.preprocess.short())
-        };
-        Err(Error::Stale { what: what.into(), expected: show(self), found: show(other) })
+        Err(Error::Stale { what: what.into(), expected: self.shown(), found: other.shown() })
+    }
+
+    /// Whether latents of both may stand beside each other.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (&self.backbone, &self.preprocess) == (&other.backbone, &other.preprocess)
+    }
+
+    /// For people.
+    pub(crate) fn shown(&self) -> String {
+        format!("backbone {} ({}), preparation {}", self.name, self.backbone.short(), self.preprocess.short())
     }
 }

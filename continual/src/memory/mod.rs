@@ -19,4 +19,5 @@ pub use rehearsal::Memory;
 pub(crate) use rehearsal::drawn;
 pub use sample::{Precision, Sample};
 pub use seal::Key;
+pub(crate) use seal::opened;
 pub use store::MemoryStore;

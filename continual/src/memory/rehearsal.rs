@@ -165,13 +165,17 @@ impl Memory {
         ids.iter().filter_map(|id| self.samples.remove(id)).collect()
     }
 
+    /// The ids of samples that are older than allowed at `now` (seconds since 1970).
+    pub fn expired(&self, now: u64) -> Vec<String> {
+        let Some(days) = self.config.most_days else { return Vec::new() };
+        let oldest = now.saturating_sub(u64::from(days) * DAY_SECONDS);
+        self.samples().filter(|sample| sample.time < oldest).map(|sample| sample.id.clone()).collect()
+    }
+
     /// Drops samples that are older than allowed at `now` (seconds since 1970); returns how many.
     pub fn expire(&mut self, now: u64) -> usize {
-        let Some(days) = self.config.most_days else { return 0 };
-        let before = self.samples.len();
-        let oldest = now.saturating_sub(u64::from(days) * DAY_SECONDS);
-        self.samples.retain(|_, sample| sample.time >= oldest);
-        before - self.samples.len()
+        let old = self.expired(now);
+        self.remove(&old).len()
     }
 
     /// Sets the scores that the samples had when they were learned.

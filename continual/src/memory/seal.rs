@@ -104,5 +104,14 @@ pub(super) fn is_sealed(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
+/// The content of a file that may be encrypted; `path` is named in errors.
+pub(crate) fn opened(bytes: Vec<u8>, key: Option<&Key>, path: &Path) -> Result<Vec<u8>> {
+    match key {
+        _ if !is_sealed(&bytes) => Ok(bytes),
+        Some(key) => key.open(&bytes, path),
+        None => Err(Error::Sealed { path: path.to_path_buf(), reason: "give its key file with `--key`".into() }),
+    }
+}
+
 /// Bytes that encryption adds.
 pub(super) const OVERHEAD: u64 = 8 + NONCE as u64 + 16;

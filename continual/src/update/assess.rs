@@ -27,13 +27,13 @@ pub(crate) fn probe_answers(
         return Ok(answers);
     }
     let features = if whole {
-        let folder = tempfile::tempdir().map_err(inarch_core::Error::io("make", std::env::temp_dir()))?;
-        let mut examples = Vec::new();
-        for at in &asked {
-            let path = folder.path().join(format!("probe-{at}.img"));
-            inarch_core::file::write(&path, probe[*at].image.as_deref().unwrap_or_default())?;
-            examples.push(Example::new(probe[*at].id.clone(), Source::Image(path), 0));
-        }
+        // In memory, and nowhere else: a probe may be encrypted.
+        let example = |at: &usize| {
+            let Sample { id, image, .. } = probe[*at];
+            let bytes = image.as_deref().unwrap_or_default();
+            Example::new(id.clone(), Source::Bytes(id.into(), bytes.into()), 0)
+        };
+        let examples: Vec<Example> = asked.iter().map(example).collect();
         let features = session.adapted_features(&artifact.adapter, &examples)?;
         features.all(backbone)
     } else {

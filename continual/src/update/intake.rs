@@ -1,7 +1,7 @@
 //! New data as samples: under names that stay, with latents as they will be stored.
 
+use inarch_core::Digest;
 use inarch_core::data::{Dataset, Example};
-use inarch_core::{Digest, file};
 use inarch_recipes::Session;
 
 use crate::error::Result;
@@ -29,9 +29,9 @@ impl Intake<'_> {
             let latent = precision.rounded(latent);
             let bytes: Vec<u8> = latent.iter().flat_map(|value| value.to_le_bytes()).collect();
             let hash = Digest::of(&bytes);
-            let image = match (&example.source, content) {
-                (inarch_core::data::Source::Image(path), Content::Images) => Some(file::read(path)?),
-                _ => None,
+            let image = match content {
+                Content::Images => example.source.file_bytes()?,
+                Content::Latents => None,
             };
             samples.push(Sample {
                 id: format!("{}/{}#{}", self.dataset.name, example.id, &hash.short()[..8]),

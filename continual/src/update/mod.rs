@@ -9,6 +9,7 @@ mod recipe;
 mod report_file;
 mod run;
 mod version;
+mod watch;
 mod work;
 
 pub use forget::{ForgetReport, ForgetRequest, forget};

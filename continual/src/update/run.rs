@@ -1,6 +1,6 @@
 //! An update: learn what has come, judge it, publish it or say no.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
@@ -18,9 +18,10 @@ use super::intake::Intake;
 use super::learn::{learn_analytic, learn_by_steps};
 use super::recipe::UpdateRecipe;
 use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
+use super::watch::Watch;
 use super::work::{Work, inputs_of};
 use crate::bench::fit_recipe;
-use crate::drift::{DriftConfig, DriftMonitor, DriftVerdict};
+use crate::drift::DriftVerdict;
 use crate::error::{Error, Result};
 use crate::learner::{Carried, LearnerConfig, empty_statistics};
 use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, Sample};
@@ -47,6 +48,8 @@ pub struct UpdateRequest<'a> {
     pub time: u64,
     /// Do nothing unless the new data has drifted from what is remembered.
     pub if_drift: bool,
+    /// File that carries the state of the drift tests from update to update, encrypted under the key if there is one.
+    pub drift_state: Option<&'a Path>,
     /// What to do about an image that cannot be read.
     pub policy: OnBadImage,
 }
@@ -124,6 +127,8 @@ pub fn update(
     let parent = open_parent(versions, request)?;
     let old = parent.as_ref().map(|parent| parent.artifact(backbone)).transpose()?;
     let mut carried = carry(backbone, parent.as_ref(), old.as_ref(), request)?;
+    // Before anything is dropped: a state belongs to what the version before remembers.
+    let mut watch = Watch::begin(&carried.memory, request)?;
     let expired = carried.memory.expire(time) + carried.probe.expire(time);
 
     let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
@@ -131,7 +136,7 @@ pub fn update(
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
     let MemoryConfig { precision, content, .. } = *carried.memory.config();
     let samples = intake.samples(&learn, precision, content)?;
-    let drift = drift_of(&carried.memory, &samples, recipe.seed)?;
+    let drift = watch.observe(&samples)?;
 
     let mut report = UpdateReport {
         head: ReportHead::new(backbone),
@@ -155,6 +160,7 @@ pub fn update(
         seconds: 0.0,
     };
     if request.if_drift && report.drift.as_ref().is_some_and(|drift| !drift.drifted) {
+        watch.passed_over()?;
         return report.keep(started, versions, output);
     }
     let mut positions = Vec::new();
@@ -261,6 +267,12 @@ pub fn update(
     let version = versions.publish(output, &Release { folder: &staging, record: &record })?;
     report.adapter = Some(PathBuf::from(&version));
     report.version = Some(version);
+    if let Err(fault) = watch.published(memory) {
+        session_note(
+            &session,
+            &format!("warning: the version is published, but no drift state is kept for it: {fault}"),
+        );
+    }
     report.keep(started, versions, output)
 }
 
@@ -333,19 +345,6 @@ fn carry(
     })
 }
 
-/// Whether new samples look like those that are remembered.
-fn drift_of(memory: &Memory, samples: &[Sample], seed: u64) -> Result<Option<DriftVerdict>> {
-    if memory.len() < 8 || samples.len() < 8 {
-        return Ok(None);
-    }
-    let rows = |samples: &mut dyn Iterator<Item = &Sample>| {
-        samples.flat_map(|sample| sample.latent.clone()).collect::<Vec<_>>()
-    };
-    let config = DriftConfig { seed, ..DriftConfig::default() };
-    let mut monitor = DriftMonitor::new(config, memory.fingerprint().dim, &rows(&mut memory.samples()))?;
-    Ok(Some(monitor.observe(&rows(&mut samples.iter()))?))
-}
-
 pub(super) fn session_note(session: &Session<'_>, line: &str) {
     session.control().progress.say(line);
 }
@@ -394,7 +393,7 @@ fn milliseconds(session: &Session<'_>, artifact: &Artifact, samples: &[&Sample])
     Ok(started.elapsed().as_secs_f64() * 1e3 / few.len().max(1) as f64)
 }
 
-pub(super) fn folder_bytes(folder: &std::path::Path) -> Result<u64> {
+pub(super) fn folder_bytes(folder: &Path) -> Result<u64> {
     let sizes = file::list(folder)?.into_iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.len()));
     Ok(sizes.sum())
 }

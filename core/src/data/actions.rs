@@ -244,7 +244,7 @@ fn cutouts(source: &Path, seed: u64) -> Result<Vec<Arc<RgbaImage>>> {
         .examples()
         .filter_map(|(_, example)| match &example.source {
             Source::Image(path) => Some(path.as_path()),
-            Source::Clip(_) | Source::Row(_) => None,
+            Source::Bytes(..) | Source::Clip(_) | Source::Row(_) => None,
         })
         .collect();
     if paths.is_empty() {

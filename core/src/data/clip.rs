@@ -15,6 +15,8 @@ pub struct Picture {
     pub path: PathBuf,
     /// Which frame of an animation; `None` for a file that is read as one image.
     pub frame: Option<usize>,
+    /// The file's content where it is at hand; the path is a name then.
+    pub bytes: Option<Arc<[u8]>>,
 }
 
 /// The frames of a clip; at least one.
@@ -77,8 +79,8 @@ impl Clip {
     /// Past the end.
     pub fn picture(&self, index: usize) -> Picture {
         match self {
-            Self::Files(files) => Picture { path: files[index].clone(), frame: None },
-            Self::Animation { path, .. } => Picture { path: path.clone(), frame: Some(index) },
+            Self::Files(files) => Picture { path: files[index].clone(), frame: None, bytes: None },
+            Self::Animation { path, .. } => Picture { path: path.clone(), frame: Some(index), bytes: None },
         }
     }
 
@@ -167,7 +169,7 @@ mod tests {
         }
         let clip = Clip::open(folder.path()).expect("read").expect("a clip");
         assert_eq!(clip.len(), 2);
-        assert_eq!(clip.picture(1), Picture { path: folder.path().join("10.png"), frame: None });
+        assert_eq!(clip.picture(1), Picture { path: folder.path().join("10.png"), frame: None, bytes: None });
         assert_eq!(Clip::open(&folder.path().join("2.png")).expect("read"), None);
         std::fs::write(folder.path().join("a.gif"), b"no gif").expect("written");
         assert!(Clip::open(&folder.path().join("a.gif")).expect_err("no GIF").to_string().contains("a.gif"));

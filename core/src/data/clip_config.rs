@@ -141,7 +141,10 @@ impl ClipConfig {
             Source::Clip(clip) => {
                 self.choose(clip.len(), purpose).into_iter().map(|index| clip.picture(index)).collect()
             }
-            Source::Image(path) => vec![Picture { path: path.clone(), frame: None }; self.frames],
+            Source::Image(path) => vec![Picture { path: path.clone(), frame: None, bytes: None }; self.frames],
+            Source::Bytes(name, bytes) => {
+                vec![Picture { path: name.clone(), frame: None, bytes: Some(bytes.clone()) }; self.frames]
+            }
             Source::Row(_) => Vec::new(),
         }
     }

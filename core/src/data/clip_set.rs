@@ -15,7 +15,7 @@ impl Dataset {
         let paths = || {
             self.examples().filter_map(|(_, example)| match &example.source {
                 Source::Image(path) => Some(path),
-                Source::Clip(_) | Source::Row(_) => None,
+                Source::Bytes(..) | Source::Clip(_) | Source::Row(_) => None,
             })
         };
         if paths().any(|path| !is_image_name(path) && path.is_dir()) {
@@ -100,7 +100,7 @@ mod tests {
     fn lengths(dataset: &Dataset) -> Vec<usize> {
         let length = |source: &Source| match source {
             Source::Clip(clip) => clip.len(),
-            Source::Image(_) | Source::Row(_) => 0,
+            Source::Image(_) | Source::Bytes(..) | Source::Row(_) => 0,
         };
         dataset.examples().map(|(_, example)| length(&example.source)).collect()
     }

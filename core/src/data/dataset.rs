@@ -11,6 +11,7 @@ use super::options::DataOptions;
 use super::split::Split;
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::image::ImageAddress;
 
 /// Where the content of an example is.
@@ -18,10 +19,27 @@ use crate::image::ImageAddress;
 pub enum Source {
     /// An image file.
     Image(PathBuf),
+    /// The content of an image file, which need not lie anywhere, under the name that errors call it by. No two
+    /// contents have one name.
+    Bytes(PathBuf, Arc<[u8]>),
     /// Several images, in the order of time.
     Clip(Clip),
     /// A row of [`Dataset::features`].
     Row(usize),
+}
+
+impl Source {
+    /// The content of its image file; `None` where it is no single image.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn file_bytes(&self) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Image(path) => file::read(path).map(Some),
+            Self::Bytes(_, bytes) => Ok(Some(bytes.to_vec())),
+            Self::Clip(_) | Self::Row(_) => Ok(None),
+        }
+    }
 }
 
 /// One labelled example.

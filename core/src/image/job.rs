@@ -45,6 +45,8 @@ pub struct ImageJob {
     pub path: PathBuf,
     /// Which frame of an animation file; `None` reads the file as one image.
     pub frame: Option<usize>,
+    /// The file's content where it is at hand; the path is a name then, which no other content has. Not for frames.
+    pub bytes: Option<Arc<[u8]>>,
     /// The view.
     pub view: View,
 }

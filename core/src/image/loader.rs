@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::animation::decode_frames;
 use super::cache::ImageCache;
-use super::decode::decode_image;
+use super::decode::{decode_image, decode_image_bytes};
 use super::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
 use super::preprocess::Preprocess;
 use crate::error::{Error, Result};
@@ -78,7 +78,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Io`] or [`Error::BadImage`], whatever the policy.
     pub fn load_one(&self, path: &Path) -> Result<ImageBatch> {
-        let pixels = self.preprocess.pixels(self.image(path)?.as_ref())?;
+        let pixels = self.preprocess.pixels(self.image(path, None)?.as_ref())?;
         Ok(ImageBatch { indices: vec![0], pixels, shape: self.shape(1) })
     }
 
@@ -199,7 +199,9 @@ impl Loader {
     /// Loads jobs that [`decode`](Self::decode) keeps together: one, or several frames of one animation.
     fn load(&self, jobs: &[ImageJob]) -> Vec<Result<Vec<f32>>> {
         match jobs {
-            [job] if job.frame.is_none() => vec![self.image(&job.path).and_then(|image| self.view(job, &image))],
+            [job] if job.frame.is_none() => {
+                vec![self.image(&job.path, job.bytes.as_deref()).and_then(|image| self.view(job, &image))]
+            }
             _ => match self.frames(jobs) {
                 Ok(frames) => jobs.iter().zip(frames).map(|(job, image)| self.view(job, &image)).collect(),
                 Err(fault) => {
@@ -223,11 +225,14 @@ impl Loader {
         }
     }
 
-    fn image(&self, path: &Path) -> Result<Arc<RgbImage>> {
+    fn image(&self, path: &Path, bytes: Option<&[u8]>) -> Result<Arc<RgbImage>> {
         if let Some(image) = self.cache.as_ref().and_then(|cache| cache.get(path, None)) {
             return Ok(image);
         }
-        let image = Arc::new(decode_image(path)?);
+        let image = Arc::new(match bytes {
+            Some(bytes) => decode_image_bytes(bytes, path)?,
+            None => decode_image(path)?,
+        });
         if let Some(cache) = &self.cache {
             cache.offer(path, None, &image);
         }
@@ -298,7 +303,7 @@ mod tests {
             } else {
                 RgbImage::from_pixel(9, 7, Rgb([10 * index as u8; 3])).save(&path).unwrap();
             }
-            ImageJob { index, path, frame: None, view: View::Centre }
+            ImageJob { index, path, frame: None, bytes: None, view: View::Centre }
         };
         (0..11).map(job).collect()
     }
@@ -385,5 +390,32 @@ mod tests {
         assert_ne!(views[0], views[1]);
         assert_eq!(loader.cache().map(|cache| cache.len()), Some(1));
         assert_eq!(loader.load_one(&jobs[1].path).unwrap().shape, [1, 3, 4, 4]);
+    }
+
+    #[test]
+    fn bytes_at_hand_are_read_as_the_file_would_be_and_damaged_ones_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = jobs(folder.path(), &[]);
+        let pixels = |jobs: &[ImageJob]| -> Result<Vec<f32>> {
+            let mut pixels = Vec::new();
+            loader().with_cache_bytes(1 << 20).run(jobs, |batch: ImageBatch| -> Result<()> {
+                pixels.extend(batch.pixels);
+                Ok(())
+            })?;
+            Ok(pixels)
+        };
+        let expected = pixels(&files).unwrap();
+        let mut held = files.clone();
+        for job in &mut held {
+            job.bytes = Some(std::fs::read(&job.path).unwrap().into());
+            // A frame of a file of this name would be another thing; a name is only a name.
+            job.path = format!("nowhere/{}.dcm#3", job.index).into();
+        }
+        assert_eq!(pixels(&held).unwrap(), expected);
+        held[4].bytes = Some((*b"no image").into());
+        match pixels(&held) {
+            Err(Error::BadImage { path, .. }) => assert_eq!(path, held[4].path),
+            other => panic!("{other:?}"),
+        }
     }
 }

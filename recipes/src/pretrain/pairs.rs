@@ -57,9 +57,9 @@ impl PairSet {
                     group: dataset.classes[example.label].clone(),
                     caption: None,
                 }),
-                Source::Row(_) | Source::Clip(_) => Err(Error::Recipe {
+                Source::Bytes(..) | Source::Row(_) | Source::Clip(_) => Err(Error::Recipe {
                     origin: dataset.name.clone(),
-                    reason: "pre-training needs images, this data set holds features or clips".into(),
+                    reason: "pre-training needs image files, this data set holds features or clips".into(),
                 }),
             })
             .collect::<Result<Vec<_>>>()?;

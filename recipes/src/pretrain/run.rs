@@ -218,7 +218,7 @@ fn sample_pixels(loader: &Loader, pairs: &PairSet, seed: Seed) -> Result<Vec<f32
         .order(pairs.len())
         .into_iter()
         .take(SAMPLE)
-        .map(|index| ImageJob { index, path: pairs.path(index).clone(), frame: None, view: View::Centre })
+        .map(|index| ImageJob { index, path: pairs.path(index).clone(), frame: None, bytes: None, view: View::Centre })
         .collect();
     let mut pixels = Vec::new();
     loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
@@ -248,7 +248,7 @@ impl Trainer<'_> {
                 } else {
                     View::Augmented { augment: augment.clone(), seed: seed.split(index) }
                 };
-                ImageJob { index, path: self.pairs.path(index).clone(), frame: None, view }
+                ImageJob { index, path: self.pairs.path(index).clone(), frame: None, bytes: None, view }
             })
             .collect()
     }

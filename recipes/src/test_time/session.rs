@@ -332,7 +332,7 @@ impl Run<'_, '_> {
             .iter()
             .filter_map(|place| match &examples[*place].source {
                 Source::Image(path) => Some((*place, path.as_path())),
-                Source::Row(_) | Source::Clip(_) => None,
+                Source::Bytes(..) | Source::Row(_) | Source::Clip(_) => None,
             })
             .collect();
         let mut images: Vec<(usize, RgbImage)> = Vec::with_capacity(paths.len());

@@ -59,7 +59,7 @@ fn train(backbone: &Backbone, set: &PairSet, settings: &[&str]) -> inarch_recipe
 fn frozen_loss(backbone: &Backbone, set: &PairSet, loss: PairLoss) -> f32 {
     let jobs = (0..set.len()).map(|index| {
         let path = set.path(index).clone();
-        ImageJob { index, path, frame: None, view: View::Centre }
+        ImageJob { index, path, frame: None, bytes: None, view: View::Centre }
     });
     let mut features = Vec::new();
     let loader = Loader::new(backbone.preprocess().clone()).expect("a preprocessing");

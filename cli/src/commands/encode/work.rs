@@ -73,6 +73,9 @@ fn content(examples: &[Example], dataset: &Dataset) -> Digest {
             let values = features.row(*row).unwrap_or_default();
             builder.piece(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
         }
+        if let Source::Bytes(_, bytes) = &example.source {
+            builder.piece(Digest::of(bytes).to_string().as_bytes());
+        }
         for file in files(&example.source) {
             builder.piece(digests[&file].to_string().as_bytes());
         }
@@ -86,7 +89,7 @@ fn files(source: &Source) -> Vec<PathBuf> {
         Source::Image(path) => vec![ImageAddress::of(path).file],
         Source::Clip(Clip::Files(files)) => files.to_vec(),
         Source::Clip(Clip::Animation { path, .. }) => vec![path.clone()],
-        Source::Row(_) => Vec::new(),
+        Source::Bytes(..) | Source::Row(_) => Vec::new(),
     }
 }
 
@@ -94,7 +97,7 @@ fn files(source: &Source) -> Vec<PathBuf> {
 fn shown(source: &Source) -> Option<PathBuf> {
     match source {
         Source::Image(path) => Some(ImageAddress { file: PathBuf::new(), ..ImageAddress::of(path) }.path()),
-        Source::Clip(_) | Source::Row(_) => None,
+        Source::Bytes(..) | Source::Clip(_) | Source::Row(_) => None,
     }
 }
 

@@ -1,0 +1,217 @@
+//! A memory at work: samples come in, are forgotten, or grow too old.
+
+use std::path::{Path, PathBuf};
+
+use inarch_continual::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, MemoryStore, Sample};
+use inarch_core::data::open_dataset;
+use inarch_core::image::OnBadImage;
+use inarch_core::{Digest, file};
+use inarch_recipes::{Session, Subset};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::super::update::{now, read_key};
+use super::{has_versions, store_path};
+use crate::args::{AddArgs, ForgetArgs};
+use crate::backbones;
+use crate::error::CommandError;
+use crate::output::Output;
+use crate::progress::Bars;
+
+/// A removal from a memory at work, in `NAME.forgotten.json` beside it: no names, only hashes.
+#[derive(Serialize, Deserialize)]
+struct Removal {
+    /// Why they went.
+    #[serde(default)]
+    by: Cause,
+    /// Hashes of the ids.
+    forgotten: Vec<String>,
+    /// How many samples were taken out.
+    from_memory: usize,
+    /// Number of samples before and after.
+    samples: (usize, usize),
+    /// Digest of the memory's snapshot before and after.
+    memory: (Digest, Digest),
+    /// When, in seconds since 1970.
+    time: u64,
+}
+
+/// What takes samples out. Records that do not say are of `memory forget`.
+#[derive(Default, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Cause {
+    /// Somebody asked.
+    #[default]
+    Forget,
+    /// They were older than the memory keeps.
+    Expire,
+}
+
+/// A memory at work that is open, and where its records are.
+struct AtWork {
+    store: MemoryStore,
+    records: PathBuf,
+}
+
+impl AtWork {
+    fn open(path: &Path, key: Option<Key>) -> Result<Self, CommandError> {
+        Ok(Self { store: MemoryStore::open(path, key)?, records: path.with_extension("forgotten.json") })
+    }
+
+    /// Takes samples out and puts that on record; returns those that were there.
+    fn take_out(&self, memory: &mut Memory, ids: &[String], by: Cause, time: u64) -> Result<Vec<Sample>, CommandError> {
+        let before = Digest::of(&memory.snapshot(None));
+        let gone = memory.remove(ids);
+        self.store.put(memory)?;
+        let record = Removal {
+            by,
+            forgotten: gone.iter().map(|sample| Ledger::name(&sample.id)).collect(),
+            from_memory: gone.len(),
+            samples: (memory.len() + gone.len(), memory.len()),
+            memory: (before, Digest::of(&memory.snapshot(None))),
+            time,
+        };
+        let mut records: Vec<Removal> = match self.records.is_file() {
+            true => file::read_json(&self.records, "records of removals")?,
+            false => Vec::new(),
+        };
+        records.push(record);
+        // The database is this command's alone until the record is whole.
+        file::write_json(&self.records, &records)?;
+        Ok(gone)
+    }
+
+    /// Takes out what is older than the memory keeps; returns it.
+    fn expire(&self, memory: &mut Memory, time: u64) -> Result<Vec<Sample>, CommandError> {
+        match memory.expired(time) {
+            old if old.is_empty() => Ok(Vec::new()),
+            old => self.take_out(memory, &old, Cause::Expire, time),
+        }
+    }
+}
+
+pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
+    let mut settings = toml::Table::new();
+    for assignment in &args.set {
+        inarch_recipes::set_in(&mut settings, assignment)?;
+    }
+    let config: MemoryConfig = settings.try_into().map_err(|error: toml::de::Error| {
+        CommandError::usage(error.message().to_string(), "settings are those of `[memory]`")
+    })?;
+    let device = inarch_core::device(&args.version.device.device)?;
+    let backbone = backbones::open(&args.version.backbone, &device)?;
+    let dataset = open_dataset(&args.data, None)?;
+    let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
+    let features = session.features(&dataset.train)?;
+    let time = now();
+    let mut samples = Vec::with_capacity(features.kept.len());
+    for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
+        let example = &dataset.train[*position];
+        let image = match config.content {
+            Content::Images => example.source.file_bytes()?,
+            Content::Latents => None,
+        };
+        samples.push(Sample {
+            id: format!("{}/{}", dataset.name, example.id),
+            class: dataset.classes[example.label].clone(),
+            source: dataset.name.clone(),
+            time,
+            weight: 1.0,
+            latent: latent.to_vec(),
+            image,
+            scores: Vec::new(),
+        });
+    }
+    let work = AtWork::open(&store_path(&args.name)?, read_key(args.version.key.as_ref())?)?;
+    let fingerprint = Fingerprint::of(&backbone);
+    let mut expired = 0;
+    if let Some(mut memory) = work.store.memory()? {
+        // What is refused changes nothing, age or not.
+        memory.fingerprint().check(&fingerprint, &format!("the memory `{}`", args.name))?;
+        expired = work.expire(&mut memory, time)?.len();
+    }
+    let memory = work.store.offer(config, &fingerprint, samples)?;
+    let result = json!({ "name": args.name, "samples": memory.len(), "bytes": memory.bytes(), "expired": expired });
+    output.result(&result, || {
+        let dropped = if expired > 0 { format!("; {expired} were too old and dropped") } else { String::new() };
+        format!("{} samples, {} bytes at work in `{}`{dropped}", memory.len(), memory.bytes(), args.name)
+    });
+    Ok(())
+}
+
+pub(super) fn expire(name: &str, key: Option<&PathBuf>, output: &Output) -> Result<(), CommandError> {
+    let Some(path) = store_path(name).ok().filter(|path| path.is_dir()) else {
+        let hint = match has_versions(name) {
+            true => {
+                "it has versions, which never change: the next `inarch update` that is published drops what is too old"
+            }
+            false => "`inarch memory add NAME -d DATA` starts one",
+        };
+        return Err(CommandError::usage(format!("there is no memory at work `{name}`"), hint));
+    };
+    let work = AtWork::open(&path, read_key(key)?)?;
+    let Some(mut memory) = work.store.memory()? else {
+        return Err(CommandError::usage(format!("the memory `{name}` is empty"), "there is nothing to drop"));
+    };
+    let Some(days) = memory.config().most_days else {
+        return Err(CommandError::usage(
+            format!("the memory `{name}` keeps samples for ever"),
+            "`inarch memory add NEW -d DATA --set most_days=30` starts one that does not; `inarch memory forget` takes \
+             single samples out",
+        ));
+    };
+    let gone = work.expire(&mut memory, now())?;
+    let ids: Vec<&str> = gone.iter().map(|sample| sample.id.as_str()).collect();
+    let record = (!gone.is_empty()).then_some(&work.records);
+    let result = json!({ "name": name, "expired": ids, "samples": memory.len(), "record": record });
+    output.result(&result, || {
+        let mut text = format!(
+            "dropped {} samples that came more than {days} days ago; {} are left in `{name}`",
+            ids.len(),
+            memory.len()
+        );
+        if let Some(record) = record {
+            text.push_str(&format!("; record in {}", record.display()));
+        }
+        ids.iter().for_each(|id| text.push_str(&format!("\n{id}")));
+        text
+    });
+    Ok(())
+}
+
+pub(super) fn forget(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Result<(), CommandError> {
+    let path = store_path(&args.target)?;
+    if !path.is_dir() {
+        return Err(CommandError::usage(
+            format!(
+                "there is no folder of versions, no adapter in the registry and no memory at work `{}`",
+                args.target
+            ),
+            "`inarch memory show` takes the same names",
+        ));
+    }
+    if args.purge || args.data.is_some() {
+        return Err(CommandError::usage(
+            format!("`{}` is a memory at work: it has no versions and no adapter", args.target),
+            "`--purge` and `-d` are for those; leave them out",
+        ));
+    }
+    let work = AtWork::open(&path, key)?;
+    let Some(mut memory) = work.store.memory()? else {
+        return Err(CommandError::usage(
+            format!("the memory `{}` is empty", args.target),
+            "there is nothing to forget",
+        ));
+    };
+    if let Some(unknown) = args.ids.iter().find(|id| memory.get(id).is_none()) {
+        let candidates = memory.samples().map(|sample| sample.id.clone()).collect();
+        return Err(inarch_core::Error::Unknown { kind: "sample", name: unknown.clone(), candidates }.into());
+    }
+    let gone = work.take_out(&mut memory, &args.ids, Cause::Forget, now())?;
+    let (left, record) = (memory.len(), &work.records);
+    let result = json!({ "name": args.target, "forgotten": gone.len(), "samples": left, "record": record });
+    output.result(&result, || {
+        format!("forgot {} samples; {left} are left in `{}`; record in {}", gone.len(), args.target, record.display())
+    });
+    Ok(())
+}
