@@ -1,16 +1,15 @@
 //! Versions along the time: what is too old is dropped by an update that is published, and one without a drift does nothing.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use inarch_continual::{FolderVersions, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
 use inarch_core::Seed;
-use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source};
+use inarch_core::data::{Dataset, Split};
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Control, Silent};
 
-use crate::support::{classes, tiny};
+use crate::support::{FeatureRow, classes, feature_dataset, tiny};
 
 const DAY: u64 = 24 * 60 * 60;
 /// Samples of a class to learn, and to be judged by.
@@ -20,40 +19,16 @@ const TEST: usize = 12;
 /// Samples of four classes around centres that all batches share, moved by `shift`.
 fn batch(name: &str, shift: f32) -> Dataset {
     let dim = tiny().spec().dim;
-    let (mut values, mut ids, mut train, mut test) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for label in 0..4 {
+    let rows = (0..4).flat_map(|label| {
         let centre = Seed::new(100 + label as u64).normals(dim, 1.0);
-        for at in 0..TRAIN + TEST {
+        (0..TRAIN + TEST).map(move |at| {
             let id = format!("{label}/{at}");
             let noise = Seed::new(7).split(name).split(&id).normals(dim, 0.7);
-            values.extend(centre.iter().zip(noise).map(|(centre, noise)| centre + noise + shift));
-            let example = Example::new(id.clone(), Source::Row(ids.len()), label);
-            ids.push(id);
-            if at < TRAIN { train.push(example) } else { test.push(example) }
-        }
-    }
-    let features = FeatureFile {
-        adapter: None,
-        backbone: "synthetic".into(),
-        kind: FeatureKind::Image,
-        ids,
-        labels: None,
-        classes: None,
-        splits: None,
-        dim,
-        values,
-    };
-    Dataset {
-        name: name.into(),
-        classes: classes(),
-        train,
-        val: Vec::new(),
-        test,
-        features: Some(Arc::new(features)),
-        clips: None,
-        ignored_files: 0,
-        multi_label: false,
-    }
+            let values = centre.iter().zip(noise).map(|(centre, noise)| centre + noise + shift).collect();
+            FeatureRow { id, label, split: if at < TRAIN { Split::Train } else { Split::Test }, values }
+        })
+    });
+    feature_dataset(name, classes(), rows)
 }
 
 /// What an update is told beside its data.

@@ -2,55 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use inarch_continual::{GradientConfig, LearnerConfig, StreamRecipe, run_stream};
 use inarch_core::Seed;
-use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source};
+use inarch_core::data::{Dataset, Split};
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Control, Progress, Silent};
 
-use crate::support::tiny;
+use crate::support::{FeatureRow, feature_dataset, tiny};
 
 /// Features of four classes around four centres, 24 of each to learn and 12 to test.
 pub(super) fn dataset() -> Dataset {
     let dim = tiny().spec().dim;
     let names: Vec<String> = ["cat", "dog", "red hat", "x ray"].map(String::from).into();
-    let (mut values, mut ids, mut train, mut test) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for label in 0..4 {
+    let rows = (0..names.len()).flat_map(|label| {
         let centre = Seed::new(100 + label as u64).normals(dim, 1.0);
-        for at in 0..36 {
+        (0..36).map(move |at| {
             let id = format!("{label}/{at}");
             let noise = Seed::new(7).split(&id).normals(dim, 1.4);
-            values.extend(centre.iter().zip(noise).map(|(centre, noise)| centre + noise));
-            let example = Example::new(id.clone(), Source::Row(ids.len()), label);
-            ids.push(id);
-            if at < 24 { train.push(example) } else { test.push(example) }
-        }
-    }
-    let features = FeatureFile {
-        backbone: "synthetic".into(),
-        adapter: None,
-        kind: FeatureKind::Image,
-        ids,
-        labels: None,
-        classes: None,
-        splits: None,
-        dim,
-        values,
-    };
-    Dataset {
-        name: "blobs".into(),
-        classes: names,
-        train,
-        val: Vec::new(),
-        test,
-        features: Some(Arc::new(features)),
-        clips: None,
-        ignored_files: 0,
-        multi_label: false,
-    }
+            let values = centre.iter().zip(noise).map(|(centre, noise)| centre + noise).collect();
+            FeatureRow { id, label, split: if at < 24 { Split::Train } else { Split::Test }, values }
+        })
+    });
+    feature_dataset("blobs", names, rows)
 }
 
 /// Strategies by name, or with none those of the settings.

@@ -1,6 +1,8 @@
 //! The binary as a user meets it: from an empty folder, through arguments, files, stdout, stderr and exit codes.
 
 mod adapters;
+#[cfg(unix)]
+mod at_work;
 mod clips;
 mod closed_model;
 mod compare;

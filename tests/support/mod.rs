@@ -1,12 +1,14 @@
-//! What the tests share: fixtures, the tiny backbone, comparisons, random values, a naive reference.
+//! What the tests share: fixtures, data sets, the tiny backbone, comparisons, random values, a naive reference.
 
 mod compare;
+mod dataset;
 mod fixture;
 mod parameter;
 mod reference;
 mod tiny;
 
 pub(crate) use compare::{close, differs, like_reference, same, same_features};
+pub(crate) use dataset::{FeatureRow, feature_dataset};
 pub(crate) use fixture::{copied, data_folder, edit_json, edit_tensors, fixture};
 pub(crate) use parameter::{draws, gradients, learned, randomised};
 pub(crate) use reference::{Edits, Reference, Rows, flat, layer_name, product, rows_of};

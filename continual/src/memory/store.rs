@@ -1,9 +1,13 @@
 //! A memory that is at work, in a `sled` database: a sample that was offered survives a crash. The snapshot is what is kept
 //! and handed on; the database can be made from it again.
+//!
+//! Whatever changes goes in as one batch, of which a database that is opened after a crash has all or nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use inarch_core::file;
 
 use super::config::MemoryConfig;
 use super::fingerprint::Fingerprint;
@@ -21,6 +25,20 @@ const SAMPLE: &[u8] = b"sample/";
 /// How long opening waits for a database that is still held, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Files of `sled`: its settings, and what it stores.
+const SETTINGS: &str = "conf";
+const STORED: &str = "db";
+
+/// Removes the settings of a database that was never stored. `sled` writes them first and in two pieces, and opens none of which
+/// it finds one piece: a process that is killed there would leave a name that can never be used again.
+fn clear_beginning(path: &Path) -> Result<()> {
+    let settings = path.join(SETTINGS);
+    if settings.is_file() && !path.join(STORED).exists() {
+        file::remove(&settings)?;
+    }
+    Ok(())
+}
 
 /// Whether somebody holds the lock of a database; `sled` has no kind of error for it.
 fn is_held(error: &sled::Error) -> bool {
@@ -40,6 +58,7 @@ impl MemoryStore {
     /// # Errors
     /// A folder that cannot be opened, or is in use by another process.
     pub fn open(path: &Path, key: Option<Key>) -> Result<Self> {
+        clear_beginning(path)?;
         let mut waited = Duration::ZERO;
         loop {
             match sled::Config::new().path(path).open() {
@@ -159,7 +178,7 @@ mod tests {
     use inarch_core::{Digest, Seed};
 
     use super::super::{Fingerprint, Key, MemoryConfig, MemoryStore, Sample};
-    use super::PAUSE;
+    use super::{PAUSE, SETTINGS, STORED};
     use crate::error::Error;
 
     fn sample(at: u64) -> Sample {
@@ -172,6 +191,21 @@ mod tests {
             latent: Seed::new(at).normals(4, 1.0),
             image: None,
             scores: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_database_whose_making_was_cut_off_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(MemoryStore::open(folder.path(), None).unwrap());
+        let whole = std::fs::read(folder.path().join(SETTINGS)).unwrap();
+        // Without the four bytes of its checksum; the database is not there yet.
+        for length in [0, whole.len() - 4, whole.len()] {
+            let cut = tempfile::tempdir().unwrap();
+            std::fs::write(cut.path().join(SETTINGS), &whole[..length]).unwrap();
+            assert!(MemoryStore::open(cut.path(), None).unwrap().memory().unwrap().is_none(), "{length}");
+            assert!(cut.path().join(STORED).is_file());
+            assert_eq!(std::fs::read(cut.path().join(SETTINGS)).unwrap(), whole);
         }
     }
 

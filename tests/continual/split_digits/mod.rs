@@ -1,22 +1,25 @@
 //! Strategies on a stream of five times two MNIST digits have, after every experience, the values and the right answers of the same
 //! strategies in PyTorch, and heads in closed form those of the papers' recursions; `generate.py` beside this file wrote all of it.
 
+mod alignment;
 mod order;
+mod zero_shot;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use inarch_continual::{Arrival, Fingerprint, LearnerConfig, Memory, MemoryConfig, Precision, Sample, Setting};
+use inarch_continual::{
+    Arrival, Fingerprint, Learner, LearnerConfig, Memory, MemoryConfig, Precision, Sample, Setting,
+};
 use inarch_core::backbone::HostTensor;
 use inarch_core::checkpoint::read_safetensors;
-use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source};
+use inarch_core::data::{Dataset, Example, Split};
 use inarch_core::image::OnBadImage;
 use inarch_peft::Parameters;
 use inarch_recipes::{Control, Recipe, RecipeLayers, Session, Silent, Subset};
 
 use self::order::Order;
-use crate::support::{close, fixture, tiny};
+use crate::support::{FeatureRow, close, feature_dataset, fixture, tiny};
 
 const EXPERIENCES: usize = 5;
 /// Classes of an experience, and examples of a class to learn and to test.
@@ -39,6 +42,9 @@ const HELD_OUT: f64 = 0.25;
 const CAPACITY: usize = 40;
 /// What encryption would add to a memory; its budget has room for that.
 const OVERHEAD: u64 = 48;
+/// What the digits are called, and the words in their place where words matter: those of `words.py`.
+const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+const WORDS: [&str; 10] = ["brush", "seal", "fan", "snail", "crate", "zebra", "cherry", "chair", "potato", "rug"];
 
 /// Strategies with the generator's settings. DER's weight is for scores of a logit scale of 10, and the generator's scores have none.
 fn strategies() -> Vec<String> {
@@ -92,57 +98,77 @@ fn name(example: usize) -> String {
     format!("train/{example:03}")
 }
 
-/// The digits: those to learn first, class by class, so that the memory's order by id is the order of arrival.
-fn digits() -> Dataset {
+/// The digits under some names: those to learn first, class by class, so that the memory's order by id is the order of arrival.
+fn digits(names: [&str; 10]) -> Dataset {
     let (tensors, _) = read_safetensors(&fixture("continual/split_digits/features.safetensors")).expect("a fixture");
-    let parts = [("train", TRAIN), ("test", TEST)];
-    let values: Vec<f32> = parts.iter().flat_map(|(name, _)| tensors[*name].data.clone()).collect();
-    let (mut ids, mut examples) = (Vec::new(), [Vec::new(), Vec::new()]);
-    for (part, (name, count)) in parts.iter().enumerate() {
-        for at in 0..10 * count {
-            let id = format!("{name}/{at:03}");
-            examples[part].push(Example::new(id.clone(), Source::Row(ids.len()), at / count));
-            ids.push(id);
-        }
-    }
-    assert_eq!((values.len(), DIM), (ids.len() * DIM, tiny().spec().dim));
-    let [train, test] = examples;
-    let features = FeatureFile {
-        backbone: "fields of grey".into(),
-        adapter: None,
-        kind: FeatureKind::Image,
-        ids,
-        labels: None,
-        classes: None,
-        splits: None,
-        dim: DIM,
-        values,
-    };
-    Dataset {
-        name: "split digits".into(),
-        classes: (0..10).map(|digit: usize| digit.to_string()).collect(),
-        train,
-        val: Vec::new(),
-        test,
-        features: Some(Arc::new(features)),
-        clips: None,
-        ignored_files: 0,
-        multi_label: false,
-    }
+    assert_eq!(tiny().spec().dim, DIM);
+    let parts = [("train", TRAIN, Split::Train), ("test", TEST, Split::Test)];
+    let rows = parts.into_iter().flat_map(|(name, count, split)| {
+        let values = &tensors[name].data;
+        assert_eq!(values.len(), 10 * count * DIM);
+        values.chunks_exact(DIM).enumerate().map(move |(at, values)| FeatureRow {
+            id: format!("{name}/{at:03}"),
+            label: at / count,
+            split,
+            values: values.to_vec(),
+        })
+    });
+    feature_dataset("split digits", names.map(String::from).into(), rows)
 }
 
-/// A linear head from zero by SGD at a constant rate.
-fn recipe() -> Recipe {
-    let mut layers = RecipeLayers::preset("linear-head", false).expect("a preset");
+/// A method by SGD at a constant rate.
+fn recipe(method: &str, settings: &[&str]) -> Recipe {
+    let mut layers = RecipeLayers::preset(method, false).expect("a preset");
     // Rates of SGD are given for a logit scale of 100.
     let rate = RATE * f64::from(tiny().logit_scale().clamp(1.0, 100.0)) / 100.0;
     let optimizer = format!("train.optimizer={{ name = \"sgd\", lr = {rate:?}, momentum = 0.9, weight_decay = 0.0 }}");
     let budget = format!("train.budget={{ iterations = {STEPS} }}");
     let batch = format!("train.batch={BATCH}");
-    for assignment in [&optimizer, &budget, &batch, "train.schedule=\"constant\"", "views=1"] {
+    let own: [&str; 5] = [&optimizer, &budget, &batch, "train.schedule=\"constant\"", "views=1"];
+    for assignment in own.iter().chain(settings) {
         layers.set(assignment).expect("a setting");
     }
     layers.finish().expect("a recipe")
+}
+
+/// Learns experience after experience, and shows what has been learned after each.
+fn go_through(learner: &mut dyn Learner, setting: &Setting<'_>, look: &mut dyn FnMut(usize, &dyn Learner)) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dataset = setting.session.dataset();
+    for experience in 0..EXPERIENCES {
+        let arrival = Arrival {
+            index: experience,
+            classes: &dataset.classes[..CLASSES * (experience + 1)],
+            train: &dataset.train[CLASSES * TRAIN * experience..][..CLASSES * TRAIN],
+            earlier: &[],
+            source: "digits",
+            time: experience as u64,
+            chunk: None,
+        };
+        learner.learn(&arrival, setting, folder.path()).expect("it learns");
+        look(experience, learner);
+    }
+}
+
+/// What a learner goes on from, and the state of its strategy, by file.
+fn state_of(learner: &dyn Learner) -> BTreeMap<String, Parameters> {
+    let folder = tempfile::tempdir().expect("a folder");
+    learner.save(folder.path()).expect("it is saved");
+    let files = inarch_core::file::list(folder.path()).expect("a folder");
+    let tensors = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    let of = |path: &std::path::PathBuf| {
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        (name, read_safetensors(path).expect("tensors").0)
+    };
+    tensors.map(of).collect()
+}
+
+/// Right answers among the test digits of each experience so far.
+fn right_of(scores: &[f32], classes: usize, dataset: &Dataset) -> Vec<usize> {
+    let answer = |row: &[f32]| (0..row.len()).max_by(|left, right| row[*left].total_cmp(&row[*right]));
+    let hits: Vec<bool> =
+        scores.chunks(classes).zip(&dataset.test).map(|(row, example)| answer(row) == Some(example.label)).collect();
+    hits.chunks(CLASSES * TEST).map(|hits| hits.iter().filter(|hit| **hit).count()).collect()
 }
 
 /// The budget of a memory for [`CAPACITY`] of these samples and the names of all classes: room that is left while fewer classes are known
@@ -209,7 +235,7 @@ fn values_and_right_answers_after_every_experience_equal_those_of_pytorch() {
     let right: BTreeMap<String, Vec<Vec<usize>>> = serde_json::from_str(&text).expect("what the generator wrote");
     let strategies = strategies();
     assert_eq!(right.len(), strategies.len());
-    let (dataset, recipe, stop) = (digits(), recipe(), AtomicBool::new(false));
+    let (dataset, recipe, stop) = (digits(DIGITS), recipe("linear-head", &[]), AtomicBool::new(false));
     let (small, projection) = (small(&dataset), Order::drawn().projection);
     let control = Control::new(&Silent, &stop);
     let session = Session::new(tiny(), &dataset, Subset::All, OnBadImage::Fail, control).expect("ten classes");
@@ -217,21 +243,10 @@ fn values_and_right_answers_after_every_experience_equal_those_of_pytorch() {
     let setting = Setting { session: &session, templates: &templates, seed: SEED };
     for strategy in strategies {
         let config = LearnerConfig::read(&toml::from_str(&strategy).expect("TOML")).expect("a strategy");
-        let (name, folder) = (config.name().to_string(), tempfile::tempdir().expect("a folder"));
+        let name = config.name().to_string();
         let budget_bytes = if SMALL.contains(&name.as_str()) { small } else { 1 << 20 };
         let memory = MemoryConfig { budget_bytes, precision: Precision::F32, ..MemoryConfig::default() };
-        let mut learner = config.build(&recipe, memory);
-        for experience in 0..EXPERIENCES {
-            let arrival = Arrival {
-                index: experience,
-                classes: &dataset.classes[..CLASSES * (experience + 1)],
-                train: &dataset.train[CLASSES * TRAIN * experience..][..CLASSES * TRAIN],
-                earlier: &[],
-                source: "digits",
-                time: experience as u64,
-                chunk: None,
-            };
-            learner.learn(&arrival, &setting, folder.path()).expect("it learns");
+        go_through(&mut *config.build(&recipe, memory), &setting, &mut |experience, learner| {
             let artifact = learner.artifact(&setting).expect("it has learned");
             let (what, found) = (format!("{name}.{experience}"), artifact.adapter.parameters());
             if !GROWING.contains(&name.as_str()) || experience + 1 == EXPERIENCES {
@@ -242,25 +257,14 @@ fn values_and_right_answers_after_every_experience_equal_those_of_pytorch() {
             }
             // What is trained further, where that is not what answers.
             if expected.contains_key(&format!("{what}.trained.weight")) {
-                let state = tempfile::tempdir().expect("a folder");
-                learner.save(state.path()).expect("it is saved");
-                let (trained, _) = read_safetensors(&state.path().join("adapter.safetensors")).expect("an adapter");
-                held_to(&format!("{what}.trained"), &trained, &expected);
+                held_to(&format!("{what}.trained"), &state_of(learner)["adapter"], &expected);
             }
+            let classes = &dataset.classes[..CLASSES * (experience + 1)];
             let seen = &dataset.test[..CLASSES * TEST * (experience + 1)];
-            let classes = arrival.classes;
             let answering = Recipe { method: artifact.manifest.method.clone(), ..recipe.clone() };
             let scores = session.scores((&answering, classes, &artifact.adapter), seen).expect("scores");
-            let answer = |row: &[f32]| (0..row.len()).max_by(|left, right| row[*left].total_cmp(&row[*right]));
-            let hits: Vec<bool> = scores
-                .chunks(classes.len())
-                .zip(seen)
-                .map(|(row, example)| answer(row) == Some(example.label))
-                .collect();
-            let counts: Vec<usize> =
-                hits.chunks(CLASSES * TEST).map(|hits| hits.iter().filter(|hit| **hit).count()).collect();
-            assert_eq!(counts, right[&name][experience], "{name} {experience}");
-        }
+            assert_eq!(right_of(&scores, classes.len(), &dataset), right[&name][experience], "{name} {experience}");
+        });
     }
     // New classes compete with old ones in what is rehearsed, and are answered.
     assert!(right["er-ace"].iter().all(|row| row.last().is_some_and(|newest| *newest > CLASSES * TEST / 4)));

@@ -60,7 +60,7 @@ struct Selection {
 }
 
 /// The seed of the training of an experience.
-fn training(experience: usize) -> Seed {
+pub(super) fn training(experience: usize) -> Seed {
     Seed::new(Seed::new(SEED).split("training").split(experience).split(0).value())
 }
 
