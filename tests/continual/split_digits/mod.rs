@@ -2,6 +2,7 @@
 //! strategies in PyTorch, and heads in closed form those of the papers' recursions; `generate.py` beside this file wrote all of it.
 
 mod alignment;
+mod frozen_teacher;
 mod order;
 mod zero_shot;
 
@@ -33,7 +34,7 @@ const SEED: u64 = 7;
 const STEPS: usize = 40;
 const BATCH: usize = 10;
 /// The generator's rate.
-const RATE: f64 = 0.2;
+pub(super) const RATE: f64 = 0.2;
 /// Samples that MIR chooses from.
 const CANDIDATES: usize = 14;
 /// Share of all samples that BiC holds out.
@@ -117,7 +118,7 @@ fn digits(names: [&str; 10]) -> Dataset {
 }
 
 /// A method by SGD at a constant rate.
-fn recipe(method: &str, settings: &[&str]) -> Recipe {
+pub(super) fn recipe(method: &str, settings: &[&str]) -> Recipe {
     let mut layers = RecipeLayers::preset(method, false).expect("a preset");
     // Rates of SGD are given for a logit scale of 100.
     let rate = RATE * f64::from(tiny().logit_scale().clamp(1.0, 100.0)) / 100.0;
@@ -151,7 +152,7 @@ fn go_through(learner: &mut dyn Learner, setting: &Setting<'_>, look: &mut dyn F
 }
 
 /// What a learner goes on from, and the state of its strategy, by file.
-fn state_of(learner: &dyn Learner) -> BTreeMap<String, Parameters> {
+pub(super) fn state_of(learner: &dyn Learner) -> BTreeMap<String, Parameters> {
     let folder = tempfile::tempdir().expect("a folder");
     learner.save(folder.path()).expect("it is saved");
     let files = inarch_core::file::list(folder.path()).expect("a folder");
