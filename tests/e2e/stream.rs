@@ -33,6 +33,20 @@ fn a_stream_is_measured_and_its_adapters_are_adapters() {
         let open = strategy["name"] == "rail";
         assert_eq!(seed["matrix"]["rows"][0][4].is_number(), open, "{strategy}");
         assert_eq!(seed["measures"]["transfer"].is_number(), open);
+        assert_eq!(strategy["zero_shot_retention"].is_object(), open);
+        assert_eq!(strategy["zero_shot_retention"], strategy["measures"]["zero_shot_retention"]);
+        if open {
+            let rows = seed["matrix"]["rows"].as_array().expect("a matrix");
+            let ahead: Vec<(usize, usize)> = (0..5).flat_map(|k| (k + 1..5).map(move |i| (k, i))).collect();
+            let sum =
+                |of: &dyn Fn(usize, usize) -> Option<f64>| ahead.iter().filter_map(|(k, i)| of(*k, *i)).sum::<f64>();
+            let kept = sum(&|k, i| rows[k][i].as_f64()) / sum(&|_, i| seed["zero_shot"][i].as_f64());
+            let found = strategy["zero_shot_retention"]["mean"].as_f64().expect("a number");
+            assert!((found - kept).abs() < 1e-9, "{found} {kept}");
+        }
+        for name in ["negative_flips", "positive_flips", "bytes", "seconds"] {
+            assert_eq!(strategy["measures"][name]["mean"].as_f64(), seed[name].as_f64(), "{name}");
+        }
     }
     let rail = &strategies[0]["seeds"][0];
     let adapter = "out/rail/seed-1/after-5/adapter";
@@ -42,6 +56,9 @@ fn a_stream_is_measured_and_its_adapters_are_adapters() {
     for file in ["report.json", "report.html", "recipe.toml"] {
         assert!(program.path("out").join(file).is_file(), "{file}");
     }
+    let page = std::fs::read_to_string(program.path("out").join("report.html")).expect("a page");
+    let measures = strategies[0]["measures"].as_object().expect("measures");
+    assert!(measures.len() == 14 && measures.keys().all(|name| page.contains(&format!(">{name}<"))), "{measures:?}");
     // The recipe that was written is the same run, and all of it is done.
     let again = program.json(&["stream", "out/recipe.toml", "-o", "out"]);
     assert_eq!(again["strategies"], report["strategies"]);

@@ -41,7 +41,8 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
     output.result(&report, || {
         let mut rows = vec![report.header()];
         rows.extend(report.cells());
-        let note = "In percent, over the test images of what has come; forgetting since learned.";
+        let note = "In percent, over the test images of what has come; forgetting since learned; retention: accuracy on what \
+                    has not come yet as a share of zero-shot's own.";
         for failure in &report.failures {
             rows.push(vec![failure.strategy.clone(), format!("seed {}: {}", failure.seed, failure.reason)]);
         }
