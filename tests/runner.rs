@@ -2,6 +2,7 @@
 
 mod continual;
 mod contract;
+mod docs;
 mod e2e;
 mod parity;
 mod serve;

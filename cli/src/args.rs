@@ -105,7 +105,7 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FitArgs {
-    /// A recipe file; options override what it says
+    /// A recipe file, whose paths lead from its folder; options override what it says
     pub(crate) recipe: Option<PathBuf>,
     /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]), a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
     #[arg(short = 'b', long, value_name = "BACKBONE")]
@@ -164,6 +164,9 @@ pub(crate) struct CompareArgs {
     /// The authors' own schedules where the presets are shorter
     #[arg(long)]
     pub(crate) official: bool,
+    /// Sentences of each class in place of templates: a JSON file, class name to list of sentences
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) descriptions: Option<PathBuf>,
     /// Override one setting of all methods, e.g. `views=4`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

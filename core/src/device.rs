@@ -18,6 +18,17 @@ const KNOWN: [(&str, &str, &str); 7] = [
     ("remote", "remote", "`remote:HOST:PORT` of a machine that runs `inarch lend`"),
 ];
 
+/// Words in the framework's name of a device with the kind that they tell, those that may stand around others first.
+const KINDS: [(&str, &str); 7] = [
+    ("Remote", "remote"),
+    ("LibTorch", "libtorch"),
+    ("Flex", "cpu"),
+    ("Cuda", "cuda"),
+    ("Hip", "rocm"),
+    ("Vulkan", "vulkan"),
+    ("Metal", "metal"),
+];
+
 /// In which precision a device keeps weights and computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DevicePrecision {
@@ -149,10 +160,17 @@ pub(crate) fn on_processor(device: &Device) -> bool {
     };
 }
 
+/// What kind of device one is: the name that [`device`] takes, without a number or an address; `other` for what it never
+/// gives.
+pub fn device_kind(device: &Device) -> &'static str {
+    // Public in nothing but its name, such as `Device<LibTorch(Cuda(0))>`: the outermost word that is known decides.
+    let name = format!("{device:?}");
+    KINDS.iter().find(|(word, _)| name.contains(*word)).map_or("other", |(_, kind)| *kind)
+}
+
 /// Whether a device belongs to another machine.
 pub fn is_borrowed(device: &Device) -> bool {
-    // Its kind is public in nothing but its name.
-    format!("{device:?}").contains("Remote")
+    device_kind(device) == "remote"
 }
 
 /// On how many threads parts of one piece of work may run on a device: a thread that only feeds a device of its own
@@ -181,7 +199,7 @@ pub fn devices() -> Vec<(&'static str, &'static str, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DevicePrecision, device, device_in, devices};
+    use super::{DevicePrecision, device, device_in, device_kind, devices};
     use crate::error::Error;
 
     #[test]
@@ -197,6 +215,7 @@ mod tests {
     #[cfg(feature = "flex")]
     #[test]
     fn the_processor_is_a_device_in_single_precision() {
-        assert!(device_in("cpu", DevicePrecision::F32).is_ok());
+        let found = device_in("cpu", DevicePrecision::F32).unwrap();
+        assert_eq!(device_kind(&found), "cpu");
     }
 }

@@ -20,7 +20,7 @@ pub mod parallel;
 mod seed;
 pub mod text;
 
-pub use device::{DevicePrecision, device, device_in, devices, is_borrowed, workers};
+pub use device::{DevicePrecision, device, device_in, device_kind, devices, is_borrowed, workers};
 pub use digest::{Digest, DigestBuilder};
 pub use error::{Error, Result};
 #[cfg(feature = "remote")]

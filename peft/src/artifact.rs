@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, BackboneHandle, Frames, Pass, Tower, values};
+use inarch_core::backbone::{Backbone, BackboneHandle};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
 use inarch_core::data::ClipConfig;
 use inarch_core::image::Preprocess;
@@ -19,6 +18,7 @@ use crate::compose::stacked;
 use crate::error::{Error, Result};
 use crate::logits::{LinearHead, LinearHeadConfig};
 use crate::method::Start;
+use crate::self_test::{SelfTest, Subject};
 
 /// The version of the format that this code writes.
 pub const SCHEMA: u32 = 1;
@@ -26,9 +26,6 @@ pub const SCHEMA: u32 = 1;
 pub const TENSORS_FILE: &str = "adapter.safetensors";
 /// The file with everything else.
 pub const MANIFEST_FILE: &str = "adapter.json";
-
-/// What the golden test of an adapter without classes scores.
-const PROBE_TEXTS: [&str; 2] = ["photo", "drawing"];
 
 /// Which backbone an adapter belongs to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,18 +35,6 @@ pub struct BackboneRef {
     pub name: String,
     /// Its identity.
     pub digest: Digest,
-}
-
-/// A few inputs and the scores they must give.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SelfTest {
-    /// How many of the artifact's classes are scored.
-    pub classes: usize,
-    /// Scores of two synthetic images, row-major.
-    pub logits: Vec<f32>,
-    /// Allowed absolute difference.
-    pub tolerance: f32,
 }
 
 /// `adapter.json`.
@@ -122,9 +107,14 @@ impl Artifact {
     pub fn new(adapter: Adapter, method: MethodConfig, backbone: &Backbone, provenance: Provenance) -> Result<Self> {
         let Provenance { classes, templates, data, clips, metrics } = provenance;
         let bytes = encode(&adapter)?;
-        let scored = classes.len().min(8);
-        let frames = probe_frames(clips.as_ref());
-        let logits = probe(backbone, &adapter, (&method, frames), &classes, &templates, scored)?;
+        let subject = Subject {
+            adapter: &adapter,
+            method: &method,
+            classes: &classes,
+            templates: &templates,
+            clips: clips.as_ref(),
+        };
+        let self_test = SelfTest::new(backbone, &subject)?;
         let manifest = Manifest {
             schema: SCHEMA,
             method,
@@ -140,7 +130,7 @@ impl Artifact {
             metrics,
             parameters: adapter.trainable(),
             tensors: Digest::of(&bytes),
-            self_test: SelfTest { classes: scored, logits, tolerance: 1e-2 },
+            self_test,
         };
         Ok(Self { manifest, adapter })
     }
@@ -309,80 +299,15 @@ impl Artifact {
     /// Runs the golden inputs and compares.
     ///
     /// # Errors
-    /// [`Error::SelfTest`] with the first score that differs.
+    /// [`Error::SelfTest`] with the first score that differs; inputs that are not those of this artifact.
     pub fn self_test(&self, backbone: &Backbone) -> Result<()> {
         let Manifest { method, classes, clips, self_test, .. } = &self.manifest;
-        let frames = probe_frames(clips.as_ref());
-        let found = probe(backbone, &self.adapter, (method, frames), classes, &self.templates()?, self_test.classes)?;
-        let worst = self_test.logits.iter().zip(&found).find(|(expected, found)| {
-            let difference = (*expected - *found).abs();
-            difference.is_nan() || difference > self_test.tolerance
-        });
-        match worst {
-            None if found.len() == self_test.logits.len() => Ok(()),
-            pair => Err(Error::SelfTest {
-                artifact: method.name().into(),
-                expected: pair.map_or(f32::NAN, |(expected, _)| *expected),
-                found: pair.map_or(f32::NAN, |(_, found)| *found),
-                tolerance: self_test.tolerance,
-            }),
-        }
+        let templates = self.templates()?;
+        let subject = Subject { adapter: &self.adapter, method, classes, templates: &templates, clips: clips.as_ref() };
+        self_test.check(backbone, &subject)
     }
 }
 
 fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
     Ok(encode_safetensors(&adapter.parameters(), BTreeMap::new(), Precision::F32)?)
-}
-
-/// Frames of a golden clip: those of training, as far as a short test goes.
-fn probe_frames(clips: Option<&ClipConfig>) -> Frames {
-    clips.map_or(Frames::STILL, |clips| Frames::of(clips.frames.min(4)))
-}
-
-/// Scores of two smooth synthetic images, or clips, for the first `count` classes; of features where no tower takes images.
-fn probe(
-    backbone: &Backbone,
-    adapter: &Adapter,
-    (method, frames): (&MethodConfig, Frames),
-    trained: &[String],
-    templates: &[Template],
-    count: usize,
-) -> Result<Vec<f32>> {
-    let free = PROBE_TEXTS.map(String::from);
-    let classes = if trained.is_empty() { &free[..] } else { &trained[..count.min(trained.len())] };
-    let classifier = Classifier::adapted(backbone, method, trained, classes, templates)?;
-    let sites = adapter.sites();
-    let pass = Pass { frames, ..Pass::evaluate() };
-    let image = match backbone.has(Tower::Image) {
-        true => backbone.encode_image(probe_pixels(backbone, 2 * frames.count())?, sites, &pass),
-        false => sites.feature(Tower::Image, probe_features(backbone), &pass),
-    };
-    let condition = inarch_core::backbone::normalise(image.clone());
-    let pass = Pass { condition: sites.conditions_text().then_some(&condition), ..pass };
-    let text = classifier.text(classifier.start(sites), sites, &pass);
-    Ok(values(classifier.logits(&image, &text, sites, &pass)))
-}
-
-/// Smooth synthetic images, `[count, 3, size, size]`.
-fn probe_pixels(backbone: &Backbone, count: usize) -> Result<Tensor<4>> {
-    let size = backbone.spec().image.size;
-    let mut data = Vec::with_capacity(count * 3 * size * size);
-    for image in 0..count {
-        for channel in 0..3 {
-            for row in 0..size {
-                for column in 0..size {
-                    let phase = (row * (image + 1) + column * (channel + 1)) as f32 / size as f32;
-                    data.push((phase * std::f32::consts::TAU).sin());
-                }
-            }
-        }
-    }
-    Ok(backbone.pixels(data, [count, 3, size, size])?)
-}
-
-/// Two smooth synthetic features, `[2, dim]`.
-fn probe_features(backbone: &Backbone) -> Tensor<2> {
-    let dim = backbone.spec().dim;
-    let value = |at: usize| ((at % dim * (1 + at / dim)) as f32 / dim as f32 * std::f32::consts::TAU).sin() + 0.1;
-    Tensor::from_data(TensorData::new((0..2 * dim).map(value).collect::<Vec<_>>(), [2, dim]), backbone.device())
 }

@@ -18,13 +18,14 @@ use crate::contrastive::PairLoss;
 use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
-use crate::fit_report::{BURN, DataReport, FitReport, Timing, peak_memory_bytes};
+use crate::fit_report::{DataReport, FitReport, Timing};
 use crate::fitting::{Fitted, Fitting, training_views};
 use crate::objective::Objective;
 use crate::plan::Plan;
 use crate::pretrain::PairSet;
 use crate::recipe::Recipe;
 use crate::report::render;
+use crate::report_head::ReportHead;
 use crate::saved_run::SavedRun;
 use crate::session::Session;
 use crate::shards::text_shards;
@@ -256,13 +257,11 @@ impl<'a> Session<'a> {
             .collect();
         artifact.save(folder)?;
         // Beside the result and not before it, so that a run that fails leaves an older result and its recipe alone.
-        file::write(&folder.join("recipe.toml"), recipe.to_toml().as_bytes())?;
+        file::write(&folder.join("recipe.toml"), recipe.led_from(folder).to_toml().as_bytes())?;
         let total = started.elapsed().as_secs_f64();
         let report = FitReport {
-            inarch: env!("CARGO_PKG_VERSION"),
-            burn: BURN,
+            head: ReportHead::new(self.backbone),
             recipe: recipe.clone(),
-            backbone: artifact.manifest.backbone.clone(),
             data: DataReport {
                 name: self.dataset.name.clone(),
                 digest: self.dataset.digest(),
@@ -279,7 +278,6 @@ impl<'a> Session<'a> {
             baseline: if self.backbone.has_words() { "zero-shot" } else { "own head" },
             test,
             seconds: Timing { encode, train: trained - encode, evaluate: total - trained, total },
-            peak_memory_bytes: peak_memory_bytes(),
         };
         file::write_json(&folder.join("report.json"), &report)?;
         file::write(&folder.join("report.html"), render(&fit_page(&report))?.as_bytes())?;

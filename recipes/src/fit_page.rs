@@ -54,7 +54,8 @@ pub(crate) fn fit_page(report: &FitReport) -> Page {
         }
     }
     let mut facts = vec![
-        ("backbone", format!("{} ({})", report.backbone.name, report.backbone.digest.short())),
+        ("backbone", format!("{} ({})", report.head.backbone.name, report.head.backbone.digest.short())),
+        ("device", report.head.device.to_string()),
         ("data", format!("{} ({})", report.data.name, report.data.digest.short())),
         ("training images", report.data.train.to_string()),
         ("seed", report.recipe.seed.to_string()),
@@ -62,7 +63,7 @@ pub(crate) fn fit_page(report: &FitReport) -> Page {
         ("steps", report.steps.to_string()),
         ("seconds", format!("{:.1}", report.seconds.total)),
     ];
-    if let Some(bytes) = report.peak_memory_bytes {
+    if let Some(bytes) = report.head.peak_memory_bytes {
         facts.push(("peak memory", format!("{} MiB", bytes >> 20)));
     }
     if let Some(test) = &report.test {

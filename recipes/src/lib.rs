@@ -32,7 +32,9 @@ mod plan;
 pub mod pocket;
 mod pretrain;
 mod recipe;
+mod recipe_paths;
 pub mod report;
+mod report_head;
 mod saved_run;
 mod schedule;
 mod session;
@@ -51,7 +53,7 @@ pub use encode::{ImageFeatures, Views, encode_frozen, encode_images};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, evaluate_features, score};
 pub use feature_store::FeatureStore;
-pub use fit_report::{BURN, DataReport, FitReport, Timing, peak_memory_bytes};
+pub use fit_report::{DataReport, FitReport, Timing};
 pub use multi_label::label_probabilities;
 pub use optimizer::OptimizerConfig;
 pub use plan::{Plan, TowerPlan};
@@ -59,6 +61,8 @@ pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
 pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, TrainPrecision, set_in};
+pub use recipe_paths::{find_paths, lead_from, lead_to_backbone};
+pub use report_head::{BURN, ReportHead, peak_memory_bytes};
 pub use schedule::{Budget, Schedule};
 pub use session::Session;
 pub use task::{Learned, Task};

@@ -1,9 +1,10 @@
 //! A fit as data: preset, then file, then `--set`, merged and read strictly.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::Products;
 use inarch_core::data::{ClipConfig, DataOptions};
+use inarch_core::file;
 use inarch_core::image::{Augment, Frame, OnBadImage, Window};
 use inarch_core::text::{Template, TemplateSet};
 use inarch_peft::{METHODS, MethodConfig};
@@ -15,6 +16,7 @@ use crate::balance::Imbalance;
 use crate::contrastive::PairLoss;
 use crate::error::{Error, Result};
 use crate::optimizer::OptimizerConfig;
+use crate::recipe_paths::{find_paths, is_descriptions};
 use crate::schedule::{Budget, Schedule};
 
 /// One recipe for each method.
@@ -126,7 +128,7 @@ impl Templates {
     /// An unknown name.
     pub fn resolve(&self) -> Result<Vec<Template>> {
         match self {
-            Self::Named(name) if name.ends_with(".json") && !name.contains('{') => {
+            Self::Named(name) if is_descriptions(name) => {
                 Ok(TemplateSet::descriptions(name.as_ref())?.templates().to_vec())
             }
             Self::Named(name) => Ok(TemplateSet::resolve(name)?.templates().to_vec()),
@@ -215,12 +217,26 @@ impl RecipeLayers {
         Ok(layers)
     }
 
-    /// A recipe file over the preset of the method that it names.
+    /// A recipe file, whose paths lead from its folder, over the preset of the method that it names.
     ///
     /// # Errors
-    /// A file that is not TOML or names no method.
+    /// A file that cannot be read, and as [`file`](Self::file).
+    pub fn open(path: &Path) -> Result<Self> {
+        let origin = path.display().to_string();
+        let mut table = parse(&file::read_text(path)?, &origin)?;
+        find_paths(&mut table, path.parent().unwrap_or(Path::new("")));
+        Self::of(table, &origin)
+    }
+
+    /// The text of a recipe file over the preset of the method that it names.
+    ///
+    /// # Errors
+    /// A text that is not TOML or names no method.
     pub fn file(text: &str, origin: &str) -> Result<Self> {
-        let table = parse(text, origin)?;
+        Self::of(parse(text, origin)?, origin)
+    }
+
+    fn of(table: Table, origin: &str) -> Result<Self> {
         let method = table
             .get("method")
             .and_then(|method| method.get("name"))
@@ -238,6 +254,12 @@ impl RecipeLayers {
     /// No `=`, or a path through something that is not a table.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         set(&mut self.table, assignment)
+    }
+
+    /// Describes classes with these templates, which the recipe then holds in full, so that it needs no other file.
+    pub fn describe(&mut self, templates: &[Template]) {
+        let templates = templates.iter().map(|one| Value::String(one.to_string())).collect();
+        self.table.insert("templates".into(), Value::Array(templates));
     }
 
     /// Puts a table over the layers; `origin` is what errors name from now on.

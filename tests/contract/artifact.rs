@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use inarch_core::backbone::{Backbone, Pass};
+use inarch_core::backbone::{Backbone, Pass, values};
 use inarch_core::checkpoint::open_backbone;
 use inarch_peft::{Artifact, Error, MANIFEST_FILE, TENSORS_FILE};
 
@@ -47,6 +47,37 @@ fn the_self_test_knows_the_adapter() {
         artifact.adapter = artifact.adapter.with_parameters(parameters, &plain()).expect("the same shapes");
         let error = artifact.self_test(tiny()).expect_err("another adapter");
         assert!(matches!(error, Error::SelfTest { .. }), "{}: {error}", config.name());
+    }
+}
+
+#[test]
+fn another_program_can_make_the_inputs_of_the_self_test() {
+    for config in methods() {
+        let artifact = artifact(&config);
+        let manifest = serde_json::to_value(&artifact.manifest).expect("plain data");
+        let test = &manifest["self_test"];
+        let inputs = &test["inputs"];
+        assert_eq!((&inputs["formula"], &inputs["frames"]), (&"pixel-waves".into(), &1.into()));
+        let read = "what the guide says";
+        let shape: [usize; 4] = serde_json::from_value(inputs["shape"].clone()).expect(read);
+        let texts: Vec<String> = serde_json::from_value(inputs["texts"].clone()).expect(read);
+        let logits: Vec<f64> = serde_json::from_value(test["logits"].clone()).expect(read);
+        let tolerance = test["tolerance"].as_f64().expect(read);
+        // By the words of the guide, in double precision.
+        let [_, channels, size, _] = shape;
+        let wave = |at: usize| {
+            let (column, row) = (at % size, at / size % size);
+            let (channel, image) = (at / size / size % channels, at / size / size / channels);
+            let turns = (row * (image + 1) + column * (channel + 1)) as f64 / size as f64;
+            (2.0 * std::f64::consts::PI * turns).sin() as f32
+        };
+        let pixels = (0..shape.iter().product::<usize>()).map(wave).collect();
+        let pixels = tiny().pixels(pixels, shape).expect("images of this backbone");
+        let found = values(scores(&config, &artifact.adapter, &texts, pixels, &Pass::evaluate()));
+        assert_eq!(found.len(), logits.len(), "{}", config.name());
+        for (found, expected) in found.iter().zip(&logits) {
+            assert!((f64::from(*found) - expected).abs() <= tolerance, "{}: {found} {expected}", config.name());
+        }
     }
 }
 

@@ -203,6 +203,8 @@ fn an_adapter_of_clips_is_saved_and_loaded() {
         let loaded = Artifact::load(folder.path(), tiny()).expect("what was saved");
         loaded.self_test(tiny()).expect("the adapter that was saved");
         assert_eq!(loaded.manifest, artifact.manifest);
+        let inputs = loaded.manifest.self_test.inputs.as_ref().expect("what an adapter of today tells");
+        assert_eq!((inputs.frames, inputs.shape[0]), (FRAMES, 2 * FRAMES));
         same(config.name(), image(pixels(FRAMES), &loaded.adapter), image(pixels(FRAMES), &artifact.adapter), 0.0);
         // The golden clips are clips: with still images in their place the test would not hold.
         let mut still = loaded;

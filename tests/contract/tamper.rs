@@ -153,3 +153,22 @@ fn a_setting_that_changes_the_scores_alone_fails_the_self_test() {
     let artifact = Artifact::load(folder.path(), tiny()).expect("the shapes fit");
     assert!(artifact.self_test(tiny()).is_err());
 }
+
+#[test]
+fn an_adapter_that_does_not_tell_its_inputs_has_the_same_ones_and_no_others() {
+    let config = MethodConfig::preset("lora").expect("a preset");
+    let inputs = |edit: fn(&mut Value)| with_manifest(&config, |manifest| edit(&mut manifest["self_test"]));
+    let load = |folder: &TempDir| Artifact::load(folder.path(), tiny()).expect("a valid manifest");
+    let older = inputs(|test| {
+        test.as_object_mut().expect("an object").remove("inputs").expect("what is told today");
+    });
+    load(&older).self_test(tiny()).expect("the same inputs");
+    // More images than this program makes.
+    let others = inputs(|test| test["inputs"]["shape"][0] = json!(3));
+    let message = load(&others).self_test(tiny()).expect_err("other inputs").to_string();
+    for words in ["inputs of the self-test of `lora`", "\"shape\":[2,3,", "\"shape\":[3,3,"] {
+        assert!(message.contains(words), "`{words}` is missing in: {message}");
+    }
+    let unknown = inputs(|test| test["inputs"]["formula"] = json!("noise"));
+    refused(&config, unknown.path(), &[MANIFEST_FILE, "noise", "pixel-waves"]);
+}

@@ -27,6 +27,22 @@ fn a_written_recipe_makes_the_adapter_again() {
 }
 
 #[test]
+fn what_a_run_replaces_is_said_where_it_is_of_another_method() {
+    let program = Program::new();
+    let fit = |method: &str| {
+        let run = program.run(&short_fit(method, "1", "out"));
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stderr.lines().filter(|line| line.contains("replace")).map(String::from).collect::<Vec<_>>()
+    };
+    assert!(fit("linear-probe").is_empty() && fit("linear-probe").is_empty());
+    let notes = fit("coop");
+    let said = |words: &str| notes.iter().any(|note| note.contains(words));
+    assert!(notes.len() == 1 && said("`out`") && said("`linear-probe`") && said("`coop`"), "{notes:?}");
+    let eval = program.json(&["eval", "-b", "pocket", "-d", sample(), "-a", "out"]);
+    assert_eq!(eval["model"], "pocket+coop");
+}
+
+#[test]
 fn evaluation_agrees_with_the_report_of_the_fit() {
     let program = Program::new();
     for method in METHODS {

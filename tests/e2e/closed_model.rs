@@ -68,6 +68,37 @@ fn predictions_are_made_of_features() {
     assert_eq!(rows.len(), 339);
     let label = rows[0]["predictions"][0]["label"].as_str().expect("a label");
     assert!(classes.iter().any(|class| class == label), "{label}");
+    // The inputs of its self-test, made by the words of the guide, give the scores that it tells.
+    let manifest = std::fs::read_to_string(program.path("tip/adapter.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    let (test, images) = (&manifest["self_test"], FeatureFile::read(&program.path("images.safetensors")));
+    let images = images.expect("features");
+    let told = &test["inputs"];
+    assert_eq!((&told["formula"], &told["shape"]), (&"feature-waves".into(), &serde_json::json!([2, images.dim])));
+    let dim = images.dim;
+    let wave = |at: usize| {
+        let turns = (at % dim * (at / dim + 1)) as f64 / dim as f64;
+        ((2.0 * std::f64::consts::PI * turns).sin() + 0.1) as f32
+    };
+    let ids = ["0", "1"].map(String::from).to_vec();
+    let values = (0..2 * dim).map(wave).collect();
+    let waves = FeatureFile { ids, values, labels: None, classes: None, splits: None, ..images };
+    waves.write(&program.path("waves.safetensors")).expect("a writable folder");
+    let found = program.json(&["predict", "-b", BACKBONE, "-a", "tip", "waves.safetensors", "--top-k", "10"]);
+    for row in 0..2 {
+        let logarithm = |text: &Value| {
+            let answers = found["images"][row]["predictions"].as_array().expect("a list");
+            let answer = answers.iter().find(|answer| answer["label"] == *text).expect("all classes");
+            answer["score"].as_f64().expect("a number").ln()
+        };
+        // Probabilities tell scores but for what all of them have in common.
+        let texts = told["texts"].as_array().expect("a list");
+        let logit = |at: usize| test["logits"][row * texts.len() + at].as_f64().expect("a number");
+        for (at, text) in texts.iter().enumerate().filter(|(_, text)| logarithm(text) > -60.0) {
+            let (apart, expected) = (logarithm(text) - logarithm(&texts[0]), logit(at) - logit(0));
+            assert!((apart - expected).abs() < 0.02, "{text}: {apart} for {expected}");
+        }
+    }
     let picture = std::fs::read_dir(sample()).expect("a folder").flatten().find(|entry| entry.path().is_dir());
     let picture = picture.expect("a class").path().display().to_string();
     program.fail(&["predict", "-b", BACKBONE, "-a", "tip", "images.safetensors", &picture], 2, &["mixed"]);

@@ -1,7 +1,9 @@
 //! Many methods on one data set, and adapters put together.
 
+use std::path::Path;
+
 use inarch_peft::METHODS;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Program;
 use super::program::{adapter_bytes, sample, short_fit};
@@ -39,7 +41,8 @@ fn a_comparison_goes_on_where_it_was() {
     let program = Program::new();
     let arguments = compare("taskres,linear-probe", &["--shots", "1,2", "--seeds", "1,2", "-o", "out"]);
     let whole = program.json(&arguments);
-    assert_eq!(whole["settings"], "fixed");
+    assert_eq!((&whole["settings"], &whole["device"]), (&"fixed".into(), &"cpu".into()));
+    assert_eq!(whole["burn"], program.json(&["doctor"])["burn"]);
     assert_eq!(whole["lines"][0]["accuracy"]["n"], 2);
     for file in ["report.json", "report.html", "table.md"] {
         assert!(program.path("out").join(file).is_file(), "{file}");
@@ -79,6 +82,50 @@ fn a_comparison_goes_on_where_it_was() {
     // A damaged list is named, not overwritten.
     std::fs::write(&ledger, &before[..before.len() / 2]).expect("a writable folder");
     program.fail(&arguments, 1, &["runs.json"]);
+}
+
+#[test]
+fn described_classes_are_other_runs_and_those_of_a_fit() {
+    let program = Program::new();
+    let folders = inarch_core::file::list(&Path::new(sample()).join("train")).expect("classes");
+    let classes = folders.iter().map(|class| class.file_name().expect("a name").to_string_lossy().into_owned());
+    let describe = |name: &str, how: &str| {
+        let sentences =
+            |class: String| (class.clone(), json!([format!("{how} {class}"), format!("{class} on a table")]));
+        let words: serde_json::Map<String, Value> = classes.clone().map(sentences).collect();
+        inarch_core::file::write_json(&program.path(name), &words).expect("a writable folder");
+    };
+    describe("words.json", "a drawing of");
+    let one = ["--shots", "1", "--seeds", "1", "-o", "out"];
+    let plain = program.json(&compare("taskres", &one));
+    let described = compare("taskres", &[&one[..], &["--descriptions", "words.json"]].concat());
+    let found = program.json(&described);
+    assert_ne!(found["runs"][0]["key"], plain["runs"][0]["key"]);
+    assert_ne!(found["zero_shot"], plain["zero_shot"]);
+    assert_eq!(
+        (found["config"]["templates"].as_array().map(Vec::len), plain["config"].get("templates")),
+        (Some(2), None)
+    );
+
+    let fit = ["fit", "-b", "pocket", "-d", sample(), "-m", "taskres", "--shots", "1", "--descriptions", "words.json"];
+    let short = ["--set", "train.budget={ iterations = 2 }", "-o", "fit"];
+    let fitted = program.json(&[&fit[..], &short].concat());
+    assert_eq!(fitted["zero_shot_accuracy"], found["zero_shot"]["accuracy"]);
+    let [run, own] = ["out/runs/taskres-1-shot-seed-1", "fit"].map(|folder| adapter_bytes(&program.path(folder)));
+    assert!(run == own, "compare and fit describe classes alike");
+
+    // The list tells runs apart by the sentences: the same do nothing, others are a run of their own.
+    let done = || {
+        let list: Vec<Value> = inarch_core::file::read_json(&program.path("out/runs.json"), "list").expect("a list");
+        list.len()
+    };
+    program.succeed(&described);
+    assert_eq!(done(), 2);
+    describe("words.json", "a blurred photo of");
+    program.succeed(&described);
+    assert_eq!(done(), 3);
+    std::fs::write(program.path("words.json"), r#"{"hat": ["a red hat"]}"#).expect("writes");
+    program.fail(&described, 1, &["class `dress`"]);
 }
 
 #[test]

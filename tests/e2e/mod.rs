@@ -18,11 +18,13 @@ mod fusion;
 mod gate;
 mod hub;
 mod hub_server;
+mod json;
 mod medical;
 mod pairs;
 mod plan;
 mod program;
 mod real_images;
+mod recipes;
 mod registry;
 mod rehearsal;
 #[cfg(feature = "remote")]

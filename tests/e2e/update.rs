@@ -61,10 +61,19 @@ fn an_adapter_takes_in_new_classes_past_a_gate_and_forgets_on_request() {
     assert_eq!(refused.code, 3, "{}", refused.stderr);
     assert!(refused.stderr.contains("most_bytes") && refused.stdout.contains("BROKEN"), "{}", refused.stdout);
     assert!(!program.path("shop/2").exists());
+    assert_eq!(record(&program, "shop/report.json")["verdict"]["passed"], false);
 
     let second = program.json(&update("shop", &new, LENIENT));
     assert_eq!((second["version"].as_str(), second["parent"].as_str()), (Some("shop/2"), Some("shop/1")));
     assert_eq!(second["new_classes"], json!(NEW));
+    // Its report lies beside the versions, and among its own files, where it has no name yet.
+    assert_eq!(record(&program, "shop/report.json"), second);
+    let own = record(&program, "shop/2/report.json");
+    let burn = program.json(&["doctor"])["burn"].clone();
+    assert_eq!((&own["burn"], &own["device"], &own["backbone"]), (&burn, &json!("cpu"), &second["backbone"]));
+    assert_eq!((&own["recipe"]["gate"]["class_drop"], &own["data"]), (&json!(1.0), &json!("new")));
+    assert!(own["peak_memory_bytes"].as_u64() > Some(1 << 20), "{own}");
+    assert!(own["version"].is_null() && own["learned"] == second["learned"], "{own}");
     program.fail(&update("shop", &new, LENIENT), 1, &["learned before"]);
     program.fail(&update("shop", &new, &["--init", "rail"]), 1, &["exists already"]);
     program.fail(&update("nowhere", &new, &[]), 1, &["nowhere", "--init"]);
@@ -228,6 +237,8 @@ fn an_alias_of_the_registry_is_brought_up_to_date() {
     assert!(text.contains("published shop@2") && text.contains("predict -b pocket -a shop@2 "), "{text}");
     let shown = program.json(&["registry", "show", "shop@prod"]);
     assert_eq!(shown["number"], 2, "{shown}");
+    let files = shown["files"].as_array().expect("a list");
+    assert!(files.iter().any(|file| file["file"] == "report.json"), "{shown}");
     let image = inarch_core::file::list(&Path::new(&new).join("test/dress")).expect("images")[0].display().to_string();
     let answer = |adapter: &str| program.json(&["predict", "-b", "pocket", "-a", adapter, &image])["images"].clone();
     assert_eq!(answer("shop@prod"), answer("shop@2"));

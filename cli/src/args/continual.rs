@@ -8,7 +8,7 @@ use super::{DeviceArgs, OnBadImageArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamArgs {
-    /// A recipe file; options override what it says
+    /// A recipe file, whose paths lead from its folder; options override what it says
     pub(crate) recipe: Option<PathBuf>,
     /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]) or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE")]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use inarch_core::backbone::Backbone;
+use inarch_core::text::TemplateSet;
 use inarch_peft::{METHODS, MethodConfig};
 use inarch_recipes::{Axis, BadImagePolicy, CompareConfig, compare};
 
@@ -25,11 +26,13 @@ pub(crate) fn run(args: &CompareArgs, bars: &Bars, output: &Output) -> Result<()
     }
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&args.backbone, &device)?;
+    let described = args.descriptions.as_ref().map(|path| TemplateSet::descriptions(path)).transpose()?;
     let config = CompareConfig {
         methods: methods(&args.method, &backbone),
         shots: args.shots.clone(),
         seeds: args.seeds.clone(),
         official: args.official,
+        templates: described.map(|set| set.templates().to_vec()),
         set: args.set.clone(),
         tune: args.tune.iter().map(|axis| read_axis(axis)).collect::<Result<_, _>>()?,
         base_to_new: args.base_to_new,

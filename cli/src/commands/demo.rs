@@ -10,7 +10,7 @@ use inarch_core::file;
 use inarch_recipes::report::{
     Body, Confusion, Curves, Gallery, GalleryItem, Page, Point, Section, Series, Table, render,
 };
-use inarch_recipes::{Evaluation, FitReport, RecipeLayers, Session, Subset, pocket};
+use inarch_recipes::{Evaluation, FitReport, RecipeLayers, ReportHead, Session, Subset, pocket};
 use serde::Serialize;
 
 use crate::args::DemoArgs;
@@ -29,15 +29,13 @@ const GALLERY: usize = 12;
 /// What is printed with `--json`.
 #[derive(Serialize)]
 struct DemoResult {
-    inarch: &'static str,
-    burn: &'static str,
-    backbone: inarch_peft::BackboneRef,
+    #[serde(flatten)]
+    head: ReportHead,
     report: PathBuf,
     data: PathBuf,
     zero_shot: f64,
     runs: Vec<DemoRun>,
     seconds: f64,
-    peak_memory_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -110,15 +108,12 @@ pub(crate) fn run(args: &DemoArgs, bars: &Bars, output: &Output) -> Result<(), C
     let report = args.output.join("report.html");
     file::write(&report, render(&page).map_err(inarch_recipes::Error::from)?.as_bytes())?;
     let result = DemoResult {
-        inarch: env!("CARGO_PKG_VERSION"),
-        burn: inarch_recipes::BURN,
-        backbone: best.backbone.clone(),
+        head: ReportHead::new(&backbone),
         report,
         data,
         zero_shot: zero_shot.metrics.accuracy,
         runs,
         seconds: started.elapsed().as_secs_f64(),
-        peak_memory_bytes: inarch_recipes::peak_memory_bytes(),
     };
     file::write_json(&args.output.join("report.json"), &result)?;
     output.result(&result, || text(&result));

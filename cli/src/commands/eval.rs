@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use inarch_core::metrics::{Detail, Estimate};
 use inarch_recipes::test_time::{EpisodeStore, TestTimeReport};
-use inarch_recipes::{Evaluation, Session};
+use inarch_recipes::{Evaluation, ReportHead, Session};
 use serde::Serialize;
 
 use crate::adapter::Model;
@@ -20,6 +20,8 @@ use crate::test_time::Adaptation;
 struct EvalResult {
     model: String,
     #[serde(flatten)]
+    head: ReportHead,
+    #[serde(flatten)]
     evaluation: Evaluation,
     seconds: f64,
     /// The temperature that was fitted on the validation images.
@@ -33,6 +35,8 @@ struct EvalResult {
 #[derive(Serialize)]
 struct Several {
     model: String,
+    #[serde(flatten)]
+    head: ReportHead,
     methods: Vec<EvalResult>,
     seconds: f64,
 }
@@ -81,13 +85,14 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
         found.push((one.evaluation, Some(one.report)));
     }
     let seconds = started.elapsed().as_secs_f64();
+    let head = ReportHead::new(&model.backbone);
     let result = |(evaluation, test_time)| {
-        let model = model.name();
-        EvalResult { model, evaluation, seconds, temperature, test_time }
+        let (model, head) = (model.name(), head.clone());
+        EvalResult { model, head, evaluation, seconds, temperature, test_time }
     };
     let mut results: Vec<EvalResult> = found.into_iter().map(result).collect();
     if adaptations.len() > 1 {
-        let result = Several { model: model.name(), seconds, methods: results };
+        let result = Several { model: model.name(), head, seconds, methods: results };
         output.result(&result, || several_text(&result));
         return Ok(());
     }
@@ -97,7 +102,7 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
 }
 
 fn text(result: &EvalResult) -> String {
-    let EvalResult { model, evaluation, seconds, temperature, test_time } = result;
+    let EvalResult { model, evaluation, seconds, temperature, test_time, .. } = result;
     let metrics = &evaluation.metrics;
     let mut rows = vec![["class", "accuracy"].map(String::from).to_vec()];
     for (class, accuracy) in evaluation.classes.iter().zip(&metrics.per_class) {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use inarch_core::file;
 use inarch_core::metrics::{Detail, MeanStd};
 use inarch_core::text::TemplateSet;
-use inarch_recipes::{FitReport, Recipe, RecipeLayers, Session};
+use inarch_peft::MANIFEST_FILE;
+use inarch_recipes::{FitReport, Recipe, RecipeLayers, ReportHead, Session};
 use inarch_registry::Version;
 use serde::Serialize;
-use toml::Value;
 
 use crate::args::FitArgs;
 use crate::backbones;
@@ -22,12 +22,15 @@ use crate::published;
 /// What is printed with `--json`.
 #[derive(Serialize)]
 struct FitResult {
+    #[serde(flatten)]
+    head: ReportHead,
     /// One entry for each seed.
     runs: Vec<FitRun>,
-    /// Mean and spread over the seeds; absent without test images.
+    /// Mean and spread over the seeds; `null` without test images.
     accuracy: Option<MeanStd>,
+    /// The backbone alone; `null` without test images, or where nothing can name the classes.
     zero_shot_accuracy: Option<f64>,
-    /// The version in the registry; absent without `--publish`.
+    /// The version in the registry; `null` without `--publish`.
     published: Option<Version>,
 }
 
@@ -35,9 +38,10 @@ struct FitResult {
 struct FitRun {
     seed: u64,
     adapter: PathBuf,
+    /// On the test images, as `ece`; both `null` without them.
     accuracy: Option<f64>,
     ece: Option<f64>,
-    /// Ranking, balance and abstention; absent without test images.
+    /// Ranking, balance and abstention; the key is absent without test images.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Detail>,
     trainable: usize,
@@ -82,11 +86,17 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     for seed in &seeds {
         let recipe = Recipe { seed: *seed, ..recipe.clone() };
         let folder = if seeds.len() > 1 { folder.join(format!("seed-{seed}")) } else { folder.clone() };
+        let own = recipe.method.name();
+        if let Some(other) = other_method(&folder, own) {
+            let place = folder.display();
+            let note = format!("note: `{place}` holds an adapter of method `{other}`; that of `{own}` will replace it");
+            session.control().progress.say(&note);
+        }
         let (artifact, report) = session.fit(&recipe, &folder)?;
         artifact.self_test(&backbone)?;
         reports.push((*seed, folder, report));
     }
-    let mut result = summarise(&reports);
+    let mut result = summarise(ReportHead::new(&backbone), &reports);
     if let (Some(name), [(_, folder, _)]) = (&args.publish, &reports[..]) {
         result.published = Some(publish_folder(folder, name)?.version);
     }
@@ -98,9 +108,15 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     Ok(())
 }
 
+/// The method of the adapter that lies in a folder, if it is another one.
+fn other_method(folder: &Path, own: &str) -> Option<String> {
+    let manifest: serde_json::Value = file::read_json(&folder.join(MANIFEST_FILE), "adapter manifest").ok()?;
+    manifest["method"]["name"].as_str().filter(|found| *found != own).map(String::from)
+}
+
 fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
     let mut layers = match (&args.recipe, &args.method) {
-        (Some(path), _) => RecipeLayers::file(&file::read_text(path)?, &path.display().to_string())?,
+        (Some(path), _) => RecipeLayers::open(path)?,
         (None, Some(method)) => RecipeLayers::preset(method, args.official)?,
         (None, None) => {
             return Err(CommandError::usage(
@@ -130,10 +146,7 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
         overrides.push(format!("window=\"{window}\""));
     }
     if let Some(path) = &args.descriptions {
-        // In full, so that the recipe beside the result needs no other file.
-        let templates = TemplateSet::descriptions(path)?;
-        let templates = templates.templates().iter().map(|one| Value::String(one.to_string())).collect();
-        layers.set(&format!("templates={}", Value::Array(templates)))?;
+        layers.describe(TemplateSet::descriptions(path)?.templates());
     }
     if let Some(shots) = args.shots {
         overrides.push(format!("shots={shots}"));
@@ -174,7 +187,7 @@ fn default_folder(recipe: &Recipe, backbone: &str, data: &str) -> PathBuf {
     Path::new("runs").join(format!("{backbone}-{data}-{}-{shots}", recipe.method.name()))
 }
 
-fn summarise(reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
+fn summarise(head: ReportHead, reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
     let runs: Vec<FitRun> = reports
         .iter()
         .map(|(seed, folder, report)| FitRun {
@@ -190,6 +203,7 @@ fn summarise(reports: &[(u64, PathBuf, FitReport)]) -> FitResult {
         .collect();
     let accuracies: Vec<f64> = runs.iter().filter_map(|run| run.accuracy).collect();
     FitResult {
+        head,
         accuracy: MeanStd::of(&accuracies),
         zero_shot_accuracy: reports.iter().find_map(|(_, _, report)| Some(report.zero_shot.as_ref()?.metrics.accuracy)),
         runs,

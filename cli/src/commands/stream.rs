@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use inarch_continual::{LearnerConfig, StreamRecipe, run_stream};
 use inarch_core::data::open_dataset;
-use inarch_core::file;
 use inarch_recipes::BadImagePolicy;
 
 use crate::args::StreamArgs;
@@ -52,17 +51,16 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
 }
 
 fn recipe(args: &StreamArgs) -> Result<StreamRecipe, CommandError> {
-    let (text, origin) = match &args.recipe {
-        Some(path) => (file::read_text(path)?, path.display().to_string()),
-        None => (String::new(), "command line".into()),
-    };
     let mut settings = args.set.clone();
     if let Some(method) = &args.method {
         // First, so that `--set` may refine it.
         let name = toml::Value::String(method.clone());
         settings.insert(0, format!("fit.method={{ name = {name} }}"));
     }
-    let mut recipe = StreamRecipe::read(&text, &origin, &settings)?;
+    let mut recipe = match &args.recipe {
+        Some(path) => StreamRecipe::open(path, &settings)?,
+        None => StreamRecipe::read("", "command line", &settings)?,
+    };
     if let Some(backbone) = &args.backbone {
         recipe.backbone = Some(backbone.clone());
     }

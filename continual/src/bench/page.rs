@@ -75,7 +75,7 @@ pub(super) fn stream_page(report: &StreamReport) -> Page {
     }
     let seeds = report.recipe.seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let facts = [
-        ("backbone", format!("{} ({})", report.backbone.name, report.backbone.digest.short())),
+        ("backbone", format!("{} ({})", report.head.backbone.name, report.head.backbone.digest.short())),
         ("data", report.data.clone()),
         ("experiences", report.experiences.len().to_string()),
         ("seeds", seeds),

@@ -1,8 +1,9 @@
 //! A benchmark as data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use inarch_recipes::{Recipe, RecipeLayers};
+use inarch_core::file;
+use inarch_recipes::{Recipe, RecipeLayers, find_paths, lead_from, lead_to_backbone};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -101,16 +102,42 @@ impl StreamRecipe {
     /// # Errors
     /// Text that is not TOML, or an unknown key.
     pub fn read(text: &str, origin: &str, set: &[String]) -> Result<Self> {
-        let fault = |reason: String| {
-            let reason = reason.trim_end().to_string();
-            Error::Recipe(inarch_recipes::Error::Recipe { origin: origin.into(), reason })
-        };
-        let mut table: Table = toml::from_str(text).map_err(|error| fault(error.to_string()))?;
+        let table = toml::from_str(text).map_err(|error| fault(origin, &error))?;
+        Self::of(table, origin, set)
+    }
+
+    /// As [`read`](Self::read), of a file, whose paths lead from its folder.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and a file that cannot be read.
+    pub fn open(path: &Path, set: &[String]) -> Result<Self> {
+        let origin = path.display().to_string();
+        let mut table: Table = toml::from_str(&file::read_text(path)?).map_err(|error| fault(&origin, &error))?;
+        find_paths(&mut table, path.parent().unwrap_or(Path::new("")));
+        Self::of(table, &origin, set)
+    }
+
+    fn of(mut table: Table, origin: &str, set: &[String]) -> Result<Self> {
         for assignment in set {
             inarch_recipes::set_in(&mut table, assignment)?;
         }
-        let text = toml::to_string(&table).map_err(|error| fault(error.to_string()))?;
-        toml::from_str(&text).map_err(|error: toml::de::Error| fault(error.to_string()))
+        let text = toml::to_string(&table).map_err(|error| fault(origin, &error))?;
+        toml::from_str(&text).map_err(|error: toml::de::Error| fault(origin, &error))
+    }
+
+    /// The recipe for a file in `folder`, from where its paths lead.
+    #[must_use]
+    pub fn led_from(&self, folder: &Path) -> Self {
+        let lead = |path: &PathBuf| lead_from(folder, path);
+        Self {
+            backbone: self.backbone.as_ref().map(|backbone| lead_to_backbone(folder, backbone)),
+            data: self.data.as_ref().map(|data| match data {
+                OneOrMore::One(path) => OneOrMore::One(lead(path)),
+                OneOrMore::More(paths) => OneOrMore::More(paths.iter().map(lead).collect()),
+            }),
+            root: self.root.as_ref().map(lead),
+            ..self.clone()
+        }
     }
 
     /// Keeps strategies of these names, with the recipe's settings; one that the recipe lacks has its defaults.
@@ -145,6 +172,11 @@ impl StreamRecipe {
         let fit = fit_recipe(&self.fit)?;
         Ok(Protocol { recipe: self, strategies, fit })
     }
+}
+
+fn fault(origin: &str, reason: &dyn std::fmt::Display) -> Error {
+    let reason = reason.to_string().trim_end().to_string();
+    Error::Recipe(inarch_recipes::Error::Recipe { origin: origin.into(), reason })
 }
 
 /// What strategies train: the method's preset, what a stream needs, then what the recipe says.

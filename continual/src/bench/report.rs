@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use inarch_core::metrics::MeanStd;
-use inarch_peft::BackboneRef;
+use inarch_recipes::ReportHead;
 use serde::Serialize;
 
 use super::recipe::StreamRecipe;
@@ -68,14 +68,11 @@ pub struct StrategyResult {
 /// `report.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct StreamReport {
-    /// Version of this program.
-    pub inarch: &'static str,
-    /// Version of burn.
-    pub burn: &'static str,
+    /// Versions, device, backbone, memory.
+    #[serde(flatten)]
+    pub head: ReportHead,
     /// The recipe.
     pub recipe: StreamRecipe,
-    /// The backbone.
-    pub backbone: BackboneRef,
     /// Name of the data.
     pub data: String,
     /// Names of the experiences, under the first seed.
@@ -86,8 +83,6 @@ pub struct StreamReport {
     pub strategies: Vec<StrategyResult>,
     /// Runs without a result.
     pub failures: Vec<Failure>,
-    /// Largest resident size of the process; absent where the system does not tell.
-    pub peak_memory_bytes: Option<u64>,
 }
 
 /// A run without a result.

@@ -8,9 +8,8 @@ use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
 use inarch_core::text::Template;
 use inarch_core::{Digest, DigestBuilder, file};
-use inarch_peft::BackboneRef;
 use inarch_recipes::report::render;
-use inarch_recipes::{Control, Session, Subset};
+use inarch_recipes::{Control, ReportHead, Session, Subset};
 
 use super::evaluate::{evaluate_step, zero_shot};
 use super::page::stream_page;
@@ -88,18 +87,16 @@ pub fn run_stream(
         .map(|(strategy, seeds)| StrategyResult::new(label(protocol, strategy), strategy.identity(), seeds))
         .collect();
     let report = StreamReport {
-        inarch: env!("CARGO_PKG_VERSION"),
-        burn: inarch_recipes::BURN,
+        head: ReportHead::new(backbone),
         recipe: protocol.recipe.clone(),
-        backbone: BackboneRef { name: backbone.name().into(), digest: backbone.digest().clone() },
         data,
         experiences: names,
         skipped,
         strategies,
         failures,
-        peak_memory_bytes: inarch_recipes::peak_memory_bytes(),
     };
-    file::write(&folder.join("recipe.toml"), toml::to_string(&protocol.recipe).unwrap_or_default().as_bytes())?;
+    let recipe = toml::to_string(&protocol.recipe.led_from(folder)).unwrap_or_default();
+    file::write(&folder.join("recipe.toml"), recipe.as_bytes())?;
     file::write_json(&folder.join("report.json"), &report)?;
     let page = render(&stream_page(&report)).map_err(inarch_recipes::Error::from)?;
     file::write(&folder.join("report.html"), page.as_bytes())?;

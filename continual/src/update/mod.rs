@@ -5,6 +5,7 @@ mod forget;
 mod gate;
 mod intake;
 mod recipe;
+mod report_file;
 mod run;
 mod version;
 mod work;

@@ -8,7 +8,7 @@ use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
 use inarch_peft::{Artifact, MethodConfig, Rows, Statistics};
-use inarch_recipes::{Control, Session, Subset};
+use inarch_recipes::{Control, ReportHead, Session, Subset};
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -55,7 +55,14 @@ pub struct UpdateRequest<'a> {
 /// What an update did.
 #[derive(Debug, Clone, Serialize)]
 pub struct UpdateReport {
-    /// The new version; `None` where the gate said no or nothing was to be done.
+    /// Versions, device, backbone, memory.
+    #[serde(flatten)]
+    pub head: ReportHead,
+    /// The settings.
+    pub recipe: UpdateRecipe,
+    /// Name of the new data.
+    pub data: String,
+    /// The new version; `None` where the gate said no or nothing was to be done, and in the file among its own files.
     pub version: Option<String>,
     /// The new version's adapter, as other commands are told it.
     pub adapter: Option<PathBuf>,
@@ -83,7 +90,7 @@ pub struct UpdateReport {
     pub drift: Option<DriftVerdict>,
     /// Samples that were too old and dropped.
     pub expired: usize,
-    /// Bytes of the version.
+    /// Bytes of the version, without this report.
     pub bytes: u64,
     /// Seconds.
     pub seconds: f64,
@@ -128,6 +135,9 @@ pub fn update(
     let drift = drift_of(&carried.memory, &samples, recipe.seed)?;
 
     let mut report = UpdateReport {
+        head: ReportHead::new(backbone),
+        recipe: recipe.clone(),
+        data: dataset.name.clone(),
         version: None,
         adapter: None,
         parent: parent.as_ref().map(|parent| parent.name.clone()),
@@ -146,8 +156,7 @@ pub fn update(
         seconds: 0.0,
     };
     if request.if_drift && report.drift.as_ref().is_some_and(|drift| !drift.drifted) {
-        report.seconds = started.elapsed().as_secs_f64();
-        return Ok(report);
+        return report.keep(started, versions, output);
     }
     let mut positions = Vec::new();
     let mut fresh: Vec<Sample> = Vec::new();
@@ -217,9 +226,8 @@ pub fn update(
     report.accuracy = accuracy_on(&session, &artifact, &carried.probe)?;
     let verdict = recipe.gate.judge(&evidence);
     report.verdict = Some(verdict.clone());
-    report.seconds = started.elapsed().as_secs_f64();
     if !verdict.passed {
-        return Ok(report);
+        return report.keep(started, versions, output);
     }
 
     let staging = versions.staging(output)?;
@@ -250,11 +258,11 @@ pub fn update(
     };
     write_version(&staging, &files, key)?;
     report.bytes = folder_bytes(&staging)?;
+    report.write_into(&staging, started)?;
     let version = versions.publish(output, &Release { folder: &staging, record: &record })?;
     report.adapter = Some(PathBuf::from(&version));
     report.version = Some(version);
-    report.seconds = started.elapsed().as_secs_f64();
-    Ok(report)
+    report.keep(started, versions, output)
 }
 
 fn open_parent(versions: &dyn Versions, request: &UpdateRequest<'_>) -> Result<Option<Version>> {

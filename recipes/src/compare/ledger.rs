@@ -35,7 +35,7 @@ pub struct Run {
     pub steps: usize,
     /// Seconds of encoding and training, without evaluation. Features that an earlier run left are not encoded again.
     pub seconds: f64,
-    /// Seconds of training alone; absent for a run that failed, or that an earlier version listed and left no report of.
+    /// Seconds of training alone; `null` for a run that failed, or that an earlier version listed and left no report of.
     #[serde(default)]
     pub train_seconds: Option<f64>,
     /// Largest resident size during the run, where the system tells.
@@ -75,7 +75,7 @@ impl Run {
             steps: report.steps,
             seconds: report.seconds.encode + report.seconds.train,
             train_seconds: Some(report.seconds.train),
-            peak_memory_bytes: report.peak_memory_bytes,
+            peak_memory_bytes: report.head.peak_memory_bytes,
             chosen: (!choice.is_empty()).then(|| choice.to_string()),
             ..self
         }

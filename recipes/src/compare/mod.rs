@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use inarch_core::backbone::Backbone;
 use inarch_core::data::{Dataset, Example, validation_shots};
 use inarch_core::image::OnBadImage;
+use inarch_core::text::Template;
 use inarch_core::{Digest, DigestBuilder, Seed, file};
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +19,10 @@ use self::page::comparison_page;
 pub use self::summary::{BaseToNew, Comparison, Line, ZeroShot};
 use crate::control::{Control, Silent};
 use crate::error::{Error, Result};
-use crate::fit_report::{FitReport, reset_peak_memory};
+use crate::fit_report::FitReport;
 use crate::recipe::{Recipe, RecipeLayers, Subset};
 use crate::report::render;
+use crate::report_head::reset_peak_memory;
 use crate::session::Session;
 
 /// What is compared.
@@ -35,6 +37,9 @@ pub struct CompareConfig {
     pub seeds: Vec<u64>,
     /// The authors' own schedules where the presets are shorter.
     pub official: bool,
+    /// Templates that classes are described with, in place of the presets'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub templates: Option<Vec<Template>>,
     /// Settings of all methods, `key=value`.
     pub set: Vec<String>,
     /// Settings that are chosen on validation images; the methods' own are kept when there are none.
@@ -144,6 +149,7 @@ fn jobs(config: &CompareConfig) -> Result<Vec<Job>> {
             for method in &config.methods {
                 let recipe = |choice: &String| -> Result<(String, Recipe)> {
                     let mut layers = RecipeLayers::preset(method, config.official)?;
+                    config.templates.iter().for_each(|templates| layers.describe(templates));
                     let own = [format!("shots={shots}"), format!("seed={seed}")];
                     let tuned = choice.split_whitespace().map(String::from);
                     for assignment in own.into_iter().chain(config.set.iter().cloned()).chain(tuned) {

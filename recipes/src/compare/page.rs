@@ -73,7 +73,7 @@ pub(super) fn comparison_page(comparison: &Comparison) -> Page {
         });
     }
     let facts = [
-        ("backbone", format!("{} ({})", comparison.backbone.name, comparison.backbone.digest.short())),
+        ("backbone", format!("{} ({})", comparison.head.backbone.name, comparison.head.backbone.digest.short())),
         ("data", comparison.data.clone()),
         ("test images", comparison.test.to_string()),
         ("hyper-parameters", comparison.settings.to_string()),

@@ -3,32 +3,31 @@
 use std::fmt::Write as _;
 
 use inarch_core::metrics::{MeanStd, harmonic_mean};
-use inarch_peft::BackboneRef;
 use serde::Serialize;
 
 use super::{CompareConfig, Run};
 use crate::error::Result;
 use crate::recipe::RecipeLayers;
+use crate::report_head::ReportHead;
 use crate::session::Session;
 
 /// `report.json` of a comparison.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
-    /// Version of this program.
-    pub inarch: &'static str,
+    /// Versions, device, backbone, and the memory of the largest run.
+    #[serde(flatten)]
+    pub head: ReportHead,
     /// What was compared.
     pub config: CompareConfig,
     /// `fixed`, or `tuned on validation images`.
     pub settings: &'static str,
-    /// The backbone.
-    pub backbone: BackboneRef,
     /// Name of the data set.
     pub data: String,
     /// Number of classes that were trained on.
     pub classes: usize,
     /// Test images of those classes.
     pub test: usize,
-    /// Without any adapter; absent where words have no features.
+    /// Without any adapter; `null` where words have no features.
     pub zero_shot: Option<ZeroShot>,
     /// One line for each method and number of shots, the best at the most shots first.
     pub lines: Vec<Line>,
@@ -36,7 +35,7 @@ pub struct Comparison {
     pub runs: Vec<Run>,
 }
 
-/// Zero-shot with the template of the presets.
+/// Zero-shot with the template of the presets, or with what classes are described with.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ZeroShot {
     /// Accuracy.
@@ -54,7 +53,7 @@ pub struct Line {
     pub method: String,
     /// Training images of each class.
     pub shots: usize,
-    /// Accuracy; absent when every run failed.
+    /// Accuracy; `null` when every run failed.
     pub accuracy: Option<MeanStd>,
     /// Expected calibration error.
     pub ece: Option<MeanStd>,
@@ -125,7 +124,10 @@ impl Comparison {
         runs: &[Run],
     ) -> Result<Self> {
         let method = config.methods.first().map_or("linear-probe", String::as_str);
-        let templates = RecipeLayers::preset(method, false)?.finish()?.templates.resolve()?;
+        let templates = match &config.templates {
+            Some(templates) => templates.clone(),
+            None => RecipeLayers::preset(method, false)?.finish()?.templates.resolve()?,
+        };
         let own = session.unadapted(&templates)?;
         let new = unseen.map(|unseen| unseen.zero_shot(&templates)).transpose()?;
         let most = config.shots.iter().copied().max().unwrap_or(0);
@@ -140,13 +142,12 @@ impl Comparison {
         shots.dedup();
         let lines = methods.iter().flat_map(|method| shots.iter().map(|shots| Line::new(method, *shots, runs)));
         Ok(Self {
-            inarch: env!("CARGO_PKG_VERSION"),
+            head: ReportHead {
+                peak_memory_bytes: runs.iter().filter_map(|run| run.peak_memory_bytes).max(),
+                ..ReportHead::new(session.backbone())
+            },
             config: config.clone(),
             settings: if config.tune.is_empty() { "fixed" } else { "tuned on validation images" },
-            backbone: BackboneRef {
-                name: session.backbone().name().to_string(),
-                digest: session.backbone().digest().clone(),
-            },
             data: session.dataset().name.clone(),
             classes: session.dataset().classes.len(),
             test: session.dataset().test.len(),

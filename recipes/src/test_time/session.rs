@@ -20,7 +20,7 @@ use super::world::Model;
 use crate::encode::{ImageFeatures, Views, encode_images};
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
-use crate::fit_report::{peak_memory_bytes, reset_peak_memory};
+use crate::report_head::{peak_memory_bytes, reset_peak_memory};
 use crate::session::Session;
 
 /// Bytes of episodes that are kept for another order of the stream or another method.

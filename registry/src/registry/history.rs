@@ -53,9 +53,9 @@ impl Event {
 pub struct FileChange {
     /// Its name.
     pub file: String,
-    /// Its digest before; absent when it is new.
+    /// Its digest before; `null` when it is new.
     pub before: Option<Digest>,
-    /// Its digest after; absent when it is gone.
+    /// Its digest after; `null` when it is gone.
     pub after: Option<Digest>,
     /// Its size before, in bytes.
     pub bytes_before: u64,

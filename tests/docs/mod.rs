@@ -1,0 +1,14 @@
+//! The guide against the program.
+
+mod examples;
+mod keys;
+
+use std::path::Path;
+
+pub(crate) use keys::{Keys, documented};
+
+/// A page of the guide.
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}

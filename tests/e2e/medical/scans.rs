@@ -1,0 +1,169 @@
+//! DICOM files and volumes as images, and what of them may be told.
+
+use serde_json::Value;
+
+use super::Program;
+use crate::support::fixture;
+
+const FILES: [(&str, &str); 10] = [
+    ("train/nodule/1.dcm", "ct.dcm"),
+    ("train/nodule/2.dcm", "signed12.dcm"),
+    ("train/nodule/loop.dcm", "loop-rle.dcm"),
+    ("train/clear/1.nii.gz", "short.nii.gz"),
+    ("train/clear/2.png", "deep.png"),
+    ("train/clear/3.dcm", "rgb.dcm"),
+    ("test/nodule/4.dcm", "plate.dcm"),
+    ("test/nodule/5.dcm", "exact.dcm"),
+    ("test/clear/4.tif", "deep.tif"),
+    ("test/clear/5.nii", "float.nii"),
+];
+
+/// Class folders of the parity fixture's files.
+fn scans(program: &Program) {
+    for (to, from) in FILES {
+        let path = program.path("scans").join(to);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+        std::fs::copy(fixture("parity/medical_images").join(from), path).expect("the fixture");
+    }
+}
+
+/// What the DICOM files of the fixture say of their patient: parts of the name, number, day of birth.
+const PATIENT: [&str; 4] = ["Mustermann", "Erika", "4711", "19640812"];
+
+/// Whether these bytes hold a word by itself; digits within a longer number or a digest are no patient's.
+fn holds(bytes: &[u8], word: &str) -> bool {
+    let within = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.');
+    let at = |place: usize| {
+        let before = place.checked_sub(1).and_then(|place| bytes.get(place));
+        !within(before) && !within(bytes.get(place + word.len()))
+    };
+    let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+    let mut places = bytes.windows(word.len()).enumerate().filter(|(_, window)| *window == word.as_bytes());
+    places.any(|(place, _)| !is_number || at(place))
+}
+
+/// Looks for the patient in these files and in those of these folders; the number of files.
+#[track_caller]
+fn searched(program: &Program, paths: &[&str]) -> usize {
+    let mut open: Vec<_> = paths.iter().map(|path| program.path(path)).collect();
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(inarch_core::file::list(&path).expect("a folder"));
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("a file");
+        for secret in PATIENT {
+            assert!(!holds(&bytes, secret), "`{secret}` is in {}", path.display());
+        }
+        seen += 1;
+    }
+    seen
+}
+
+#[test]
+fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
+    let program = Program::new();
+    scans(&program);
+    let fit = [
+        "fit",
+        "-b",
+        "pocket",
+        "-d",
+        "scans",
+        "-m",
+        "linear-probe",
+        "-o",
+        "run",
+        "--set",
+        "train.budget={ iterations = 5 }",
+    ];
+    let fitted = program.json(&fit);
+    assert!(fitted["runs"][0]["detail"]["auroc"].is_number());
+    let found = program.json(&["eval", "-b", "pocket", "-d", "scans", "-a", "run"]);
+    assert_eq!((found["n"].as_u64(), found["classes"].as_array().map(Vec::len)), (Some(4), Some(2)));
+    // Every frame of the loop is an image of its own, and no file is parted between splits.
+    let rows = |arguments: &[&str]| {
+        let encoded = program
+            .json(&[&["encode", "-b", "pocket", "--images", "scans", "-o", "f.safetensors"], arguments].concat());
+        encoded["rows"].as_u64().expect("a number")
+    };
+    assert_eq!((rows(&[]), rows(&["--slices", "all"])), (10, 10 + 4 + 5 + 2));
+    let named =
+        program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm#2", "--window", "full"]);
+    assert_eq!(named["images"][0]["image"], "scans/train/nodule/loop.dcm#2");
+    let all = program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm", "--slices", "all"]);
+    let images = all["images"].as_array().expect("images");
+    assert_eq!((images.len(), &images[4]["image"]), (5, &Value::from("scans/train/nodule/loop.dcm#5")));
+    // Windows change what is seen.
+    let scores = |window: &[&str]| {
+        let found =
+            program.json(&[&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/1.dcm"], window].concat());
+        found["images"][0]["predictions"].to_string()
+    };
+    assert_ne!(scores(&[]), scores(&["--window", "-600:1500"]));
+    program.fail(
+        &["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm#6"],
+        1,
+        &["frame 6", "it has 5"],
+    );
+    program.fail(&["eval", "-b", "pocket", "-d", "scans", "--window", "wide"], 2, &["CENTRE:WIDTH"]);
+    // What comes next reads the images as they were read.
+    let read = ["--window", "-600:1500", "--group-by", "([0-9]|loop)"];
+    let fit = ["fit", "-b", "pocket", "-d", "scans", "-m", "linear-probe", "-o", "probe"];
+    let said = program.run(&[&fit[..], &["--set", "train.budget={ iterations = 3 }"], &read].concat()).stdout;
+    let next = "next: inarch eval -b pocket -d scans --group-by '([0-9]|loop)' --window -600:1500 -a probe\n";
+    assert!(said.contains(next), "{said}");
+
+    assert!(searched(&program, &["run", "f.safetensors"]) >= 6);
+}
+
+#[test]
+fn what_is_printed_and_published_names_no_patient() {
+    let program = Program::new();
+    scans(&program);
+    // A file that breaks off behind the patient's name, among the others and by itself.
+    let whole = std::fs::read(program.path("scans/train/nodule/1.dcm")).expect("a scan");
+    let cut = &whole[..whole.len() - 5];
+    assert!(PATIENT.iter().all(|secret| holds(cut, secret)), "the fixture names its patient");
+    std::fs::write(program.path("cut.dcm"), cut).expect("writes");
+    for split in ["train", "test"] {
+        std::fs::write(program.path(&format!("scans/{split}/nodule/broken.dcm")), cut).expect("writes");
+    }
+    let skip = &["--on-bad-image", "skip"][..];
+    let budget = "train.budget={ iterations = 3 }";
+    let fit = &["fit", "-b", "pocket", "-d", "scans", "-m", "linear-probe", "--set", budget, "--store", "64MiB"][..];
+    let eval = &["eval", "-b", "pocket", "-d", "scans"][..];
+    let encode = &["encode", "-b", "pocket", "--images", "scans", "-o", "f.safetensors"][..];
+    let predict = &["predict", "-b", "pocket", "-a", "chest/probe"][..];
+    let runs: Vec<(Vec<&str>, i32)> = vec![
+        ([fit, &["-o", "stopped"][..]].concat(), 1),
+        ([fit, skip, &["-o", "run", "--publish", "chest/probe"][..]].concat(), 0),
+        ([fit, skip, &["-o", "again", "--json"][..]].concat(), 0),
+        (eval.to_vec(), 1),
+        ([eval, skip, &["-a", "run"][..]].concat(), 0),
+        ([eval, skip, &["-a", "run", "--json"][..]].concat(), 0),
+        (encode.to_vec(), 1),
+        ([encode, skip].concat(), 0),
+        ([predict, &["scans/test/nodule/4.dcm"][..]].concat(), 0),
+        ([predict, &["scans/test/nodule/4.dcm", "--json"][..]].concat(), 0),
+        ([predict, &["cut.dcm"][..]].concat(), 1),
+        ([predict, &["cut.dcm", "--json"][..]].concat(), 1),
+        ([predict, &["scans/train/nodule/loop.dcm#6"][..]].concat(), 1),
+        (vec!["registry", "show", "chest/probe"], 0),
+        (vec!["registry", "show", "chest/probe", "--json"], 0),
+        (vec!["registry", "list"], 0),
+    ];
+    for (arguments, code) in runs {
+        let run = program.run(&arguments);
+        assert_eq!(run.code, code, "{arguments:?}\n{}", run.stderr);
+        assert!(!(run.stdout.is_empty() && run.stderr.is_empty()), "{arguments:?}");
+        for secret in PATIENT {
+            let said = holds(run.stdout.as_bytes(), secret) || holds(run.stderr.as_bytes(), secret);
+            assert!(!said, "`{secret}` is in what {arguments:?} prints:\n{}\n{}", run.stdout, run.stderr);
+        }
+    }
+    // The home has the registry with its index, and the store of features.
+    assert!(program.path("home/registry").is_dir());
+    assert!(searched(&program, &["run", "again", "f.safetensors", "home"]) >= 16);
+}
