@@ -83,6 +83,11 @@ fn a_wrong_recipe_is_named() {
     program.fail(&arguments("rail", "out", &["--set", "stream.experience=3"]), 2, &["experience"]);
     program.fail(&arguments("rail", "out", &["--set", "stream.experiences=30"]), 1, &["30 experiences", "10"]);
     program.fail(&["stream", "-b", "pocket"], 2, &["no data set", "-d"]);
+    // A strategy that cannot train the method is refused where it is named, and left out of all.
+    program.fail(&arguments("rail,coda-prompt", "out", &[]), 2, &["coda-prompt", "fit.method"]);
+    program.fail(&arguments("slca", "out", &["-m", "lora"]), 2, &["slca", "linear-probe"]);
+    let all = ["left out", "o-lora, inflora, sd-lora", "s-prompts", "fit.method", "no data set"];
+    program.fail(&["stream", "-b", "pocket", "-s", "all"], 2, &all);
     assert!(!program.path("out/rail").exists());
 }
 
