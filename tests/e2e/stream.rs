@@ -5,10 +5,14 @@ use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use inarch_core::Seed;
+use inarch_core::checkpoint::read_safetensors;
+use inarch_core::data::FeatureFile;
 use serde_json::Value;
 
 use super::Program;
 use super::program::{adapter_bytes, sample};
+use super::update::part;
+use crate::support::close;
 
 const SHORT: &[&str] =
     &["--seeds", "1", "--set", "fit.train.budget={ iterations = 12 }", "--set", "memory.budget_bytes=32768"];
@@ -74,6 +78,52 @@ fn domains_are_made_of_corruptions() {
         program.json(&arguments("rail", "out", &["--set", "stream.kind=\"domain-incremental\"", "--set", domains]));
     assert_eq!(report["experiences"], serde_json::json!(["none", "contrast"]));
     assert!(report["strategies"][0]["last"]["mean"].as_f64() > Some(0.1));
+}
+
+#[test]
+fn features_of_several_data_sets_stand_in_for_their_images() {
+    let program = Program::new();
+    part(&program, "first", &["hat", "shoes"], 0, 4);
+    part(&program, "second", &["shirt", "pants", "hat"], 0, 4);
+    let encode = |name: &str| {
+        let output = format!("{name}.safetensors");
+        program.succeed(&["encode", "-b", "pocket", "--images", name, "-o", &output]);
+        output
+    };
+    let files = ["first", "second"].map(encode);
+    let run = |data: [&str; 2], output: &str| {
+        let tail = ["--set", "stream.kind=\"x-tail\"", "-s", "rail,simple-cil,naive", "-o", output];
+        program.json(&[&["stream", "-b", "pocket", "-d", data[0], "-d", data[1]], &tail[..], SHORT].concat())
+    };
+    let [images, features] = [run(["first", "second"], "images"), run([&files[0], &files[1]], "features")];
+    assert_eq!(images["experiences"], serde_json::json!(["first", "second"]));
+    assert_eq!((&features["experiences"], &features["failures"]), (&images["experiences"], &serde_json::json!([])));
+    for at in 0..3 {
+        let [found, expected] = [&features, &images].map(|report| &report["strategies"][at]);
+        for key in ["matrix", "zero_shot", "classes", "seen"] {
+            assert_eq!(found["seeds"][0][key], expected["seeds"][0][key], "{} {key}", expected["name"]);
+        }
+    }
+    for strategy in ["simple-cil", "naive"] {
+        let [found, expected] = ["features", "images"].map(|output| {
+            let folder = program.path(output).join(strategy).join("seed-1/after-2/adapter");
+            read_safetensors(&folder.join("adapter.safetensors")).expect("an adapter").0
+        });
+        assert!(found.keys().eq(expected.keys()) && !found.is_empty());
+        for (name, tensor) in &expected {
+            close(&format!("{strategy} {name}"), &found[name].data, &tensor.data, 1e-4);
+        }
+    }
+    // Features of another backbone, and images beside features, are told apart from these before anything is run.
+    let mut other = FeatureFile::read(&program.path(&files[1])).expect("features");
+    other.backbone = "sha256:another".into();
+    other.write(&program.path("other.safetensors")).expect("written");
+    let refuse = |second: &str, code: i32, words: &[&str]| {
+        let data = ["stream", "-b", "pocket", "-d", &files[0], "-d", second, "-o", "refused"];
+        program.fail(&[&data[..], &["--set", "stream.kind=\"x-tail\""], SHORT].concat(), code, words);
+    };
+    refuse("other.safetensors", 3, &["backbone of the features of `other`", "as `first` has it", "sha256:another"]);
+    refuse("second", 1, &["`first` holds features", "`second` images", "inarch encode"]);
 }
 
 #[test]
