@@ -4,6 +4,9 @@
 //! data. What all of them started from counts once: it is subtracted from all but one. Other methods are merged by
 //! weights, by a named merge of `inarch combine`, which is not what training on all the data would give; the loss on
 //! held-out samples is shown, also against a version that was trained on all the data, where there is one.
+//!
+//! Memories are joined where they choose samples alike. Held-out samples are joined as well where some versions kept
+//! their images and others their latents alone: those judge adapters that leave the image tower as it is.
 
 use std::path::PathBuf;
 
@@ -16,7 +19,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::learner::solve_head;
-use crate::memory::{Fingerprint, Key, Ledger, Memory};
+use crate::memory::{Content, Fingerprint, Key, Ledger, Memory};
 use crate::update::{Release, Version, VersionRecord, Versions, accuracy_on, write_version};
 
 /// What is to be merged.
@@ -74,8 +77,8 @@ struct Part {
 /// Merges versions into a new one.
 ///
 /// # Errors
-/// Parts of other backbones or settings; parts that share samples without a base that accounts for them; a pooled version that did
-/// not learn the same samples.
+/// Parts of other backbones or settings; parts that share samples without a base that accounts for them; a pooled
+/// version that did not learn the same samples.
 pub fn merge(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -148,8 +151,8 @@ pub fn merge(
         request.combination.combine(&artifacts, backbone)?
     };
     artifact.manifest.parents = parts.iter().map(|part| part.artifact.manifest.tensors.clone()).collect();
-    let memory = joined(parts.iter().map(|part| part.memory.as_ref()))?;
-    let probe = joined(parts.iter().map(|part| part.probe.as_ref()))?;
+    let memory = joined("memory", parts.iter().map(|part| (&part.version, part.memory.clone())))?;
+    let probe = joined("probe", probes(&parts).into_iter())?;
 
     let nothing = Dataset::unlabelled("held-out samples".into(), Vec::new());
     let session = Session::new(backbone, &nothing, Subset::All, OnBadImage::Fail, control)?;
@@ -214,13 +217,39 @@ fn compared(versions: &dyn Versions, name: &str, ledger: &Ledger, backbone: &Bac
     version.artifact(backbone)
 }
 
-fn joined<'m>(memories: impl Iterator<Item = Option<&'m Memory>>) -> Result<Option<Memory>> {
-    let mut joined: Option<Memory> = None;
-    for memory in memories.flatten() {
-        match &mut joined {
-            None => joined = Some(memory.clone()),
-            Some(joined) => joined.merge(memory)?,
+/// The held-out samples of each part. Where those of one part are images, all keep images from now on, under its
+/// budget.
+fn probes(parts: &[Part]) -> Vec<(&Version, Option<Memory>)> {
+    let configs = parts.iter().filter_map(|part| Some(part.probe.as_ref()?.config()));
+    let budget = configs.filter(|config| config.content == Content::Images).map(|config| config.budget_bytes).max();
+    let own = |part: &Part| match (part.probe.clone(), budget) {
+        (Some(probe), Some(budget)) => Some(probe.keeping_images(budget)),
+        (probe, _) => probe,
+    };
+    parts.iter().map(|part| (&part.version, own(part))).collect()
+}
+
+/// One memory of all, where there are any.
+fn joined<'v>(what: &str, memories: impl Iterator<Item = (&'v Version, Option<Memory>)>) -> Result<Option<Memory>> {
+    let mut joined: Option<(&Version, Memory)> = None;
+    for (version, memory) in memories {
+        let Some(memory) = memory else { continue };
+        let Some((first, all)) = &mut joined else {
+            joined = Some((version, memory));
+            continue;
+        };
+        if all.config() != memory.config() {
+            let [own, others] =
+                [memory.config(), all.config()].map(|config| serde_json::to_string(config).unwrap_or_default());
+            let reason = format!(
+                "it keeps samples by {own}, that of `{}` by {others}, and a memory goes by the settings of its first \
+                 version; begin one of the lines again with the settings of the other (`--init`, `--set {what}...`), or \
+                 let both begin from one version",
+                first.name
+            );
+            return Err(Error::setting(format!("{what} of `{}`", version.name), reason));
         }
+        all.merge(&memory)?;
     }
-    Ok(joined)
+    Ok(joined.map(|(_, memory)| memory))
 }

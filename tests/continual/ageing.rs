@@ -13,11 +13,11 @@ use crate::support::{FeatureRow, classes, feature_dataset, tiny};
 
 const DAY: u64 = 24 * 60 * 60;
 /// Samples of a class to learn, and to be judged by.
-const TRAIN: usize = 24;
-const TEST: usize = 12;
+pub(super) const TRAIN: usize = 24;
+pub(super) const TEST: usize = 12;
 
 /// Samples of four classes around centres that all batches share, moved by `shift`.
-fn batch(name: &str, shift: f32) -> Dataset {
+pub(super) fn batch(name: &str, shift: f32) -> Dataset {
     let dim = tiny().spec().dim;
     let rows = (0..4).flat_map(|label| {
         let centre = Seed::new(100 + label as u64).normals(dim, 1.0);
@@ -32,16 +32,16 @@ fn batch(name: &str, shift: f32) -> Dataset {
 }
 
 /// What an update is told beside its data.
-struct When<'a> {
-    day: u64,
-    init: Option<&'a str>,
-    if_drift: bool,
-    settings: &'a [&'a str],
+pub(super) struct When<'a> {
+    pub(super) day: u64,
+    pub(super) init: Option<&'a str>,
+    pub(super) if_drift: bool,
+    pub(super) settings: &'a [&'a str],
 }
 
-const LATER: When<'static> = When { day: 0, init: None, if_drift: false, settings: &[] };
+pub(super) const LATER: When<'static> = When { day: 0, init: None, if_drift: false, settings: &[] };
 
-fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> UpdateReport {
+pub(super) fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> UpdateReport {
     let lenient = ["gate.class_drop=1.0", "gate.accuracy_drop=1.0", "gate.negative_flips=1.0"];
     let settings: Vec<String> = lenient.iter().chain(when.settings).map(ToString::to_string).collect();
     let recipe = UpdateRecipe::read("", "test", &settings).expect("valid settings");

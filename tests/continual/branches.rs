@@ -11,7 +11,7 @@ use inarch_core::text::Template;
 use inarch_peft::{Artifact, Classifier, InputMoments, MethodConfig, Parameters};
 use inarch_recipes::{Control, Session, Silent, Subset};
 
-use super::split_digits::{RATE, recipe, state_of};
+use super::split_digits::{RATE, recipe, saved, tensors_of};
 use super::strategies::{SETTINGS, dataset, ends_alike_when_stopped, run_keeping_both};
 use crate::support::{close, tiny};
 
@@ -197,7 +197,7 @@ fn after_one_step_each(weight: f64) -> Parameters {
         };
         learner.learn(&arrival, &setting, folder.path()).expect("it learns");
     }
-    state_of(&*learner)["strategy-past"].clone()
+    tensors_of(&saved(&*learner), "strategy-past")
 }
 
 /// The gradient of `sum |A_1^T A_2|^2` is `2 A_1 A_1^T A_2`. `B_2` starts from zero, so that the cross entropy has no part in the

@@ -4,6 +4,7 @@ mod ageing;
 mod branches;
 mod exact;
 mod experts;
+mod merging;
 mod mtil;
 mod prompt_pools;
 mod prompts;

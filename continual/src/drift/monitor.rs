@@ -1,6 +1,6 @@
 //! The tests together, as one monitor with a state.
 
-use inarch_core::Seed;
+use inarch_core::{Digest, Seed};
 use serde::{Deserialize, Serialize};
 
 use super::adwin::Adwin;
@@ -78,7 +78,8 @@ impl DriftMonitor {
         Ok(Self { config, dim, reference, mean, window: Adwin::new(config.level), batches: 0 })
     }
 
-    /// Tests a batch of features `[rows, dim]`.
+    /// Tests a batch of features `[rows, dim]`. In which order the rows come makes no difference: a folder is read
+    /// class by class, and a window that saw them so would take the next class for a change.
     ///
     /// # Errors
     /// Fewer than 8 rows.
@@ -102,15 +103,18 @@ impl DriftMonitor {
     }
 }
 
-/// At most `most` rows by lot, normalised, in their old order.
+/// At most `most` rows by lot, normalised, in the order of the lots. A lot is a hash of what a row holds, so that
+/// neither the choice nor the order depends on the order in which rows came.
 fn chosen(rows: &[f32], dim: usize, most: usize, seed: Seed) -> Vec<f32> {
-    let count = rows.len() / dim;
-    let mut picked: Vec<usize> = seed.order(count).into_iter().take(most).collect();
-    picked.sort_unstable();
-    picked
-        .into_iter()
-        .flat_map(|row| {
-            let row = &rows[row * dim..(row + 1) * dim];
+    let lot = |row: &[f32]| {
+        let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
+        seed.hash(&Digest::of(&bytes).to_string())
+    };
+    let mut lots: Vec<(u64, &[f32])> = rows.chunks_exact(dim).map(|row| (lot(row), row)).collect();
+    lots.sort_by_key(|(lot, _)| *lot);
+    lots.into_iter()
+        .take(most)
+        .flat_map(|(_, row)| {
             let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
             row.iter().map(move |value| value / norm)
         })
@@ -121,7 +125,41 @@ fn chosen(rows: &[f32], dim: usize, most: usize, seed: Seed) -> Vec<f32> {
 mod tests {
     use inarch_core::Seed;
 
-    use super::{DriftConfig, DriftMonitor};
+    use super::{Adwin, DriftConfig, DriftMonitor};
+
+    /// Rows of 8 values around two directions, three of the first to one of the second, class by class.
+    fn by_class(seed: u64, directions: [usize; 2]) -> Vec<f32> {
+        let mut rows = Seed::new(seed).normals(240 * 8, 0.05);
+        for (at, row) in rows.chunks_exact_mut(8).enumerate() {
+            row[directions[usize::from(at >= 180)]] += 1.0;
+        }
+        rows
+    }
+
+    #[test]
+    fn a_batch_that_comes_class_by_class_is_no_drift_and_a_shift_is() {
+        // In the order in which they come the second class looks like a change.
+        let mut window = Adwin::new(DriftConfig::default().level);
+        let distance = |row: &[f32]| ((row[0] - 0.75).powi(2) + (row[1] - 0.25).powi(2)).sqrt() / 2.0;
+        let rows = by_class(2, [0, 1]);
+        let alarms = rows.chunks_exact(8).map(distance).filter(|value| window.push(f64::from(*value))).count();
+        assert!(alarms > 0);
+
+        let mut monitor = DriftMonitor::new(DriftConfig::default(), 8, &by_class(1, [0, 1])).unwrap();
+        let mut other = monitor.clone();
+        for seed in 2..5 {
+            let rows = by_class(seed, [0, 1]);
+            let verdict = monitor.observe(&rows).unwrap();
+            assert!(!verdict.drifted && !verdict.adwin, "{seed}: {verdict:?}");
+            let mixed: Vec<f32> =
+                Seed::new(seed).order(240).into_iter().flat_map(|row| rows[8 * row..][..8].to_vec()).collect();
+            assert_eq!(other.observe(&mixed).unwrap(), verdict, "{seed}");
+        }
+        assert!(monitor == other);
+        // As many of each class, but the first looks different now.
+        let verdict = monitor.observe(&by_class(5, [2, 1])).unwrap();
+        assert!(verdict.drifted && verdict.adwin, "{verdict:?}");
+    }
 
     #[test]
     fn a_monitor_finds_a_shift_and_goes_on_after_a_restart() {

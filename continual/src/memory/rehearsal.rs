@@ -199,11 +199,14 @@ impl Memory {
             *self.offered.entry(class.clone()).or_default() += count;
         }
         for (id, sample) in &other.samples {
-            if let Some(own) = self.samples.insert(id.clone(), sample.clone()) {
-                // Offered to both, and one sample all the same.
-                if let Some(count) = self.offered.get_mut(&own.class) {
-                    *count = count.saturating_sub(1);
-                }
+            let own = self.samples.get(id);
+            // Offered to both, and one sample all the same.
+            if let Some(count) = own.and_then(|own| self.offered.get_mut(&own.class)) {
+                *count = count.saturating_sub(1);
+            }
+            // A latent does not take the place of an image.
+            if own.is_none_or(|own| own.image.is_none() || sample.image.is_some()) {
+                self.samples.insert(id.clone(), sample.clone());
             }
         }
         self.fit()

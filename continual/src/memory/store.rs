@@ -1,5 +1,5 @@
-//! A memory that is at work, in a `sled` database: a sample that was offered survives a crash. The snapshot is what is kept
-//! and handed on; the database can be made from it again.
+//! A memory that is at work, in a `sled` database: a sample that was offered survives a crash. The snapshot is what is
+//! kept and handed on; the database can be made from it again.
 //!
 //! Whatever changes goes in as one batch, of which a database that is opened after a crash has all or nothing.
 
@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const SETTINGS: &str = "conf";
 const STORED: &str = "db";
 
-/// Removes the settings of a database that was never stored. `sled` writes them first and in two pieces, and opens none of which
-/// it finds one piece: a process that is killed there would leave a name that can never be used again.
+/// Removes the settings of a database that was never stored. `sled` writes them first and in two pieces, and opens none
+/// of which it finds one piece: a process that is killed there would leave a name that can never be used again.
 fn clear_beginning(path: &Path) -> Result<()> {
     let settings = path.join(SETTINGS);
     if settings.is_file() && !path.join(STORED).exists() {

@@ -4,6 +4,7 @@ mod assess;
 mod forget;
 mod gate;
 mod intake;
+mod learn;
 mod recipe;
 mod report_file;
 mod run;

@@ -7,7 +7,7 @@ use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
 use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
-use inarch_peft::{Artifact, MethodConfig, Rows, Statistics};
+use inarch_peft::{Artifact, MethodConfig, Statistics};
 use inarch_recipes::{Control, ReportHead, Session, Subset};
 use serde::Serialize;
 use toml::{Table, Value};
@@ -15,15 +15,14 @@ use toml::{Table, Value};
 use super::assess::{accuracy_on, probe_answers, zero_shot_accuracy};
 use super::gate::{Evidence, Verdict};
 use super::intake::Intake;
+use super::learn::{learn_analytic, learn_by_steps};
 use super::recipe::UpdateRecipe;
 use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
 use super::work::{Work, inputs_of};
 use crate::bench::fit_recipe;
 use crate::drift::{DriftConfig, DriftMonitor, DriftVerdict};
 use crate::error::{Error, Result};
-use crate::learner::{
-    Arrival, Carried, GradientLearner, Learner as _, LearnerConfig, Setting, empty_statistics, solve_head,
-};
+use crate::learner::{Carried, LearnerConfig, empty_statistics};
 use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, Sample};
 
 /// What an update is asked to do.
@@ -97,13 +96,13 @@ pub struct UpdateReport {
 }
 
 /// What is carried from version to version.
-struct Estate {
-    classes: Vec<String>,
-    method: MethodConfig,
-    statistics: Option<Statistics>,
-    memory: Memory,
-    probe: Memory,
-    ledger: Ledger,
+pub(super) struct Estate {
+    pub(super) classes: Vec<String>,
+    pub(super) method: MethodConfig,
+    pub(super) statistics: Option<Statistics>,
+    pub(super) memory: Memory,
+    pub(super) probe: Memory,
+    pub(super) ledger: Ledger,
 }
 
 /// Updates a target.
@@ -347,99 +346,7 @@ fn drift_of(memory: &Memory, samples: &[Sample], seed: u64) -> Result<Option<Dri
     Ok(Some(monitor.observe(&rows(&mut samples.iter()))?))
 }
 
-fn learn_analytic(
-    backbone: &Backbone,
-    carried: &mut Estate,
-    old: Option<&Artifact>,
-    fresh: Vec<Sample>,
-) -> Result<Artifact> {
-    let (ids, classes): (Vec<String>, Vec<String>) =
-        fresh.iter().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
-    let features: Vec<f32> = fresh.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
-    let Some(statistics) = &mut carried.statistics else {
-        return Err(Error::setting("statistics", "the version has none"));
-    };
-    statistics.add(&Rows { ids: &ids, classes: &classes, features: &features })?;
-    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
-    carried.memory.offer(fresh)?;
-    let templates = templates(old)?;
-    solve_head(backbone, &carried.method, statistics, &carried.classes, &templates)
-}
-
-fn templates(old: Option<&Artifact>) -> Result<Vec<inarch_core::text::Template>> {
-    Ok(match old {
-        Some(old) => old.templates()?,
-        None => inarch_core::text::TemplateSet::named("single")?.templates().to_vec(),
-    })
-}
-
-fn learn_by_steps(
-    session: &Session<'_>,
-    carried: &mut Estate,
-    (parent, old): (Option<&Version>, Option<&Artifact>),
-    (train, fresh): (&[Example], &[Sample]),
-    request: &UpdateRequest<'_>,
-    work: &Work,
-) -> Result<(Artifact, String)> {
-    let recipe = request.recipe;
-    let strategy = match LearnerConfig::read(&recipe.strategy)? {
-        LearnerConfig::Gradient(strategy) => strategy,
-        other => {
-            let reason = format!("`{}` does not train `{}`; use e.g. `er`", other.name(), carried.method.name());
-            return Err(Error::setting("strategy", reason));
-        }
-    };
-    let mut fit = recipe.fit.clone();
-    let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
-    fit.insert("method".into(), method);
-    let fit = fit_recipe(&fit)?;
-    let strategy = match recipe.strategy.contains_key("replay") {
-        true => strategy,
-        // Large batches of what arrives would drown a few old samples.
-        false => strategy.rehearsing(fit.train.batch.min(train.len())),
-    };
-    let templates = templates(old)?;
-    let label = |class: &String| carried.classes.iter().position(|known| known == class).unwrap_or_default();
-    let train: Vec<Example> = train
-        .iter()
-        .zip(fresh)
-        .map(|(example, sample)| Example { id: sample.id.clone(), label: label(&sample.class), ..example.clone() })
-        .collect();
-    let mut learner = GradientLearner::new(strategy.clone(), fit, *carried.memory.config());
-    if let Some(old) = old {
-        let memory = (!carried.memory.is_empty()).then(|| carried.memory.clone());
-        learner = learner.going_on(old.adapter.clone(), old.manifest.classes.clone(), memory);
-    }
-    let setting = Setting { session, templates: &templates, seed: recipe.seed };
-    let handed_on = parent.map(|parent| Carried::of(&parent.folder)).transpose()?.flatten();
-    if let (Some(handed_on), Some(parent)) = (&handed_on, parent) {
-        learner.take_up(handed_on, &parent.folder, &setting)?;
-    }
-    let index = handed_on.map_or(usize::from(old.is_some()), |handed_on| handed_on.experiences);
-    let arrival = Arrival {
-        index,
-        classes: &carried.classes,
-        train: &train,
-        earlier: &[],
-        source: &request.dataset.name,
-        time: request.time,
-        chunk: None,
-    };
-    learner.learn(&arrival, &setting, &work.training()).map_err(|error| work.stopped(error))?;
-    let artifact = learner.artifact(&setting)?;
-    learner.hand_on(work.own(), index)?;
-    if artifact.adapter.entry(Tower::Image) < Entry::Feature && carried.memory.config().content == Content::Latents {
-        session_note(session, "the method changes the image tower, so its memory keeps whole images");
-    }
-    match learner.memory() {
-        Some(memory) => carried.memory = memory.clone(),
-        None => carried.memory.offer(fresh.to_vec())?,
-    }
-    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
-    Ok((artifact, strategy.name().into()))
-}
-
-fn session_note(session: &Session<'_>, line: &str) {
+pub(super) fn session_note(session: &Session<'_>, line: &str) {
     session.control().progress.say(line);
 }
 

@@ -1,5 +1,5 @@
-//! SLCA has, after every experience, the slow representation, the trained rows, the Gaussians and the aligned rows of PyTorch;
-//! `alignment.py` wrote them, from what is drawn here.
+//! SLCA has, after every experience, the slow representation, the trained rows, the Gaussians and the aligned rows of
+//! PyTorch; `alignment.py` wrote them, from what is drawn here.
 
 use std::sync::atomic::AtomicBool;
 
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::order::training;
 use super::{
-    BATCH, CLASSES, DIM, EXPERIENCES, SEED, TEST, WORDS, digits, go_through, held_to, recipe, right_of, state_of,
+    BATCH, CLASSES, DIM, EXPERIENCES, SEED, TEST, WORDS, digits, go_through, held_to, recipe, right_of, saved,
+    tensors_of,
 };
 use crate::support::{close, fixture, tiny};
 
@@ -86,14 +87,14 @@ fn a_slow_representation_and_an_aligned_head_equal_those_of_pytorch() {
     let config = LearnerConfig::read(&toml::from_str(&strategy).expect("TOML")).expect("a strategy");
     go_through(&mut *config.build(&recipe, MemoryConfig::default()), &setting, &mut |experience, learner| {
         let artifact = learner.artifact(&setting).expect("it has learned");
-        let (what, state) = (format!("slca.{experience}"), state_of(learner));
+        let (what, state) = (format!("slca.{experience}"), saved(learner));
         held_to(&what, &artifact.adapter.parameters(), &expected);
         // What is trained further was not aligned.
-        held_to(&format!("{what}.trained"), &state["adapter"], &expected);
+        held_to(&format!("{what}.trained"), &tensors_of(&state, "adapter"), &expected);
         let known = CLASSES * (experience + 1);
         for class in 0..known {
             let (name, first) = (format!("gaussian-{class:06}"), (class / CLASSES) as f32);
-            let gaussian = &state[&format!("strategy-{name}")];
+            let gaussian = tensors_of(&state, &format!("strategy-{name}"));
             assert_eq!(gaussian["first"].data, [first], "{what} {name}");
             for part in ["mean", "scatter"] {
                 close(

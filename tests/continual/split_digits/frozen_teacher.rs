@@ -8,7 +8,9 @@ use inarch_core::checkpoint::read_safetensors;
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Control, Recipe, Session, Silent, Subset};
 
-use super::{CLASSES, EXPERIENCES, SEED, TEST, WORDS, digits, go_through, held_to, recipe, right_of, state_of};
+use super::{
+    CLASSES, EXPERIENCES, SEED, TEST, WORDS, digits, go_through, held_to, recipe, right_of, saved, tensors_of,
+};
 use crate::support::{fixture, tiny};
 
 /// The generator's settings.
@@ -29,7 +31,7 @@ fn distillation_from_zero_shot_and_the_mean_along_the_way_equal_those_of_pytorch
         let artifact = learner.artifact(&setting).expect("it has learned");
         held_to(&what, &artifact.adapter.parameters(), &expected);
         // The mean is what is trained further, too.
-        held_to(&what, &state_of(learner)["adapter"], &expected);
+        held_to(&what, &tensors_of(&saved(learner), "adapter"), &expected);
         let (classes, seen) = (&dataset.classes[..known], &dataset.test[..TEST * known]);
         let answering = Recipe { method: artifact.manifest.method.clone(), ..recipe.clone() };
         let scores = session.scores((&answering, classes, &artifact.adapter), seen).expect("scores");

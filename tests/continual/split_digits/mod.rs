@@ -18,6 +18,7 @@ use inarch_core::data::{Dataset, Example, Split};
 use inarch_core::image::OnBadImage;
 use inarch_peft::Parameters;
 use inarch_recipes::{Control, Recipe, RecipeLayers, Session, Silent, Subset};
+use tempfile::TempDir;
 
 use self::order::Order;
 use crate::support::{FeatureRow, close, feature_dataset, fixture, tiny};
@@ -151,17 +152,16 @@ fn go_through(learner: &mut dyn Learner, setting: &Setting<'_>, look: &mut dyn F
     }
 }
 
-/// What a learner goes on from, and the state of its strategy, by file.
-pub(super) fn state_of(learner: &dyn Learner) -> BTreeMap<String, Parameters> {
+/// What a learner writes to go on from.
+pub(super) fn saved(learner: &dyn Learner) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     learner.save(folder.path()).expect("it is saved");
-    let files = inarch_core::file::list(folder.path()).expect("a folder");
-    let tensors = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    let of = |path: &std::path::PathBuf| {
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        (name, read_safetensors(path).expect("tensors").0)
-    };
-    tensors.map(of).collect()
+    folder
+}
+
+/// The tensors of one file of it.
+pub(super) fn tensors_of(folder: &TempDir, name: &str) -> Parameters {
+    read_safetensors(&folder.path().join(format!("{name}.safetensors"))).expect("tensors").0
 }
 
 /// Right answers among the test digits of each experience so far.
@@ -258,7 +258,7 @@ fn values_and_right_answers_after_every_experience_equal_those_of_pytorch() {
             }
             // What is trained further, where that is not what answers.
             if expected.contains_key(&format!("{what}.trained.weight")) {
-                held_to(&format!("{what}.trained"), &state_of(learner)["adapter"], &expected);
+                held_to(&format!("{what}.trained"), &tensors_of(&saved(learner), "adapter"), &expected);
             }
             let classes = &dataset.classes[..CLASSES * (experience + 1)];
             let seen = &dataset.test[..CLASSES * TEST * (experience + 1)];

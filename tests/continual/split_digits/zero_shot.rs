@@ -1,5 +1,5 @@
-//! Primal and dual RAIL beside zero-shot, asked for all ten classes whatever has been learned, have the scores of the formulas:
-//! `zero_shot.py` wrote them, with text features of the reference implementation that `words.py` wrote.
+//! Primal and dual RAIL beside zero-shot, asked for all ten classes whatever has been learned, have the scores of the
+//! formulas: `zero_shot.py` wrote them, with text features of the reference implementation that `words.py` wrote.
 
 use std::sync::atomic::AtomicBool;
 

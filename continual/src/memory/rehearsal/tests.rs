@@ -182,3 +182,30 @@ fn samplers_keep_what_they_promise() {
     young.offer(samples(0..10, 2)).unwrap();
     assert_eq!((young.expire(86_400 + 4), young.len()), (4, 6));
 }
+
+#[test]
+fn latents_that_were_held_are_joined_with_images_and_take_the_place_of_none() {
+    let images = |range| {
+        let mut memory = memory(Sampler::Balanced, 60_000, 1);
+        memory.config.content = Content::Images;
+        memory.offer(samples(range, 3)).unwrap();
+        memory
+    };
+    let latents = || {
+        let mut memory = memory(Sampler::Balanced, 20_000, 1);
+        memory.offer(samples(0..30, 3)).unwrap();
+        assert!(memory.samples().all(|sample| sample.image.is_none()));
+        memory
+    };
+    assert!(latents().merge(&images(20..50)).is_err());
+    let one = |mut left: Memory, right: &Memory| {
+        left.merge(right).unwrap();
+        left
+    };
+    let old = latents().keeping_images(60_000);
+    let both = one(old.clone(), &images(20..50));
+    // Ten are in both and were offered once.
+    assert_eq!((both.len(), both.offered().values().sum::<u64>()), (50, 50));
+    assert_eq!(both.samples().filter(|sample| sample.image.is_some()).count(), 30);
+    assert!(both == one(images(20..50), &old) && both.bytes() <= both.config().budget_bytes);
+}

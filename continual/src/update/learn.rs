@@ -1,0 +1,121 @@
+//! What an update learns: a head in closed form from its sums, anything else by steps under a strategy.
+//!
+//! Both take what the version before hands on ([`Estate`]), add the fresh samples to its memory and its ledger, and
+//! return the adapter for all classes known now. Nothing is judged or published here.
+
+use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
+use inarch_core::data::Example;
+use inarch_peft::{Artifact, Rows};
+use inarch_recipes::Session;
+use toml::Value;
+
+use super::run::{Estate, UpdateRequest, session_note};
+use super::version::Version;
+use super::work::Work;
+use crate::bench::fit_recipe;
+use crate::error::{Error, Result};
+use crate::learner::{Arrival, Carried, GradientLearner, Learner as _, LearnerConfig, Setting, solve_head};
+use crate::memory::{Content, Sample};
+
+/// A head in closed form: what is fresh is added to the sums, and the head is solved again.
+///
+/// # Errors
+/// A version without statistics, and samples that do not fit to them.
+pub(super) fn learn_analytic(
+    backbone: &Backbone,
+    carried: &mut Estate,
+    old: Option<&Artifact>,
+    fresh: Vec<Sample>,
+) -> Result<Artifact> {
+    let (ids, classes): (Vec<String>, Vec<String>) =
+        fresh.iter().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
+    let features: Vec<f32> = fresh.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
+    let Some(statistics) = &mut carried.statistics else {
+        return Err(Error::setting("statistics", "the version has none"));
+    };
+    statistics.add(&Rows { ids: &ids, classes: &classes, features: &features })?;
+    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
+    carried.memory.offer(fresh)?;
+    let templates = templates(old)?;
+    solve_head(backbone, &carried.method, statistics, &carried.classes, &templates)
+}
+
+/// The templates of the version before; `a photo of a {}.` for a first one.
+fn templates(old: Option<&Artifact>) -> Result<Vec<inarch_core::text::Template>> {
+    Ok(match old {
+        Some(old) => old.templates()?,
+        None => inarch_core::text::TemplateSet::named("single")?.templates().to_vec(),
+    })
+}
+
+/// Steps on the adapter of the version before, or on a fresh one, under the strategy of the recipe; returns the
+/// strategy's name as well. `train` and `fresh` are the same samples, as examples and as they are remembered. A
+/// training that was stopped goes on from what `work` holds.
+///
+/// # Errors
+/// A strategy that trains nothing by steps, images that cannot be read, a training that diverges or is stopped.
+pub(super) fn learn_by_steps(
+    session: &Session<'_>,
+    carried: &mut Estate,
+    (parent, old): (Option<&Version>, Option<&Artifact>),
+    (train, fresh): (&[Example], &[Sample]),
+    request: &UpdateRequest<'_>,
+    work: &Work,
+) -> Result<(Artifact, String)> {
+    let recipe = request.recipe;
+    let strategy = match LearnerConfig::read(&recipe.strategy)? {
+        LearnerConfig::Gradient(strategy) => strategy,
+        other => {
+            let reason = format!("`{}` does not train `{}`; use e.g. `er`", other.name(), carried.method.name());
+            return Err(Error::setting("strategy", reason));
+        }
+    };
+    let mut fit = recipe.fit.clone();
+    let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
+    fit.insert("method".into(), method);
+    let fit = fit_recipe(&fit)?;
+    let strategy = match recipe.strategy.contains_key("replay") {
+        true => strategy,
+        // Large batches of what arrives would drown a few old samples.
+        false => strategy.rehearsing(fit.train.batch.min(train.len())),
+    };
+    let templates = templates(old)?;
+    let label = |class: &String| carried.classes.iter().position(|known| known == class).unwrap_or_default();
+    let train: Vec<Example> = train
+        .iter()
+        .zip(fresh)
+        .map(|(example, sample)| Example { id: sample.id.clone(), label: label(&sample.class), ..example.clone() })
+        .collect();
+    let mut learner = GradientLearner::new(strategy.clone(), fit, *carried.memory.config());
+    if let Some(old) = old {
+        let memory = (!carried.memory.is_empty()).then(|| carried.memory.clone());
+        learner = learner.going_on(old.adapter.clone(), old.manifest.classes.clone(), memory);
+    }
+    let setting = Setting { session, templates: &templates, seed: recipe.seed };
+    let handed_on = parent.map(|parent| Carried::of(&parent.folder)).transpose()?.flatten();
+    if let (Some(handed_on), Some(parent)) = (&handed_on, parent) {
+        learner.take_up(handed_on, &parent.folder, &setting)?;
+    }
+    let index = handed_on.map_or(usize::from(old.is_some()), |handed_on| handed_on.experiences);
+    let arrival = Arrival {
+        index,
+        classes: &carried.classes,
+        train: &train,
+        earlier: &[],
+        source: &request.dataset.name,
+        time: request.time,
+        chunk: None,
+    };
+    learner.learn(&arrival, &setting, &work.training()).map_err(|error| work.stopped(error))?;
+    let artifact = learner.artifact(&setting)?;
+    learner.hand_on(work.own(), index)?;
+    if artifact.adapter.entry(Tower::Image) < Entry::Feature && carried.memory.config().content == Content::Latents {
+        session_note(session, "the method changes the image tower, so its memory keeps whole images");
+    }
+    match learner.memory() {
+        Some(memory) => carried.memory = memory.clone(),
+        None => carried.memory.offer(fresh.to_vec())?,
+    }
+    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
+    Ok((artifact, strategy.name().into()))
+}
