@@ -21,7 +21,7 @@ pub use bench::{Failure, OneOrMore, Protocol, SeedResult, StrategyResult, Stream
 pub use drift::{Adwin, DriftConfig, DriftMonitor, DriftVerdict, DriftWatch, KolmogorovSmirnov, MeanDiscrepancy};
 pub use error::{Error, Result};
 pub use learner::{AnalyticLearner, Arrival, GradientLearner, Learner, LearnerConfig, MemoryHeadLearner, Setting};
-pub use measure::{AccuracyMatrix, Measures, negative_flips};
+pub use measure::{AccuracyMatrix, Measures, negative_flips, positive_flips};
 pub use memory::{
     Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, MemoryStore, Precision, Sample, Sampler, herding,
 };

@@ -1,14 +1,19 @@
 //! Strategies that sum an update of low rank for each experience, on the text tower over a stream of features.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
+use inarch_continual::{Arrival, LearnerConfig, MemoryConfig, Setting};
 use inarch_core::backbone::{Frozen, HostTensor, Sites, values};
 use inarch_core::checkpoint::read_safetensors;
+use inarch_core::image::OnBadImage;
 use inarch_core::text::Template;
 use inarch_peft::{Artifact, Classifier, InputMoments, MethodConfig, Parameters};
+use inarch_recipes::{Control, Session, Silent, Subset};
 
+use super::split_digits::{RATE, recipe, saved, tensors_of};
 use super::strategies::{SETTINGS, dataset, ends_alike_when_stopped, run_keeping_both};
-use crate::support::tiny;
+use crate::support::{close, tiny};
 
 const RANK: usize = 2;
 /// Keys and values of the text tower.
@@ -159,6 +164,75 @@ fn the_first_update_of_inflora_has_the_directions_of_the_inputs_and_starts_as_th
             energy
         });
         assert!(energies[0] >= energies[1] && energies[1] > 0.0, "{site}: {energies:?}");
+    }
+}
+
+/// The factors of both updates after one step of O-LoRA in each of two experiences.
+fn after_one_step_each(weight: f64) -> Parameters {
+    let settings = [
+        "method.rank=2",
+        "method.dropout=0.0",
+        "method.targets=[\"text.*.k_proj\", \"text.*.v_proj\"]",
+        "train.budget={ iterations = 1 }",
+        "augment={ crop = \"centre\", flip = 0.0 }",
+    ];
+    let (dataset, recipe, stop) = (dataset(), recipe("lora", &settings), AtomicBool::new(false));
+    let session = Session::new(tiny(), &dataset, Subset::All, OnBadImage::Fail, Control::new(&Silent, &stop));
+    let (session, templates) = (session.expect("four classes"), recipe.templates.resolve().expect("templates"));
+    let setting = Setting { session: &session, templates: &templates, seed: 1 };
+    let strategy: toml::Table = toml::from_str(&format!("name = \"o-lora\"\nweight = {weight:?}")).expect("TOML");
+    let config = LearnerConfig::read(&strategy).expect("a strategy");
+    let mut learner = config.build(&recipe, MemoryConfig::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let half = dataset.train.len() / 2;
+    for index in 0..2 {
+        let arrival = Arrival {
+            index,
+            classes: &dataset.classes[..2 * (index + 1)],
+            train: &dataset.train[half * index..][..half],
+            earlier: &[],
+            source: "blobs",
+            time: index as u64,
+            chunk: None,
+        };
+        learner.learn(&arrival, &setting, folder.path()).expect("it learns");
+    }
+    tensors_of(&saved(&*learner), "strategy-past")
+}
+
+/// The gradient of `sum |A_1^T A_2|^2` is `2 A_1 A_1^T A_2`. `B_2` starts from zero, so that the cross entropy has no part in the
+/// first step of `A_2`, and the overlap none in that of `B_2`.
+#[test]
+fn a_step_of_o_lora_is_that_of_the_overlap_in_closed_form() {
+    const WEIGHT: f64 = 3.0;
+    let [apart, free] = [WEIGHT, 0.0].map(after_one_step_each);
+    let downs: Vec<&String> = free.keys().filter(|name| name.ends_with(".a")).collect();
+    assert_eq!(downs.len(), 4, "{downs:?}");
+    for name in downs {
+        let column = |tensor: &HostTensor, at: usize| -> Vec<f64> {
+            tensor.data.iter().skip(at).step_by(2 * RANK).map(|value| f64::from(*value)).collect()
+        };
+        let (before, fresh) = (0..RANK, RANK..2 * RANK);
+        for at in before.clone() {
+            assert_eq!(column(&apart[name], at), column(&free[name], at), "{name}: nothing came before the first");
+        }
+        let (mut found, mut expected) = (Vec::new(), Vec::new());
+        for at in fresh {
+            let start = column(&free[name], at);
+            let mut gradient = vec![0.0; start.len()];
+            for past in before.clone() {
+                let past = column(&free[name], past);
+                let overlap: f64 = past.iter().zip(&start).map(|(left, right)| left * right).sum();
+                gradient.iter_mut().zip(&past).for_each(|(sum, value)| *sum += 2.0 * overlap * value);
+            }
+            let moved = column(&apart[name], at);
+            found.extend(moved.iter().zip(&start).map(|(moved, start)| (moved - start) as f32));
+            expected.extend(gradient.iter().map(|value| (-RATE * WEIGHT * value) as f32));
+        }
+        close(name, &found, &expected, 1e-4);
+        let up = name.replace(".a", ".b");
+        assert_eq!(apart[&up].data, free[&up].data, "{up}");
+        assert!(free[&up].data.iter().any(|value| *value != 0.0), "{up} moves");
     }
 }
 

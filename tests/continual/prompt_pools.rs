@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use inarch_continual::StreamRecipe;
 use inarch_core::checkpoint::read_safetensors;
 use inarch_peft::{Artifact, MethodConfig, Parameters};
 
@@ -126,19 +127,17 @@ fn a_pool_is_trained_on_and_no_step_moves_a_class_that_does_not_arrive() {
 
 #[test]
 fn another_method_is_refused_by_name() {
-    let [data, folder] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    let dataset = images(data.path());
     let several = "fit.method={ name = \"dual-prompt\", pool = 3 }";
     let counted = "fit.method={ name = \"coda-prompt\", components = 3, experiences = 2 }";
     let cases = [("l2p", DUAL, "`l2p`"), ("dual-prompt", CODA, "`dual-prompt`"), ("coda-prompt", L2P, "`coda-prompt`")];
     for (strategy, method, reason) in
         cases.into_iter().chain([("dual-prompt", several, "`pool`"), ("coda-prompt", counted, "`experiences`")])
     {
-        let settings = [SETTINGS, &[method]].concat();
-        // Beside one that works, so that the run ends and says what failed.
-        let both = [strategy, "simple-cil"];
-        let report = run_on(&dataset, &both, &settings, &folder.path().join(reason.trim_matches('`')));
-        assert!(format!("{:?}", report.failures).contains(reason), "{strategy}: {:?}", report.failures);
+        let mut recipe = StreamRecipe::read("", "test", &[method.to_string()]).expect("valid settings");
+        recipe.choose(&[strategy.to_string(), "simple-cil".to_string()]);
+        // Before anything is run.
+        let refused = recipe.protocol().map(drop).expect_err(strategy).to_string();
+        assert!(refused.contains(reason) && refused.contains(strategy), "{refused}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod examples;
 mod keys;
+mod stream_recipes;
 
 use std::path::Path;
 

@@ -48,10 +48,11 @@ fn strategies_train_a_tower_under_a_head() {
     for name in ["o-lora", "inflora", "sd-lora"] {
         program.fail(
             &["stream", "-b", "pocket", "-d", sample(), "-s", name, "-o", "other", "--set", "seeds=[1]"],
-            1,
+            2,
             &[name, "lora", "fit.method"],
         );
     }
+    assert!(!program.path("other").exists(), "it is said before anything is done");
 }
 
 #[test]

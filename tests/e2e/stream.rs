@@ -5,10 +5,14 @@ use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use inarch_core::Seed;
+use inarch_core::checkpoint::read_safetensors;
+use inarch_core::data::FeatureFile;
 use serde_json::Value;
 
 use super::Program;
 use super::program::{adapter_bytes, sample};
+use super::update::part;
+use crate::support::close;
 
 const SHORT: &[&str] =
     &["--seeds", "1", "--set", "fit.train.budget={ iterations = 12 }", "--set", "memory.budget_bytes=32768"];
@@ -33,6 +37,20 @@ fn a_stream_is_measured_and_its_adapters_are_adapters() {
         let open = strategy["name"] == "rail";
         assert_eq!(seed["matrix"]["rows"][0][4].is_number(), open, "{strategy}");
         assert_eq!(seed["measures"]["transfer"].is_number(), open);
+        assert_eq!(strategy["zero_shot_retention"].is_object(), open);
+        assert_eq!(strategy["zero_shot_retention"], strategy["measures"]["zero_shot_retention"]);
+        if open {
+            let rows = seed["matrix"]["rows"].as_array().expect("a matrix");
+            let ahead: Vec<(usize, usize)> = (0..5).flat_map(|k| (k + 1..5).map(move |i| (k, i))).collect();
+            let sum =
+                |of: &dyn Fn(usize, usize) -> Option<f64>| ahead.iter().filter_map(|(k, i)| of(*k, *i)).sum::<f64>();
+            let kept = sum(&|k, i| rows[k][i].as_f64()) / sum(&|_, i| seed["zero_shot"][i].as_f64());
+            let found = strategy["zero_shot_retention"]["mean"].as_f64().expect("a number");
+            assert!((found - kept).abs() < 1e-9, "{found} {kept}");
+        }
+        for name in ["negative_flips", "positive_flips", "bytes", "seconds"] {
+            assert_eq!(strategy["measures"][name]["mean"].as_f64(), seed[name].as_f64(), "{name}");
+        }
     }
     let rail = &strategies[0]["seeds"][0];
     let adapter = "out/rail/seed-1/after-5/adapter";
@@ -42,6 +60,9 @@ fn a_stream_is_measured_and_its_adapters_are_adapters() {
     for file in ["report.json", "report.html", "recipe.toml"] {
         assert!(program.path("out").join(file).is_file(), "{file}");
     }
+    let page = std::fs::read_to_string(program.path("out").join("report.html")).expect("a page");
+    let measures = strategies[0]["measures"].as_object().expect("measures");
+    assert!(measures.len() == 14 && measures.keys().all(|name| page.contains(&format!(">{name}<"))), "{measures:?}");
     // The recipe that was written is the same run, and all of it is done.
     let again = program.json(&["stream", "out/recipe.toml", "-o", "out"]);
     assert_eq!(again["strategies"], report["strategies"]);
@@ -60,12 +81,63 @@ fn domains_are_made_of_corruptions() {
 }
 
 #[test]
+fn features_of_several_data_sets_stand_in_for_their_images() {
+    let program = Program::new();
+    part(&program, "first", &["hat", "shoes"], 0, 4);
+    part(&program, "second", &["shirt", "pants", "hat"], 0, 4);
+    let encode = |name: &str| {
+        let output = format!("{name}.safetensors");
+        program.succeed(&["encode", "-b", "pocket", "--images", name, "-o", &output]);
+        output
+    };
+    let files = ["first", "second"].map(encode);
+    let run = |data: [&str; 2], output: &str| {
+        let tail = ["--set", "stream.kind=\"x-tail\"", "-s", "rail,simple-cil,naive", "-o", output];
+        program.json(&[&["stream", "-b", "pocket", "-d", data[0], "-d", data[1]], &tail[..], SHORT].concat())
+    };
+    let [images, features] = [run(["first", "second"], "images"), run([&files[0], &files[1]], "features")];
+    assert_eq!(images["experiences"], serde_json::json!(["first", "second"]));
+    assert_eq!((&features["experiences"], &features["failures"]), (&images["experiences"], &serde_json::json!([])));
+    for at in 0..3 {
+        let [found, expected] = [&features, &images].map(|report| &report["strategies"][at]);
+        for key in ["matrix", "zero_shot", "classes", "seen"] {
+            assert_eq!(found["seeds"][0][key], expected["seeds"][0][key], "{} {key}", expected["name"]);
+        }
+    }
+    for strategy in ["simple-cil", "naive"] {
+        let [found, expected] = ["features", "images"].map(|output| {
+            let folder = program.path(output).join(strategy).join("seed-1/after-2/adapter");
+            read_safetensors(&folder.join("adapter.safetensors")).expect("an adapter").0
+        });
+        assert!(found.keys().eq(expected.keys()) && !found.is_empty());
+        for (name, tensor) in &expected {
+            close(&format!("{strategy} {name}"), &found[name].data, &tensor.data, 1e-4);
+        }
+    }
+    // Features of another backbone, and images beside features, are told apart from these before anything is run.
+    let mut other = FeatureFile::read(&program.path(&files[1])).expect("features");
+    other.backbone = "sha256:another".into();
+    other.write(&program.path("other.safetensors")).expect("written");
+    let refuse = |second: &str, code: i32, words: &[&str]| {
+        let data = ["stream", "-b", "pocket", "-d", &files[0], "-d", second, "-o", "refused"];
+        program.fail(&[&data[..], &["--set", "stream.kind=\"x-tail\""], SHORT].concat(), code, words);
+    };
+    refuse("other.safetensors", 3, &["backbone of the features of `other`", "as `first` has it", "sha256:another"]);
+    refuse("second", 1, &["`first` holds features", "`second` images", "inarch encode"]);
+}
+
+#[test]
 fn a_wrong_recipe_is_named() {
     let program = Program::new();
     program.fail(&arguments("raill", "out", &[]), 2, &["raill", "did you mean `rail`?"]);
     program.fail(&arguments("rail", "out", &["--set", "stream.experience=3"]), 2, &["experience"]);
     program.fail(&arguments("rail", "out", &["--set", "stream.experiences=30"]), 1, &["30 experiences", "10"]);
     program.fail(&["stream", "-b", "pocket"], 2, &["no data set", "-d"]);
+    // A strategy that cannot train the method is refused where it is named, and left out of all.
+    program.fail(&arguments("rail,coda-prompt", "out", &[]), 2, &["coda-prompt", "fit.method"]);
+    program.fail(&arguments("slca", "out", &["-m", "lora"]), 2, &["slca", "linear-probe"]);
+    let all = ["left out", "o-lora, inflora, sd-lora", "s-prompts", "fit.method", "no data set"];
+    program.fail(&["stream", "-b", "pocket", "-s", "all"], 2, &all);
     assert!(!program.path("out/rail").exists());
 }
 

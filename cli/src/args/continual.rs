@@ -13,7 +13,7 @@ pub(crate) struct StreamArgs {
     /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]) or a name (see `inarch backbone list`)
     #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: Option<String>,
-    /// Data set; several times for one experience each
+    /// Data set, images or a features file; several times for one experience each
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: Vec<PathBuf>,
     /// Folder that the paths of a split or manifest are relative to
@@ -22,7 +22,7 @@ pub(crate) struct StreamArgs {
     /// Method whose adapter learns, in place of the recipe's; for strategies that train one by steps
     #[arg(short = 'm', long, value_name = "METHOD")]
     pub(crate) method: Option<String>,
-    /// Strategies, separated by commas, or `all`; a wrong name lists them
+    /// Strategies, separated by commas, or `all` that can train the method; a wrong name lists them
     #[arg(short = 's', long, value_delimiter = ',', value_name = "STRATEGY[,STRATEGY..]")]
     pub(crate) strategy: Vec<String>,
     /// Seeds, one run for each

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use inarch_continual::{LearnerConfig, StreamRecipe, run_stream};
+use inarch_continual::{StreamRecipe, run_stream};
 use inarch_core::data::open_dataset;
-use inarch_recipes::BadImagePolicy;
+use inarch_recipes::{BadImagePolicy, Control};
 
 use crate::args::StreamArgs;
 use crate::backbones;
@@ -14,7 +14,7 @@ use crate::progress::Bars;
 
 pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let control = bars.control();
-    let protocol = recipe(args)?.protocol()?;
+    let protocol = recipe(args, control)?.protocol()?;
     let named = |what: &str, flag: &str| {
         CommandError::usage(format!("no {what} is given"), format!("give one with `{flag}` or in the recipe"))
     };
@@ -40,7 +40,8 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
     output.result(&report, || {
         let mut rows = vec![report.header()];
         rows.extend(report.cells());
-        let note = "In percent, over the test images of what has come; forgetting since learned.";
+        let note = "In percent, over the test images of what has come; forgetting since learned; retention: accuracy on what \
+                    has not come yet as a share of zero-shot's own.";
         for failure in &report.failures {
             rows.push(vec![failure.strategy.clone(), format!("seed {}: {}", failure.seed, failure.reason)]);
         }
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
     Ok(())
 }
 
-fn recipe(args: &StreamArgs) -> Result<StreamRecipe, CommandError> {
+fn recipe(args: &StreamArgs, control: Control<'_>) -> Result<StreamRecipe, CommandError> {
     let mut settings = args.set.clone();
     if let Some(method) = &args.method {
         // First, so that `--set` may refine it.
@@ -73,7 +74,11 @@ fn recipe(args: &StreamArgs) -> Result<StreamRecipe, CommandError> {
         recipe.seeds.clone_from(&args.seeds);
     }
     if args.strategy.iter().any(|name| name == "all") {
-        recipe.choose(&LearnerConfig::names());
+        let left_out = recipe.choose_all()?;
+        if !left_out.is_empty() {
+            let names = left_out.join(", ");
+            control.progress.say(&format!("left out, because each needs another `fit.method`: {names}"));
+        }
     } else if !args.strategy.is_empty() {
         recipe.choose(&args.strategy);
     } else if args.method.is_some() && args.recipe.is_none() && !args.set.iter().any(|set| set.starts_with("strategy"))

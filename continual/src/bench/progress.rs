@@ -22,6 +22,8 @@ pub(super) struct Progress {
     pub(super) seen: Vec<f64>,
     /// Negative flips of each experience but the first, over the test images of those before.
     pub(super) flips: Vec<f64>,
+    /// Positive flips likewise.
+    pub(super) positive_flips: Vec<f64>,
     /// Bytes carried on after each experience.
     pub(super) bytes: Vec<u64>,
     /// Seconds of learning of each experience.
@@ -37,6 +39,7 @@ impl Progress {
             matrix: AccuracyMatrix::default(),
             seen: Vec::new(),
             flips: Vec::new(),
+            positive_flips: Vec::new(),
             bytes: Vec::new(),
             seconds: Vec::new(),
             right: Vec::new(),

@@ -150,10 +150,28 @@ impl StreamRecipe {
         self.strategy = names.iter().flat_map(of).collect();
     }
 
+    /// Keeps all strategies there are, with the recipe's settings, but those that cannot train its `fit.method`. Gives the names
+    /// of these.
+    ///
+    /// # Errors
+    /// An unknown method or setting.
+    pub fn choose_all(&mut self) -> Result<Vec<String>> {
+        self.choose(&LearnerConfig::names());
+        let (fit, mut left_out) = (fit_recipe(&self.fit)?, Vec::new());
+        for table in std::mem::take(&mut self.strategy) {
+            let strategy = LearnerConfig::read(&table)?;
+            match strategy.check(&fit.method) {
+                Ok(()) => self.strategy.push(table),
+                Err(_) => left_out.push(strategy.name().to_string()),
+            }
+        }
+        Ok(left_out)
+    }
+
     /// Reads its parts strictly.
     ///
     /// # Errors
-    /// An unknown strategy, method or setting; no strategy or seed; one strategy twice.
+    /// An unknown strategy, method or setting; no strategy or seed; one strategy twice; one that cannot train `fit.method`.
     pub fn protocol(self) -> Result<Protocol> {
         self.stream.check()?;
         self.memory.check()?;
@@ -170,6 +188,7 @@ impl StreamRecipe {
             }
         }
         let fit = fit_recipe(&self.fit)?;
+        strategies.iter().try_for_each(|strategy| strategy.check(&fit.method))?;
         Ok(Protocol { recipe: self, strategies, fit })
     }
 }
@@ -191,7 +210,7 @@ pub(crate) fn fit_recipe(given: &Table) -> Result<Recipe> {
 
 #[cfg(test)]
 mod tests {
-    use super::StreamRecipe;
+    use super::{LearnerConfig, StreamRecipe};
 
     #[test]
     fn a_recipe_is_read_strictly() {
@@ -210,6 +229,32 @@ mod tests {
         assert!(fault("[fit]\nshot = 3").contains("shot"));
         assert!(fault("[fit.method]\nname = \"loro\"").contains("loro"));
         assert!(fault("[[strategy]]\nname = \"er\"\n[[strategy]]\nname = \"er\"").contains("twice"));
+    }
+
+    #[test]
+    fn a_strategy_that_cannot_train_the_method_is_refused_by_name_and_left_out_of_all() {
+        let text = "[[strategy]]\nname = \"er\"\nreplay = 8\n[[strategy]]\nname = \"o-lora\"";
+        let read = |set: &str| StreamRecipe::read(text, "test", &[set.to_string()]).unwrap();
+        let reason = read("seeds=[1]").protocol().unwrap_err().to_string();
+        assert!(["o-lora", "`lora`", "fit.method"].iter().all(|part| reason.contains(part)), "{reason}");
+        assert!(read("fit.method={ name = \"stack\" }").protocol().is_ok());
+        for (method, left_out) in [
+            (
+                "linear-probe",
+                &["o-lora", "inflora", "sd-lora", "moe-adapters", "l2p", "dual-prompt", "coda-prompt", "s-prompts"][..],
+            ),
+            ("stack", &["moe-adapters", "l2p", "dual-prompt", "coda-prompt", "s-prompts"][..]),
+            ("lora", &["slca", "moe-adapters", "l2p", "dual-prompt", "coda-prompt", "s-prompts"][..]),
+        ] {
+            let mut recipe = read(&format!("fit.method={{ name = {method:?} }}"));
+            assert_eq!(recipe.choose_all().unwrap(), left_out, "{method}");
+            let names: Vec<&str> = recipe.strategy.iter().filter_map(|one| one["name"].as_str()).collect();
+            assert_eq!(names.len() + left_out.len(), LearnerConfig::names().len(), "{method}");
+            assert!(names.iter().all(|name| !left_out.contains(name)), "{method}");
+            let er = recipe.strategy.iter().find(|one| one["name"].as_str() == Some("er")).unwrap();
+            assert_eq!(er["replay"].as_integer(), Some(8));
+            assert!(recipe.protocol().is_ok(), "{method}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a benchmark found.
 
+use std::collections::BTreeMap;
+
 use inarch_core::metrics::MeanStd;
 use inarch_recipes::ReportHead;
 use serde::Serialize;
@@ -28,6 +30,8 @@ pub struct SeedResult {
     pub measures: Measures,
     /// Share of earlier test images that were right before an experience and wrong after it; mean over experiences.
     pub negative_flips: f64,
+    /// Share of earlier test images that were wrong before an experience and right after it; mean over experiences.
+    pub positive_flips: f64,
     /// Bytes carried on at the end.
     pub bytes: u64,
     /// Seconds of learning, without encoding and evaluation.
@@ -51,6 +55,10 @@ pub struct StrategyResult {
     pub forgetting_since_learned: Option<MeanStd>,
     /// Mean and spread of MTIL's Transfer.
     pub transfer: Option<MeanStd>,
+    /// Mean and spread of what is kept of zero-shot; absent for heads that are bound to their classes.
+    pub zero_shot_retention: Option<MeanStd>,
+    /// Mean and spread of every measure of a seed by its name, with flips, bytes and seconds; absent unless every seed has it.
+    pub measures: BTreeMap<&'static str, Option<MeanStd>>,
     /// Mean of the bytes carried on.
     pub bytes: f64,
     /// Mean of the seconds of learning.
@@ -88,6 +96,19 @@ pub struct Failure {
     pub reason: String,
 }
 
+impl SeedResult {
+    /// All measures by name, in a fixed order.
+    pub(super) fn named(&self) -> Vec<(&'static str, Option<f64>)> {
+        let beside = [
+            ("negative_flips", self.negative_flips),
+            ("positive_flips", self.positive_flips),
+            ("bytes", self.bytes as f64),
+            ("seconds", self.seconds),
+        ];
+        self.measures.named().into_iter().chain(beside.map(|(name, value)| (name, Some(value)))).collect()
+    }
+}
+
 impl StrategyResult {
     /// Summarises seeds.
     pub(super) fn new(name: String, settings: String, seeds: Vec<SeedResult>) -> Self {
@@ -99,11 +120,17 @@ impl StrategyResult {
             let values: Option<Vec<f64>> = seeds.iter().map(of).collect();
             MeanStd::of(&values?)
         };
+        let names = seeds.first().map(SeedResult::named).unwrap_or_default();
+        let of =
+            |name: &str, seed: &SeedResult| seed.named().into_iter().find(|one| one.0 == name).and_then(|one| one.1);
+        let measures = names.iter().map(|(name, _)| (*name, where_defined(&|seed| of(name, seed)))).collect();
         Self {
             average: over(&|seed| seed.average),
             last: over(&|seed| seed.last),
             forgetting_since_learned: where_defined(&|seed| seed.measures.forgetting_since_learned),
             transfer: where_defined(&|seed| seed.measures.transfer),
+            zero_shot_retention: where_defined(&|seed| seed.measures.zero_shot_retention),
+            measures,
             bytes: over(&|seed| seed.bytes as f64).mean,
             seconds: over(&|seed| seed.seconds).mean,
             name,
@@ -116,33 +143,40 @@ impl StrategyResult {
 impl StreamReport {
     /// The columns of the table.
     pub fn header(&self) -> Vec<String> {
-        ["strategy", "average", "last", "forgetting", "transfer", "flips", "bytes", "seconds"]
-            .map(String::from)
-            .to_vec()
+        let flips = ["negative flips", "positive flips"];
+        let before = ["strategy", "average", "last", "forgetting", "transfer", "retention"];
+        before.into_iter().chain(flips).chain(["bytes", "seconds"]).map(String::from).collect()
     }
 
     /// The table, best last accuracy first.
     pub fn cells(&self) -> Vec<Vec<String>> {
-        let spread = |value: MeanStd| match value.n {
-            0 | 1 => format!("{:.2}", 100.0 * value.mean),
-            _ => format!("{:.2} ± {:.2}", 100.0 * value.mean, 100.0 * value.std),
-        };
         let mut order: Vec<&StrategyResult> = self.strategies.iter().collect();
         order.sort_by(|a, b| b.last.mean.total_cmp(&a.last.mean));
         let row = |strategy: &&StrategyResult| {
-            let flips: Vec<f64> = strategy.seeds.iter().map(|seed| seed.negative_flips).collect();
+            let measure = |name: &str| strategy.measures.get(name).copied().flatten();
+            let mean = |name: &str| measure(name).map_or("–".into(), |value| format!("{:.2}", 100.0 * value.mean));
             vec![
                 strategy.name.clone(),
-                spread(strategy.average),
-                spread(strategy.last),
-                strategy.forgetting_since_learned.map_or("–".into(), spread),
-                strategy.transfer.map_or("–".into(), spread),
-                MeanStd::of(&flips).map_or("–".into(), |flips| format!("{:.2}", 100.0 * flips.mean)),
+                percent(strategy.average),
+                percent(strategy.last),
+                strategy.forgetting_since_learned.map_or("–".into(), percent),
+                strategy.transfer.map_or("–".into(), percent),
+                strategy.zero_shot_retention.map_or("–".into(), percent),
+                mean("negative_flips"),
+                mean("positive_flips"),
                 bytes_text(strategy.bytes),
                 format!("{:.1}", strategy.seconds),
             ]
         };
         order.iter().map(row).collect()
+    }
+}
+
+/// A share in percent, with its spread where there is one.
+pub(super) fn percent(value: MeanStd) -> String {
+    match value.n {
+        0 | 1 => format!("{:.2}", 100.0 * value.mean),
+        _ => format!("{:.2} ± {:.2}", 100.0 * value.mean, 100.0 * value.std),
     }
 }
 

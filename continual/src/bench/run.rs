@@ -18,7 +18,7 @@ use super::recipe::Protocol;
 use super::report::{Failure, SeedResult, StrategyResult, StreamReport};
 use crate::error::{Error, Result};
 use crate::learner::{Arrival, LearnerConfig, Setting};
-use crate::measure::negative_flips;
+use crate::measure::{negative_flips, positive_flips};
 use crate::stream::Stream;
 
 /// Runs every strategy under every seed, into `folder`. What the folder holds already is not done again; a run that was
@@ -180,6 +180,7 @@ fn run_one(
             let [before, after] = [&progress.right[..index], &row.right[..index]]
                 .map(|right| right.iter().flatten().copied().collect::<Vec<_>>());
             progress.flips.push(rounded(negative_flips(&before, &after)));
+            progress.positive_flips.push(rounded(positive_flips(&before, &after)));
         }
         progress.seen.push(rounded(row.seen()));
         progress.matrix.rows.push(row.accuracies.into_iter().map(|accuracy| accuracy.map(rounded)).collect());
@@ -210,6 +211,7 @@ fn result(seed: u64, stream: &Stream, zero_shot: &[f64], progress: Progress) -> 
         average: mean(&progress.seen),
         last: progress.seen.last().copied().unwrap_or(0.0),
         negative_flips: mean(&progress.flips),
+        positive_flips: mean(&progress.positive_flips),
         bytes: progress.bytes.last().copied().unwrap_or(0),
         seconds: progress.seconds.iter().sum(),
         matrix: progress.matrix,

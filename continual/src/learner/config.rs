@@ -80,6 +80,17 @@ impl LearnerConfig {
         }
     }
 
+    /// Whether it can train a method, as far as their settings tell. One that trains nothing does not mind.
+    ///
+    /// # Errors
+    /// The method, or the setting of it, that it needs.
+    pub fn check(&self, method: &MethodConfig) -> Result<()> {
+        match self {
+            Self::Gradient(strategy) => strategy.check(method),
+            Self::Analytic(_) | Self::NearestMean => Ok(()),
+        }
+    }
+
     /// A learner that knows nothing. `recipe` is what is trained where anything is.
     pub fn build(&self, recipe: &Recipe, memory: MemoryConfig) -> Box<dyn Learner> {
         match self {

@@ -34,6 +34,27 @@ pub struct Measures {
     pub forward_transfer: Option<f64>,
     /// Worst change against zero-shot of an experience that has not come yet, over all rows.
     pub worst_zero_shot_change: Option<f64>,
+    /// Accuracy on experiences that have not come yet as a share of zero-shot's own, both summed over all rows: 1 where nothing
+    /// is lost. `None` for a head that is bound to its classes, which has no answer there to keep.
+    pub zero_shot_retention: Option<f64>,
+}
+
+impl Measures {
+    /// All of them by name, in a fixed order.
+    pub fn named(&self) -> [(&'static str, Option<f64>); 10] {
+        [
+            ("last", self.last),
+            ("mtil_average", self.mtil_average),
+            ("transfer", self.transfer),
+            ("forgetting_since_learned", self.forgetting_since_learned),
+            ("forgetting_best_of_all_rows", self.forgetting_best_of_all_rows),
+            ("forgetting_best_of_earlier_rows", self.forgetting_best_of_earlier_rows),
+            ("backward_transfer", self.backward_transfer),
+            ("forward_transfer", self.forward_transfer),
+            ("worst_zero_shot_change", self.worst_zero_shot_change),
+            ("zero_shot_retention", self.zero_shot_retention),
+        ]
+    }
 }
 
 impl AccuracyMatrix {
@@ -59,8 +80,10 @@ impl AccuracyMatrix {
         let minus = |left: Option<f64>, right: Option<f64>| Some(left? - right?);
         let last = |task: usize| self.get(end, task);
         let baseline = |task: usize| zero_shot.get(task).copied().flatten();
-        let changes = (0..steps).flat_map(|step| (step + 1..tasks).map(move |task| (step, task)));
-        let changes = changes.filter_map(|(step, task)| minus(self.get(step, task), baseline(task)));
+        let ahead = || (0..steps).flat_map(move |step| (step + 1..tasks).map(move |task| (step, task)));
+        let changes = ahead().filter_map(|(step, task)| minus(self.get(step, task), baseline(task)));
+        let kept = mean(ahead().map(|(step, task)| self.get(step, task)));
+        let own = mean(ahead().map(|(_, task)| baseline(task))).filter(|own| *own > 0.0);
         Measures {
             last: mean((0..tasks).map(last)),
             mtil_average: mean((0..tasks).map(|task| column(task, 0..steps))),
@@ -71,6 +94,7 @@ impl AccuracyMatrix {
             backward_transfer: earlier(&|task| minus(last(task), self.get(task, task))),
             forward_transfer: later(&|task| minus(self.get(task - 1, task), baseline(task))),
             worst_zero_shot_change: changes.reduce(f64::min),
+            zero_shot_retention: kept.zip(own).map(|(kept, own)| kept / own),
         }
     }
 }
@@ -100,6 +124,22 @@ mod tests {
         close(measures.backward_transfer, -measures.forgetting_since_learned.unwrap());
         close(measures.forward_transfer, ((0.2 - 0.3) + (0.1 - 0.2)) / 2.0);
         close(measures.worst_zero_shot_change, -0.1);
+        close(measures.zero_shot_retention, (0.2 + 0.3 + 0.1) / (0.3 + 0.2 + 0.2));
+        // Every one has a name of its own, and its own value there.
+        let written = serde_json::to_value(measures).unwrap();
+        let named = measures.named().map(|(name, value)| (name.to_string(), serde_json::json!(value)));
+        assert_eq!(written, serde_json::Value::Object(named.into_iter().collect()));
+    }
+
+    #[test]
+    fn what_scores_as_zero_shot_keeps_all_of_it() {
+        let (right, zero_shot) = ([0.4, 0.25, 0.7], [0.4, 0.25, 0.7].map(Some));
+        let matrix = AccuracyMatrix { rows: vec![right.map(Some).to_vec(); 3] };
+        assert_eq!(matrix.measures(&zero_shot).zero_shot_retention, Some(1.0));
+        // Where zero-shot has nothing right there is nothing to keep, nor before a single experience.
+        assert_eq!(matrix.measures(&[Some(0.0); 3]).zero_shot_retention, None);
+        let single = AccuracyMatrix { rows: vec![vec![Some(0.5)]] };
+        assert_eq!(single.measures(&[Some(0.5)]).zero_shot_retention, None);
     }
 
     #[test]
@@ -107,6 +147,7 @@ mod tests {
         let rows = vec![vec![Some(0.9), None], vec![Some(0.7), Some(0.8)]];
         let measures = AccuracyMatrix { rows }.measures(&[None, None]);
         assert_eq!((measures.transfer, measures.mtil_average, measures.forward_transfer), (None, None, None));
+        assert_eq!(measures.zero_shot_retention, None);
         assert!((measures.forgetting_since_learned.unwrap() - 0.2).abs() < 1e-12);
         assert_eq!(AccuracyMatrix::default().measures(&[]), Default::default());
     }

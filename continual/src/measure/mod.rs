@@ -3,5 +3,5 @@
 mod flips;
 mod matrix;
 
-pub use flips::negative_flips;
+pub use flips::{negative_flips, positive_flips};
 pub use matrix::{AccuracyMatrix, Measures};

@@ -13,6 +13,7 @@ use inarch_core::backbone::HostTensor;
 use inarch_peft::{Adapter, LoraConfig, LoraInit, MethodConfig, Parameters, SitePattern, stacked};
 use inarch_recipes::{Recipe, Session};
 
+use super::needs::Need;
 use super::{Beginning, Episode, Outcome};
 use crate::error::{Error, Result};
 
@@ -21,7 +22,7 @@ pub(super) type Part = (MethodConfig, Adapter);
 
 /// The updates of all experiences before.
 pub(super) struct Branches {
-    strategy: &'static str,
+    need: Need,
     /// Their factors side by side, under the paths of a `lora`.
     past: Parameters,
     experiences: usize,
@@ -106,24 +107,27 @@ pub(super) fn only<'m, M>(
 }
 
 /// Which of the members of a method is the `lora`, and its settings.
-pub(super) fn lora_of(strategy: &str, own: &[MethodConfig]) -> Result<(usize, LoraConfig)> {
+pub(super) fn lora_of(need: Need, own: &[MethodConfig]) -> Result<(usize, LoraConfig)> {
     let lora = |method: &MethodConfig| match method {
         MethodConfig::Lora(config) => Some(config.clone()),
         _ => None,
     };
-    let fault = |reason: &str| Error::setting(format!("strategy {strategy}"), reason);
-    match only(own, lora) {
-        Some((_, config)) if !matches!(config.init, LoraInit::Kaiming | LoraInit::Gaussian) => {
-            Err(fault("updates start from zero; `init` must be `kaiming` or `gaussian`"))
-        }
-        Some(one) => Ok(one),
-        None => Err(fault("it trains `lora`, or a stack with one `lora` in it; set `fit.method`")),
+    let (at, config) = only(own, lora).ok_or_else(|| need.missing())?;
+    from_zero(need, &config)?;
+    Ok((at, config))
+}
+
+/// Whether a fresh update changes nothing.
+pub(super) fn from_zero(need: Need, config: &LoraConfig) -> Result<()> {
+    match config.init {
+        LoraInit::Kaiming | LoraInit::Gaussian => Ok(()),
+        _ => Err(need.fault("updates start from zero; `init` must be `kaiming` or `gaussian`")),
     }
 }
 
 impl Branches {
-    pub(super) fn new(strategy: &'static str) -> Self {
-        Self { strategy, past: Parameters::new(), experiences: 0 }
+    pub(super) fn new(need: Need) -> Self {
+        Self { need, past: Parameters::new(), experiences: 0 }
     }
 
     /// The factors of all experiences before.
@@ -139,7 +143,7 @@ impl Branches {
     /// Where the `lora` in training stands among the parts of the method in training, and its settings.
     pub(super) fn branch(&self, method: &MethodConfig) -> Result<(usize, LoraConfig)> {
         let past = usize::from(self.experiences > 0);
-        let (at, config) = lora_of(self.strategy, &members(method)[past..])?;
+        let (at, config) = lora_of(self.need, &members(method)[past..])?;
         Ok((at + past, config))
     }
 
@@ -162,7 +166,7 @@ impl Branches {
     /// What a training starts from: the updates before, and a fresh `lora` in place of the last one.
     pub(super) fn start(&self, beginning: &Beginning<'_>) -> Result<Part> {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
-        let (at, config) = lora_of(self.strategy, members(&recipe.method))?;
+        let (at, config) = lora_of(self.need, members(&recipe.method))?;
         if self.experiences == 0 {
             return Ok((recipe.method.clone(), grown.clone()));
         }
@@ -180,7 +184,7 @@ impl Branches {
             own.remove(0);
         }
         let methods: Vec<MethodConfig> = own.iter().map(|(method, _)| method.clone()).collect();
-        let (at, config) = lora_of(self.strategy, &methods)?;
+        let (at, config) = lora_of(self.need, &methods)?;
         let (_, trained) = joined(own.clone())?;
         self.past = beside(&self.past, &own[at].1.parameters());
         self.experiences += 1;
@@ -219,6 +223,7 @@ mod tests {
     use inarch_core::backbone::HostTensor;
     use inarch_peft::{LoraConfig, MethodConfig, Parameters};
 
+    use super::super::needs::O_LORA;
     use super::{Branches, Owner, beside, widened};
 
     fn factors(a: &[f32], b: &[f32], rank: usize) -> Parameters {
@@ -262,7 +267,7 @@ mod tests {
     #[test]
     fn parameters_have_owners() {
         let [lora, stack] = ["lora", "stack"].map(|name| MethodConfig::preset(name).expect("a method"));
-        let mut branches = Branches::new("test");
+        let mut branches = Branches::new(O_LORA);
         let path = "sites.image.blocks.0.q_proj.a";
         assert_eq!(branches.owner(&lora, path), Owner::Branch(path));
         assert_eq!(branches.owner(&stack, &format!("members.0.Lora.{path}")), Owner::Branch(path));

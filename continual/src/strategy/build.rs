@@ -12,6 +12,7 @@ use super::importance::{Importance, Quadratic};
 use super::inflora::Inflora;
 use super::mir::Mir;
 use super::moe_adapters::MoeAdapters;
+use super::needs::L2P;
 use super::o_lora::OLora;
 use super::own_classes::OwnClasses;
 use super::replay::{Replay, ReplayLoss};
@@ -48,7 +49,7 @@ impl GradientConfig {
             Self::Inflora { threshold } => Box::new(Inflora::new(threshold)),
             Self::SdLora { magnitude } => Box::new(SdLora::new(magnitude)),
             Self::MoeAdapters { outside } => Box::new(MoeAdapters::new(outside)),
-            Self::L2p {} => Box::new(OwnClasses::around("l2p")),
+            Self::L2p {} => Box::new(OwnClasses::around(L2P)),
             Self::DualPrompt {} => Box::new(DualPrompt::default()),
             Self::CodaPrompt {} => Box::new(CodaPrompt::default()),
             Self::SPrompts { centroids, text } => Box::new(SPrompts::new(centroids, text)),

@@ -18,9 +18,10 @@ use inarch_recipes::{Moment, Recipe};
 
 use super::among::{classes_of, own_loss};
 use super::branches::{Part, joined, only, parts};
+use super::needs::CODA_PROMPT;
 use super::weights::replaced;
 use super::{Beginning, Episode, Outcome, Strategy};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What a row must keep of its length when its parts along the others are taken out, to count as a direction of its own.
 const LEAST: f64 = 1e-3;
@@ -35,18 +36,21 @@ pub(super) struct CodaPrompt {
     current: Vec<bool>,
 }
 
-fn fault(reason: impl Into<String>) -> Error {
-    Error::setting("strategy coda-prompt", reason.into())
-}
-
 /// Where the components stand among the members of a method, and their settings.
 fn components_of(own: &[Part]) -> Result<(usize, CodaPromptConfig)> {
     let components = |method: &MethodConfig| match method {
         MethodConfig::CodaPrompt(config) => Some(config.clone()),
         _ => None,
     };
-    only(own.iter().map(|(method, _)| method), components)
-        .ok_or_else(|| fault("it trains `coda-prompt`, or a stack with one `coda-prompt` in it; set `fit.method`"))
+    only(own.iter().map(|(method, _)| method), components).ok_or_else(|| CODA_PROMPT.missing())
+}
+
+/// Whether the method leaves it to the strategy to count.
+pub(super) fn one_experience(config: &CodaPromptConfig) -> Result<()> {
+    match config.experiences {
+        1 => Ok(()),
+        _ => Err(CODA_PROMPT.fault("it counts experiences itself; leave the method's `experiences` at 1")),
+    }
 }
 
 /// The path of the components before, beside those in training (`blocks.<i>.<part>`).
@@ -125,9 +129,7 @@ impl Strategy for CodaPrompt {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
         let mut own = parts(&recipe.method, grown);
         let (at, config) = components_of(&own)?;
-        if config.experiences != 1 {
-            return Err(fault("it counts experiences itself; leave the method's `experiences` at 1"));
-        }
+        one_experience(&config)?;
         let method = MethodConfig::CodaPrompt(CodaPromptConfig { experiences: self.experiences + 1, ..config });
         let fresh = session.fresh_adapter(&Recipe { method: method.clone(), ..recipe.clone() }, classes)?;
         let values = self.open(fresh.parameters());

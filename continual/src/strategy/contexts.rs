@@ -10,6 +10,7 @@ use inarch_peft::{Adapter, CoopConfig, MethodConfig, Parameters};
 use inarch_recipes::{Recipe, Session};
 
 use super::branches::{Part, only, parts};
+use super::needs::S_PROMPTS;
 use super::weights::replaced;
 use crate::error::{Error, Result};
 
@@ -22,10 +23,9 @@ const CAME: &str = "came";
 pub(super) struct Contexts(Parameters);
 
 /// Where the shared context stands among the members of a method.
-fn shared_in(own: &[Part]) -> Result<(usize, CoopConfig)> {
-    only(own.iter().map(|(method, _)| method), coop).filter(|(_, config)| !config.class_specific).ok_or_else(|| {
-        let reason = "with `text` it needs one `coop` in the stack, without `class_specific`; set `fit.method`";
-        Error::setting("strategy s-prompts", reason)
+pub(super) fn shared_in<'m>(own: impl IntoIterator<Item = &'m MethodConfig>) -> Result<(usize, CoopConfig)> {
+    only(own, coop).filter(|(_, config)| !config.class_specific).ok_or_else(|| {
+        S_PROMPTS.fault("with `text` it needs one `coop` in the stack, without `class_specific`; set `fit.method`")
     })
 }
 
@@ -56,7 +56,7 @@ impl Contexts {
         (classes, current): (&[String], &[bool]),
         own: &mut [Part],
     ) -> Result<()> {
-        let (at, config) = shared_in(own)?;
+        let (at, config) = shared_in(own.iter().map(|(method, _)| method))?;
         let brings = current.iter().enumerate().any(|(class, arrives)| *arrives && !self.came(class));
         own[at] = match brings {
             true => parts(&recipe.method, &session.fresh_adapter(recipe, classes)?).remove(at),

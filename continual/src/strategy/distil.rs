@@ -4,8 +4,9 @@
 //! classes known before, the teacher's scores recorded when the experience begins. ZSCL: over all classes known, the teacher
 //! being zero-shot; `hold * |theta - theta_before|^2` is added, and the mean of the values along the way answers.
 //!
-//! Departures from ZSCL: the reference images are those that arrive instead of ImageNet, the mean is taken over every step
-//! instead of every hundredth, and only the adapter moves.
+//! Departures from ZSCL: the reference images are those that arrive instead of ImageNet, only the classes of an image are
+//! compared and not the images of a caption too, labels are not smoothed, the mean is taken over every step instead of every
+//! hundredth, and only the adapter moves.
 
 use std::collections::BTreeMap;
 

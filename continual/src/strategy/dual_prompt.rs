@@ -17,9 +17,10 @@ use inarch_recipes::{Moment, Recipe};
 
 use super::among::{classes_of, own_loss};
 use super::branches::{Part, joined, only, parts};
+use super::needs::DUAL_PROMPT;
 use super::weights::replaced;
 use super::{Beginning, Episode, Outcome, Strategy};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The keys of the experts, `[experts, dim]`.
 const KEYS: &str = "keys";
@@ -35,18 +36,21 @@ pub(super) struct DualPrompt {
     current: Vec<bool>,
 }
 
-fn fault(reason: impl Into<String>) -> Error {
-    Error::setting("strategy dual-prompt", reason.into())
-}
-
 /// Where the prompts stand among the members of a method, and their settings.
 fn prompts_of(own: &[Part]) -> Result<(usize, DualPromptConfig)> {
     let prompts = |method: &MethodConfig| match method {
         MethodConfig::DualPrompt(config) => Some(config.clone()),
         _ => None,
     };
-    only(own.iter().map(|(method, _)| method), prompts)
-        .ok_or_else(|| fault("it trains `dual-prompt`, or a stack with one `dual-prompt` in it; set `fit.method`"))
+    only(own.iter().map(|(method, _)| method), prompts).ok_or_else(|| DUAL_PROMPT.missing())
+}
+
+/// Whether the method leaves it to the strategy to add experts.
+pub(super) fn one_expert(config: &DualPromptConfig) -> Result<()> {
+    match config.pool {
+        1 => Ok(()),
+        _ => Err(DUAL_PROMPT.fault("it adds an expert in each experience; set the method's `pool` to 1")),
+    }
 }
 
 /// Whether a tensor has one row for each expert.
@@ -69,9 +73,7 @@ impl Strategy for DualPrompt {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
         let mut own = parts(&recipe.method, grown);
         let (at, config) = prompts_of(&own)?;
-        if config.pool != 1 {
-            return Err(fault("it adds an expert in each experience; set the method's `pool` to 1"));
-        }
+        one_expert(&config)?;
         if self.past.is_empty() {
             return Ok(None);
         }

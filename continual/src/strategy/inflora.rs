@@ -22,6 +22,7 @@ use nalgebra::DMatrix;
 
 use super::among::{arriving, classes_of, loss_among};
 use super::branches::{Branches, Owner, Part, joined, parts};
+use super::needs::INFLORA;
 use super::subspace::{Subspace, leading};
 use super::weights::replaced;
 use super::{Beginning, Episode, Outcome, Strategy};
@@ -42,7 +43,7 @@ pub(super) struct Inflora {
 
 impl Inflora {
     pub(super) fn new(threshold: f64) -> Self {
-        Self { threshold, branches: Branches::new("inflora"), subspaces: BTreeMap::new(), current: Vec::new() }
+        Self { threshold, branches: Branches::new(INFLORA), subspaces: BTreeMap::new(), current: Vec::new() }
     }
 
     /// For each site of the `lora` in training the second moment of its inputs, `[d_input, d_input]`.

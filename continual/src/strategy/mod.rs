@@ -21,6 +21,7 @@ mod inflora;
 mod k_means;
 mod mir;
 mod moe_adapters;
+mod needs;
 mod o_lora;
 mod own_classes;
 mod reconstruction;

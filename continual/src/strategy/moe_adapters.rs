@@ -28,10 +28,11 @@ use super::among::{classes_of, loss_among};
 use super::branches::{Part, joined, only, parts};
 use super::experts::{SELECTOR, carried};
 use super::features::unit_features;
+use super::needs::MOE_ADAPTERS;
 use super::reconstruction::Reconstruction;
 use super::weights::replaced;
 use super::{Beginning, Episode, Outcome, Strategy};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The states: the tensors of the method, and how often each open expert was used.
 const PAST: &str = "past";
@@ -47,18 +48,21 @@ pub(super) struct MoeAdapters {
     current: Vec<bool>,
 }
 
-fn fault(reason: impl Into<String>) -> Error {
-    Error::setting("strategy moe-adapters", reason.into())
-}
-
 /// Where the experts stand among the members of a method, and their settings.
 fn experts_of(own: &[Part]) -> Result<(usize, MoeAdaptersConfig)> {
     let experts = |method: &MethodConfig| match method {
         MethodConfig::MoeAdapters(config) => Some(config.clone()),
         _ => None,
     };
-    only(own.iter().map(|(method, _)| method), experts)
-        .ok_or_else(|| fault("it trains `moe-adapters`, or a stack with one `moe-adapters` in it; set `fit.method`"))
+    only(own.iter().map(|(method, _)| method), experts).ok_or_else(|| MOE_ADAPTERS.missing())
+}
+
+/// Whether the method leaves it to the strategy to count.
+pub(super) fn one_experience(config: &MoeAdaptersConfig) -> Result<()> {
+    match config.experiences {
+        1 => Ok(()),
+        _ => Err(MOE_ADAPTERS.fault("it counts experiences itself; leave the method's `experiences` at 1")),
+    }
 }
 
 impl MoeAdapters {
@@ -78,11 +82,9 @@ impl Strategy for MoeAdapters {
         let mut own = parts(&recipe.method, grown);
         let (at, config) = experts_of(&own)?;
         if !(0.0..1.0).contains(&self.outside) {
-            return Err(fault(format!("`outside` must be in [0, 1), found {}", self.outside)));
+            return Err(MOE_ADAPTERS.fault(format!("`outside` must be in [0, 1), found {}", self.outside)));
         }
-        if config.experiences != 1 {
-            return Err(fault("it counts experiences itself; leave the method's `experiences` at 1"));
-        }
+        one_experience(&config)?;
         if self.experiences() == 0 {
             return Ok(None);
         }
@@ -92,7 +94,7 @@ impl Strategy for MoeAdapters {
         let mut values = fresh.parameters();
         let uses = self.uses.iter().map(|(path, counts)| (path.clone(), counts.data.clone())).collect();
         if carried(&self.past, &uses, &mut values, top).is_none() {
-            return Err(fault("the experts before are of other settings than `fit.method`"));
+            return Err(MOE_ADAPTERS.fault("the experts before are of other settings than `fit.method`"));
         }
         own[at] = (method, replaced(fresh, values)?);
         joined(own).map(Some)
@@ -112,7 +114,7 @@ impl Strategy for MoeAdapters {
         let adapter = adapter.without_autodiff();
         let mut own = parts(&recipe.method, &adapter);
         let (at, config) = experts_of(&own)?;
-        let Adapter::MoeAdapters(experts) = &own[at].1 else { return Err(fault("it trains `moe-adapters`")) };
+        let Adapter::MoeAdapters(experts) = &own[at].1 else { return Err(MOE_ADAPTERS.missing()) };
         let watcher = ExpertUse::new(experts);
         session.watch((recipe, classes, &adapter), (train, &[]), &watcher)?;
         let open = |(block, counts): (usize, Vec<u64>)| {

@@ -13,6 +13,7 @@ use inarch_peft::{Adapter, Loss, MethodConfig, Parameters};
 use inarch_recipes::Moment;
 
 use super::branches::{Branches, Owner, Part};
+use super::needs::O_LORA;
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::Result;
 
@@ -64,7 +65,7 @@ impl ModuleVisitor for Overlap<'_> {
 
 impl OLora {
     pub(super) fn new(weight: f64) -> Self {
-        Self { weight, branches: Branches::new("o-lora") }
+        Self { weight, branches: Branches::new(O_LORA) }
     }
 }
 

@@ -9,34 +9,32 @@ use inarch_recipes::Moment;
 
 use super::among::{classes_of, own_loss};
 use super::branches::{Part, members, only};
+use super::needs::Need;
 use super::{Beginning, Episode, Strategy};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Nothing against forgetting but that.
 #[derive(Default)]
 pub(super) struct OwnClasses {
     /// The method that it is around, where it is around one.
-    method: Option<&'static str>,
+    need: Option<Need>,
     /// Whether a class is among those that arrive.
     current: Vec<bool>,
 }
 
 impl OwnClasses {
     /// Around a method, which is a strategy of the same name.
-    pub(super) fn around(method: &'static str) -> Self {
-        Self { method: Some(method), ..Self::default() }
+    pub(super) fn around(need: Need) -> Self {
+        Self { need: Some(need), ..Self::default() }
     }
 }
 
 impl Strategy for OwnClasses {
     fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
-        let Some(name) = self.method else { return Ok(None) };
-        match only(members(&beginning.recipe.method), |method| (method.name() == name).then_some(())) {
+        let Some(need) = self.need else { return Ok(None) };
+        match only(members(&beginning.recipe.method), |method| (method.name() == need.method).then_some(())) {
             Some(_) => Ok(None),
-            None => {
-                let reason = format!("it trains `{name}`, or a stack with one `{name}` in it; set `fit.method`");
-                Err(Error::setting(format!("strategy {name}"), reason))
-            }
+            None => Err(need.missing()),
         }
     }
 

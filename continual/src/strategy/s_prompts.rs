@@ -29,6 +29,7 @@ use super::branches::{Part, joined, only, parts};
 use super::contexts::{Contexts, stands_still};
 use super::features::unit_features;
 use super::k_means::centroids;
+use super::needs::S_PROMPTS;
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::{Error, Result};
 
@@ -54,10 +55,7 @@ fn prompts_of(own: &[Part]) -> Result<(usize, VptShallowConfig)> {
         MethodConfig::VptShallow(config) => Some(config.clone()),
         _ => None,
     };
-    only(own.iter().map(|(method, _)| method), prompts).ok_or_else(|| {
-        let reason = "it trains `vpt-shallow`, or a stack with one `vpt-shallow` in it; set `fit.method`";
-        Error::setting("strategy s-prompts", reason)
-    })
+    only(own.iter().map(|(method, _)| method), prompts).ok_or_else(|| S_PROMPTS.missing())
 }
 
 impl SPrompts {

@@ -23,11 +23,11 @@ use inarch_recipes::{Moment, Recipe, Session};
 
 use super::among::{classes_of, loss_among};
 use super::branches::{Part, beside, joined, lora_of, members, only, parts};
+use super::needs::SD_LORA;
 use super::weights::replaced;
 use super::{Beginning, Episode, Outcome, Strategy};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-const NAME: &str = "sd-lora";
 /// The states: factors `a`, `b` of length 1, side by side, and `magnitudes` `[experiences]`, by the path of the site.
 const DIRECTIONS: &str = "directions";
 const MAGNITUDES: &str = "magnitudes";
@@ -141,12 +141,9 @@ impl SdLora {
 impl Strategy for SdLora {
     fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
-        let (at, config) = lora_of(NAME, members(&recipe.method))?;
+        let (at, config) = lora_of(SD_LORA, members(&recipe.method))?;
         if !self.magnitude.is_finite() {
-            return Err(Error::setting(
-                "strategy sd-lora",
-                format!("`magnitude` must be a number, found {}", self.magnitude),
-            ));
+            return Err(SD_LORA.fault(format!("`magnitude` must be a number, found {}", self.magnitude)));
         }
         let mut own = parts(&recipe.method, grown);
         let mut values = parts(&recipe.method, &session.fresh_adapter(recipe, classes)?).remove(at).1.parameters();
@@ -189,7 +186,7 @@ impl Strategy for SdLora {
             _ => None,
         };
         let (at, config) = only(own.iter().map(|(method, _)| method), decoupled)
-            .ok_or_else(|| Error::setting("strategy sd-lora", "it trains `sd-lora`"))?;
+            .ok_or_else(|| SD_LORA.fault("it trains `sd-lora`"))?;
         let values = own[at].1.parameters();
         self.take_up(&values);
         let factors: Parameters = values.into_iter().filter(|(name, _)| self.directions.contains_key(name)).collect();

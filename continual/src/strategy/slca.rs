@@ -21,6 +21,7 @@ use inarch_peft::{Adapter, LinearProbeConfig, Loss, MethodConfig, cross_entropy}
 use inarch_recipes::{Budget, Companion, Control, Moment, Recipe, Session, Silent, Subset, Task};
 
 use super::among::{classes_of, loss_among};
+use super::needs::unsuited;
 use super::weights::replaced;
 use super::{Episode, Outcome, Parameters, Strategy};
 use crate::error::{Error, Result};
@@ -189,10 +190,10 @@ impl Slca {
     }
 }
 
-fn no_head() -> Error {
+pub(super) fn no_head() -> Error {
     let reason =
         "it aligns the rows of a `linear-probe`; train one, alone or in a stack (`fit.method.name = \"stack\"`)";
-    Error::setting("strategy slca", reason)
+    unsuited("slca", reason)
 }
 
 /// The name of the head's rows among an adapter's parameters.

@@ -3,6 +3,7 @@
 mod config;
 mod corruption;
 mod experience;
+mod joined;
 mod split;
 
 pub use config::{LabelSpace, Order, StreamConfig, StreamKind};

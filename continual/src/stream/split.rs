@@ -8,6 +8,7 @@ use inarch_core::data::{ClipConfig, Dataset, Example, FeatureFile, few_shot};
 
 use super::config::{Order, StreamConfig, StreamKind};
 use super::experience::{Experience, Stream};
+use super::joined::JoinedFeatures;
 use crate::error::{Error, Result};
 
 impl Stream {
@@ -16,7 +17,7 @@ impl Stream {
     ///
     /// # Errors
     /// Settings that do not fit the data: more experiences than classes, several data sets where one is asked for, a
-    /// data set without test images.
+    /// data set without test images, images beside features, features of different backbones.
     pub fn new(datasets: &[Dataset], config: &StreamConfig, seed: u64, folder: &Path) -> Result<Self> {
         config.check()?;
         let seed = Seed::new(seed);
@@ -27,12 +28,6 @@ impl Stream {
             }
         }
         let Some(first) = datasets.first() else { return Err(Error::setting("data", "a stream needs a data set")) };
-        if datasets.len() > 1 && datasets.iter().any(|dataset| dataset.features.is_some()) {
-            return Err(Error::setting(
-                "data",
-                "several data sets must be images; a features file can stand alone only",
-            ));
-        }
         let mut stream = match config.kind {
             StreamKind::ClassIncremental | StreamKind::TaskIncremental | StreamKind::Blurry => {
                 let [dataset] = datasets else {
@@ -171,9 +166,10 @@ fn by_corruption(dataset: &Dataset, config: &StreamConfig, seed: Seed, folder: &
 
 /// Each data set is an experience.
 fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result<Stream> {
+    let features = JoinedFeatures::of(datasets)?;
     let mut classes: Vec<String> = Vec::new();
     let mut experiences = Vec::new();
-    for dataset in datasets {
+    for (number, dataset) in datasets.iter().enumerate() {
         for class in &dataset.classes {
             if !classes.contains(class) {
                 classes.push(class.clone());
@@ -185,6 +181,7 @@ fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result
             let renamed = |example: Example| Example {
                 id: format!("{}/{}", dataset.name, example.id),
                 label: labels[example.label],
+                source: features.source(number, example.source),
                 ..example
             };
             examples.into_iter().map(renamed).collect()
@@ -215,10 +212,8 @@ fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result
         ));
     }
     let name = datasets.iter().map(|dataset| dataset.name.as_str()).collect::<Vec<_>>().join("+");
-    // Several data sets are images; one alone may be a features file.
-    let features = datasets.first().and_then(|dataset| dataset.features.clone());
     let clips = datasets.iter().find_map(|dataset| dataset.clips.clone());
-    Ok(of_experiences((name, features, clips), classes, experiences, config))
+    Ok(of_experiences((name, features.file(), clips), classes, experiences, config))
 }
 
 fn of_experiences(
@@ -245,8 +240,9 @@ fn of_experiences(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
-    use inarch_core::data::{Dataset, Example, Source};
+    use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source};
 
     use super::super::{Stream, StreamConfig, StreamKind};
 
@@ -313,6 +309,68 @@ mod tests {
         }
         let order = |seed| stream(std::slice::from_ref(&data), &StreamConfig::default(), seed).classes;
         assert_ne!(order(1), order(2));
+    }
+
+    /// Two features of length 2 for each class, one to learn and one to test: `[10 label + number, side]`.
+    fn features(name: &str, classes: &[&str], (side, backbone): (f32, &str)) -> Dataset {
+        let rows = 2 * classes.len();
+        let file = FeatureFile {
+            backbone: backbone.into(),
+            adapter: None,
+            kind: FeatureKind::Image,
+            ids: (0..rows).map(|row| format!("{row}.png")).collect(),
+            labels: None,
+            classes: None,
+            splits: None,
+            dim: 2,
+            values: (0..rows).flat_map(|row| [(10 * (row / 2) + row % 2) as f32, side]).collect(),
+        };
+        let part = |number: usize| -> Vec<Example> {
+            let one = |label: usize| {
+                Example::new(format!("{}.png", 2 * label + number), Source::Row(2 * label + number), label)
+            };
+            (0..classes.len()).map(one).collect()
+        };
+        let (train, test) = (part(0), part(1));
+        Dataset { train, test, features: Some(Arc::new(file)), ..dataset(name, classes) }
+    }
+
+    #[test]
+    fn features_of_several_data_sets_keep_their_rows() {
+        let parts = [features("x", &["a", "b"], (1.0, "one")), features("y", &["b", "c", "d"], (2.0, "one"))];
+        let config = StreamConfig { kind: StreamKind::XTail, ..StreamConfig::default() };
+        let made = stream(&parts, &config, 1);
+        let file = made.dataset.features.as_ref().unwrap();
+        assert_eq!((file.rows(), file.backbone.as_str()), (10, "one"));
+        let value = |example: &Example| match example.source {
+            Source::Row(row) => file.row(row).unwrap().to_vec(),
+            ref other => panic!("{other:?}"),
+        };
+        for (experience, side) in made.experiences.iter().zip([1.0, 2.0]) {
+            for (number, examples) in [&experience.train, &experience.test].into_iter().enumerate() {
+                // Labels in the data set's own order, whatever they are in the stream.
+                let expected: Vec<Vec<f32>> =
+                    (0..experience.classes.len()).map(|own| vec![(10 * own + number) as f32, side]).collect();
+                assert_eq!(examples.iter().map(value).collect::<Vec<_>>(), expected, "{}", experience.name);
+            }
+        }
+        let refused = |other: Dataset| {
+            let parts = [parts[0].clone(), other];
+            Stream::new(&parts, &config, 1, Path::new("unused")).unwrap_err().to_string()
+        };
+        let other = refused(features("y", &["b"], (2.0, "two")));
+        assert!(["backbone", "`y`", "one, as `x`", "two"].iter().all(|part| other.contains(part)), "{other}");
+        let images = refused(dataset("y", &["b"]));
+        assert!(["`x` holds features", "`y` images"].iter().all(|part| images.contains(part)), "{images}");
+        let file = |change: &dyn Fn(&mut FeatureFile)| {
+            let mut own = parts[1].clone();
+            change(Arc::make_mut(own.features.as_mut().unwrap()));
+            refused(own)
+        };
+        let wide = file(&|file| file.dim = 1);
+        assert!(wide.contains("width of the features of `y`"), "{wide}");
+        let adapted = file(&|file| file.adapter = Some("lora".into()));
+        assert!(adapted.contains("adapter `lora`"), "{adapted}");
     }
 
     #[test]

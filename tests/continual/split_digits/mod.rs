@@ -2,6 +2,7 @@
 //! strategies in PyTorch, and heads in closed form those of the papers' recursions; `generate.py` beside this file wrote all of it.
 
 mod alignment;
+mod frozen_teacher;
 mod order;
 mod zero_shot;
 
@@ -34,7 +35,7 @@ const SEED: u64 = 7;
 const STEPS: usize = 40;
 const BATCH: usize = 10;
 /// The generator's rate.
-const RATE: f64 = 0.2;
+pub(super) const RATE: f64 = 0.2;
 /// Samples that MIR chooses from.
 const CANDIDATES: usize = 14;
 /// Share of all samples that BiC holds out.
@@ -118,7 +119,7 @@ fn digits(names: [&str; 10]) -> Dataset {
 }
 
 /// A method by SGD at a constant rate.
-fn recipe(method: &str, settings: &[&str]) -> Recipe {
+pub(super) fn recipe(method: &str, settings: &[&str]) -> Recipe {
     let mut layers = RecipeLayers::preset(method, false).expect("a preset");
     // Rates of SGD are given for a logit scale of 100.
     let rate = RATE * f64::from(tiny().logit_scale().clamp(1.0, 100.0)) / 100.0;
@@ -152,14 +153,14 @@ fn go_through(learner: &mut dyn Learner, setting: &Setting<'_>, look: &mut dyn F
 }
 
 /// What a learner writes to go on from.
-fn saved(learner: &dyn Learner) -> TempDir {
+pub(super) fn saved(learner: &dyn Learner) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     learner.save(folder.path()).expect("it is saved");
     folder
 }
 
 /// The tensors of one file of it.
-fn tensors_of(folder: &TempDir, name: &str) -> Parameters {
+pub(super) fn tensors_of(folder: &TempDir, name: &str) -> Parameters {
     read_safetensors(&folder.path().join(format!("{name}.safetensors"))).expect("tensors").0
 }
 
