@@ -108,7 +108,8 @@ pub(crate) fn kept_bytes(
             0
         }
     };
-    // A trunk's block keeps its maps in several widths, narrower and wider than the one that leaves it: about as many values.
+    // A trunk's block keeps its maps in several widths, narrower and wider than the one that leaves it: about as many
+    // values.
     let trunk = before(adapter.entry(Tower::Image), backbone.trunk_depth(), 0)..backbone.trunk_depth();
     let maps: usize = trunk.map(|block| map_values(backbone, block + 1)).sum();
     let maps = batch_rows * maps * KEPT_VALUES * size_of::<f32>();

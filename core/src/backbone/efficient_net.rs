@@ -81,7 +81,8 @@ impl EfficientNetSpec {
         self.blocks.iter().fold(2, |stride, block| stride.saturating_mul(block.stride))
     }
 
-    /// Side and channels of the map that enters a block, for images of `size` pixels; behind the last block of the last map.
+    /// Side and channels of the map that enters a block, for images of `size` pixels; of the last map for the block behind
+    /// the last.
     pub(super) fn map(&self, size: usize, block: usize) -> [usize; 2] {
         let before = self.blocks.iter().take(block);
         before.fold([size / 2, self.stem], |[side, _], InvertedSpec { stride, centred, outer, .. }| {

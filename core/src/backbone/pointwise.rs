@@ -71,9 +71,11 @@ pub(super) struct TrunkContext<'a> {
 }
 
 impl TrunkContext<'_> {
-    /// Runs a pointwise convolution through its site: a map `[batch, channels, height, width]` to one of as many places.
+    /// Runs a pointwise convolution through its site: a map `[batch, channels, height, width]` to one of as many
+    /// places.
     ///
-    /// The frozen layer is the plain convolution whatever stands around it, and where nothing does the map keeps its layout.
+    /// The frozen layer is the plain convolution whatever stands around it, and where nothing does the map keeps its
+    /// layout.
     pub(super) fn pointwise(self, layer: Pointwise, convolution: &Convolution, map: Tensor<4>) -> Tensor<4> {
         let Self { block, sites, pass } = self;
         let at = LinearSite::Trunk(TrunkSite { block, layer });

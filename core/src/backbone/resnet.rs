@@ -33,7 +33,8 @@ impl ResNetSpec {
         8 * self.width * EXPANSION
     }
 
-    /// Side and channels of the map that enters a block, for images of `size` pixels; behind the last block of the last map.
+    /// Side and channels of the map that enters a block, for images of `size` pixels; of the last map for the block behind
+    /// the last.
     pub(super) fn map(&self, size: usize, block: usize) -> [usize; 2] {
         let before = block.checked_sub(1).map(|before| self.stage(before));
         // The stem halves an image twice, and every stage but the first once more.

@@ -45,7 +45,8 @@ impl TrunkSpec {
         }
     }
 
-    /// Side and channels of the map that enters a block, for images of `size` pixels; behind the last block of the last map.
+    /// Side and channels of the map that enters a block, for images of `size` pixels; of the last map for the block behind
+    /// the last.
     pub fn map(&self, size: usize, block: usize) -> [usize; 2] {
         match self {
             Self::ResNet(spec) => spec.map(size, block),
@@ -163,7 +164,8 @@ mod tests {
         let net = TrunkSpec::EfficientNet(EfficientNetSpec { stem: 32, blocks, pool: MapPool::Mean });
         assert_eq!([0, 1, 2, 3].map(|block| net.map(290, block)), [[145, 32], [145, 16], [72, 24], [36, 40]]);
         assert_eq!((resnet.blocks(), net.blocks()), (16, 3));
-        // Block 3 of the ResNet: 256 to 128 channels at 56 x 56, 128 to 128 by 3 x 3, then 128 to 512 and 256 to 512 at 28 x 28.
+        // Block 3 of the ResNet: 256 to 128 channels at 56 x 56, 128 to 128 by 3 x 3, then 128 to 512 and 256 to 512 at
+        // 28 x 28.
         assert_eq!(resnet.products(224, 3), 3136 * 128 * (256 + 9 * 128) + 784 * (128 + 256) * 512);
         // 16 to 8 channels at 145 x 145, each of 8 by 3 x 3, 8 to 24 at 72 x 72, and 8 to 2 to 8 once.
         assert_eq!(net.products(290, 1), 21025 * 16 * 8 + 5184 * 8 * (9 + 24) + 32);

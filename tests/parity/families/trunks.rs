@@ -1,5 +1,5 @@
-//! Methods of layers inside convolutional image towers: the pointwise convolutions of ALIGN's EfficientNet and of CLIP's ResNet
-//! are linear sites. `trunks.py` beside this file made the values of HF PEFT.
+//! Methods of layers inside convolutional image towers: the pointwise convolutions of ALIGN's EfficientNet and of CLIP's
+//! ResNet are linear sites. `trunks.py` beside this file made the values of HF PEFT.
 
 use std::collections::BTreeMap;
 
