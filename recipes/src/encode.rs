@@ -51,7 +51,7 @@ impl ImageFeatures {
         match self.entry {
             Entry::Feature | Entry::Never => return Partial::feature(self.gather(pairs, backbone)),
             Entry::Pool => return Partial::frames(self.gather(pairs, backbone)),
-            Entry::Tokens | Entry::Block(_) | Entry::Head => {}
+            Entry::Trunk(_) | Entry::Tokens | Entry::Block(_) | Entry::Head => {}
         }
         let (data, rows) = self.rows(pairs);
         let stream = Tensor::from_data(TensorData::new(data, [rows, self.tokens, self.dim]), backbone.device());
@@ -171,7 +171,7 @@ pub fn encode_frozen(
     policy: OnBadImage,
     control: Control<'_>,
 ) -> Result<ImageFeatures> {
-    let until = until.min(Entry::Feature);
+    let until = until.clamp(backbone.beginning(Tower::Image), Entry::Feature);
     let apart = if dataset.clips.is_some() { until.min(Entry::Pool) } else { until };
     let encode = |pixels| backbone.start_image(pixels, apart);
     // What stands behind a borrowed device may be another one tomorrow, which rounds otherwise.

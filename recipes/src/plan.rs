@@ -57,8 +57,27 @@ fn stored_bytes(backbone: &Backbone, entry: Entry, rows: usize) -> usize {
         Entry::Pool | Entry::Feature | Entry::Never => backbone.image_values(),
         Entry::Head => spec.transformer.width,
         Entry::Tokens | Entry::Block(_) => spec.tokens() * spec.transformer.width,
+        Entry::Trunk(block) => map_values(backbone, block),
     };
     rows * values * size_of::<f32>()
+}
+
+/// Values of the map that enters a block of the trunk.
+fn map_values(backbone: &Backbone, block: usize) -> usize {
+    let spec = &backbone.spec().image;
+    spec.style.trunk.as_ref().map_or(0, |trunk| {
+        let [side, channels] = trunk.map(spec.size, block);
+        side * side * channels
+    })
+}
+
+/// Multiply-adds of the blocks of a trunk from an entry on, for an image.
+fn trunk_products(backbone: &Backbone, from: Entry) -> u64 {
+    let spec = &backbone.spec().image;
+    spec.style.trunk.as_ref().map_or(0, |trunk| {
+        let products = |block| trunk.products(spec.size, block) as u64;
+        (before(from, trunk.blocks(), 0)..trunk.blocks()).map(products).sum()
+    })
 }
 
 /// Texts of a step that a tower runs, their tokens when each part ends at its longest, and those that run.
@@ -81,7 +100,7 @@ pub(crate) fn kept_bytes(
     // Images that meet texts in the text tower do so anew in every step.
     let run = run + batch * objective.tokens_met(backbone, batch);
     let of = |tower: Tower, tokens: usize| {
-        let blocks = backbone.depth(tower) - before(adapter.entry(tower), backbone.depth(tower));
+        let blocks = behind(backbone, tower, adapter.entry(tower));
         let kept = blocks * tokens * backbone.width(tower) * KEPT_VALUES * size_of::<f32>();
         kept + if recipe.train.precision == TrainPrecision::Bf16 {
             blocks * reduced_bytes(backbone, tower, batch)
@@ -89,7 +108,12 @@ pub(crate) fn kept_bytes(
             0
         }
     };
-    of(Tower::Image, batch_rows * backbone.spec().image.tokens()) + of(Tower::Text, run)
+    // A trunk's block keeps its maps in several widths, narrower and wider than the one that leaves it: about as many
+    // values.
+    let trunk = before(adapter.entry(Tower::Image), backbone.trunk_depth(), 0)..backbone.trunk_depth();
+    let maps: usize = trunk.map(|block| map_values(backbone, block + 1)).sum();
+    let maps = batch_rows * maps * KEPT_VALUES * size_of::<f32>();
+    maps + of(Tower::Image, batch_rows * backbone.spec().image.tokens()) + of(Tower::Text, run)
 }
 
 /// Bytes of the copies in two bytes a value that the parts of a step make of the weights of a block.
@@ -144,14 +168,16 @@ pub struct TowerPlan {
     pub entry: String,
     /// Blocks that run in every step, of `blocks`.
     pub blocks_run: usize,
-    /// Blocks of the tower.
+    /// Blocks of the tower, with those of a convolutional trunk.
     pub blocks: usize,
 }
 
 impl TowerPlan {
     fn new(backbone: &Backbone, tower: Tower, adapter: Entry, from: Entry) -> Self {
-        let blocks = backbone.depth(tower);
+        let trunk = if tower == Tower::Image { backbone.trunk_depth() } else { 0 };
+        let blocks = trunk + backbone.depth(tower);
         let entry = match adapter {
+            Entry::Trunk(block) => format!("block {block} of the trunk"),
             Entry::Tokens => "tokens".into(),
             Entry::Block(block) => format!("block {block}"),
             Entry::Head => "final normalisation".into(),
@@ -159,17 +185,23 @@ impl TowerPlan {
             Entry::Feature => "feature".into(),
             Entry::Never => "nowhere".into(),
         };
-        Self { entry, blocks_run: blocks - before(from, blocks), blocks }
+        Self { entry, blocks_run: blocks - before(from, trunk, backbone.depth(tower)), blocks }
     }
 }
 
-/// How many blocks lie before an entry.
-fn before(entry: Entry, blocks: usize) -> usize {
+/// How many of the blocks of a trunk and of those behind it lie before an entry.
+fn before(entry: Entry, trunk: usize, blocks: usize) -> usize {
     match entry {
-        Entry::Tokens => 0,
-        Entry::Block(block) => block.min(blocks),
-        Entry::Head | Entry::Pool | Entry::Feature | Entry::Never => blocks,
+        Entry::Trunk(block) => block.min(trunk),
+        Entry::Tokens => trunk,
+        Entry::Block(block) => trunk + block.min(blocks),
+        Entry::Head | Entry::Pool | Entry::Feature | Entry::Never => trunk + blocks,
     }
+}
+
+/// How many transformer blocks of a tower lie behind an entry.
+fn behind(backbone: &Backbone, tower: Tower, entry: Entry) -> usize {
+    backbone.depth(tower) - before(entry, 0, backbone.depth(tower))
 }
 
 impl Plan {
@@ -182,7 +214,8 @@ impl Plan {
     ) -> Self {
         let entries = [Tower::Image, Tower::Text].map(|tower| adapter.entry(tower));
         let stored = stored_entry(backbone, adapter, recipe, images);
-        let image = TowerPlan::new(backbone, Tower::Image, entries[0], stored.unwrap_or(Entry::Tokens));
+        let start = backbone.beginning(Tower::Image);
+        let image = TowerPlan::new(backbone, Tower::Image, entries[0], stored.unwrap_or(start));
         let text = TowerPlan::new(backbone, Tower::Text, entries[1], entries[1]);
         let batch = recipe.train.batch.min(images);
         let [texts, cut, run] = step_texts(adapter, objective, batch);
@@ -195,12 +228,15 @@ impl Plan {
             let width = backbone.width(tower) as u64;
             12 * width * width * tokens as u64 * (forward + backward) as u64
         };
-        let behind = |tower: Tower, entry: Entry| backbone.depth(tower) - before(entry, backbone.depth(tower));
-        let pixels = batch * clips::frames(recipe.clips.as_ref()).count() * backbone.spec().image.tokens();
-        let back = [Tower::Image, Tower::Text].map(|tower| behind(tower, adapter.entry(tower)));
-        let step =
-            cost(Tower::Image, pixels, image.blocks_run, back[0]) + cost(Tower::Text, run, text.blocks_run, back[1]);
-        let naive = cost(Tower::Image, pixels, image.blocks, back[0]) + cost(Tower::Text, padded, text.blocks, back[1]);
+        let rows = batch * clips::frames(recipe.clips.as_ref()).count();
+        let pixels = rows * backbone.spec().image.tokens();
+        let back = [Tower::Image, Tower::Text].map(|tower| behind(backbone, tower, adapter.entry(tower)));
+        let image_step = |from: Entry| {
+            let trunk = trunk_products(backbone, from) + trunk_products(backbone, entries[0]);
+            rows as u64 * trunk + cost(Tower::Image, pixels, behind(backbone, Tower::Image, from), back[0])
+        };
+        let step = image_step(stored.unwrap_or(start)) + cost(Tower::Text, run, text.blocks_run, back[1]);
+        let naive = image_step(start) + cost(Tower::Text, padded, text.blocks, back[1]);
         let activation_bytes = kept_bytes(backbone, adapter, objective, recipe, batch);
         let (steps, steps_per_epoch) = recipe.steps(images);
         let views = stored.map_or(0, |_| stored_views(recipe, steps.div_ceil(steps_per_epoch), from_file));

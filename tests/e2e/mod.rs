@@ -40,6 +40,7 @@ mod store;
 mod strategies;
 mod stream;
 mod test_time;
+mod trunks;
 mod update;
 
 use program::Program;

@@ -57,6 +57,7 @@ pub(crate) fn layer_name(at: LinearSite) -> String {
     match at {
         LinearSite::Head(Tower::Image) => "visual_projection".into(),
         LinearSite::Head(Tower::Text) => "text_projection".into(),
+        LinearSite::Trunk(_) => panic!("no trunk stands in this reference: {at}"),
         LinearSite::Block(BlockSite { tower, block }, projection) => {
             let tower = if tower == Tower::Image { "vision_model" } else { "text_model" };
             let part = match projection {

@@ -10,7 +10,10 @@ use burn::tensor::ops::{ConvOptions, PadMode};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::pass::Pass;
+use super::pointwise::{Pointwise, TrunkContext};
 use super::resnet::Convolution;
+use super::site::Frozen;
 
 /// Side of the filters of the stem, whose stride is 2.
 const STEM_SIDE: usize = 3;
@@ -78,6 +81,28 @@ impl EfficientNetSpec {
         self.blocks.iter().fold(2, |stride, block| stride.saturating_mul(block.stride))
     }
 
+    /// Side and channels of the map that enters a block, for images of `size` pixels; of the last map for the block behind
+    /// the last.
+    pub(super) fn map(&self, size: usize, block: usize) -> [usize; 2] {
+        let before = self.blocks.iter().take(block);
+        before.fold([size / 2, self.stem], |[side, _], InvertedSpec { stride, centred, outer, .. }| {
+            let side = match (*stride, *centred) {
+                (2, true) => side.div_ceil(2),
+                (2, false) => side / 2,
+                _ => side,
+            };
+            [side, *outer]
+        })
+    }
+
+    /// Multiply-adds of a block for an image of `size` pixels.
+    pub(super) fn products(&self, size: usize, block: usize) -> usize {
+        let ([before, inputs], [behind, _]) = (self.map(size, block), self.map(size, block + 1));
+        let InvertedSpec { inner, outer, squeezed, side, .. } = self.blocks[block];
+        let widened = if inner == inputs { 0 } else { before * before * inputs * inner };
+        widened + behind * behind * inner * (side * side + outer) + 2 * inner * squeezed
+    }
+
     /// Whether there can be such a trunk.
     pub(super) fn fits(&self) -> bool {
         let mut inputs = self.stem;
@@ -131,18 +156,45 @@ impl InvertedBottleneck {
 
     /// A map `[batch, channels, height, width]` to the next.
     pub fn forward(&self, spec: &InvertedSpec, input: Tensor<4>) -> Tensor<4> {
+        self.step(spec, input, TrunkContext { block: 0, sites: &Frozen, pass: &Pass::evaluate() })
+    }
+
+    /// The same through the sites of its pointwise convolutions.
+    pub(super) fn step(&self, spec: &InvertedSpec, input: Tensor<4>, context: TrunkContext<'_>) -> Tensor<4> {
         let mut map = input.clone();
         if let Some(expand) = &self.expand {
-            map = silu(convolve(expand, map, 1, 1));
+            map = silu(context.pointwise(Pointwise::Expand, expand, map));
         }
         let behind = spec.side / 2;
         let before = if spec.stride == 1 || spec.centred { behind } else { behind - 1 };
         map = silu(convolve(&self.depthwise, padded(map, before, behind), spec.stride, spec.inner));
         let mean = map.clone().mean_dim(3).mean_dim(2);
-        let squeezed = silu(convolve(&self.reduce, mean, 1, 1));
-        map = map * sigmoid(convolve(&self.excite, squeezed, 1, 1));
-        map = convolve(&self.project, map, 1, 1);
+        let squeezed = silu(context.pointwise(Pointwise::Reduce, &self.reduce, mean));
+        map = map * sigmoid(context.pointwise(Pointwise::Excite, &self.excite, squeezed));
+        map = context.pointwise(Pointwise::Project, &self.project, map);
         if spec.residual { map + input } else { map }
+    }
+
+    /// One of its 1 x 1 convolutions; `None` for one that it does not have.
+    pub(super) fn pointwise(&self, layer: Pointwise) -> Option<&Convolution> {
+        match layer {
+            Pointwise::Expand => self.expand.as_ref(),
+            Pointwise::Reduce => Some(&self.reduce),
+            Pointwise::Excite => Some(&self.excite),
+            Pointwise::Project => Some(&self.project),
+            Pointwise::First | Pointwise::Third | Pointwise::Downsample => None,
+        }
+    }
+
+    /// As [`pointwise`](Self::pointwise), to be replaced.
+    pub(super) fn pointwise_mut(&mut self, layer: Pointwise) -> Option<&mut Convolution> {
+        match layer {
+            Pointwise::Expand => self.expand.as_mut(),
+            Pointwise::Reduce => Some(&mut self.reduce),
+            Pointwise::Excite => Some(&mut self.excite),
+            Pointwise::Project => Some(&mut self.project),
+            Pointwise::First | Pointwise::Third | Pointwise::Downsample => None,
+        }
     }
 }
 
@@ -165,17 +217,21 @@ impl EfficientNet {
         silu(convolve(&self.stem, padded(pixels, 0, 1), 2, 1))
     }
 
-    pub(super) fn forward(&self, spec: &EfficientNetSpec, pixels: Tensor<4>) -> Tensor<2> {
-        let blocks = self.blocks.iter().zip(&spec.blocks);
-        let map = blocks.fold(self.begin(pixels), |map, (block, sizes)| block.forward(sizes, map));
-        let [batch, channels, height, width] = map.dims();
-        let places = map.reshape([batch, channels, height * width]);
-        let pooled = match spec.pool {
-            MapPool::Mean => places.mean_dim(2),
-            MapPool::Max => places.max_dim(2),
-        };
-        pooled.squeeze_dim::<2>(2)
+    /// The map that enters a bottleneck to the one that leaves it.
+    pub(super) fn step(&self, spec: &EfficientNetSpec, map: Tensor<4>, context: TrunkContext<'_>) -> Tensor<4> {
+        self.blocks[context.block].step(&spec.blocks[context.block], map, context)
     }
+}
+
+/// The last map as one token, `[batch, channels, height, width]` to `[batch, channels]`.
+pub(super) fn token_of(map: Tensor<4>, pool: MapPool) -> Tensor<2> {
+    let [batch, channels, height, width] = map.dims();
+    let places = map.reshape([batch, channels, height * width]);
+    let pooled = match pool {
+        MapPool::Mean => places.mean_dim(2),
+        MapPool::Max => places.max_dim(2),
+    };
+    pooled.squeeze_dim::<2>(2)
 }
 
 /// Rows and columns of zeros around a map: so many in front, and so many behind.

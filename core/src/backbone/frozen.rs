@@ -14,9 +14,10 @@ use super::class_head::ClassHead;
 use super::dual_encoder::DualEncoder;
 use super::embeddings::{self, Embeddings, TextFeatures};
 use super::pass::Pass;
-use super::site::{BlockSite, Frozen, LinearSite, NormSite, Scores, Sites, Tower};
+use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Scores, Sites, Tower};
 use super::spec::BackboneSpec;
 use super::state_dict::{self, StateDict, values};
+use super::trunk::TrunkSpec;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
@@ -224,6 +225,16 @@ impl Backbone {
         }
     }
 
+    /// Number of blocks of the image tower's convolutional trunk; 0 without one.
+    pub fn trunk_depth(&self) -> usize {
+        self.spec.image.style.trunk.as_ref().map_or(0, TrunkSpec::blocks)
+    }
+
+    /// Where a tower begins: no entry comes earlier.
+    pub fn beginning(&self, tower: Tower) -> Entry {
+        if tower == Tower::Image && self.trunk_depth() > 0 { Entry::Trunk(0) } else { Entry::Tokens }
+    }
+
     /// Token width of a tower.
     pub fn width(&self, tower: Tower) -> usize {
         match tower {
@@ -240,14 +251,15 @@ impl Backbone {
         }
     }
 
-    /// The frozen linear layer at a site.
-    pub fn linear(&self, at: LinearSite) -> Option<&Linear> {
+    /// The frozen linear layer at a site. Its weights are the backbone's own; those of a pointwise convolution are seen as a matrix.
+    pub fn linear(&self, at: LinearSite) -> Option<Linear> {
         let model = self.towers()?;
         match at {
+            LinearSite::Trunk(at) => Some(model.image.as_ref()?.embedding.pointwise(at)?.as_linear()),
             LinearSite::Block(BlockSite { tower, block }, projection) => {
-                model.blocks(tower).get(block)?.projection(projection)
+                model.blocks(tower).get(block)?.projection(projection).cloned()
             }
-            LinearSite::Head(tower) => model.projection(tower),
+            LinearSite::Head(tower) => model.projection(tower).cloned(),
         }
     }
 

@@ -8,10 +8,11 @@ use burn::tensor::{Device, Tensor};
 
 use super::attention_pool::{AttentionPool, Pool, QueryPool};
 use super::block::{Block, BlockContext, Seen, linear, norm};
-use super::efficient_net::EfficientNet;
+use super::efficient_net::{EfficientNet, token_of};
 use super::parameter;
 use super::partial::Partial;
 use super::pass::Pass;
+use super::pointwise::{TrunkContext, as_places};
 use super::pool::{Frames, pooled};
 use super::resnet::ResNet;
 use super::site::{BlockSite, Entry, Frozen, LinearSite, NormSite, Sites, Tower};
@@ -82,26 +83,42 @@ impl ImageTower {
         }
     }
 
-    /// Embeds pixels: `[batch, 3, size, size]` to `[batch, tokens, width]`, positions added.
-    fn embed(&self, spec: &ImageSpec, pixels: Tensor<4>) -> Tensor<3> {
-        let [batch, _, _, _] = pixels.dims();
-        let (grid, patch, width, channels) = (spec.grid(), spec.patch, spec.transformer.width, spec.style.channels);
-        let pixels = if channels == 1 { pixels.mean_dim(1) } else { pixels };
-        let placed = |tokens: Tensor<3>| match &self.position_embedding {
+    /// Begins with pixels, `[batch, 3, size, size]`: the map that enters a trunk, or tokens.
+    fn begin(&self, spec: &ImageSpec, pixels: Tensor<4>) -> Partial {
+        let pixels = if spec.style.channels == 1 { pixels.mean_dim(1) } else { pixels };
+        match &self.embedding {
+            Embedding::Patches(layer) => {
+                let tokens = self.embed(spec, layer, pixels);
+                Partial::tokens(Entry::Tokens, Stream::whole(tokens), None)
+            }
+            Embedding::Trunk(trunk) => Partial::map(0, trunk.begin(pixels)),
+            Embedding::EfficientNet(trunk) => Partial::map(0, trunk.begin(pixels)),
+        }
+    }
+
+    /// Tokens `[batch, tokens, width]` with their positions.
+    fn placed(&self, tokens: Tensor<3>) -> Tensor<3> {
+        match &self.position_embedding {
             Some(positions) => tokens + positions.val().unsqueeze::<3>(),
             None => tokens,
-        };
-        let patch_embedding = match (&self.embedding, &spec.style.trunk) {
-            (Embedding::Patches(layer), _) => layer,
-            (Embedding::Trunk(trunk), _) => {
-                let places = trunk.forward(pixels).reshape([batch, width, grid * grid]).swap_dims(1, 2);
-                return placed(Tensor::cat(vec![places.clone().mean_dim(1), places], 1));
+        }
+    }
+
+    /// The last map of a trunk as tokens, positions added.
+    fn tokens_of(&self, spec: &ImageSpec, map: Tensor<4>) -> Tensor<3> {
+        match &spec.style.trunk {
+            Some(TrunkSpec::EfficientNet(sizes)) => self.placed(token_of(map, sizes.pool).unsqueeze_dim::<3>(1)),
+            Some(TrunkSpec::ResNet(_)) | None => {
+                let places = as_places(map);
+                self.placed(Tensor::cat(vec![places.clone().mean_dim(1), places], 1))
             }
-            (Embedding::EfficientNet(trunk), Some(TrunkSpec::EfficientNet(sizes))) => {
-                return placed(trunk.forward(sizes, pixels).unsqueeze_dim::<3>(1));
-            }
-            (Embedding::EfficientNet(_), _) => unreachable!("a tower is made by its own specification"),
-        };
+        }
+    }
+
+    /// Embeds patches: `[batch, channels, size, size]` to `[batch, tokens, width]`, positions added.
+    fn embed(&self, spec: &ImageSpec, layer: &Linear, pixels: Tensor<4>) -> Tensor<3> {
+        let [batch, channels, _, _] = pixels.dims();
+        let (grid, patch, width) = (spec.grid(), spec.patch, spec.transformer.width);
         // A convolution whose stride is its kernel is one matrix product over unfolded patches.
         let patches = pixels
             .reshape([batch, channels, grid, patch, grid, patch])
@@ -109,20 +126,13 @@ impl ImageTower {
             .reshape([batch, grid * grid, spec.patch_values()]);
         let token = |token: &Param<Tensor<1>>| token.val().reshape([1, 1, width]).expand([batch, 1, width]);
         let mut tokens: Vec<Tensor<3>> = self.class_embeddings.iter().map(token).collect();
-        tokens.push(patch_embedding.forward(patches));
-        placed(Tensor::cat(tokens, 1))
+        tokens.push(layer.forward(patches));
+        self.placed(Tensor::cat(tokens, 1))
     }
 
     /// The frozen prefix of images, or of clips of so many frames: everything before `entry`.
     pub(super) fn start(&self, spec: &ImageSpec, pixels: Tensor<4>, frames: Frames, entry: Entry) -> Partial {
-        let stream = self.embed(spec, pixels);
-        self.advance(
-            spec,
-            Partial::tokens(Entry::Tokens, Stream::whole(stream), None),
-            entry,
-            &Frozen,
-            &Pass { frames, ..Pass::evaluate() },
-        )
+        self.advance(spec, self.begin(spec, pixels), entry, &Frozen, &Pass { frames, ..Pass::evaluate() })
     }
 
     /// Goes on from a frozen prefix to the stage `until`, through the adapter's sites.
@@ -139,6 +149,15 @@ impl ImageTower {
         let mut partial = partial;
         while partial.entry < until.min(Entry::Feature) {
             partial = match partial.entry {
+                Entry::Trunk(block) if block < self.embedding.blocks() => {
+                    let context = TrunkContext { block, sites, pass };
+                    let map = self.embedding.step(spec.style.trunk.as_ref(), partial.into_map(), context);
+                    Partial::map(block + 1, map)
+                }
+                Entry::Trunk(_) => {
+                    let tokens = self.tokens_of(spec, partial.into_map());
+                    Partial::tokens(Entry::Tokens, Stream::whole(tokens), None)
+                }
                 Entry::Tokens => {
                     let mut stream = sites.tokens(BlockSite { tower, block: 0 }, partial.into_stream().rest, pass);
                     if let Some(pre_norm) = &self.pre_norm {

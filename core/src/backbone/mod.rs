@@ -16,6 +16,7 @@ mod mixed;
 mod parameter;
 mod partial;
 mod pass;
+mod pointwise;
 mod pool;
 mod resnet;
 mod site;
@@ -41,6 +42,7 @@ pub use image_tower::{Embedding, ImageTower};
 pub use mixed::Mixed;
 pub use partial::Partial;
 pub use pass::{Mode, Pass, Products};
+pub use pointwise::{Pointwise, TrunkSite};
 pub use pool::{Frames, PoolBase};
 pub use resnet::{Bottleneck, Convolution, ResNet, ResNetSpec};
 pub use site::{

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::pass::Mode;
+use super::pointwise::{as_map, as_places};
 use super::site::{Entry, Sites};
 use super::stream::Stream;
 use super::sublayer::shares_beginnings;
@@ -22,6 +23,8 @@ pub struct Partial {
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are a few of them at a time")]
 pub(super) enum State {
+    /// Of a convolutional trunk, `[images, channels, height, width]`.
+    Map(Tensor<4>),
     Tokens(Stream),
     Feature(Tensor<2>),
 }
@@ -50,6 +53,11 @@ impl Partial {
         Self { entry, state: State::Tokens(stream), texts }
     }
 
+    /// The map that enters a block of a convolutional trunk.
+    pub(super) fn map(block: usize, map: Tensor<4>) -> Self {
+        Self { entry: Entry::Trunk(block), state: State::Map(map), texts: None }
+    }
+
     /// The projected feature of each frame, `[clips * frames, dim]`, before those of a clip become one.
     pub fn frames(features: Tensor<2>) -> Self {
         Self { entry: Entry::Pool, state: State::Feature(features), texts: None }
@@ -63,9 +71,13 @@ impl Partial {
     /// The residual stream of some images, `[images, tokens, width]`, as [`stream`](Self::stream) gave it at `entry`.
     ///
     /// # Panics
-    /// When `entry` is past the last block: that is a feature.
+    /// When `entry` is past the last block: that is a feature. Within a trunk, when its places are not those of a square.
     pub fn image_stream(entry: Entry, stream: Tensor<3>) -> Self {
         assert!(entry < Entry::Pool, "a stream of tokens ends before the feature");
+        if let Entry::Trunk(block) = entry {
+            let [_, places, _] = stream.dims();
+            return Self::map(block, as_map(stream, [places.isqrt(); 2]));
+        }
         Self::tokens(entry, Stream::whole(stream), None)
     }
 
@@ -75,6 +87,9 @@ impl Partial {
             return Self { texts, ..parts.remove(0) };
         }
         let entry = parts[0].entry;
+        if let Entry::Trunk(block) = entry {
+            return Self::map(block, Tensor::cat(parts.into_iter().map(Self::into_map).collect(), 0));
+        }
         if entry < Entry::Pool {
             return Self::tokens(entry, Stream::join(parts.into_iter().map(Self::into_stream).collect()), texts);
         }
@@ -85,7 +100,15 @@ impl Partial {
     pub(super) fn into_stream(self) -> Stream {
         match self.state {
             State::Tokens(stream) => stream,
+            State::Map(_) => unreachable!("a trunk is the first stage of a tower"),
             State::Feature(_) => unreachable!("a feature is the last stage of a tower"),
+        }
+    }
+
+    pub(super) fn into_map(self) -> Tensor<4> {
+        match self.state {
+            State::Map(map) => map,
+            State::Tokens(_) | State::Feature(_) => unreachable!("nothing leads back into a trunk"),
         }
     }
 
@@ -93,21 +116,27 @@ impl Partial {
     pub fn into_feature(self) -> Option<Tensor<2>> {
         match self.state {
             State::Feature(feature) => Some(feature),
-            State::Tokens(_) => None,
+            State::Map(_) | State::Tokens(_) => None,
         }
     }
 
-    /// The residual stream `[rows, tokens, width]`, if the tower has not come to its end.
+    /// The residual stream `[rows, tokens, width]`, if the tower has not come to its end; within a trunk the places of its map,
+    /// row by row, and their channels.
     pub fn stream(&self) -> Option<Tensor<3>> {
         match &self.state {
+            State::Map(map) => Some(as_places(map.clone())),
             State::Tokens(stream) => Some(stream.clone().into_whole()),
             State::Feature(_) => None,
         }
     }
 
-    /// Tokens of all rows; 0 for features.
+    /// Tokens of all rows, or places of their maps; 0 for features.
     pub fn token_count(&self) -> usize {
         match &self.state {
+            State::Map(map) => {
+                let [rows, _, height, width] = map.dims();
+                rows * height * width
+            }
             State::Tokens(stream) => {
                 let [rows, tokens, _] = stream.rest.dims();
                 rows * (stream.shared + tokens)
@@ -129,6 +158,7 @@ impl Partial {
     /// Values that it holds.
     pub fn values(&self) -> usize {
         match &self.state {
+            State::Map(map) => map.dims().iter().product(),
             State::Tokens(stream) => stream.values(),
             State::Feature(feature) => feature.dims().iter().product(),
         }

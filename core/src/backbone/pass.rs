@@ -16,7 +16,8 @@ pub enum Mode {
 }
 
 /// In what the frozen linear layers at the sites of a tower multiply, and the attention of its blocks. All else is in the device's
-/// precision: the patches, normalisations, pools and heads, what an adapter computes itself, and what runs before it.
+/// precision: the patches, convolutional trunks, normalisations, pools and heads, what an adapter computes itself, and what runs before
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Products {
     /// The precision of the device.

@@ -10,6 +10,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 
 use super::pass::{Mode, Pass};
+use super::pointwise::TrunkSite;
 use super::pool::PoolBase;
 use super::sublayer::SublayerBase;
 
@@ -38,6 +39,9 @@ impl fmt::Display for Tower {
 /// function of the input alone and may be computed once, stored and shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entry {
+    /// The map that enters block `i` of the image tower's convolutional trunk. A tower without one begins at
+    /// [`Entry::Tokens`].
+    Trunk(usize),
     /// The embedded input tokens: before positions in the text tower, before the first normalisation in the image tower.
     Tokens,
     /// The input of block `i`, before its token site. Block 0's token site belongs to [`Entry::Tokens`].
@@ -128,6 +132,9 @@ impl Projection {
 /// A linear layer of a tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinearSite {
+    /// A pointwise convolution of the image tower's trunk: a linear layer over the channels of each place. Its tokens are the
+    /// places of its map, row by row.
+    Trunk(TrunkSite),
     /// A projection of a block.
     Block(BlockSite, Projection),
     /// The tower's projection into the shared space.
@@ -137,6 +144,9 @@ pub enum LinearSite {
 impl fmt::Display for LinearSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Trunk(TrunkSite { block, layer }) => {
+                write!(f, "{}.trunk.blocks.{block}.{}", Tower::Image, layer.name())
+            }
             Self::Block(BlockSite { tower, block }, projection) => {
                 write!(f, "{tower}.blocks.{block}.{}", projection.name())
             }
@@ -149,6 +159,7 @@ impl LinearSite {
     /// The tower it is in.
     pub fn tower(self) -> Tower {
         match self {
+            Self::Trunk(_) => Tower::Image,
             Self::Block(at, _) => at.tower,
             Self::Head(tower) => tower,
         }
@@ -300,7 +311,7 @@ impl Touched {
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "a few of them live for as long as one layer runs")]
 pub enum LinearChange {
-    /// Nothing.
+    /// Nothing, nor in training.
     None,
     /// It adds a low-rank product to the output, and does nothing else.
     LowRank(LowRank),
@@ -367,7 +378,7 @@ pub trait Sites: Send + Sync {
     }
 
     /// What [`linear`](Self::linear) does at a site in evaluation, told instead of done, so that a mixed batch can do it for
-    /// many adapters at once.
+    /// many adapters at once, and a trunk need not call where nothing is done.
     fn linear_change(&self, at: LinearSite) -> LinearChange {
         let _ = at;
         LinearChange::Any

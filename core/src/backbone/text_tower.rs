@@ -134,7 +134,8 @@ impl TextTower {
         let mut partial = partial;
         while partial.entry < until.min(Entry::Feature) {
             partial = match partial.entry {
-                Entry::Tokens => {
+                // A text tower has no trunk.
+                Entry::Trunk(_) | Entry::Tokens => {
                     let stream = self.place(spec, partial.into_stream().into_whole(), sites, pass);
                     Partial::tokens(Entry::Block(0), arrange(stream), texts.clone())
                 }

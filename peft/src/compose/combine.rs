@@ -257,11 +257,11 @@ fn in_weights(part: &Artifact, backbone: &Backbone) -> bool {
 /// The change of one weight, `[d_input, d_output]`.
 fn change(part: &Artifact, site: LinearSite, backbone: &Backbone) -> Result<Option<DMatrix<f64>>> {
     let Some(layer) = backbone.linear(site) else { return Ok(None) };
-    let Some(folded) = part.adapter.fold(site, layer) else { return Ok(None) };
+    let Some(folded) = part.adapter.fold(site, &layer) else { return Ok(None) };
     let bias = |layer: &burn::nn::Linear| {
         layer.bias.as_ref().map(|bias| inarch_core::backbone::values(bias.val().without_autodiff()))
     };
-    if bias(&folded) != bias(layer) {
+    if bias(&folded) != bias(&layer) {
         let what = format!("combination of `{}`", part.manifest.method.name());
         let reason = format!("it changes the bias at `{site}`, which a low-rank update cannot hold; stack it instead");
         return Err(inarch_core::Error::invalid(what, reason).into());

@@ -214,6 +214,8 @@ impl Fusion {
 /// The row of a block's mixture; `None` behind the last block.
 fn row_of(at: LinearSite) -> Option<usize> {
     match at {
+        // A trunk stands before the first block and shares its row.
+        LinearSite::Trunk(_) => Some(0),
         LinearSite::Block(BlockSite { block, .. }, _) => Some(block),
         LinearSite::Head(_) => None,
     }

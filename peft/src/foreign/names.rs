@@ -153,6 +153,8 @@ impl Naming {
             LinearSite::Head(Tower::Image) => Some("visual_projection".into()),
             LinearSite::Head(Tower::Text) => Some("text_projection".into()),
             LinearSite::Block(at, projection) => Some(self.block(at, &self.layers(at.tower).projection(projection)?)),
+            // Its batch normalisation is a module of its own there, and a part of the convolution here.
+            LinearSite::Trunk(_) => None,
         }
     }
 

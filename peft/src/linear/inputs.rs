@@ -40,8 +40,11 @@ impl InputMoments {
 }
 
 impl Sites for InputMoments {
-    fn entry(&self, _tower: Tower) -> Entry {
-        Entry::Block(0)
+    fn entry(&self, tower: Tower) -> Entry {
+        match tower {
+            Tower::Image => Entry::Trunk(0),
+            Tower::Text => Entry::Block(0),
+        }
     }
 
     fn shares_beginnings(&self, _mode: Mode) -> bool {

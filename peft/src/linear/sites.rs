@@ -1,7 +1,7 @@
 //! One value per selected linear site: the container of every method that enters at projections.
 
 use burn::module::Module;
-use inarch_core::backbone::{Backbone, BlockSite, Entry, LinearSite, Projection, Tower};
+use inarch_core::backbone::{Backbone, BlockSite, Entry, LinearSite, Pointwise, Projection, Tower, TrunkSite};
 
 use crate::error::{Error, Result};
 
@@ -14,8 +14,27 @@ pub struct LinearSites<M: Module> {
 
 #[derive(Module, Debug)]
 struct TowerSites<M: Module> {
+    trunk: Option<TrunkSites<M>>,
     blocks: Vec<BlockSites<M>>,
     projection: Option<M>,
+}
+
+/// The pointwise convolutions of a trunk.
+#[derive(Module, Debug)]
+struct TrunkSites<M: Module> {
+    blocks: Vec<PointwiseSites<M>>,
+}
+
+/// Those of a block: the first three are a ResNet's, the others an EfficientNet's.
+#[derive(Module, Debug)]
+struct PointwiseSites<M: Module> {
+    conv1: Option<M>,
+    conv3: Option<M>,
+    downsample: Option<M>,
+    expand: Option<M>,
+    reduce: Option<M>,
+    excite: Option<M>,
+    project: Option<M>,
 }
 
 #[derive(Module, Debug)]
@@ -36,6 +55,20 @@ struct CrossSites<M: Module> {
     k_proj: Option<M>,
     v_proj: Option<M>,
     out_proj: Option<M>,
+}
+
+impl<M: Module> PointwiseSites<M> {
+    fn get(&self, layer: Pointwise) -> Option<&M> {
+        match layer {
+            Pointwise::First => self.conv1.as_ref(),
+            Pointwise::Third => self.conv3.as_ref(),
+            Pointwise::Downsample => self.downsample.as_ref(),
+            Pointwise::Expand => self.expand.as_ref(),
+            Pointwise::Reduce => self.reduce.as_ref(),
+            Pointwise::Excite => self.excite.as_ref(),
+            Pointwise::Project => self.project.as_ref(),
+        }
+    }
 }
 
 impl<M: Module> BlockSites<M> {
@@ -78,6 +111,21 @@ impl<M: Module> LinearSites<M> {
             layer.map(|layer| make(site, layer.weight.val().dims())).transpose()
         };
         let mut tower = |tower: Tower| -> Result<TowerSites<M>> {
+            let trunk = (0..trunk_depth(backbone, tower))
+                .map(|block| {
+                    let mut one = |layer| at(LinearSite::Trunk(TrunkSite { block, layer }));
+                    Ok(PointwiseSites {
+                        conv1: one(Pointwise::First)?,
+                        conv3: one(Pointwise::Third)?,
+                        downsample: one(Pointwise::Downsample)?,
+                        expand: one(Pointwise::Expand)?,
+                        reduce: one(Pointwise::Reduce)?,
+                        excite: one(Pointwise::Excite)?,
+                        project: one(Pointwise::Project)?,
+                    })
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let trunk = (!trunk.is_empty()).then_some(TrunkSites { blocks: trunk });
             let blocks = (0..backbone.depth(tower))
                 .map(|block| {
                     let site = |projection| LinearSite::Block(BlockSite { tower, block }, projection);
@@ -102,7 +150,7 @@ impl<M: Module> LinearSites<M> {
                     })
                 })
                 .collect::<Result<Vec<_>>>()?;
-            Ok(TowerSites { blocks, projection: at(LinearSite::Head(tower))? })
+            Ok(TowerSites { trunk, blocks, projection: at(LinearSite::Head(tower))? })
         };
         Ok(Self { image: tower(Tower::Image)?, text: tower(Tower::Text)? })
     }
@@ -110,6 +158,7 @@ impl<M: Module> LinearSites<M> {
     /// The value at a site.
     pub fn get(&self, site: LinearSite) -> Option<&M> {
         match site {
+            LinearSite::Trunk(TrunkSite { block, layer }) => self.image.trunk.as_ref()?.blocks.get(block)?.get(layer),
             LinearSite::Head(tower) => self.tower(tower).projection.as_ref(),
             LinearSite::Block(BlockSite { tower, block }, projection) => {
                 self.tower(tower).blocks.get(block)?.get(projection)
@@ -119,7 +168,11 @@ impl<M: Module> LinearSites<M> {
 
     /// The first stage of a tower at which a value sits.
     pub fn entry(&self, tower: Tower) -> Entry {
-        let blocks = &self.tower(tower).blocks;
+        let TowerSites { trunk, blocks, .. } = self.tower(tower);
+        let chosen = |block: &PointwiseSites<M>| Pointwise::ALL.iter().any(|one| block.get(*one).is_some());
+        if let Some(block) = trunk.as_ref().and_then(|trunk| trunk.blocks.iter().position(chosen)) {
+            return Entry::Trunk(block);
+        }
         let first = blocks.iter().position(|block| Projection::ALL.iter().any(|one| block.get(*one).is_some()));
         match (first, &self.tower(tower).projection) {
             (Some(block), _) => Entry::Block(block),
@@ -139,13 +192,20 @@ impl<M: Module> LinearSites<M> {
 /// Every linear site of a backbone, in the order in which data meets them.
 pub fn all_sites(backbone: &Backbone) -> impl Iterator<Item = LinearSite> {
     [Tower::Image, Tower::Text].into_iter().flat_map(|tower| {
-        (0..backbone.depth(tower))
-            .flat_map(move |block| {
+        let trunk = (0..trunk_depth(backbone, tower))
+            .flat_map(|block| Pointwise::ALL.map(|layer| LinearSite::Trunk(TrunkSite { block, layer })));
+        trunk
+            .chain((0..backbone.depth(tower)).flat_map(move |block| {
                 Projection::ALL.map(|projection| LinearSite::Block(BlockSite { tower, block }, projection))
-            })
+            }))
             .chain([LinearSite::Head(tower)])
             .filter(|site| backbone.linear(*site).is_some())
     })
+}
+
+/// Blocks of a tower's trunk.
+fn trunk_depth(backbone: &Backbone, tower: Tower) -> usize {
+    if tower == Tower::Image { backbone.trunk_depth() } else { 0 }
 }
 
 /// Every site that one of `patterns` selects, with its `[d_input, d_output]`.
@@ -190,8 +250,10 @@ mod tests {
         assert!(matches("*.q_proj", "image.blocks.3.q_proj"));
         assert!(matches("image.blocks.1*.*", "image.blocks.11.fc1"));
         assert!(matches("text.projection", "text.projection"));
+        assert!(matches("*.blocks.*", "image.trunk.blocks.3.conv1"));
         assert!(!matches("text.*.q_proj", "image.blocks.3.q_proj"));
         assert!(!matches("*.q_proj", "image.blocks.3.q_proj.a"));
         assert!(!matches("image.blocks.1.*", "image.blocks.11.fc1"));
+        assert!(!matches("image.blocks.*", "image.trunk.blocks.3.conv1"));
     }
 }

@@ -39,7 +39,7 @@ fn part(name: &str) -> Artifact {
 fn changes(artifact: &Artifact) -> BTreeMap<String, Vec<f32>> {
     let change = |site| {
         let layer = tiny().linear(site)?;
-        let folded = artifact.adapter.fold(site, layer)?;
+        let folded = artifact.adapter.fold(site, &layer)?;
         Some((site.to_string(), values(folded.weight.val() - layer.weight.val())))
     };
     all_sites(tiny()).filter_map(change).collect()

@@ -13,11 +13,11 @@ use crate::support::{plain, randomised, same};
 
 const CLASSES: [&str; 3] = ["cat", "dog", "mat"];
 
-fn classes() -> Vec<String> {
+pub(super) fn classes() -> Vec<String> {
     CLASSES.map(String::from).to_vec()
 }
 
-fn templates() -> Vec<Template> {
+pub(super) fn templates() -> Vec<Template> {
     vec![Template::new("a photo of a {}.").expect("a template")]
 }
 
@@ -42,7 +42,7 @@ fn fitted(config: MethodConfig) -> MethodConfig {
 }
 
 /// A fresh adapter with two support images of each class.
-fn fresh(config: &MethodConfig, backbone: &Backbone) -> inarch_peft::Result<Adapter> {
+pub(super) fn fresh(config: &MethodConfig, backbone: &Backbone) -> inarch_peft::Result<Adapter> {
     let size = backbone.spec().image.size;
     let pixels = crate::support::draws("family support", [6, 3, size, size], 1.0, &plain());
     let features = backbone.encode_image(pixels.clone(), &Frozen, &Pass::evaluate());
@@ -202,7 +202,7 @@ fn every_method_of_layers_starts_as_a_lone_text_tower_and_the_others_say_why_not
 
 #[test]
 fn a_folded_adapter_gives_the_features_of_one_that_is_passed_in() {
-    for name in ["vit", "dinov2", "siglip", "biomed", "vit_pytorch"] {
+    for name in ["vit", "dinov2", "siglip", "biomed", "vit_pytorch", "align", "resnet"] {
         let case = Case::open(name);
         let backbone = &case.backbone;
         for method in ["lora", "dora", "ssf", "ln-tuning", "bitfit"] {

@@ -3,6 +3,7 @@
 
 mod align;
 mod methods;
+mod trunks;
 
 use std::ops::Deref;
 

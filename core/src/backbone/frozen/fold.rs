@@ -1,5 +1,6 @@
 //! Writing an adapter into weights.
 
+use super::super::pointwise::{Pointwise, TrunkSite};
 use super::super::site::{BlockSite, LinearSite, Projection, Sites, Tower};
 use super::super::state_dict;
 use super::{Backbone, Source};
@@ -19,6 +20,17 @@ impl Backbone {
             return Err(Error::invalid("fold", "a backbone of features has no weights to fold into"));
         };
         let mut model = model.clone();
+        if let Some(image) = &mut model.image {
+            for block in 0..image.embedding.blocks() {
+                for at in Pointwise::ALL.map(|layer| TrunkSite { block, layer }) {
+                    if let Some(convolution) = image.embedding.pointwise_mut(at)
+                        && let Some(folded) = sites.fold(LinearSite::Trunk(at), &convolution.as_linear())
+                    {
+                        convolution.take(folded);
+                    }
+                }
+            }
+        }
         for tower in [Tower::Image, Tower::Text] {
             for (block, weights) in model.blocks_mut(tower).iter_mut().enumerate() {
                 for projection in Projection::ALL {

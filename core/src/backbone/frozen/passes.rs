@@ -99,7 +99,7 @@ impl Backbone {
     pub fn output(&self, tower: Tower, partial: Partial, sites: &dyn Sites, pass: &Pass<'_>) -> Tensor<2> {
         let unmet = tower == Tower::Text && self.crosses();
         assert!(
-            unmet || partial.entry <= sites.entry(tower).min(Entry::Feature),
+            unmet || partial.entry <= sites.entry(tower).clamp(self.beginning(tower), Entry::Feature),
             "the {tower} tower was advanced to {:?}, past the adapter's entry {:?}",
             partial.entry,
             sites.entry(tower)
