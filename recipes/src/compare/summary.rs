@@ -240,7 +240,7 @@ impl Comparison {
             self.test,
             self.classes,
             self.data,
-            self.backbone.name,
+            self.head.backbone.name,
             if seeds == 1 { "" } else { "s" },
             self.settings,
             self.shots().last().copied().unwrap_or(0),
