@@ -390,14 +390,21 @@ impl From<MergeArg> for Merge {
 
 #[derive(Debug, Args)]
 pub(crate) struct PretrainArgs {
-    /// The recipe of a backbone to be trained from scratch
+    /// The recipe of a backbone to be trained from scratch, or beside `-b` that of an adapter
     #[arg(required_unless_present = "backbone")]
     pub(crate) recipe: Option<PathBuf>,
     /// Adapt this backbone instead, with an adapter
-    #[arg(short = 'b', long, value_name = "BACKBONE", conflicts_with = "recipe")]
+    #[arg(short = 'b', long, value_name = "BACKBONE")]
     pub(crate) backbone: Option<String>,
-    /// Method of the adapter
-    #[arg(short = 'm', long, value_name = "METHOD", default_value = "lora", requires = "backbone")]
+    /// Method of the adapter; a recipe names its own
+    #[arg(
+        short = 'm',
+        long,
+        value_name = "METHOD",
+        default_value = "lora",
+        requires = "backbone",
+        conflicts_with = "recipe"
+    )]
     pub(crate) method: String,
     /// Pairs: a CSV or JSONL manifest `path,caption[,label]`, or labelled images with a recipe's captions
     #[arg(short = 'd', long, value_name = "PATH")]

@@ -1,5 +1,7 @@
 //! Scores and metrics of an adapter over some examples.
 
+use std::collections::HashMap;
+
 use inarch_core::backbone::{Backbone, Pass, Sites, Tower, normalise, values};
 use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
@@ -139,7 +141,9 @@ pub(crate) fn of_scores(
     let labels: Vec<usize> = kept.iter().map(|position| examples[*position].label).collect();
     let classes = classifier.classes().to_vec();
     let predicted = predictions(logits, classes.len(), &labels)?;
-    let detail = detail.map(|config| Detail::from_logits(logits, classes.len(), &labels, config)).transpose()?;
+    let groups = groups(kept.iter().map(|position| &examples[*position]));
+    let detail = detail.map(|config| Detail::from_logits(logits, classes.len(), &labels, Some(&groups), config));
+    let detail = detail.transpose()?;
     Ok(Evaluation {
         metrics: Metrics::from_logits(logits, classes.len(), &labels)?,
         detail,
@@ -148,6 +152,16 @@ pub(crate) fn of_scores(
         predicted: kept.iter().copied().zip(predicted).collect(),
         skipped: skipped.clone(),
     })
+}
+
+/// The number of each example's group, by which the intervals of a report draw.
+pub(crate) fn groups<'a>(examples: impl Iterator<Item = &'a Example>) -> Vec<usize> {
+    let mut numbers = HashMap::new();
+    let number = |example: &'a Example| {
+        let next = numbers.len();
+        *numbers.entry(example.unit()).or_insert(next)
+    };
+    examples.map(number).collect()
 }
 
 /// Measures scores of images with any number of labels; `offsets` are the scores at which classes are as likely as not.

@@ -89,9 +89,10 @@ fn ranking(test: &Evaluation, detail: &Detail) -> Section {
         let ClassRanking { positives, auroc, average_precision, sensitivity, .. } = found;
         vec![class.clone(), positives.to_string(), cell(*auroc), cell(*average_precision), cell(*sensitivity)]
     };
+    let drawn = detail.resampled_groups.map_or("the images".into(), |groups| format!("{groups} groups of images"));
     Section {
         title: "Each class against all others".into(),
-        text: format!("With 95 % intervals over {} bootstrap resamples.", detail.resamples),
+        text: format!("With 95 % intervals over {} bootstrap resamples of {drawn}.", detail.resamples),
         body: Body::Table(Table {
             header: ["class", "images", "AUROC", "average precision"]
                 .map(String::from)

@@ -4,6 +4,7 @@ use inarch_core::data::Example;
 use inarch_core::metrics::{Detail, DetailConfig, Metrics};
 
 use crate::error::Result;
+use crate::evaluate::groups;
 
 /// Probabilities `[n, classes]` of scores: each class for itself, by how far it is above its offset. Without offsets, as for
 /// zero-shot, the mean score of an image takes their place.
@@ -52,7 +53,8 @@ pub(crate) fn measure(
     metrics.macro_f1 = f1.iter().sum::<f64>() / f1.len().max(1) as f64;
     // Each class is ranked over the images, by its own scores: an offset changes nothing there.
     let ranked = if offsets.is_some() { logits } else { &margins };
-    Ok((metrics, Detail::from_labels(ranked, classes, &truth, detail)?))
+    let groups = groups(examples.iter().copied());
+    Ok((metrics, Detail::from_labels(ranked, classes, &truth, Some(&groups), detail)?))
 }
 
 #[cfg(test)]
@@ -64,8 +66,9 @@ mod tests {
 
     #[test]
     fn three_images_by_hand() {
-        let example = |labels: &[usize]| Example { labels: labels.to_vec(), ..Example::new("x", Source::Row(0), 0) };
-        let examples = [example(&[0, 1]), example(&[]), example(&[1])];
+        let example =
+            |id: &str, labels: &[usize]| Example { labels: labels.to_vec(), ..Example::new(id, Source::Row(0), 0) };
+        let examples = [example("x", &[0, 1]), example("y", &[]), example("z", &[1])];
         // Above the offsets 1 and 2: both; class 0; none.
         let logits = [2.0, 3.0, 1.5, 1.0, 0.0, 1.9];
         let examples: Vec<&Example> = examples.iter().collect();
@@ -77,7 +80,7 @@ mod tests {
         assert!(metrics.per_class.iter().zip(expected).all(|(found, want)| (found.unwrap() - want).abs() < 1e-12));
         // F1: class 0 has one hit and one wrong, class 1 one hit and one missed.
         assert!((metrics.macro_f1 - 2.0 / 3.0).abs() < 1e-12);
-        assert_eq!(detail.auroc, Some(1.0));
+        assert_eq!((detail.auroc, detail.resampled_groups), (Some(1.0), None));
         let found = label_probabilities(&logits[..2], 2, Some(&[1.0, 2.0]));
         assert!(found.iter().all(|found| (found - 0.731_058_6).abs() < 1e-6), "{found:?}");
     }

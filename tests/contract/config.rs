@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use inarch_continual::{Gate, UpdateRecipe};
 use inarch_peft::{METHODS, MethodConfig, Words};
 use inarch_recipes::RecipeLayers;
 use serde_json::{Value, json};
@@ -51,14 +52,22 @@ fn an_unknown_key_is_refused_by_name() {
 fn every_example_is_a_recipe_whose_method_can_begin() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/examples");
     let paths = inarch_core::file::list(&folder).expect("the examples");
-    assert!(paths.len() >= 8, "{paths:?}");
+    assert!(paths.len() >= 12, "{paths:?}");
     for path in paths {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).expect("a recipe");
-        let command = format!("inarch fit recipes/examples/{name} -b ");
-        assert!(text.starts_with("# ") && text.contains(&command), "{name} does not say `{command}`");
+        let says = |command: &str| assert!(text.contains(command), "{name} does not say `{command}`");
+        assert!(text.starts_with("# "), "{name}");
+        if name == "update.toml" {
+            says("inarch update shop@prod --recipe recipes/examples/update.toml -b ");
+            let recipe = UpdateRecipe::read(&text, &name, &[]).unwrap_or_else(|error| panic!("{error}"));
+            assert!(recipe.gate.class_drop < Gate::default().class_drop, "{:?}", recipe.gate);
+            continue;
+        }
         let recipe = RecipeLayers::file(&text, &name).and_then(RecipeLayers::finish);
         let recipe = recipe.unwrap_or_else(|error| panic!("{error}"));
+        let verb = if recipe.train.pair_loss.is_some() { "pretrain" } else { "fit" };
+        says(&format!("inarch {verb} recipes/examples/{name} -b "));
         assert!(!recipe.templates.resolve().expect("templates").is_empty(), "{name}");
         let method = recipe.method.resolved(tiny()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let adapter = init(&method, tiny(), 1, &plain()).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -67,6 +76,13 @@ fn every_example_is_a_recipe_whose_method_can_begin() {
             "vision-only.toml" => assert_eq!(method.words(), Words::Replaced),
             "captions.toml" => assert!(method.crosses()),
             "clips.toml" | "slides.toml" => assert!(recipe.clips.is_some()),
+            "clip-views.toml" => {
+                let clips = recipe.clips.expect("clips");
+                clips.check().expect("valid settings");
+                assert_eq!(clips.test_views(), 12);
+            }
+            "dicom.toml" => assert!(recipe.window.is_some() && recipe.group_by.is_some()),
+            "sigmoid-pairs.toml" => assert!(recipe.train.pair_loss.is_some()),
             _ => assert!(recipe.clips.is_none(), "{name}"),
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod case;
 mod classes;
 mod clips;
 mod config;
+mod documents;
 mod fold;
 mod gradient;
 mod init;

@@ -98,6 +98,14 @@ fn an_adapter_is_trained_on_captions() {
     chosen[6] = "chosen";
     program.succeed(&[&chosen[..], &["--set", "train.budget={ iterations = 5 }"]].concat());
     assert!(written("chosen").contains("pair_loss = \"sigmoid\""), "{}", written("chosen"));
+    // The same by a recipe, which names its method.
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/examples/sigmoid-pairs.toml");
+    let example = example.display().to_string();
+    let filed = ["pretrain", &example, "-b", "pocket", "-d", "captions.csv", "-o", "filed"];
+    program.succeed(&[&filed[..], &["--set", "train.budget={ iterations = 2 }", "--set", "train.batch=6"]].concat());
+    assert!(written("filed").contains("pair_loss = \"sigmoid\""), "{}", written("filed"));
+    assert!(written("filed").contains("rank = 4"), "{}", written("filed"));
+    program.fail(&[&filed[..], &["-m", "lora"]].concat(), 2, &["cannot be used with"]);
     // Classes are no pairs.
     let fit =
         ["fit", "-b", "pocket", "-d", sample(), "-m", "lora", "--set", "train.pair_loss=sigmoid", "-o", "classes"];

@@ -163,6 +163,9 @@ fn detail_text(detail: &Detail, classes: &[String]) -> String {
     let means: Vec<String> =
         means.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}"))).collect();
     text.push_str(&format!("mean over classes: {}\n", means.join(", ")));
+    if let Some(groups) = detail.resampled_groups {
+        text.push_str(&format!("intervals: bootstrap over {groups} groups of images\n"));
+    }
     if let Some(selective) = &detail.selective {
         let mut rows = vec![["answered from", "answered", "accuracy of those"].map(String::from).to_vec()];
         for point in &selective.points {

@@ -67,8 +67,16 @@ fn from_scratch(
 
 /// An adapter for the towers of a backbone.
 fn adapt(args: &PretrainArgs, backbone: &str, bars: &Bars) -> Result<PretrainResult, CommandError> {
-    let mut layers = RecipeLayers::preset(&args.method, false)?;
-    for assignment in ["train.budget={ epochs = 10 }"].iter().copied().chain(args.set.iter().map(String::as_str)) {
+    let mut layers = match &args.recipe {
+        Some(path) => RecipeLayers::file(&file::read_text(path)?, &path.display().to_string())?,
+        None => {
+            let mut layers = RecipeLayers::preset(&args.method, false)?;
+            // The budgets of presets count shots.
+            layers.set("train.budget={ epochs = 10 }")?;
+            layers
+        }
+    };
+    for assignment in &args.set {
         layers.set(assignment)?;
     }
     let recipe = layers.finish()?;

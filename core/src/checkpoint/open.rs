@@ -62,7 +62,7 @@ pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
     let name = name(&folder);
     let tokenizer = tokenizer(&folder, &spec)?;
     let mut spec = spec;
-    if spec.text.style.pool == TextPool::Last {
+    if spec.text.style.pool == TextPool::Last && spec.text.style.fill.is_none() {
         spec.text.style.fill = Some(tokenizer.padding()?);
     }
     if let Some(crossing) = spec.crossing.as_mut().filter(|crossing| crossing.words && crossing.mask.is_none())

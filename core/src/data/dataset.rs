@@ -63,8 +63,8 @@ impl Example {
         Self { id: id.into(), source, label, labels: Vec::new(), group: None }
     }
 
-    /// What goes into one split as a whole: the group, or the example itself.
-    pub(super) fn unit(&self) -> &str {
+    /// What goes into one split, and into one resample, as a whole: the group, or the example itself.
+    pub fn unit(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.id)
     }
 }

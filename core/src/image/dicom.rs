@@ -14,6 +14,7 @@ use dicom_pixeldata::{PixelRepresentation, VoiLutFunction};
 
 use super::decode::{MAX_DECODE_BYTES, Request, pick};
 use super::dicom_lengths::{check_jpeg_sizes, check_lengths};
+use super::dicom_tables::Table;
 use super::jpeg2000::{self, Shape};
 use super::window::{Curve, Window, greys};
 
@@ -34,6 +35,9 @@ const JPEG_2000: [&str; 2] = ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"
 /// JPEG-LS, which is told before sizes are looked for: its streams begin as those of JPEG do.
 const JPEG_LS: [&str; 2] = ["1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"];
 
+const OTHER_COLOURS: &str =
+    "its photometric interpretation is none of MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB, YBR_FULL";
+
 /// Whether the bytes are those of a DICOM file.
 pub(super) fn is_dicom(bytes: &[u8]) -> bool {
     bytes.get(128..132) == Some(b"DICM")
@@ -45,8 +49,9 @@ pub(super) fn frames(bytes: &[u8]) -> Result<u32, String> {
     Ok(number(&object, FRAMES).unwrap_or(1).max(1))
 }
 
-/// Decodes a frame. Grey values are rescaled (slope and intercept) and shown in the window that is asked for, else in the
-/// file's first one, else over their whole range; of colours the eight highest bits count.
+/// Decodes a frame. Grey values are rescaled (by the table of the modality, else slope and intercept) and shown in the window
+/// that is asked for, else by the file's first VOI table or window, else over their whole range; of colours the eight
+/// highest bits count.
 pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
     let mut object = open(bytes)?;
     let need = |tag, name: &str| number(&object, tag).ok_or_else(|| format!("the DICOM attribute {name} is missing"));
@@ -78,6 +83,9 @@ pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String
     let decoded = object.decode_pixel_data_frame(frame).map_err(|_| unread(&syntax))?;
     let (width, height) = (columns, rows);
     let samples = match samples {
+        1 if *decoded.photometric_interpretation() == PhotometricInterpretation::PaletteColor => {
+            palette(&object, &decoded)?
+        }
         1 => grey(&object, &decoded, request.window)?.iter().flat_map(|&level| [level; 3]).collect(),
         _ => colour(&decoded)?,
     };
@@ -151,12 +159,18 @@ fn grey(object: &DefaultDicomObject, decoded: &DecodedPixelData<'_>, asked: Opti
     let inverted = match decoded.photometric_interpretation() {
         PhotometricInterpretation::Monochrome1 => true,
         PhotometricInterpretation::Monochrome2 => false,
-        _ => return Err("its photometric interpretation is none of MONOCHROME1, MONOCHROME2, RGB, YBR_FULL".into()),
+        _ => return Err(OTHER_COLOURS.into()),
     };
     let stored = stored_values(decoded)?;
     let rescale = decoded.rescale().ok().and_then(|all| all.first().copied());
     let (slope, intercept) = rescale.map_or((1.0, 0.0), |rescale| (rescale.slope, rescale.intercept));
-    let values: Vec<f32> = stored.iter().map(|value| (*value as f64 * slope + intercept) as f32).collect();
+    let [least, greatest] = range(decoded);
+    let modality = Table::modality(object, greatest)?;
+    let rescaled = |value: i64| match &modality {
+        Some(table) => f64::from(table.entry(value)),
+        None => value as f64 * slope + intercept,
+    };
+    let values: Vec<f32> = stored.iter().map(|value| rescaled(*value) as f32).collect();
     let padding = object.get(PADDING).and_then(|element| element.to_int::<i64>().ok());
     let padded = |at: usize| padding == Some(stored[at]);
     // The attribute of the whole file may list alternatives, of which the first is the default; those of single frames
@@ -170,9 +184,15 @@ fn grey(object: &DefaultDicomObject, decoded: &DecodedPixelData<'_>, asked: Opti
         Some(VoiLutFunction::Sigmoid) => Curve::Sigmoid,
         _ => Curve::Linear,
     };
-    let mut levels = match (asked, own) {
-        (None, Some((centre, width))) if width > 0.0 => greys(&values, centre, width, curve),
-        (asked, _) => asked.unwrap_or(Window::Full).greys(&values, padded),
+    let greatest = match &modality {
+        Some(_) => i64::from(u16::MAX),
+        None => rescaled(least).max(rescaled(greatest)) as i64,
+    };
+    let table = if asked.is_none() { Table::values_of_interest(object, greatest)? } else { None };
+    let mut levels = match (asked, table, own) {
+        (None, Some(table), _) => values.iter().map(|value| table.level(value.round() as i64)).collect(),
+        (None, None, Some((centre, width))) if width > 0.0 => greys(&values, centre, width, curve),
+        (asked, ..) => asked.unwrap_or(Window::Full).greys(&values, padded),
     };
     if inverted {
         levels.iter_mut().for_each(|level| *level = 255 - *level);
@@ -206,6 +226,22 @@ fn stored_values(decoded: &DecodedPixelData<'_>) -> Result<Vec<i64>, String> {
     Ok(data.chunks_exact(bytes).map(value).collect())
 }
 
+/// The least and the greatest value that may be stored.
+fn range(decoded: &DecodedPixelData<'_>) -> [i64; 2] {
+    let bits = decoded.bits_stored().clamp(1, 32);
+    match decoded.pixel_representation() {
+        PixelRepresentation::Signed => [-(1 << (bits - 1)), (1 << (bits - 1)) - 1],
+        PixelRepresentation::Unsigned => [0, (1 << bits) - 1],
+    }
+}
+
+/// Colours `[rows * columns * 3]` that are stored as numbers of a palette.
+fn palette(object: &DefaultDicomObject, decoded: &DecodedPixelData<'_>) -> Result<Vec<u8>, String> {
+    let tables = Table::palette(object, range(decoded)[1])?;
+    let stored = stored_values(decoded)?;
+    Ok(stored.iter().flat_map(|value| tables.each_ref().map(|table| table.level(*value))).collect())
+}
+
 /// Colours `[rows * columns * 3]`.
 fn colour(decoded: &DecodedPixelData<'_>) -> Result<Vec<u8>, String> {
     let stored = stored_values(decoded)?;
@@ -220,7 +256,7 @@ fn colour(decoded: &DecodedPixelData<'_>) -> Result<Vec<u8>, String> {
     match decoded.photometric_interpretation() {
         PhotometricInterpretation::Rgb => Ok(triples.flatten().collect()),
         PhotometricInterpretation::YbrFull => Ok(triples.flat_map(from_ybr).collect()),
-        _ => Err("its photometric interpretation is none of MONOCHROME1, MONOCHROME2, RGB, YBR_FULL".into()),
+        _ => Err(OTHER_COLOURS.into()),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod corrupt;
 pub mod decode;
 mod dicom;
 mod dicom_lengths;
+mod dicom_tables;
 pub mod hf_preprocess;
 pub mod job;
 mod jpeg2000;

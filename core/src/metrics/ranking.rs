@@ -1,5 +1,8 @@
 //! How well a score puts the examples of one class before all others, whatever the threshold.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +31,10 @@ impl Default for RankingConfig {
 /// A number and, where it was asked for, its 95 % interval: the 2.5 and 97.5 percentiles over a bootstrap that draws
 /// positives and negatives apart, as many as there are, with replacement (Efron and Tibshirani 1993, chapter 13). For
 /// sensitivity the threshold is chosen anew in each resample.
+///
+/// Examples that belong together (the images of a patient) are drawn together, since they tell less than as many from
+/// apart: a cluster bootstrap (Davison and Hinkley 1997, section 3.8), within the groups that hold only positives, only
+/// negatives, and both.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The number.
@@ -54,7 +61,15 @@ pub struct ClassRanking {
 impl ClassRanking {
     /// Measures `scores` of examples of which some are `positive`; `None` without positives or without negatives.
     pub fn of(scores: &[f64], positive: &[bool], config: RankingConfig) -> Option<Self> {
-        let ranks = Ranks::new(scores, positive)?;
+        Ranks::new(scores, positive, None).map(|ranks| Self::measure(&ranks, config))
+    }
+
+    /// As [`of`](Self::of), with intervals that draw groups in place of examples: `groups` has the number of each one's.
+    pub fn grouped(scores: &[f64], positive: &[bool], groups: &[usize], config: RankingConfig) -> Option<Self> {
+        Ranks::new(scores, positive, Some(groups)).map(|ranks| Self::measure(&ranks, config))
+    }
+
+    fn measure(ranks: &Ranks, config: RankingConfig) -> Self {
         let [auroc, average_precision, sensitivity] = measures(&ranks.counts, config.specificity);
         let mut resampled = [const { Vec::new() }; 3];
         let seed = Seed::new(config.seed).split("bootstrap");
@@ -66,59 +81,84 @@ impl ClassRanking {
         }
         let [first, second, third] = resampled.map(|mut values| interval(&mut values));
         let place = place_of(&ranks.counts, config.specificity);
-        Some(Self {
-            positives: ranks.positives.len(),
+        Self {
+            positives: ranks.counts.iter().map(|count| count[0] as usize).sum(),
             auroc: Estimate { value: auroc, interval: first },
             average_precision: Estimate { value: average_precision, interval: second },
             sensitivity: Estimate { value: sensitivity, interval: third },
             threshold: place.map(|place| ranks.scores[place]),
-        })
+        }
     }
 }
 
 /// Area under the ROC curve of scores of which some are positive; `None` without positives or without negatives.
 pub fn auroc(scores: &[f64], positive: &[bool]) -> Option<f64> {
-    Some(measures(&Ranks::new(scores, positive)?.counts, 1.0)[0])
+    Some(measures(&Ranks::new(scores, positive, None)?.counts, 1.0)[0])
 }
 
 /// Average precision of scores of which some are positive; `None` without positives or without negatives.
 pub fn average_precision(scores: &[f64], positive: &[bool]) -> Option<f64> {
-    Some(measures(&Ranks::new(scores, positive)?.counts, 1.0)[1])
+    Some(measures(&Ranks::new(scores, positive, None)?.counts, 1.0)[1])
 }
 
 /// Positives and negatives at each distinct score, the highest first.
 struct Ranks {
     scores: Vec<f64>,
     counts: Vec<[u32; 2]>,
-    /// The place of each positive and of each negative.
-    positives: Vec<usize>,
-    negatives: Vec<usize>,
+    /// The place of each example, and 0 for a positive, 1 for a negative; those of a group side by side.
+    members: Vec<[usize; 2]>,
+    /// The members of each group: of those that hold positives only, negatives only, both.
+    strata: [Vec<Range<usize>>; 3],
 }
 
 impl Ranks {
-    fn new(scores: &[f64], positive: &[bool]) -> Option<Self> {
-        let mut order: Vec<usize> = (0..scores.len().min(positive.len())).collect();
+    fn new(scores: &[f64], positive: &[bool], groups: Option<&[usize]>) -> Option<Self> {
+        let count = scores.len().min(positive.len()).min(groups.map_or(usize::MAX, <[usize]>::len));
+        let mut order: Vec<usize> = (0..count).collect();
         order.sort_by(|left, right| scores[*right].total_cmp(&scores[*left]));
-        let mut ranks = Self { scores: Vec::new(), counts: Vec::new(), positives: Vec::new(), negatives: Vec::new() };
-        for example in order {
-            if ranks.scores.last() != Some(&scores[example]) {
-                ranks.scores.push(scores[example]);
-                ranks.counts.push([0; 2]);
+        // Groups are numbered by their best example, so that groups of one are drawn as examples are.
+        let mut numbers = HashMap::new();
+        let mut examples = Vec::with_capacity(order.len());
+        let (mut distinct, mut counts) = (Vec::new(), Vec::<[u32; 2]>::new());
+        for (at, example) in order.into_iter().enumerate() {
+            if distinct.last() != Some(&scores[example]) {
+                distinct.push(scores[example]);
+                counts.push([0; 2]);
             }
-            let place = ranks.scores.len() - 1;
-            ranks.counts[place][usize::from(!positive[example])] += 1;
-            if positive[example] { ranks.positives.push(place) } else { ranks.negatives.push(place) }
+            let (place, kind) = (distinct.len() - 1, usize::from(!positive[example]));
+            counts[place][kind] += 1;
+            let next = numbers.len();
+            let group = groups.map_or(at, |groups| *numbers.entry(groups[example]).or_insert(next));
+            examples.push((group, [place, kind]));
         }
-        (!ranks.positives.is_empty() && !ranks.negatives.is_empty()).then_some(ranks)
+        examples.sort_by_key(|(group, _)| *group);
+        let mut strata = [const { Vec::new() }; 3];
+        let mut start = 0;
+        for group in examples.chunk_by(|left, right| left.0 == right.0) {
+            let holds = |kind: usize| group.iter().any(|(_, [_, own])| *own == kind);
+            let stratum = match (holds(0), holds(1)) {
+                (true, true) => 2,
+                (_, negatives) => usize::from(negatives),
+            };
+            strata[stratum].push(start..start + group.len());
+            start += group.len();
+        }
+        let held = |kind: usize| counts.iter().any(|count| count[kind] > 0);
+        let both = held(0) && held(1);
+        let members = examples.into_iter().map(|(_, member)| member).collect();
+        both.then_some(Self { scores: distinct, counts, members, strata })
     }
 
     fn resample(&self, seed: Seed) -> Vec<[u32; 2]> {
         let mut counts = vec![[0; 2]; self.counts.len()];
         let mut draws = seed.rng();
-        for (kind, places) in [&self.positives, &self.negatives].into_iter().enumerate() {
-            for _ in places {
+        for groups in &self.strata {
+            for _ in groups {
                 // As 32 bits, so that every machine draws the same.
-                counts[places[draws.random_range(0..places.len() as u32) as usize]][kind] += 1;
+                let drawn = &groups[draws.random_range(0..groups.len() as u32) as usize];
+                for [place, kind] in &self.members[drawn.clone()] {
+                    counts[*place][*kind] += 1;
+                }
             }
         }
         counts
@@ -217,5 +257,46 @@ mod tests {
         assert!((few / many - 4.0).abs() < 1.0, "{few} {many}");
         assert_eq!(width(4, 1).1, width(4, 1).1);
         assert_ne!(width(4, 1).1.auroc.interval, width(4, 2).1.auroc.interval);
+    }
+    /// Some scores in both kinds, 60 of them, without ties.
+    fn sixty() -> (Vec<f64>, Vec<bool>) {
+        let scores: Vec<f64> = (0..60).map(|at| f64::from(at * 37 % 60)).collect();
+        let positive = (0..60).map(|at| at % 3 == 0 || scores[at] > 45.0).collect();
+        (scores, positive)
+    }
+
+    #[test]
+    fn groups_of_one_are_drawn_as_examples_are() {
+        let (scores, positive) = sixty();
+        let groups: Vec<usize> = (0..60).map(|at| 1000 - at).collect();
+        let config = RankingConfig::default();
+        let found = ClassRanking::grouped(&scores, &positive, &groups, config);
+        assert_eq!(found, ClassRanking::of(&scores, &positive, config));
+    }
+
+    #[test]
+    fn copies_within_groups_tell_nothing_new() {
+        let (scores, positive) = sixty();
+        let config = RankingConfig::default();
+        let once = ClassRanking::of(&scores, &positive, config).unwrap();
+        let (scores, positive) = (scores.repeat(4), positive.repeat(4));
+        let groups: Vec<usize> = (0..60).collect::<Vec<_>>().repeat(4);
+        let found = ClassRanking::grouped(&scores, &positive, &groups, config).unwrap();
+        let measures = |of: &ClassRanking| [of.auroc, of.average_precision, of.sensitivity];
+        assert_eq!(measures(&found), measures(&once));
+        assert_eq!(found.positives, 4 * once.positives);
+        // Drawn one by one they would be taken for four times the patients.
+        let width = |of: &ClassRanking| of.auroc.interval.map(|[low, high]| high - low).unwrap();
+        let apart = ClassRanking::of(&scores, &positive, config).unwrap();
+        assert!(width(&apart) < 0.6 * width(&found), "{} {}", width(&apart), width(&found));
+    }
+
+    #[test]
+    fn groups_of_both_kinds_never_leave_one_out() {
+        let (scores, positive) = ([0.9, 0.2, 0.8, 0.3, 0.1], [true, false, true, true, true]);
+        // The only negative is in the group 7.
+        let found = ClassRanking::grouped(&scores, &positive, &[7, 7, 7, 4, 5], RankingConfig::default()).unwrap();
+        // 0.3 and 0.1 are drawn among themselves: none, one or both of them twice. The one at 0.1 loses.
+        assert_eq!((found.auroc.value, found.auroc.interval), (0.75, Some([0.5, 1.0])));
     }
 }

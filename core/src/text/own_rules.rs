@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::tokenizer::Tokens;
@@ -27,11 +27,11 @@ pub(super) struct OwnRules {
 }
 
 impl OwnRules {
-    /// Reads the bytes of a `tokenizer.json`.
-    pub(super) fn read(bytes: &[u8], path: &Path, context: usize) -> Result<Self> {
+    /// Reads the bytes of a `tokenizer.json`; `config` is what lies [beside](config_beside) it.
+    pub(super) fn read(bytes: &[u8], config: &Value, path: &Path, context: usize) -> Result<Self> {
         let malformed = |reason: String| Error::malformed(FORMAT, path, reason);
         let mut pieces = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(error.to_string()))?;
-        let fill = padding(&pieces, path)?;
+        let fill = padding(&pieces, config);
         pieces.with_padding(None);
         let truncation = TruncationParams {
             max_length: context,
@@ -74,17 +74,64 @@ impl OwnRules {
     }
 }
 
-/// The padding token.
-fn padding(pieces: &tokenizers::Tokenizer, path: &Path) -> Result<Option<u32>> {
+/// The `tokenizer_config.json` beside a `tokenizer.json`; null without one.
+pub(super) fn config_beside(path: &Path) -> Result<Value> {
     let beside = path.with_file_name("tokenizer_config.json");
-    let named = match beside.is_file() {
-        true => {
-            let config: Value = file::read_json(&beside, "tokenizer config")?;
-            let token = config.get("pad_token").cloned().unwrap_or_default();
-            token.as_str().or_else(|| token.get("content").and_then(Value::as_str)).map(String::from)
-        }
-        false => None,
+    if beside.is_file() { file::read_json(&beside, "tokenizer config") } else { Ok(Value::Null) }
+}
+
+/// Puts lower case ahead of the rules of a `tokenizer.json` that keeps case although its model was trained without; whether
+/// it did. SigLIP 2 (Tschannen et al., 2025, arXiv 2502.14786) comes with Gemma's tokenizer as it is, and the lower case
+/// of its training is left to `Siglip2Tokenizer` of transformers, or to whoever calls.
+pub(super) fn lower_case(file: &mut Value, config: &Value) -> bool {
+    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+    let lower = |rule: &Value| rule.get("type").and_then(Value::as_str) == Some("Lowercase");
+    let rule = file.get("normalizer").cloned().unwrap_or_default();
+    let rules = match rule.get("normalizers").and_then(Value::as_array) {
+        Some(rules) => rules.clone(),
+        None if rule.is_null() => Vec::new(),
+        None => vec![rule],
     };
+    if !(class.starts_with("Gemma") || class.starts_with("Siglip2")) || rules.iter().any(lower) {
+        return false;
+    }
+    let rules: Vec<Value> = std::iter::once(json!({ "type": "Lowercase" })).chain(rules).collect();
+    let Some(fields) = file.as_object_mut() else { return false };
+    fields.insert("normalizer".into(), json!({ "type": "Sequence", "normalizers": rules }));
+    true
+}
+
+/// The padding token.
+fn padding(pieces: &tokenizers::Tokenizer, config: &Value) -> Option<u32> {
+    let token = config.get("pad_token").unwrap_or(&Value::Null);
+    let named = token.as_str().or_else(|| token.get("content").and_then(Value::as_str));
     let own = || pieces.get_padding().map(|padding| padding.pad_id);
-    Ok(named.and_then(|token| pieces.token_to_id(&token)).or_else(own))
+    named.and_then(|token| pieces.token_to_id(token)).or_else(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::lower_case;
+
+    #[test]
+    fn gemmas_rules_follow_lower_case_and_others_stay() {
+        let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "_" });
+        let lower = json!({ "type": "Lowercase" });
+        let sequence = |rules: &[&Value]| json!({ "type": "Sequence", "normalizers": rules });
+        for (class, rule, expected) in [
+            ("GemmaTokenizerFast", replace.clone(), sequence(&[&lower, &replace])),
+            ("Siglip2Tokenizer", Value::Null, sequence(&[&lower])),
+            ("Siglip2Tokenizer", sequence(&[&lower, &replace]), sequence(&[&lower, &replace])),
+            ("GemmaTokenizer", lower.clone(), lower.clone()),
+            ("SiglipTokenizer", replace.clone(), replace.clone()),
+        ] {
+            let mut file = json!({ "normalizer": rule });
+            let changed = lower_case(&mut file, &json!({ "tokenizer_class": class }));
+            assert_eq!((changed, &file["normalizer"]), (rule != expected, &expected), "{class}");
+            assert!(!lower_case(&mut file, &json!({ "tokenizer_class": class })), "{class} twice");
+        }
+        assert!(!lower_case(&mut json!({ "normalizer": replace }), &Value::Null));
+    }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::own_rules::OwnRules;
+use super::own_rules::{OwnRules, config_beside, lower_case};
 use super::vocabulary::{BEGIN, END, WORD_END, byte_symbols, bytes_in_order};
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
@@ -93,15 +93,21 @@ impl Tokenizer {
         }
     }
 
-    /// Reads a `tokenizer.json` of another family than CLIP, with its own special tokens.
+    /// Reads a `tokenizer.json` of another family than CLIP, with its own special tokens. Where `tokenizer_config.json` beside it
+    /// says that it is Gemma's, as that of SigLIP 2 is, texts are made lower case first: so that model was trained.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Malformed`] for a file that the tokenizer library does not read, or that ends no text with a
     /// special token.
     pub fn with_own_rules(path: &Path, context_length: usize) -> Result<Self> {
-        let bytes = file::read(path)?;
-        let file: Value = serde_json::from_slice(&bytes).map_err(|error| Error::malformed(FORMAT, path, error))?;
-        let rules = OwnRules::read(&bytes, path, context_length)?;
+        let mut bytes = file::read(path)?;
+        let malformed = |error: serde_json::Error| Error::malformed(FORMAT, path, error);
+        let mut file: Value = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let config = config_beside(path)?;
+        if lower_case(&mut file, &config) {
+            bytes = serde_json::to_vec(&file).map_err(malformed)?;
+        }
+        let rules = OwnRules::read(&bytes, &config, path, context_length)?;
         let vocab_size = rules.pieces().get_vocab(true).values().max().map_or(0, |highest| *highest as usize + 1);
         let [before, behind] = &rules.around;
         let (bos, eot) = (before.first().copied().unwrap_or(0), behind[0]);

@@ -1,5 +1,5 @@
 //! Backbones of other families than CLIP equal their reference implementations, and every method that can works on them;
-//! `generate.py` beside this file made the expected numbers. Tolerance as in `clip_tiny`.
+//! `generate.py` and `generate_siglip2.py` beside this file made the expected numbers. Tolerance as in `clip_tiny`.
 
 mod align;
 mod methods;
@@ -124,14 +124,21 @@ fn heads_of_checkpoints_equal_their_references() {
     assert!(Case::open("dinov2").backbone.head().is_none());
 }
 
+/// SigLIP 2 with the tokenizer that it is released with, which keeps case: `generate_siglip2.py` has the rules of its training.
 #[test]
-fn siglip_equals_transformers() {
-    let case = Case::open("siglip");
-    case.check_image();
-    case.check_text();
-    let text = case.backbone.encode_text(&case.rows(), &Frozen, &Pass::evaluate());
-    let found = case.backbone.similarity(&case.image_features(), &text, &Frozen, &Pass::evaluate());
-    case.check("logits_per_image", found);
+fn siglip_and_siglip_2_equal_transformers() {
+    for name in ["siglip", "siglip2"] {
+        let case = Case::open(name);
+        case.check_image();
+        case.check_text();
+        let text = case.backbone.encode_text(&case.rows(), &Frozen, &Pass::evaluate());
+        let found = case.backbone.similarity(&case.image_features(), &text, &Frozen, &Pass::evaluate());
+        case.check("logits_per_image", found);
+        case.check_round_trip();
+    }
+    // Filled with a token that does not end texts.
+    let case = Case::open("siglip2");
+    assert_eq!((case.backbone.tokenizer().eot(), case.backbone.tokenizer().padding().expect("a token")), (1, 0));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 
 Every file is drawn from a fixed seed. `expected.json` holds, for each address (`file#frame;window`), the size and the RGB
 values that pydicom's or nibabel's pixels give when windowed by numpy: `apply_modality_lut` and the formulas of DICOM PS3.3
-C.11.2.1.2 and C.11.2.1.3, rounded to 8 bits. Each DICOM file names a patient, to see that the name goes nowhere.
+C.11.2.1.2 and C.11.2.1.3, rounded to 8 bits; with lookup tables, what `apply_voi` and `apply_color_lut` give. Each DICOM
+file names a patient, to see that the name goes nowhere.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.pixels import apply_modality_lut, convert_color_space
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, convert_color_space
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
@@ -64,6 +65,25 @@ def window_item(centre, width, slope, intercept):
     item.FrameVOILUTSequence = Sequence([shown])
     item.PixelValueTransformationSequence = Sequence([rescaled])
     return item
+
+
+def table_item(entries, first, bits, kind):
+    item = Dataset()
+    item.add_new("LUTDescriptor", kind, [len(entries) % 65536, first, bits])
+    item.add_new("LUTData", "US" if kind == "US" else "OW", entries.tolist() if kind == "US" else entries.astype("<u2").tobytes())
+    return item
+
+
+def palette(entries, first, bits, segmented=False):
+    """The attributes of three tables; of segments, `entries` are the cells."""
+    attributes = {}
+    for colour, column in zip(["Red", "Green", "Blue"], entries):
+        count = segmented or len(column)
+        attributes[f"{colour}PaletteColorLookupTableDescriptor"] = [count % 65536, first, bits]
+        data = np.asarray(column, dtype="u1" if bits == 8 else "<u2").tobytes()
+        name = f"{'Segmented' if segmented else ''}{colour}PaletteColorLookupTableData"
+        attributes[name] = data + b"\0" * (len(data) % 2)
+    return attributes
 
 
 def linear(values, centre, width):
@@ -165,6 +185,42 @@ def main():
     for name in ["deep.png", "deep.tif"]:
         expected[name] = rgb(deep / 65535)
         expected[f"{name}#30000:20000"] = rgb(exact(deep.astype(np.float64), 30000, 20000))
+
+    grey = DRAW.integers(0, 256, (6, 7)).astype(np.uint8)
+    wide = DRAW.integers(0, 65536, (3, 200)).astype(np.uint16)
+    dicom("palette.dcm", grey, photometric="PALETTE COLOR", **palette(wide, 20, 16))
+    dicom("palette-rle.dcm", grey, photometric="PALETTE COLOR", rle=True, **palette(wide >> 8, 0, 8))
+    # As they are, on a line, again from the beginning, on a line to black.
+    cells = [[0, 4, *DRAW.integers(0, 256, 4), 1, 90, int(end), 2, 2, 0, 0, 0, 0, 1, 68, 0] for end in (255, 40, 130)]
+    dicom("palette-segments.dcm", grey, photometric="PALETTE COLOR", **palette(cells, 0, 8, segmented=256))
+    cells = [[0, 2, *DRAW.integers(0, 65536, 2), 1, 4094, int(end)] for end in (65535, 4000, 3)]
+    indices = DRAW.integers(0, 4096, (5, 6)).astype(np.uint16)
+    dicom("palette-16.dcm", indices, photometric="PALETTE COLOR", stored=12, syntax=ImplicitVRLittleEndian,
+          **palette(cells, 0, 16, segmented=4096))
+    for name in ["palette.dcm", "palette-rle.dcm", "palette-segments.dcm", "palette-16.dcm"]:
+        data = dcmread(HERE / name)
+        colours = apply_color_lut(data.pixel_array, data)
+        expected[name] = levels(colours / np.iinfo(colours.dtype).max)
+    assert len(np.unique(expected["palette-segments.dcm"])) > 30
+
+    # Below 0 in a file without types.
+    rising = np.sort(DRAW.integers(0, 65536, 900)).astype(np.uint16)
+    dicom("modality.dcm", DRAW.integers(-500, 500, (5, 7)).astype(np.int16), stored=12, syntax=ImplicitVRLittleEndian,
+          ModalityLUTSequence=Sequence([table_item(rising, -400, 16, "SS")]))
+    expected["modality.dcm"] = rgb(spread(read("modality.dcm")))
+    expected["modality.dcm#20000:9000"] = rgb(exact(read("modality.dcm"), 20000, 9000))
+
+    shown = [np.sort(DRAW.integers(0, 4096, 700)).astype(np.uint16) for _ in range(2)]
+    dicom("voi.dcm", hounsfield + 1024, stored=13, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400,
+          VOILUTSequence=Sequence([table_item(entries, -300, 12, "SS") for entries in shown]))
+    expected["voi.dcm"] = rgb(apply_voi(read("voi.dcm").astype(np.int64), dcmread(HERE / "voi.dcm")) / 4095)
+    expected["voi.dcm#40:400"] = rgb(exact(read("voi.dcm"), 40, 400))
+
+    dicom("tables.dcm", plate, photometric="MONOCHROME1", stored=12,
+          ModalityLUTSequence=Sequence([table_item(rising >> 4, 100, 16, "US")]),
+          VOILUTSequence=Sequence([table_item(shown[0] >> 4, 1000, 8, "US")]))
+    values = apply_voi(apply_modality_lut(plate, dcmread(HERE / "tables.dcm")), dcmread(HERE / "tables.dcm"))
+    expected["tables.dcm"] = 255 - rgb(values / 255)
 
     images = {key: {"size": [int(v.shape[1]), int(v.shape[0])], "rgb": v.ravel().tolist()} for key, v in expected.items()}
     (HERE / "expected.json").write_text(json.dumps({"patient": PATIENT, "images": images}) + "\n")

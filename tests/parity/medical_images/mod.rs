@@ -19,7 +19,7 @@ fn expected() -> Value {
 fn every_frame_and_window_has_the_reference_levels() {
     let expected = expected();
     let images = expected["images"].as_object().expect("images by address");
-    assert_eq!(images.len(), 29);
+    assert_eq!(images.len(), 38);
     for (address, image) in images {
         let path = fixture("parity/medical_images").join(address);
         let found = decode_image(&path).expect(address);
@@ -52,7 +52,17 @@ fn all_frames_are_named_one_by_one() {
 #[test]
 fn damaged_files_are_errors_that_give_nothing_away() {
     let patient = expected()["patient"].as_str().expect("a name").split('^').next().expect("a name").to_owned();
-    for name in ["ct.dcm", "signed12.dcm", "loop-rle.dcm", "enhanced.dcm", "rgb.dcm", "short.nii.gz", "float.nii"] {
+    for name in [
+        "ct.dcm",
+        "signed12.dcm",
+        "loop-rle.dcm",
+        "enhanced.dcm",
+        "rgb.dcm",
+        "palette-segments.dcm",
+        "voi.dcm",
+        "short.nii.gz",
+        "float.nii",
+    ] {
         let bytes = std::fs::read(fixture("parity/medical_images").join(name)).expect("the fixture");
         let check = |bytes: &[u8], must_fail: bool, what: &str| {
             let outcome = decode_image_bytes(bytes, Path::new("here"));
@@ -102,6 +112,11 @@ fn claims_beyond_the_file_are_refused_before_memory_is_taken() {
         bytes[at..at + 2].copy_from_slice(&65_535u16.to_le_bytes());
     }
     assert!(reason(&bytes).contains("65535x65535"));
+    // The entries of a table: none stands for 65,536.
+    let mut bytes = file("palette.dcm");
+    let at = place(&bytes, b"\x28\x00\x02\x11US") + 8;
+    bytes[at..at + 2].copy_from_slice(&[0, 0]);
+    assert!(reason(&bytes).contains("its green palette has 200 words"), "{}", reason(&bytes));
     // The axes of a volume.
     let mut bytes = file("float.nii");
     for at in [24, 32] {

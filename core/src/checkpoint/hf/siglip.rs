@@ -1,7 +1,8 @@
 //! SigLIP (Zhai et al., 2023, arXiv 2303.15343).
 //!
 //! Checkpoints of SigLIP 2 (Tschannen et al., 2025, arXiv 2502.14786) for images of one size have the same layout and the same
-//! `model_type`; none was tried with its real weights. Those for images of any shape are another model and are refused.
+//! `model_type`; only their tokenizer is another, Gemma's over lower case. Those for images of any shape are another model
+//! and are refused.
 //!
 //! Texts fill the whole context with padding that takes part in attention, and their last token is the feature: so it was
 //! trained. Image tokens are pooled by attention. Scores have a trained offset.
