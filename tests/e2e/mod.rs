@@ -33,5 +33,6 @@ mod strategies;
 mod stream;
 mod test_time;
 mod update;
+mod videos;
 
 use program::Program;

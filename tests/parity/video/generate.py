@@ -1,12 +1,12 @@
-"""Makes the fixture of the test of video files. Needs numpy, pillow and imageio-ffmpeg, which brings FFmpeg with x264 and
-x265.
+"""Makes the fixture of the test of video files. Needs numpy, pillow and imageio-ffmpeg, which brings FFmpeg with x264
+and x265.
 
     python generate.py
 
-A moving square on moving waves is drawn, coded in several ways, and decoded by FFmpeg. `expected.json` has, for each file
-that is read, how many frames a player shows and which of them `NAME.png` has, FFmpeg's own, one below the other and turned
-upright; and the files that are not read, each with what the reason must say. Coding with one thread and without the
-encoder's note of its version keeps the bytes the same for one version of FFmpeg.
+A moving square on moving waves is drawn, coded in several ways, and decoded by FFmpeg. `expected.json` has, for each
+file that is read, how many frames a player shows and which of them `NAME.png` has, FFmpeg's own, one below the other
+and turned upright; and the files that are not read, each with what the reason must say. Coding with one thread and
+without the encoder's note of its version keeps the bytes the same for one version of FFmpeg.
 """
 
 import json
@@ -27,8 +27,8 @@ def drawn(width, height, frames=FRAMES):
     y, x = np.mgrid[:height, :width]
     shown = []
     for t in range(frames):
-        waves = [128 + 100 * np.sin((x + 3 * t) / 9), 128 + 100 * np.cos((y - 2 * t) / 7), 128 + 80 * np.sin((x + y + t) / 5)]
-        frame = np.stack(waves, -1)
+        red, green, blue = np.sin((x + 3 * t) / 9), np.cos((y - 2 * t) / 7), 0.8 * np.sin((x + y + t) / 5)
+        frame = 128 + 100 * np.stack([red, green, blue], -1)
         left = 2 * t
         frame[6:14, left:left + 8] = [250, 20, 20]
         frame[14:20, left:left + 8] = [20, 30, 240]
@@ -40,14 +40,16 @@ def encode(name, settings, size=(48, 32), colours=("bt470bg", "bt601", "tv"), pi
     width, height = size
     matrix, out_matrix, levels = colours
     scale = f"scale=out_color_matrix={out_matrix}:out_range={levels}:flags=accurate_rnd+bicubic"
-    command = [*FFMPEG, "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "8", "-i", "-", "-vf", scale,
-               "-pix_fmt", pixels, "-c:v", f"lib{coder}", "-crf", "20", "-threads", "1", f"-{coder}-params", settings,
-               "-colorspace", matrix, "-color_range", levels, *EXACT, *more, str(HERE / name)]
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "8", "-i", "-"]
+    coded = ["-c:v", f"lib{coder}", "-crf", "20", "-threads", "1", f"-{coder}-params", settings]
+    command = [*FFMPEG, *given, "-vf", scale, "-pix_fmt", pixels, *coded, "-colorspace", matrix, "-color_range", levels,
+               *EXACT, *more, str(HERE / name)]
     subprocess.run(command, input=drawn(width, height).tobytes(), check=True)
 
 
 def copied(source, name, before=(), more=()):
-    subprocess.run([*FFMPEG, *before, "-i", str(HERE / source), "-c", "copy", *EXACT, *more, str(HERE / name)], check=True)
+    command = [*FFMPEG, *before, "-i", str(HERE / source), "-c", "copy", *EXACT, *more, str(HERE / name)]
+    subprocess.run(command, check=True)
 
 
 def reference(name, kept):
@@ -71,9 +73,11 @@ def reference(name, kept):
 def main():
     plain = "no-info=1:keyint=12"
     encode("plain.mp4", plain, more=["-profile:v", "baseline"])
-    encode("b-frames.mp4", "no-info=1:bframes=3:b-adapt=0:b-pyramid=normal:keyint=5:scenecut=0", colours=("bt709", "bt709", "tv"))
+    reordered = "no-info=1:bframes=3:b-adapt=0:b-pyramid=normal:keyint=5:scenecut=0"
+    encode("b-frames.mp4", reordered, colours=("bt709", "bt709", "tv"))
     encode("open.mov", "no-info=1:bframes=2:b-adapt=0:open-gop=1:keyint=4:scenecut=0")
-    encode("full.m4v", "no-info=1:bframes=2:b-adapt=0", size=(44, 26), colours=("bt470bg", "bt601", "pc"))
+    encode("full.m4v", "no-info=1:bframes=2:b-adapt=0", size=(44, 26), colours=("bt470bg", "bt601", "pc"),
+           more=["-movflags", "+faststart"])
     copied("plain.mp4", "turned.mp4", before=["-display_rotation:v:0", "90"])
     copied("b-frames.mp4", "cut.mp4", before=["-ss", "0.9"])
     kept = {"plain.mp4": [0, 5, 11], "b-frames.mp4": range(FRAMES), "open.mov": [0, 2, 3, 4, 6, 9], "full.m4v": [1, 10],

@@ -6,8 +6,8 @@ const HEADER: usize = 8;
 /// What a box is called, and what is in it.
 pub(super) type Part<'a> = ([u8; 4], &'a [u8]);
 
-/// The size of a box with its header, and the size of that header, from its first bytes; `None` for a box that ends with the
-/// file.
+/// The size of a box with its header, and the size of that header, from its first bytes; `None` for a box that ends
+/// with the file.
 pub(super) fn size_of(header: &[u8]) -> Result<Option<(u64, u64)>, String> {
     match u64::from(number(header, 0, 4)?) {
         0 => Ok(None),

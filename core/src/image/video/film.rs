@@ -47,8 +47,8 @@ pub(super) fn decode(mut file: File, wanted: &[usize]) -> Result<Vec<RgbImage>, 
     wanted.iter().map(|frame| image(frame).ok_or_else(|| format!("it ends before frame {frame}"))).collect()
 }
 
-/// Which stretches are decoded for some places in the order of time: the sample to begin at, and the last place. Where a
-/// sample to begin at lies between two places, what is before it is not decoded.
+/// Which stretches are decoded for some places in the order of time: the sample to begin at, and the last place. Where
+/// a sample to begin at lies between two places, what is before it is not decoded.
 fn runs(track: &Track, places: &BTreeSet<usize>) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for place in places {
@@ -89,8 +89,8 @@ impl Film<'_> {
         while start > 0 && !self.access_unit(start)?.refreshes {
             start = track.start_of(start - 1);
         }
-        // One decoder for each run: what is left in it of another would come out between the frames of this one. It puts
-        // frames in the order of time by itself, as long as it is not made to give each at once.
+        // One decoder for each run: what is left in it of another would come out between the frames of this one. It
+        // puts frames in the order of time by itself, as long as it is not made to give each at once.
         let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
         let mut decoder = Decoder::with_api_config(OpenH264API::from_source(), config)
             .map_err(|error| format!("the decoder does not start: {error}"))?;

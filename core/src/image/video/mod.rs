@@ -34,8 +34,8 @@ pub fn decodes_video() -> bool {
 /// How many frames a video has, by what its container says: those that a player shows. None is decoded.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::BadImage`] for a file that is cut short, damaged, or no MP4 with H.264, and for any without the
-/// feature.
+/// [`Error::Io`]; [`Error::BadImage`] for a file that is cut short, damaged, or no MP4 with H.264, and for any without
+/// the feature.
 #[cfg(feature = "video")]
 pub(super) fn video_frames(path: &Path) -> Result<usize> {
     let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;

@@ -21,7 +21,8 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Reads a set, from its unit with the first byte, which tells its kind; `None` for one that is cut short or damaged.
+    /// Reads a set, from its unit with the first byte, which tells its kind; `None` for one that is cut short or
+    /// damaged.
     pub(super) fn read(unit: &[u8]) -> Option<Self> {
         let plain = without_escapes(unit.get(1..)?);
         let mut bits = Bits { bytes: &plain, at: 0 };

@@ -14,8 +14,8 @@ pub(super) struct Colours {
 }
 
 impl Colours {
-    /// The colours of a matrix, by its code in ITU-T H.264, table E-5, and a range. A matrix that is not said or not known is
-    /// that of BT.601, as in FFmpeg.
+    /// The colours of a matrix, by its code in ITU-T H.264, table E-5, and a range. A matrix that is not said or not
+    /// known is that of BT.601, as in FFmpeg.
     pub(super) fn new(matrix: u32, full_range: bool) -> Self {
         let (red, blue) = match matrix {
             1 => (0.2126, 0.0722),

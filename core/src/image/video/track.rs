@@ -31,8 +31,8 @@ pub(super) struct Sample {
 pub(super) struct Track {
     /// In the order of decoding.
     pub(super) samples: Vec<Sample>,
-    /// Samples that decoding can begin at, in order, the first among them: whatever is decoded from there on is shown later
-    /// than all before, so that the place of such a sample is its place in the order of time.
+    /// Samples that decoding can begin at, in order, the first among them: whatever is decoded from there on is shown
+    /// later than all before, so that the place of such a sample is its place in the order of time.
     pub(super) starts: Vec<usize>,
     /// Which frames, in the order of time, a viewer shows.
     pub(super) shown: Range<usize>,
@@ -244,7 +244,8 @@ fn starts(table: Option<&[u8]>, order: &[usize]) -> Result<Vec<usize>, String> {
     Ok(starts)
 }
 
-/// The frames that an edit list shows, where it has one edit; those of several edits are all shown, once. `times` are in order.
+/// The frames that an edit list shows, where it has one edit; those of several edits are all shown, once. `times` are
+/// in order.
 fn shown(list: &[u8], times: &[i64], scale: u32, movie_scale: u32) -> Result<Range<usize>, String> {
     let wide = number(list, 0, 1)? == 1;
     let edits: Vec<(u64, i64)> = if wide {
