@@ -286,9 +286,9 @@ fn clips(args: &PredictArgs, model: &Model, bars: &Bars) -> Result<Option<Datase
     }
     let mut examples = Vec::with_capacity(args.images.len());
     for path in &args.images {
+        // A file that is no GIF or video will say so where images are read.
+        let clip = if path.is_dir() { Clip::open(path)? } else { Clip::open(path).ok().flatten() };
         let certain = path.is_dir() || is_video_name(path);
-        // A file that is no GIF will say so where images are read.
-        let clip = if certain { Clip::open(path)? } else { Clip::open(path).ok().flatten() };
         let clip = clip.filter(|clip| wanted.is_some() || certain || clip.len() > 1);
         // A folder of photos is easily meant otherwise.
         if wanted.is_none()
