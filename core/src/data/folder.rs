@@ -26,7 +26,8 @@ const MAX_DEPTH: usize = 16;
 /// [`Error::Io`], or [`Error::Malformed`] that tells what was found: no class folders, a class without images, two
 /// folders for one split, and all that [`Dataset::validate`] checks.
 ///
-/// Where clips are wanted, a folder below a class folder is one clip whose frames are the images in it, and a GIF or a video is one clip.
+/// Where clips are wanted, a folder below a class folder is one clip whose frames are the images in it, and a GIF or a
+/// video is one clip.
 pub fn read_folder(root: &Path, options: &DataOptions) -> Result<Dataset> {
     let top = Listing::of(root)?;
     if top.folders.is_empty() {

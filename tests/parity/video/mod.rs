@@ -1,8 +1,8 @@
 //! Frames of videos equal those of FFmpeg: H.264 with and without frames that are shown out of the order of decoding,
 //! closed and open groups, BT.601 and BT.709, both ranges of levels, cropped, turned, and cut by an edit list.
 //!
-//! The fixture is made by `generate.py` beside this file. H.264 decodes to the same numbers everywhere; tolerance: one
-//! level for the way to RGB, which is rounded once here and in steps there.
+//! The fixture is made by `generate.py` beside this file. What is stored decodes to the same numbers in both; tolerance:
+//! one level for the way to RGB, which is rounded once here and in steps there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -19,6 +19,9 @@ use crate::image::decode::{MAX_DECODE_BYTES, MAX_PIXELS};
 /// Most pixels that are decoded on the way to the frames that are wanted.
 const MAX_DECODED: u64 = 20_000_000_000;
 
+/// Most bytes that are read on that way. Frames may claim to lie in the same bytes.
+const MAX_CODED_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+
 /// Most bytes of a coded frame: what OpenH264 takes at once, with room for parameter sets.
 const MAX_SAMPLE_BYTES: u32 = 7_000_000;
 
@@ -38,6 +41,7 @@ pub(super) fn decode(mut file: File, wanted: &[usize]) -> Result<Vec<RgbImage>, 
         places: &places,
         found: BTreeMap::new(),
         colours: Colours::new(2, false),
+        coded: 0,
         decoded: 0,
         held: 0,
     };
@@ -68,7 +72,8 @@ struct Film<'a> {
     places: &'a BTreeSet<usize>,
     found: BTreeMap<usize, RgbImage>,
     colours: Colours,
-    /// Pixels decoded, and bytes of those that are kept.
+    /// Bytes read, pixels decoded, and bytes of those that are kept.
+    coded: u64,
     decoded: u64,
     held: u64,
 }
@@ -126,6 +131,10 @@ impl Film<'_> {
         let (Sample { offset, bytes }, length_bytes) = (self.track.samples[at], self.track.length_bytes);
         if bytes > MAX_SAMPLE_BYTES {
             return Err(format!("frame {at} has {bytes} bytes, at most {MAX_SAMPLE_BYTES} are decoded; {CURE}"));
+        }
+        self.coded += u64::from(bytes);
+        if self.coded > MAX_CODED_BYTES {
+            return Err(format!("more than {MAX_CODED_BYTES} bytes lie before frame {at}; cut the video into parts"));
         }
         let failed = |error: std::io::Error| error.to_string();
         self.file.seek(SeekFrom::Start(offset)).map_err(failed)?;
