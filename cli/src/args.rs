@@ -275,7 +275,7 @@ fn share(text: &str) -> Result<f64, String> {
 pub(crate) struct PredictArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images, clips (folders of frames, or animated GIFs), or features files of images
+    /// Images, clips (folders of frames, animated GIFs, or videos), or features files of images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes, separated by commas; when absent those of the adapter, or a caption by a backbone that writes them

@@ -1,9 +1,17 @@
 //! Content identity: SHA-256 over canonical bytes.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Bytes of a file that are held at a time.
+const PIECE: u64 = 1 << 16;
 
 /// A SHA-256 digest, written `sha256:<64 hex digits>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,6 +24,20 @@ impl Digest {
         let mut hasher = DigestBuilder::default();
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// The digest of a file's bytes, which are never held all at once.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn of_file(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let (mut hasher, mut piece) = (DigestBuilder::default(), Vec::new());
+        while file.by_ref().take(PIECE).read_to_end(&mut piece).map_err(Error::io("read", path))? > 0 {
+            hasher.update(&piece);
+            piece.clear();
+        }
+        Ok(hasher.finish())
     }
 
     /// The hex digits alone, as in the name of a file.
@@ -60,5 +82,23 @@ impl DigestBuilder {
             write!(text, "{byte:02x}").expect("writing to a string cannot fail");
         }
         Digest(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Digest, PIECE};
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("bytes");
+        for length in [0, 1, PIECE as usize, 2 * PIECE as usize + 1] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            std::fs::write(&path, &bytes).expect("written");
+            assert_eq!(Digest::of_file(&path).expect("read"), Digest::of(&bytes), "{length} bytes");
+        }
+        let error = Digest::of_file(&folder.path().join("none")).expect_err("no file").to_string();
+        assert!(error.contains("none"), "{error}");
     }
 }

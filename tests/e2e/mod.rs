@@ -42,5 +42,6 @@ mod stream;
 mod test_time;
 mod trunks;
 mod update;
+mod videos;
 
 use program::Program;

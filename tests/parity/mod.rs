@@ -19,3 +19,5 @@ mod test_time;
 mod test_views;
 mod tokenizer;
 mod training;
+#[cfg(feature = "video")]
+mod video;

@@ -1,5 +1,6 @@
 //! `inarch doctor`: devices, features, versions, and what is missing.
 
+use inarch_core::data::decodes_video;
 use serde::Serialize;
 
 use crate::error::CommandError;
@@ -16,6 +17,8 @@ struct Doctor {
     avx512: bool,
     home: String,
     home_writable: bool,
+    /// Whether video files are decoded.
+    video: bool,
     devices: Vec<DeviceState>,
 }
 
@@ -51,6 +54,7 @@ pub(crate) fn run(output: &Output) -> Result<(), CommandError> {
         avx512: avx512(),
         home: home.display().to_string(),
         home_writable: writable,
+        video: decodes_video(),
         devices,
     };
     output.result(&doctor, || text(&doctor));
@@ -85,6 +89,9 @@ fn cure(feature: &str) -> String {
             "{build}; it needs a Vulkan driver (on Debian `mesa-vulkan-drivers`, which has one in software too)"
         ),
         "metal" => format!("{build}, on macOS"),
+        "video" => {
+            format!("{build}, which compiles OpenH264 and needs a C++ compiler; or make frames of them with ffmpeg")
+        }
         "remote" => format!("{build} here and on the machine that runs `inarch lend`"),
         _ => build,
     }
@@ -113,5 +120,7 @@ fn text(doctor: &Doctor) -> String {
             text.push_str(&format!("{}: {cure}\n", device.name));
         }
     }
+    let video = if doctor.video { String::from("decoded") } else { cure("video") };
+    text.push_str(&format!("video files: {video}\n"));
     text
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use inarch_core::backbone::{Backbone, Entry, Frozen, Pass, Sites, Tower, normalise, values};
-use inarch_core::data::{Clip, ClipConfig, Dataset, Example, FeatureFile, Source};
+use inarch_core::data::{Clip, ClipConfig, Dataset, Example, FeatureFile, Source, is_video_name};
 use inarch_core::image::{ImageAddress, ImageBatch, ImageJob, Loader, View, decode_images};
 use inarch_core::metrics::most_probable;
 use inarch_peft::Classifier;
@@ -291,9 +291,10 @@ fn clips(args: &PredictArgs, model: &Model, bars: &Bars) -> Result<Option<Datase
     }
     let mut examples = Vec::with_capacity(args.images.len());
     for path in &args.images {
-        // A file that is no GIF will say so where images are read.
+        // A file that is no GIF or video will say so where images are read.
         let clip = if path.is_dir() { Clip::open(path)? } else { Clip::open(path).ok().flatten() };
-        let clip = clip.filter(|clip| wanted.is_some() || path.is_dir() || clip.len() > 1);
+        let certain = path.is_dir() || is_video_name(path);
+        let clip = clip.filter(|clip| wanted.is_some() || certain || clip.len() > 1);
         // A folder of photos is easily meant otherwise.
         if wanted.is_none()
             && path.is_dir()

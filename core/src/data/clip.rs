@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::file;
-use crate::image::{animation_frames, is_image_name};
+use crate::image::{animation_frames, is_image_name, is_video_name};
 
 /// One frame: an image file, or a frame of an animation file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Picture {
 pub enum Clip {
     /// One file for each frame, in the order of time.
     Files(Arc<[PathBuf]>),
-    /// An animated GIF.
+    /// An animated GIF, or a video.
     Animation {
         /// The file.
         path: PathBuf,
@@ -42,10 +42,11 @@ impl Clip {
         (!files.is_empty()).then(|| Self::Files(files.into()))
     }
 
-    /// The clip of a path: a folder of frames, or a GIF. `None` for any other file.
+    /// The clip of a path: a folder of frames, a GIF, or a video. `None` for any other file.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] for a folder without images; [`Error::BadImage`] for a GIF that is none.
+    /// [`Error::Io`]; [`Error::Malformed`] for a folder without images; [`Error::BadImage`] for a GIF or a video that is none,
+    /// and for a video without the cargo feature `video`.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         if path.is_dir() {
             let images = file::list(path)?.into_iter().filter(|entry| is_image_name(entry) && !is_hidden(entry));
@@ -95,7 +96,7 @@ impl Clip {
 
 /// Whether a file's name says that it may hold several frames.
 pub fn is_animation_name(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gif"))
+    is_video_name(path) || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gif"))
 }
 
 fn is_hidden(path: &Path) -> bool {

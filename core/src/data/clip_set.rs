@@ -6,12 +6,15 @@ use std::path::Path;
 use super::clip::{Clip, is_animation_name, numbered};
 use super::clip_config::ClipConfig;
 use super::dataset::{Dataset, Source};
-use crate::error::Result;
-use crate::image::{animation_frames, is_image_name};
+use crate::error::{Error, Result};
+use crate::image::{animation_frames, is_image_name, is_video_name};
 
 impl Dataset {
-    /// Whether it can hold nothing but clips: paths that are folders, or nothing but GIFs some of which move.
-    pub(super) fn holds_clips(&self) -> Result<bool> {
+    /// Whether it can hold nothing but clips: paths that are folders, or nothing but videos and GIFs some of which move.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a video among still images, [`Error::BadImage`] for one that cannot be decoded.
+    pub(super) fn holds_clips(&self, origin: &Path) -> Result<bool> {
         let paths = || {
             self.examples().filter_map(|(_, example)| match &example.source {
                 Source::Image(path) => Some(path),
@@ -21,14 +24,26 @@ impl Dataset {
         if paths().any(|path| !is_image_name(path) && path.is_dir()) {
             return Ok(true);
         }
+        let video = paths().find(|path| is_video_name(path));
         if !paths().all(|path| is_animation_name(path)) {
-            return Ok(false);
+            let Some(video) = video else { return Ok(false) };
+            // Where none can be decoded that is what to say.
+            animation_frames(video)?;
+            let reason = format!(
+                "`{}` is a video among images; to read all as clips say `--frames T` (`clips.frames` in a recipe), or \
+                 take it out",
+                video.display()
+            );
+            return Err(Error::malformed("data set", origin, reason));
+        }
+        if video.is_some() {
+            return Ok(true);
         }
         // The first that moves decides; a file that is no GIF is an error of its own, later.
         Ok(paths().any(|path| animation_frames(path).is_ok_and(|frames| frames > 1)))
     }
 
-    /// The same data read as clips: folders and GIFs become clips, other images stand still.
+    /// The same data read as clips: folders, GIFs and videos become clips, other images stand still.
     pub(super) fn into_clips(mut self, config: ClipConfig) -> Result<Self> {
         for split in [&mut self.train, &mut self.val, &mut self.test] {
             for example in split {

@@ -12,6 +12,7 @@ use super::split::Split;
 use crate::error::{Error, Result};
 use crate::file;
 use crate::image::address::{EXTENSIONS, is_image_name};
+use crate::image::is_video_name;
 
 /// Class folders may have folders below them; a link that leads back up would never end.
 const MAX_DEPTH: usize = 16;
@@ -25,7 +26,8 @@ const MAX_DEPTH: usize = 16;
 /// [`Error::Io`], or [`Error::Malformed`] that tells what was found: no class folders, a class without images, two
 /// folders for one split, and all that [`Dataset::validate`] checks.
 ///
-/// Where clips are wanted, a folder below a class folder is one clip whose frames are the images in it, and a GIF is one clip.
+/// Where clips are wanted, a folder below a class folder is one clip whose frames are the images in it, and a GIF or a
+/// video is one clip.
 pub fn read_folder(root: &Path, options: &DataOptions) -> Result<Dataset> {
     let top = Listing::of(root)?;
     if top.folders.is_empty() {
@@ -133,7 +135,7 @@ impl<'a> Scan<'a> {
                 self.images.push((split, id, clip.map_or(Source::Image(path), Source::Clip), class.into()));
             } else if self.clips && depth > 0 && is_image_name(&path) {
                 frames.push(path);
-            } else if is_image_name(&path) {
+            } else if is_image_name(&path) || is_video_name(&path) {
                 let id = self.id(&path)?;
                 self.images.push((split, id, Source::Image(path), class.into()));
             } else {

@@ -41,4 +41,4 @@ pub use self::shard::{FeatureShard, Shard, ShardLabel, WorkList, join_shards};
 pub use self::split::{Split, assign_group_splits, assign_splits};
 pub use self::tiles::{TileConfig, TileReport, write_tiles};
 pub use self::write_manifest::write_manifest;
-pub use crate::image::is_image_name;
+pub use crate::image::{decodes_video, is_image_name, is_video_name};

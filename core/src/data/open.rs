@@ -18,7 +18,7 @@ const KINDS: &str = "a folder of class folders, a `split_zhou_*.json`, a `.csv` 
 
 /// Opens a data set of any kind, known by its path. `root` is where the images of a split file or manifest lie, by
 /// default the folder of that file. What can be nothing but clips is read as such: lists of folders, and sets of nothing but
-/// GIFs some of which move.
+/// videos, and GIFs some of which move.
 ///
 /// # Errors
 /// [`Error::Io`] for a missing path, [`Error::Invalid`] for a kind that is not known or a root that makes no sense,
@@ -29,8 +29,8 @@ pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
 
 /// As [`open_dataset`], with further options.
 ///
-/// Where [`DataOptions::clips`] are wanted, a folder of images below a class folder is one clip, and so is a GIF or a listed
-/// folder; images that stand alone are clips of one frame.
+/// Where [`DataOptions::clips`] are wanted, a folder of images below a class folder is one clip, and so is a GIF, a video or a
+/// listed folder; images that stand alone are clips of one frame.
 ///
 /// # Errors
 /// As [`open_dataset`]; [`Error::Leak`] for a group in two splits, faults of the options, and [`Error::Malformed`] where clips
@@ -38,7 +38,7 @@ pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
 pub fn open_dataset_with(path: &Path, options: &DataOptions) -> Result<Dataset> {
     let dataset = read(path, options)?;
     let Some(config) = &options.clips else {
-        let dataset = if dataset.holds_clips()? { dataset.into_clips(ClipConfig::default())? } else { dataset };
+        let dataset = if dataset.holds_clips(path)? { dataset.into_clips(ClipConfig::default())? } else { dataset };
         dataset.check_files(path)?;
         return Ok(dataset);
     };
@@ -51,7 +51,7 @@ pub fn open_dataset_with(path: &Path, options: &DataOptions) -> Result<Dataset> 
     dataset.check_files(path)?;
     if !dataset.moves() {
         let reason = "nothing in it has more than one frame; a clip is a folder of frames inside its class folder, an \
-                       animated GIF, or a folder named by a manifest";
+                       animated GIF, a video, or a folder named by a manifest";
         return Err(Error::malformed("set of clips", path, reason));
     }
     Ok(dataset)

@@ -7,7 +7,7 @@ use regex::Regex;
 use super::clip_config::ClipConfig;
 use super::dataset::{Example, Source};
 use crate::error::{Error, Result};
-use crate::image::{Frame, ImageAddress, Window, single_images};
+use crate::image::{Frame, ImageAddress, Window, is_video_name, single_images};
 
 /// How a data set is read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,6 +44,9 @@ impl DataOptions {
     /// The examples of an example: one for each of its frames, where several are wanted. Those of one file are one group.
     pub(super) fn expand(&self, example: Example) -> Result<Vec<Example>> {
         let Source::Image(path) = &example.source else { return Ok(vec![example]) };
+        if is_video_name(path) {
+            return Ok(vec![example]);
+        }
         let mut address = ImageAddress::of(path);
         let named = address.frame != Frame::Middle;
         address.frame = if named { address.frame } else { self.slices };

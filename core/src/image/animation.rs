@@ -1,4 +1,4 @@
-//! Frames of an animated GIF.
+//! Frames of an animation: a GIF, or a video file.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -7,16 +7,21 @@ use ::image::codecs::gif::GifDecoder;
 use ::image::{AnimationDecoder as _, DynamicImage, ImageDecoder as _, Limits, RgbImage};
 
 use super::decode::{MAX_DECODE_BYTES, MAX_PIXELS, bad, guarded, read_bounded, to_rgb};
+use super::video::{decode_video, is_video_name, video_frames};
 use crate::error::Result;
 
 /// Most pixels that are composed on the way to the last frame that is wanted.
 const MAX_COMPOSED: u64 = 20_000_000_000;
 
-/// How many frames a GIF has: its blocks are stepped over by their lengths, nothing is unpacked.
+/// How many frames a GIF or a video has: its blocks are stepped over by their lengths, nothing is unpacked.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) or [`Error::BadImage`](crate::Error::BadImage) for a file that is no whole GIF.
+/// [`Error::Io`](crate::Error::Io) or [`Error::BadImage`](crate::Error::BadImage) for a file that is no whole GIF, or by its
+/// name a video and no whole one, or not to be decoded without the cargo feature `video`.
 pub fn animation_frames(path: &Path) -> Result<usize> {
+    if is_video_name(path) {
+        return video_frames(path);
+    }
     match count(&read_bounded(path)?) {
         Some(frames) if frames > 0 => Ok(frames),
         Some(_) => Err(bad(path, "the GIF has no frame")),
@@ -24,12 +29,15 @@ pub fn animation_frames(path: &Path) -> Result<usize> {
     }
 }
 
-/// The frames `wanted` of a GIF, in that order, whole: what a viewer shows at that time. A wanted frame is decoded once,
-/// however often it is asked for. Alpha is dropped, as for images.
+/// The frames `wanted` of a GIF or a video, in that order, whole: what a viewer shows at that time. A wanted frame is decoded
+/// once, however often it is asked for. Alpha is dropped, as for images.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) or [`Error::BadImage`](crate::Error::BadImage).
 pub fn decode_frames(path: &Path, wanted: &[usize]) -> Result<Vec<RgbImage>> {
+    if is_video_name(path) {
+        return decode_video(path, wanted);
+    }
     let bytes = read_bounded(path)?;
     guarded(&bytes, path, || decode(&bytes, wanted))
 }

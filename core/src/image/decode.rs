@@ -9,6 +9,7 @@ use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageRead
 use rayon::prelude::*;
 
 use super::address::{Frame, ImageAddress};
+use super::video::{is_video_name, no_image};
 use super::window::Window;
 use super::{dicom, nifti};
 use crate::error::{Error, Result};
@@ -65,6 +66,9 @@ pub(super) fn pick(frame: Frame, count: u32) -> Result<u32, String> {
 /// image, too large, has no such frame, or makes its decoder panic. Nothing that a medical file says is in an error.
 pub fn decode_image(path: &Path) -> Result<RgbImage> {
     let address = ImageAddress::of(path);
+    if is_video_name(&address.file) {
+        return Err(no_image(path));
+    }
     let bytes = read_bounded(&address.file)?;
     let request = Request { frame: address.frame, window: address.window, max_pixels: MAX_PIXELS };
     guarded(&bytes, path, || decode(&bytes, &request))

@@ -21,6 +21,7 @@ pub mod resize;
 pub mod slide;
 pub mod test_views;
 pub mod tone;
+mod video;
 pub mod warp;
 pub mod window;
 
@@ -41,6 +42,7 @@ pub use self::preprocess::{CLIP_MEAN, CLIP_STD, CropPlace, HALF_MEAN_STD, Prepro
 pub use self::resize::{Resample, resize};
 pub use self::slide::Slide;
 pub use self::test_views::{MAX_VIEWS, TestViews, ViewRecipe};
+pub use self::video::{decodes_video, is_video_name};
 pub use self::warp::Affine;
 pub use self::window::Window;
 pub use ::image::{ImageError, ImageFormat, RgbImage};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use inarch_core::backbone::{Entry, Pass, Tower, values};
 use inarch_core::data::{
     Clip, ClipConfig, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name, is_image_name,
+    is_video_name,
 };
 use inarch_core::image::ImageAddress;
 use inarch_core::{Error, file};
@@ -184,13 +185,13 @@ pub(super) fn label_text(dataset: &Dataset, example: &Example) -> String {
     }
 }
 
-/// The images of a single file or of a folder that holds images directly; `None` for anything else. A GIF that moves is a
-/// clip, and where clips are wanted so is a folder of images, which are its frames.
+/// The images of a single file or of a folder that holds images directly; `None` for anything else. A video or a GIF that
+/// moves is a clip, and where clips are wanted so is a folder of images, which are its frames.
 fn loose_images(path: &Path, shown: &ShownArgs, clips: bool) -> Result<Option<Vec<Example>>, CommandError> {
     let examples = |paths: &[PathBuf]| -> Result<Vec<Example>, CommandError> {
         let mut found = Vec::new();
         for path in paths {
-            let clip = Clip::open(path)?.filter(|clip| clip.len() > 1).map(Source::Clip);
+            let clip = Clip::open(path)?.filter(|clip| clip.len() > 1 || is_video_name(path)).map(Source::Clip);
             let sources = match clip {
                 Some(clip) => vec![(path.clone(), clip)],
                 None => shown.images(path)?.into_iter().map(|one| (one.clone(), Source::Image(one))).collect(),
@@ -205,14 +206,14 @@ fn loose_images(path: &Path, shown: &ShownArgs, clips: bool) -> Result<Option<Ve
         Ok(found)
     };
     let file = ImageAddress::of(path).file;
-    if file.is_file() && is_image_name(&file) {
+    let shows = |path: &Path| path.is_file() && (is_image_name(path) || is_video_name(path));
+    if shows(&file) {
         return Ok(Some(examples(&[path.to_path_buf()])?));
     }
     if !path.is_dir() {
         return Ok(None);
     }
-    let listed: Vec<PathBuf> =
-        file::list(path)?.into_iter().filter(|entry| entry.is_file() && is_image_name(entry)).collect();
+    let listed: Vec<PathBuf> = file::list(path)?.into_iter().filter(|entry| shows(entry)).collect();
     if clips && listed.len() > 1 && !listed.iter().any(|entry| is_animation_name(entry)) {
         return Ok(Some(examples(&[path.to_path_buf()])?));
     }

@@ -65,7 +65,7 @@ fn content(examples: &[Example], dataset: &Dataset) -> Digest {
     all.sort();
     all.dedup();
     // One that cannot be read is a matter of the policy, which comes later.
-    let digests = parallel::map(&all, |file| Digest::of(&file::read(file).unwrap_or_default()));
+    let digests = parallel::map(&all, |file| Digest::of_file(file).unwrap_or_else(|_| Digest::of(&[])));
     let digests: HashMap<&PathBuf, Digest> = all.iter().zip(digests).collect();
     let mut builder = DigestBuilder::default();
     for example in examples {
