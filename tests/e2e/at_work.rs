@@ -25,7 +25,7 @@ fn part(number: usize) -> Memory {
     let sample = |at: usize| Sample {
         id: format!("{number}/{at:03}"),
         // Each part brings a class that is new, so that others shrink for it.
-        class: format!("class {}", if at % 3 == 0 { number } else { at % 2 }),
+        class: format!("class {}", if at.is_multiple_of(3) { number } else { at % 2 }),
         source: format!("part {number}"),
         time: number as u64,
         weight: 1.0,
