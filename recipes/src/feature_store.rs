@@ -5,7 +5,7 @@
 //! may use a store at once, and one that is killed leaves a temporary file at most. A store that fails costs time, never a
 //! run: what it does not give is computed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -100,24 +100,31 @@ impl FeatureStore {
 
 /// The keys of the jobs whose files can be read, by the jobs' numbers.
 pub(crate) fn keys(jobs: &[ImageJob]) -> HashMap<usize, String> {
-    parallel::map(jobs, |job| Some((job.index, key(job)?))).into_iter().flatten().collect()
+    let address = |job: &ImageJob| job.bytes.is_none().then(|| ImageAddress::of(&job.path));
+    let addresses: Vec<Option<ImageAddress>> = jobs.iter().map(address).collect();
+    // A file is read once, whatever the number of its frames and views.
+    let files: BTreeSet<&Path> = addresses.iter().flatten().map(|address| address.file.as_path()).collect();
+    let files: Vec<&Path> = files.into_iter().collect();
+    let digests = parallel::map(&files, |file| Some((*file, Digest::of_file(file).ok()?)));
+    let digests: HashMap<&Path, Digest> = digests.into_iter().flatten().collect();
+    let key = |(job, address): (&ImageJob, &Option<ImageAddress>)| {
+        let image = match (address, &job.bytes) {
+            (Some(address), _) => digests.get(address.file.as_path())?.clone(),
+            // The path is but a name.
+            (None, Some(bytes)) => Digest::of(bytes),
+            (None, None) => return None,
+        };
+        Some((job.index, key(job, &image, address.as_ref())?))
+    };
+    jobs.iter().zip(&addresses).filter_map(key).collect()
 }
 
-/// What tells the row of a job from all others on its shelf; `None` for a file that cannot be read.
-fn key(job: &ImageJob) -> Option<String> {
-    let (address, image) = match &job.bytes {
-        // The path is but a name.
-        Some(bytes) => (None, Digest::of(bytes)),
-        None => {
-            let address = ImageAddress::of(&job.path);
-            let image = Digest::of(&file::read(&address.file).ok()?);
-            (Some(address), image)
-        }
-    };
+/// What tells the row of a job from all others on its shelf, by its file's bytes.
+fn key(job: &ImageJob, image: &Digest, address: Option<&ImageAddress>) -> Option<String> {
     let mut key = DigestBuilder::default();
     key.piece(image.to_string().as_bytes());
     if let Some(address) = address.filter(|address| (address.frame, address.window) != (Frame::Middle, None)) {
-        let shown = ImageAddress { file: Default::default(), ..address };
+        let shown = ImageAddress { file: PathBuf::new(), ..address.clone() };
         key.piece(shown.path().to_string_lossy().as_bytes());
     }
     if let Some(frame) = job.frame {
