@@ -115,8 +115,10 @@ impl Strategy for Replay {
             }
             ReplayLoss::Scores { alpha, beta } => {
                 let first = if beta.is_some() { fresh + (all - fresh) / 2 } else { all };
-                let positions: Vec<usize> =
-                    moment.examples[fresh..first].iter().map(|example| example - episode.train.len()).collect();
+                // The scores of a sample are those of its centre view, in whichever it is seen.
+                let samples = episode.rehearsal.len().max(1);
+                let position = |example: &usize| (example - episode.train.len()) % samples;
+                let positions: Vec<usize> = moment.examples[fresh..first].iter().map(position).collect();
                 let mut loss = entropy(0, fresh) + self.difference(&rows(fresh, first), &positions, step.scale) * alpha;
                 if let Some(beta) = beta {
                     loss = loss + entropy(first, all) * beta;

@@ -24,6 +24,7 @@ fn samples(range: std::ops::Range<usize>, classes: usize) -> Vec<Sample> {
         time: at as u64,
         weight: 1.0 + (at % 5) as f32,
         latent: Seed::new(at as u64).normals(8, 1.0),
+        views: Vec::new(),
         image: Some(vec![0; 100]),
         scores: Vec::new(),
     };
