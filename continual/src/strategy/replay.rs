@@ -12,7 +12,7 @@
 //! Departures. Scores are remembered at the end of an experience and in evaluation mode (as in Avalanche), and compared over
 //! the classes known then. Before they are compared they are brought to a logit scale of 10: alpha belongs to the logits of a
 //! network without a scale, whose size is about that. So are those of a `linear-head`, which have none: there the paper's alpha is
-//! the one that is given times `(10 / scale)^2`.
+//! the one that is given times `(10 / scale)^2`. A sample of several views has the scores of its centre view, whichever is drawn.
 
 use burn::tensor::{Tensor, TensorData};
 use inarch_peft::{Correction, Guide, Loss, cross_entropy};
