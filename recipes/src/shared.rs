@@ -1,9 +1,12 @@
 //! Frozen image features that several runs over one data set share.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use inarch_core::Seed;
 use inarch_core::backbone::Entry;
 use inarch_core::data::{Example, Source};
+use inarch_core::image::Augment;
 
 use crate::encode::{ImageFeatures, Views, encode_frozen};
 use crate::error::Result;
@@ -47,6 +50,25 @@ impl Session<'_> {
     /// An image that cannot be read, features that an adapter made, or an interruption.
     pub fn features(&self, examples: &[Example]) -> Result<ImageFeatures> {
         self.frozen(Entry::Feature, examples, &Views::Centre)
+    }
+
+    /// Frozen features of examples in `count` views, drawn by `seed` and the id of each, as training draws them; `[examples *
+    /// count, dim]`, example-major.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features), and a data set of features, which has no images to draw views of.
+    pub fn drawn_features(
+        &self,
+        examples: &[Example],
+        count: usize,
+        augment: &Augment,
+        seed: Seed,
+    ) -> Result<ImageFeatures> {
+        if self.dataset.features.is_some() {
+            let reason = "it holds features, and views are drawn of images; give the images";
+            return Err(inarch_core::Error::invalid(format!("data set `{}`", self.dataset.name), reason).into());
+        }
+        self.frozen(Entry::Feature, examples, &Views::Augmented { count, augment: Arc::new(augment.clone()), seed })
     }
 
     /// The frozen image tower over some examples up to `until`; pooled features are computed once for all runs of this

@@ -35,6 +35,9 @@ pub struct Task<'t> {
     pub train: Vec<Example>,
     /// Examples that a companion may add to batches.
     pub rehearsal: Vec<Example>,
+    /// How many views of one image follow each other in `rehearsal`, all images in the first view, then all in the next: together
+    /// they count as one image.
+    pub views: usize,
     /// Where to start; a fresh adapter when absent.
     pub start: Option<Adapter>,
     /// Tells this training from others of the same examples, so that a saved state cannot be taken for another's.
@@ -72,14 +75,15 @@ impl Session<'_> {
     /// # Errors
     /// Faults of recipe and data, a diverged loss, or [`Error::Interrupted`] after the state was saved.
     pub fn learn(&self, task: Task<'_>, companion: &mut dyn Companion, folder: &Path) -> Result<Learned> {
-        let Task { recipe, classes, train, rehearsal, start, identity } = task;
+        let Task { recipe, classes, train, rehearsal, views, start, identity } = task;
         let recipe = &Recipe { clips: self.dataset.clips.clone(), ..recipe.clone() };
         let adapter = match start {
             Some(adapter) => self.to_train(adapter)?,
             None => self.fresh_adapter(recipe, classes)?,
         };
         self.check_sources(recipe, &adapter, train.iter().chain(&rehearsal))?;
-        let all: Vec<Example> = train.iter().chain(&rehearsal).cloned().collect();
+        let images = rehearsal.len() / views.max(1);
+        let all: Vec<Example> = train.iter().chain(&rehearsal[..images]).cloned().collect();
         let balance = Balance::new(recipe.train.imbalance, classes.len(), &all, None)?;
         let objective = self.objective(recipe, classes, &adapter, balance)?;
         let run = SavedRun::new(folder, task_identity(&identity, recipe, classes, &train, &rehearsal));

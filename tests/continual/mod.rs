@@ -10,3 +10,4 @@ mod prompt_pools;
 mod prompts;
 mod split_digits;
 mod strategies;
+mod views;

@@ -118,7 +118,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Every file of the last state of every strategy, by its path.
-fn states(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn states(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fn collect(folder: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>, root: &Path) {
         for path in inarch_core::file::list(folder).expect("a folder") {
             if path.is_dir() {

@@ -30,6 +30,7 @@ fn part(number: usize) -> Memory {
         time: number as u64,
         weight: 1.0,
         latent: Seed::new(number as u64).split(at).normals(DIM, 1.0),
+        views: Vec::new(),
         image: None,
         scores: Vec::new(),
     };

@@ -43,5 +43,6 @@ mod test_time;
 mod trunks;
 mod update;
 mod videos;
+mod views;
 
 use program::Program;

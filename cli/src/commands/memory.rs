@@ -145,9 +145,10 @@ fn show(target: &MemoryTarget, samples: bool, output: &Output) -> Result<(), Com
             classes.iter().map(|(class, held, offered)| vec![class.clone(), held.to_string(), offered.to_string()]),
         );
         let mut text = table(&rows);
-        let MemoryConfig { budget_bytes, .. } = memory.config();
+        let MemoryConfig { budget_bytes, views, .. } = memory.config();
+        let in_views = if *views > 1 { format!("in {views} views each, ") } else { String::new() };
         text.push_str(&format!(
-            "{} samples, {} of {budget_bytes} bytes; latents of {} ({})\n",
+            "{} samples, {in_views}{} of {budget_bytes} bytes; latents of {} ({})\n",
             memory.len(),
             memory.bytes(),
             memory.fingerprint().name,

@@ -163,6 +163,7 @@ mod tests {
             time: at,
             weight: 1.0,
             latent: Seed::new(at).normals(DIM, 1.0),
+            views: Vec::new(),
             image: None,
             scores: Vec::new(),
         };

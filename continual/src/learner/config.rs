@@ -97,7 +97,8 @@ impl LearnerConfig {
             Self::Analytic(method) => Box::new(AnalyticLearner::new(method.clone())),
             Self::NearestMean => {
                 let method = MethodConfig::preset("simple-cil").expect("a method of this workspace");
-                let memory = MemoryConfig { sampler: Sampler::Herding, ..memory };
+                // Its means are of centre views.
+                let memory = MemoryConfig { sampler: Sampler::Herding, views: 1, ..memory };
                 Box::new(MemoryHeadLearner::new(method, memory))
             }
             Self::Gradient(strategy) => Box::new(GradientLearner::new(strategy.clone(), recipe.clone(), memory)),

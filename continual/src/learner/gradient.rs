@@ -10,6 +10,7 @@ use inarch_peft::{Adapter, Artifact, MethodConfig, Parameters, Provenance};
 use inarch_recipes::{Budget, Learned, Recipe, Task};
 
 use super::escort::{Escort, read_state, write_parameters, write_state};
+use super::recall::centre;
 use super::{Arrival, Learner, Setting};
 use crate::error::{Error, Result};
 use crate::memory::{Memory, MemoryConfig};
@@ -99,6 +100,7 @@ impl GradientLearner {
         setting: &Setting<'_>,
         folder: &Path,
     ) -> Result<()> {
+        self.check_views(arrival, setting)?;
         let recipe = self.recipe(arrival, setting, part);
         let scope = self.config.scope();
         if scope == Scope::Memory {
@@ -111,11 +113,12 @@ impl GradientLearner {
             self.memory = Some(memory);
         }
         let memory = self.rehearsed(arrival, train, setting)?;
-        let rehearsal = Self::rehearsal(memory.as_ref(), arrival.classes, setting);
+        let views = Self::in_views(memory.as_ref(), arrival.classes, setting);
+        let rehearsal = centre(&views, memory.as_ref());
         let examples = match scope {
             Scope::Arrival => self.open(train),
             Scope::Everything => arrival.earlier.iter().chain(train).cloned().collect(),
-            Scope::Memory => rehearsal.clone(),
+            Scope::Memory => rehearsal.to_vec(),
         };
         let initial =
             setting.session.fresh_adapter(&Recipe { seed: setting.seed, ..recipe.clone() }, arrival.classes)?;
@@ -147,15 +150,17 @@ impl GradientLearner {
             initial: &initial,
             train: &examples,
             memory: memory.as_ref(),
-            rehearsal: &rehearsal,
+            rehearsal,
+            views: &views,
         };
         self.strategy.begin(&episode)?;
-        let rehearses = self.strategy.rehearsal().is_some();
+        let rehearses = self.rehearses();
         let task = Task {
             recipe: &recipe,
             classes: arrival.classes,
             train: examples.clone(),
-            rehearsal: if rehearses { rehearsal.clone() } else { Vec::new() },
+            rehearsal: if rehearses { views.clone() } else { Vec::new() },
+            views: memory.as_ref().map_or(1, |memory| memory.config().views),
             start: Some(start.clone()),
             identity: Digest::of(serde_json::to_string(&self.config).unwrap_or_default().as_bytes()),
         };
@@ -171,8 +176,9 @@ impl GradientLearner {
             self.strategy.remember(&episode, &mut memory, offer)?;
             self.memory = Some(memory);
         }
-        let rehearsal = Self::rehearsal(self.memory.as_ref(), arrival.classes, setting);
-        let episode = Episode { memory: self.memory.as_ref(), rehearsal: &rehearsal, ..episode };
+        let views = Self::in_views(self.memory.as_ref(), arrival.classes, setting);
+        let rehearsal = centre(&views, self.memory.as_ref());
+        let episode = Episode { memory: self.memory.as_ref(), rehearsal, views: &views, ..episode };
         self.trained = Some(self.strategy.settle(&episode, outcome)?);
         self.classes = arrival.classes.to_vec();
         self.record_scores(arrival, setting, &recipe)

@@ -51,6 +51,7 @@ impl Learner for MemoryHeadLearner {
                 time: arrival.time,
                 weight: 1.0,
                 latent: latent.to_vec(),
+                views: Vec::new(),
                 image: None,
                 scores: Vec::new(),
             }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use inarch_core::Seed;
 use inarch_core::backbone::{Entry, Sites as _, Tower};
-use inarch_core::data::{Example, Source};
+use inarch_core::data::{ClipConfig, Example, Source};
 use inarch_recipes::Recipe;
 
 use super::{Arrival, GradientLearner, Setting};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Content, Fingerprint, Memory, MemoryConfig, Sample};
+use crate::strategy::Scope;
 
 impl GradientLearner {
     /// What a training rehearses from: the memory as it was, or as it is with what arrives, where the strategy rehearses that too.
@@ -22,28 +24,77 @@ impl GradientLearner {
         if let Some(memory) = rehearsed.as_mut().filter(|_| self.strategy.rehearses_arrival()) {
             // Losses are not known yet; to a sampler that asks all are alike. The session keeps the features for the offer
             // after the training.
-            let (samples, _) = arrived(arrival, train, setting, memory.config().content, &[])?;
+            let (samples, _) = self.arrived(arrival, train, setting, memory.config(), &[])?;
             memory.offer(samples)?;
         }
         Ok(rehearsed)
     }
 
-    /// The samples of a memory as examples; images as their bytes, which lie nowhere in clear where the memory is
-    /// encrypted.
-    pub(super) fn rehearsal(memory: Option<&Memory>, classes: &[String], setting: &Setting<'_>) -> Vec<Example> {
-        let example = |sample: &Sample| -> Option<Example> {
+    /// Whether batches are joined by samples of the memory.
+    pub(crate) fn rehearses(&self) -> bool {
+        self.strategy.rehearsal().is_some()
+    }
+
+    /// Views of each sample in its memory: one where nothing is rehearsed that could be any of them.
+    fn views(&self) -> usize {
+        match &self.memory {
+            Some(memory) => memory.config().views,
+            None if self.rehearses() => self.memory_config.views,
+            None => 1,
+        }
+    }
+
+    /// Refuses what no views can be drawn for, before anything is trained.
+    pub(super) fn check_views(&self, arrival: &Arrival<'_>, setting: &Setting<'_>) -> Result<()> {
+        let remembers = self.rehearses() || self.config.scope() == Scope::Memory;
+        if self.views() < 2 || !remembers {
+            return Ok(());
+        }
+        let refused = |reason: String| Err(Error::setting("memory.views", reason));
+        let dataset = setting.session.dataset();
+        if dataset.features.is_some() {
+            return refused(format!(
+                "`{}` holds features, and views are drawn of images; give the images, or keep a memory of one view",
+                dataset.name
+            ));
+        }
+        let varies = dataset.clips.as_ref().is_some_and(ClipConfig::draws);
+        if self.recipe.augment.draws_nothing() && !varies {
+            let reason = "every view would be the centre view; say how they differ, e.g. `fit.augment = { crop = { resized = \
+                          { scale = [0.5, 1.0], ratio = [0.75, 1.33] } }, flip = 0.5 }`, or keep a memory of one view";
+            return refused(reason.into());
+        }
+        if setting.session.fresh_adapter(&self.recipe, arrival.classes)?.entry(Tower::Image) < Entry::Feature {
+            return refused(format!(
+                "`{}` changes the image tower, so its memory keeps images, which are augmented in each step; leave `views` out",
+                self.recipe.method.name()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The samples of a memory as examples in each of its views: all in the centre view, then all in the next one. Images come as
+    /// their bytes, which lie nowhere in clear where the memory is encrypted.
+    pub(super) fn in_views(memory: Option<&Memory>, classes: &[String], setting: &Setting<'_>) -> Vec<Example> {
+        let Some(memory) = memory else { return Vec::new() };
+        let example = |sample: &Sample, view: usize| -> Option<Example> {
             let label = classes.iter().position(|class| *class == sample.class)?;
-            let id = format!("memory/{}", sample.id);
+            let id = match view {
+                0 => format!("memory/{}", sample.id),
+                _ => format!("memory-view-{view}/{}", sample.id),
+            };
             let source = match &sample.image {
                 Some(bytes) => Source::Bytes(PathBuf::from(&id), bytes.as_slice().into()),
                 None => {
-                    setting.session.give(&id, sample.latent.clone());
+                    setting.session.give(&id, sample.view(view).to_vec());
                     Source::Row(0)
                 }
             };
             Some(Example::new(id, source, label))
         };
-        memory.into_iter().flat_map(Memory::samples).filter_map(example).collect()
+        let example = &example;
+        let of_view = |view: usize| memory.samples().filter_map(move |sample| example(sample, view));
+        (0..memory.config().views).flat_map(of_view).collect()
     }
 
     /// The examples that may be trained on; all of them where nothing else would be left.
@@ -69,12 +120,12 @@ impl GradientLearner {
                 let whole = adapter.entry(Tower::Image) < Entry::Feature;
                 let content = if whole { Content::Images } else { self.memory_config.content };
                 let sampler = self.strategy.sampler().unwrap_or(self.memory_config.sampler);
-                let config = MemoryConfig { content, sampler, ..self.memory_config };
+                let config = MemoryConfig { content, sampler, views: self.views(), ..self.memory_config };
                 Memory::new(config, Fingerprint::of(setting.session.backbone()))?
             }
         };
         let losses = self.losses(train, arrival, setting, recipe, &memory)?;
-        let (samples, examples) = arrived(arrival, train, setting, memory.config().content, &losses)?;
+        let (samples, examples) = self.arrived(arrival, train, setting, memory.config(), &losses)?;
         Ok((memory, samples, examples))
     }
 
@@ -110,10 +161,11 @@ impl GradientLearner {
         if !self.strategy.holds_scores() || self.memory.is_none() {
             return Ok(());
         }
-        let examples = Self::rehearsal(self.memory.as_ref(), arrival.classes, setting);
+        let views = Self::in_views(self.memory.as_ref(), arrival.classes, setting);
+        let examples = centre(&views, self.memory.as_ref()).iter().cloned();
         let unscored = self.memory.iter().flat_map(|memory| memory.samples()).map(|sample| sample.scores.is_empty());
         let examples: Vec<Example> =
-            examples.into_iter().zip(unscored).filter_map(|(example, unscored)| unscored.then_some(example)).collect();
+            examples.zip(unscored).filter_map(|(example, unscored)| unscored.then_some(example)).collect();
         if examples.is_empty() {
             return Ok(());
         }
@@ -138,35 +190,64 @@ impl GradientLearner {
         let recipe = Recipe { method: method.clone(), ..recipe.clone() };
         Ok(setting.session.scores((&recipe, arrival.classes, adapter), examples)?)
     }
+
+    /// What arrives as samples for a memory of these settings and as examples, without what cannot be read.
+    fn arrived(
+        &self,
+        arrival: &Arrival<'_>,
+        train: &[Example],
+        setting: &Setting<'_>,
+        config: &MemoryConfig,
+        losses: &[f32],
+    ) -> Result<(Vec<Sample>, Vec<Example>)> {
+        let features = setting.session.features(train)?;
+        let drawn = self.drawn(train, setting, config, &features.kept)?;
+        let further = (config.views - 1) * features.dim;
+        let (mut samples, mut examples) = (Vec::new(), Vec::new());
+        for (row, position) in features.kept.iter().enumerate() {
+            let example = &train[*position];
+            let image = match config.content {
+                Content::Images => example.source.file_bytes()?,
+                Content::Latents => None,
+            };
+            samples.push(Sample {
+                id: example.id.clone(),
+                class: arrival.classes[example.label].clone(),
+                source: arrival.source.into(),
+                time: arrival.time,
+                weight: losses.get(*position).copied().unwrap_or(1.0),
+                latent: features.values[row * features.dim..(row + 1) * features.dim].to_vec(),
+                views: drawn[row * further..(row + 1) * further].to_vec(),
+                image,
+                scores: Vec::new(),
+            });
+            examples.push(example.clone());
+        }
+        Ok((samples, examples))
+    }
+
+    /// The latents of the augmented views that a memory keeps of examples, `[kept * (views - 1), dim]`: by its seed and the id of
+    /// each, changed as the recipe of the training says.
+    fn drawn(
+        &self,
+        train: &[Example],
+        setting: &Setting<'_>,
+        config: &MemoryConfig,
+        kept: &[usize],
+    ) -> Result<Vec<f32>> {
+        if config.views < 2 {
+            return Ok(Vec::new());
+        }
+        let seed = Seed::new(config.seed).split("views of the memory");
+        let drawn = setting.session.drawn_features(train, config.views - 1, &self.recipe.augment, seed)?;
+        match drawn.kept == kept {
+            true => Ok(drawn.values),
+            false => Err(Error::setting("images", "one could be read in some views only")),
+        }
+    }
 }
 
-/// What arrives as samples and as examples, without what cannot be read.
-fn arrived(
-    arrival: &Arrival<'_>,
-    train: &[Example],
-    setting: &Setting<'_>,
-    content: Content,
-    losses: &[f32],
-) -> Result<(Vec<Sample>, Vec<Example>)> {
-    let features = setting.session.features(train)?;
-    let (mut samples, mut examples) = (Vec::new(), Vec::new());
-    for (row, position) in features.kept.iter().enumerate() {
-        let example = &train[*position];
-        let image = match content {
-            Content::Images => example.source.file_bytes()?,
-            Content::Latents => None,
-        };
-        samples.push(Sample {
-            id: example.id.clone(),
-            class: arrival.classes[example.label].clone(),
-            source: arrival.source.into(),
-            time: arrival.time,
-            weight: losses.get(*position).copied().unwrap_or(1.0),
-            latent: features.values[row * features.dim..(row + 1) * features.dim].to_vec(),
-            image,
-            scores: Vec::new(),
-        });
-        examples.push(example.clone());
-    }
-    Ok((samples, examples))
+/// Those of the views of a memory's samples that are the centre view.
+pub(super) fn centre<'v>(views: &'v [Example], memory: Option<&Memory>) -> &'v [Example] {
+    &views[..views.len() / memory.map_or(1, |memory| memory.config().views)]
 }

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::sample::Precision;
 use crate::error::{Error, Result};
 
+/// Most views of a sample.
+const MOST_VIEWS: usize = 64;
+
 /// Which samples stay when there is no room for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,6 +50,10 @@ pub struct MemoryConfig {
     pub precision: Precision,
     /// What is kept.
     pub content: Content,
+    /// Latents of a sample: that of the centre view, and with more than 1 those of augmented views, drawn by `seed` and the
+    /// sample's id. Learners by steps rehearse any of them; everything else reads the first.
+    #[serde(skip_serializing_if = "is_centre_alone")]
+    pub views: usize,
     /// Which samples stay.
     pub sampler: Sampler,
     /// Samples older than so many days are dropped; kept for ever when absent.
@@ -56,12 +63,18 @@ pub struct MemoryConfig {
     pub seed: u64,
 }
 
+/// Memories of the centre view are written as before there were others.
+fn is_centre_alone(views: &usize) -> bool {
+    *views == 1
+}
+
 impl Default for MemoryConfig {
     fn default() -> Self {
         Self {
             budget_bytes: 256 << 10,
             precision: Precision::default(),
             content: Content::default(),
+            views: 1,
             sampler: Sampler::default(),
             most_days: None,
             seed: 1,
@@ -73,11 +86,19 @@ impl MemoryConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// A budget that holds nothing.
+    /// A budget that holds nothing, or a number of views outside of 1 to 64 or beside images.
     pub fn check(&self) -> Result<()> {
         if self.budget_bytes < 1 << 10 {
             let reason = format!("must be at least 1024, found {}", self.budget_bytes);
             return Err(Error::setting("memory.budget_bytes", reason));
+        }
+        if !(1..=MOST_VIEWS).contains(&self.views) {
+            return Err(Error::setting("memory.views", format!("must be 1 to {MOST_VIEWS}, found {}", self.views)));
+        }
+        if self.views > 1 && self.content == Content::Images {
+            let reason = "views are of latents; an image that is kept is augmented anew in each step, so leave `views` out \
+                          or keep `latents`";
+            return Err(Error::setting("memory.views", reason));
         }
         Ok(())
     }

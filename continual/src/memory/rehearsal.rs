@@ -86,7 +86,8 @@ impl Memory {
     /// Offers samples; those that stay are chosen anew among all. A sample of an id that is there replaces it.
     ///
     /// # Errors
-    /// A latent of another length, an id or class that is empty, or a budget that is too small for a single sample.
+    /// A latent of another length, another number of views, an id or class that is empty, or a budget that is too small for a
+    /// single sample.
     pub fn offer(&mut self, samples: impl IntoIterator<Item = Sample>) -> Result<()> {
         for sample in samples {
             let mut sample = self.checked(sample)?;
@@ -126,11 +127,18 @@ impl Memory {
 
     /// A sample as it is kept.
     fn checked(&self, sample: Sample) -> Result<Sample> {
+        let (dim, views) = (self.fingerprint.dim, self.config.views);
         let fault = if sample.id.is_empty() || sample.class.is_empty() {
             Some("id and class must not be empty".to_string())
-        } else if sample.latent.len() != self.fingerprint.dim {
-            Some(format!("its latent has {} values, expected {}", sample.latent.len(), self.fingerprint.dim))
-        } else if !sample.latent.iter().all(|value| value.is_finite()) {
+        } else if sample.latent.len() != dim {
+            Some(format!("its latent has {} values, expected {dim}", sample.latent.len()))
+        } else if sample.views.len() != views.saturating_sub(1) * dim {
+            let found = 1 + sample.views.len() / dim.max(1);
+            Some(format!(
+                "it has latents of {found} views, and this memory keeps {views} of each sample (`memory.views`), as `update` \
+                 and `stream` make them for a strategy that rehearses; anything else needs a memory of one view"
+            ))
+        } else if !sample.latent.iter().chain(&sample.views).all(|value| value.is_finite()) {
             Some("its latent holds a value that is no number".to_string())
         } else if !(sample.weight.is_finite() && sample.weight > 0.0) {
             Some(format!("its weight must be above 0, found {}", sample.weight))

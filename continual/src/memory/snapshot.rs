@@ -107,10 +107,12 @@ impl Memory {
         let mut reader = Reader(body);
         let text = reader.piece().ok_or_else(|| wrong("its header is cut off"))?;
         let header: Header = serde_json::from_slice(text).map_err(|error| wrong(&error.to_string()))?;
+        header.config.check().map_err(|error| wrong(&error.to_string()))?;
+        let MemoryConfig { precision, views, .. } = header.config;
         let mut samples = BTreeMap::new();
         for _ in 0..header.samples {
             let record = reader.piece().ok_or_else(|| wrong("it holds fewer samples than its header says"))?;
-            let sample = Sample::decode(record, header.config.precision).ok_or_else(|| wrong("a sample is damaged"))?;
+            let sample = Sample::decode(record, precision, views).ok_or_else(|| wrong("a sample is damaged"))?;
             if sample.latent.len() != header.fingerprint.dim {
                 return Err(wrong("a latent has another length than its header says"));
             }
@@ -143,6 +145,7 @@ mod tests {
             time: at,
             weight: 1.0,
             latent: Seed::new(at).normals(4, 1.0),
+            views: Vec::new(),
             image: None,
             scores: vec![0.25],
         };

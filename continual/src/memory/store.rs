@@ -82,10 +82,12 @@ impl MemoryStore {
         let Some(bytes) = self.database.get(HEADER).map_err(|error| self.fault(error))? else { return Ok(None) };
         let header: Header =
             serde_json::from_slice(&self.opened(&bytes)?).map_err(|error| wrong(&error.to_string()))?;
+        header.config.check().map_err(|error| wrong(&error.to_string()))?;
+        let MemoryConfig { precision, views, .. } = header.config;
         let mut samples = BTreeMap::new();
         for entry in self.database.scan_prefix(SAMPLE) {
             let (_, value) = entry.map_err(|error| self.fault(error))?;
-            let sample = Sample::decode(&self.opened(&value)?, header.config.precision);
+            let sample = Sample::decode(&self.opened(&value)?, precision, views);
             let sample = sample.ok_or_else(|| wrong("a sample is damaged"))?;
             samples.insert(sample.id.clone(), sample);
         }
@@ -189,6 +191,7 @@ mod tests {
             time: at,
             weight: 1.0,
             latent: Seed::new(at).normals(4, 1.0),
+            views: Vec::new(),
             image: None,
             scores: Vec::new(),
         }

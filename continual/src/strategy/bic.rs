@@ -164,7 +164,7 @@ impl Strategy for Bic {
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
         self.open = episode.memory.map_or_else(Vec::new, |memory| self.positions(memory, false));
-        let mut teacher = Teacher::before(episode, &[episode.train, episode.rehearsal].concat())?;
+        let mut teacher = Teacher::before(episode, &episode.seen())?;
         teacher.correct(|class, score| self.corrected(class, score));
         self.teacher = teacher;
         let mut arriving: Vec<usize> = episode.train.iter().map(|example| example.label).collect();

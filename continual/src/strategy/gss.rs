@@ -149,6 +149,7 @@ mod tests {
             time: 0,
             weight: 1.0,
             latent: vec![0.5; 8],
+            views: Vec::new(),
             image: None,
             scores: Vec::new(),
         }

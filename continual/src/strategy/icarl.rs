@@ -72,7 +72,7 @@ impl Strategy for Icarl {
     }
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
-        self.teacher = Teacher::before(episode, &[episode.train, episode.rehearsal].concat())?;
+        self.teacher = Teacher::before(episode, &episode.seen())?;
         Ok(())
     }
 

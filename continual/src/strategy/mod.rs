@@ -70,8 +70,18 @@ pub struct Episode<'a> {
     pub train: &'a [Example],
     /// What is rehearsed from: samples of earlier experiences, and of this one where the strategy asks for them.
     pub memory: Option<&'a Memory>,
-    /// Its samples as examples, in its order.
+    /// Its samples as examples, in its order, in the centre view.
     pub rehearsal: &'a [Example],
+    /// Its samples as examples in every view that it keeps: [`rehearsal`](Self::rehearsal), then all in the next view. Batches are
+    /// joined by these.
+    pub views: &'a [Example],
+}
+
+impl Episode<'_> {
+    /// Everything that a batch may hold, in the order of [`Moment::examples`].
+    pub(crate) fn seen(&self) -> Vec<Example> {
+        [self.train, self.views].concat()
+    }
 }
 
 /// What there is before a training, for a strategy that chooses what it starts from.
@@ -144,7 +154,8 @@ pub trait Strategy {
         None
     }
 
-    /// Positions of the memory that join the batch of a step, by `draws` alone; the same number in every step of a training.
+    /// Positions of the memory that join the batch of a step, by `draws` alone; the same number in every step of a training. In
+    /// which of its views a sample is seen is drawn beside that.
     fn rehearse(&self, memory: &Memory, draws: Seed) -> Vec<usize> {
         let Some(Rehearsal { rows, draws: count }) = self.rehearsal() else { return Vec::new() };
         (0..count).flat_map(|draw| memory.draw(rows, draws.split(draw))).collect()

@@ -12,7 +12,7 @@
 //! Departures. Scores are remembered at the end of an experience and in evaluation mode (as in Avalanche), and compared over
 //! the classes known then. Before they are compared they are brought to a logit scale of 10: alpha belongs to the logits of a
 //! network without a scale, whose size is about that. So are those of a `linear-head`, which have none: there the paper's alpha is
-//! the one that is given times `(10 / scale)^2`.
+//! the one that is given times `(10 / scale)^2`. A sample of several views has the scores of its centre view, whichever is drawn.
 
 use burn::tensor::{Tensor, TensorData};
 use inarch_peft::{Correction, Guide, Loss, cross_entropy};
@@ -115,8 +115,10 @@ impl Strategy for Replay {
             }
             ReplayLoss::Scores { alpha, beta } => {
                 let first = if beta.is_some() { fresh + (all - fresh) / 2 } else { all };
-                let positions: Vec<usize> =
-                    moment.examples[fresh..first].iter().map(|example| example - episode.train.len()).collect();
+                // The scores of a sample are those of its centre view, in whichever it is seen.
+                let samples = episode.rehearsal.len().max(1);
+                let position = |example: &usize| (example - episode.train.len()) % samples;
+                let positions: Vec<usize> = moment.examples[fresh..first].iter().map(position).collect();
                 let mut loss = entropy(0, fresh) + self.difference(&rows(fresh, first), &positions, step.scale) * alpha;
                 if let Some(beta) = beta {
                     loss = loss + entropy(first, all) * beta;

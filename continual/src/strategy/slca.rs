@@ -181,6 +181,7 @@ impl Slca {
             classes: episode.classes,
             train,
             rehearsal: Vec::new(),
+            views: 1,
             start: Some(start),
             identity,
         };

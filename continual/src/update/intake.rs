@@ -40,6 +40,7 @@ impl Intake<'_> {
                 time: self.time,
                 weight: 1.0,
                 latent,
+                views: Vec::new(),
                 image,
                 scores: Vec::new(),
             });

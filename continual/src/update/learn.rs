@@ -27,6 +27,11 @@ pub(super) fn learn_analytic(
     old: Option<&Artifact>,
     fresh: Vec<Sample>,
 ) -> Result<Artifact> {
+    if carried.memory.config().views > 1 {
+        let reason =
+            format!("`{}` is solved from centre views and rehearses none; leave it out", carried.method.name());
+        return Err(Error::setting("memory.views", reason));
+    }
     let (ids, classes): (Vec<String>, Vec<String>) =
         fresh.iter().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
     let features: Vec<f32> = fresh.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
@@ -95,6 +100,10 @@ pub(super) fn learn_by_steps(
     let handed_on = parent.map(|parent| Carried::of(&parent.folder)).transpose()?.flatten();
     if let (Some(handed_on), Some(parent)) = (&handed_on, parent) {
         learner.take_up(handed_on, &parent.folder, &setting)?;
+    }
+    if carried.memory.config().views > 1 && learner.memory().is_none() && !learner.rehearses() {
+        let reason = format!("`{}` rehearses no views; use e.g. `er`, or leave it out", strategy.name());
+        return Err(Error::setting("memory.views", reason));
     }
     let index = handed_on.map_or(usize::from(old.is_some()), |handed_on| handed_on.experiences);
     let arrival = Arrival {

@@ -67,6 +67,9 @@ impl UpdateRecipe {
         recipe.strategy.entry("name").or_insert_with(|| Value::String(DEFAULT_STRATEGY.into()));
         recipe.memory.check()?;
         recipe.probe.check()?;
+        if recipe.probe.views > 1 {
+            return Err(Error::setting("probe.views", "held-out samples judge in the centre view alone; leave it out"));
+        }
         recipe.gate.check()?;
         Ok(recipe)
     }

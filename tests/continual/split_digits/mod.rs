@@ -183,6 +183,7 @@ fn small(dataset: &Dataset) -> u64 {
         time: 0,
         weight: 1.0,
         latent: features.values[at * DIM..(at + 1) * DIM].to_vec(),
+        views: Vec::new(),
         image: None,
         scores: Vec::new(),
     };

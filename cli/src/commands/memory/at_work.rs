@@ -98,6 +98,9 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     let config: MemoryConfig = settings.try_into().map_err(|error: toml::de::Error| {
         CommandError::usage(error.message().to_string(), "settings are those of `[memory]`")
     })?;
+    if config.views > 1 {
+        return Err(one_view(&args.name));
+    }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
     let dataset = open_dataset(&args.data, None)?;
@@ -118,6 +121,7 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
             time,
             weight: 1.0,
             latent: latent.to_vec(),
+            views: Vec::new(),
             image,
             scores: Vec::new(),
         });
@@ -128,6 +132,9 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     if let Some(mut memory) = work.store.memory()? {
         // What is refused changes nothing, age or not.
         memory.fingerprint().check(&fingerprint, &format!("the memory `{}`", args.name))?;
+        if memory.config().views > 1 {
+            return Err(one_view(&args.name));
+        }
         expired = work.expire(&mut memory, time)?.len();
     }
     let memory = work.store.offer(config, &fingerprint, samples)?;
@@ -137,6 +144,14 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
         format!("{} samples, {} bytes at work in `{}`{dropped}", memory.len(), memory.bytes(), args.name)
     });
     Ok(())
+}
+
+/// What is said where samples of several views would be added.
+fn one_view(name: &str) -> CommandError {
+    CommandError::usage(
+        format!("`memory add` makes centre views, and of the samples in `{name}` there would be more"),
+        "samples of several views (`memory.views`) are made by `inarch update` and `inarch stream`; add to a memory of one view",
+    )
 }
 
 pub(super) fn expire(name: &str, key: Option<&PathBuf>, output: &Output) -> Result<(), CommandError> {

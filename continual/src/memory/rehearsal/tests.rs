@@ -24,6 +24,7 @@ fn samples(range: std::ops::Range<usize>, classes: usize) -> Vec<Sample> {
         time: at as u64,
         weight: 1.0 + (at % 5) as f32,
         latent: Seed::new(at as u64).normals(8, 1.0),
+        views: Vec::new(),
         image: Some(vec![0; 100]),
         scores: Vec::new(),
     };
@@ -208,4 +209,74 @@ fn latents_that_were_held_are_joined_with_images_and_take_the_place_of_none() {
     assert_eq!((both.len(), both.offered().values().sum::<u64>()), (50, 50));
     assert_eq!(both.samples().filter(|sample| sample.image.is_some()).count(), 30);
     assert!(both == one(images(20..50), &old) && both.bytes() <= both.config().budget_bytes);
+}
+
+#[test]
+fn every_view_is_counted_in_the_budget_and_comes_back() {
+    let in_views = |count: usize| -> Vec<Sample> {
+        let one = |sample: Sample| {
+            let views = Seed::new(sample.time).split("views").normals(8 * (count - 1), 1.0);
+            Sample { views, ..sample }
+        };
+        samples(0..200, 4).into_iter().map(one).collect()
+    };
+    for (precision, latent) in [(Precision::F32, 32), (Precision::F16, 16), (Precision::Int8, 12)] {
+        let of = |views: usize| {
+            let config = MemoryConfig { budget_bytes: 6000, precision, views, ..MemoryConfig::default() };
+            let mut memory = Memory::new(config, fingerprint()).unwrap();
+            memory.offer(in_views(views)).unwrap();
+            memory
+        };
+        let (one, three) = (of(1), of(3));
+        assert!(three.len() < one.len(), "{precision:?}");
+        for memory in [&one, &three] {
+            let bytes = memory.snapshot(None);
+            assert!(memory.bytes() == bytes.len() as u64 && memory.bytes() <= 6000, "{precision:?}");
+            // What one sample more would take is not left.
+            assert!(memory.bytes() + 3 * latent + 150 > 6000, "{precision:?}: room is left");
+            assert_eq!(&Memory::decode(&bytes, std::path::Path::new("a snapshot"), None).unwrap(), memory);
+        }
+        let named = |memory: &Memory| memory.snapshot(None).windows(7).any(|window| window == b"\"views\"");
+        assert!(named(&three) && !named(&one), "a memory of one view is written as before");
+        // The same samples fill the same bytes but for their further views, and the word in the header.
+        let few = |views: usize| {
+            let config = MemoryConfig { precision, views, ..MemoryConfig::default() };
+            let mut memory = Memory::new(config, fingerprint()).unwrap();
+            memory.offer(in_views(views).into_iter().take(9)).unwrap();
+            (memory.len(), memory.bytes())
+        };
+        let ((count, bytes), (same, more)) = (few(1), few(3));
+        assert_eq!((count, same), (9, 9));
+        assert_eq!(more - bytes, 9 * 2 * latent + ",\"views\":3".len() as u64, "{precision:?}");
+    }
+}
+
+#[test]
+fn another_number_of_views_is_refused() {
+    let three = |seed: u64| {
+        let config = MemoryConfig { views: 3, seed, ..MemoryConfig::default() };
+        Memory::new(config, fingerprint()).unwrap()
+    };
+    let in_views = |count: usize| {
+        let views = Seed::new(1).normals(8 * (count - 1), 1.0);
+        samples(0..1, 1).into_iter().map(move |sample| Sample { views: views.clone(), ..sample })
+    };
+    let mut memory = three(1);
+    for count in [1, 2, 4] {
+        let said = memory.offer(in_views(count)).unwrap_err().to_string();
+        assert!(said.contains(&format!("of {count} views")) && said.contains("keeps 3"), "{said}");
+    }
+    memory.offer(in_views(3)).unwrap();
+    assert!(self::memory(Sampler::Balanced, 4096, 1).offer(in_views(3)).is_err());
+    // A memory of one view and one of three do not become one.
+    let one = Memory::new(MemoryConfig::default(), fingerprint()).unwrap();
+    let said = memory.merge(&one).unwrap_err().to_string();
+    assert!(said.contains("\"views\":3"), "{said}");
+    let (views, content) = (MemoryConfig { views: 2, ..MemoryConfig::default() }, Content::Images);
+    assert!(views.check().is_ok() && MemoryConfig { content, ..views }.check().is_err());
+    assert!([0, 65, usize::MAX].iter().all(|count| MemoryConfig { views: *count, ..views }.check().is_err()));
+    let mut without_end = three(1);
+    without_end.config.views = usize::MAX;
+    let read = Memory::decode(&without_end.snapshot(None), std::path::Path::new("a snapshot"), None);
+    assert!(read.unwrap_err().to_string().contains("memory.views"));
 }
