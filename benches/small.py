@@ -1,11 +1,12 @@
-"""Small figures: what precisions, shards, features without weights, medical files, slides and kept features take, as one table.
+"""Small figures: what precisions, shards, features without weights, medical files, slides and kept features take.
 
     python3 benches/small.py INARCH [DATA [PART,PART]]
 
-INARCH is the built program; DATA the folder of test data (default: `../shared/data`); a PART is one of `precision`, `training`,
-`shards`, `embeddings`, `texts`, `medical`, `slide`, `store` and `remote` (default: all; `remote` only where the program was built with
-it). Each row is some seconds of work on two idle cores. Seconds are wall clock of whole commands, start included, and medians of three,
-where nothing else is said. `medical` and `slide` make their files, which needs numpy and Pillow. Nothing outside of a temporary folder is written.
+INARCH is the built program; DATA the folder of test data (default: `../shared/data`); a PART is one of `precision`,
+`training`, `shards`, `embeddings`, `texts`, `medical`, `slide`, `store` and `remote` (default: all; `remote` only where
+the program was built with it). Prints one table. Each row is some seconds of work on two idle cores. Seconds are wall
+clock of whole commands, start included, and medians of three, where nothing else is said. `medical` and `slide` make
+their files, which needs numpy and Pillow. Nothing outside of a temporary folder is written.
 """
 
 import array
@@ -33,8 +34,9 @@ TEXTS = 5000
 FRAMES, FRAME = 16, 512
 # A slide of four times the pixels of which a decoded image may take 1.2 GB.
 SLIDE, TILE = 20480, 256
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-EXPLICIT, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"
+# Names that DICOM gives: of a picture of any origin, and of how its values are stored.
+SECONDARY_CAPTURE = b"1.2.840.10008.5.1.4.1.1.7"
+EXPLICIT, JPEG_2000 = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.4.90"
 
 
 class Bench:
@@ -63,7 +65,7 @@ class Bench:
             return json.load(said), seconds, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
     def timed(self, *words, **more):
-        """Several runs of a command, in which `{run}` is their number: what the last one said, median seconds, most MiB."""
+        """Runs of a command, in which `{run}` is their number: what the last one said, median seconds, most MiB."""
         filled = lambda run: [str(word).replace("{run}", str(run)) for word in words]
         done = [self.run(*filled(run), **more) for run in range(TIMES)]
         return done[-1][0], statistics.median(one[1] for one in done), max(one[2] for one in done)
@@ -96,14 +98,15 @@ def precision(bench):
     """Frozen features in single and half precision."""
     exact = None
     for kind in ("f32", "f16", "bf16"):
-        words = ["encode", "-b", "pocket", "--images", bench.data / "clothing" / "test", "--precision", kind, "-o", f"{kind}-{{run}}.st"]
+        words = ["encode", "-b", "pocket", "--images", bench.data / "clothing" / "test", "--precision", kind]
+        words += ["-o", f"{kind}-{{run}}.st"]
         said, seconds, _ = bench.timed(*words)
         found = bench.features(f"{kind}-0.st")
         exact = exact or found
         figure = f"{said['rows'] / seconds:.0f} images/s"
         if kind != "f32":
             greatest = max(map(abs, exact))
-            figure += f"; values at most {apart(exact, found):.4f} from those in f32, the greatest of which is {greatest:.2f}"
+            figure += f"; values at most {apart(exact, found):.4f} from those in f32, which reach {greatest:.2f}"
         row(f"features of {said['rows']} photos in {kind}", figure, bench.shown(*words))
 
 
@@ -112,17 +115,19 @@ def training(bench):
     exact = None
     for kind in ("f32", "bf16"):
         words = ["fit", "-b", "pocket", "-d", bench.data / "clothing", "-m", "lora", "--shots", 16, "--seed", 1,
-                 "--set", "train.budget={ iterations = 20 }", "--set", f'train.precision="{kind}"', "-o", f"{kind}-fit-{{run}}"]
+                 "--set", "train.budget={ iterations = 20 }", "--set", f'train.precision="{kind}"',
+                 "-o", f"{kind}-fit-{{run}}"]
         bench.timed(*words)
         reports = [json.loads((bench.work / f"{kind}-fit-{run}" / "report.json").read_text()) for run in range(TIMES)]
         # One value a step, up to 200 steps.
         losses = reports[0]["losses"]
-        figure = f"{statistics.median(report['seconds']['train'] for report in reports):.1f} s of training; loss of the last step {losses[-1]:.4f}"
+        seconds = statistics.median(report["seconds"]["train"] for report in reports)
+        figure = f"{seconds:.1f} s of training; loss of the last step {losses[-1]:.4f}"
         if exact is None:
             exact = losses
         else:
             first = abs(losses[0] - exact[0])
-            figure += f"; from those in f32 the first loss is {first:.1e} apart, the farthest of {len(exact)} {apart(exact, losses):.1e}"
+            figure += f"; losses at most {apart(exact, losses):.1e} from those in f32, the first {first:.1e}"
         row(f"`lora`, {len(losses)} steps, in {kind}", figure, bench.shown(*words))
 
 
@@ -152,7 +157,8 @@ def embeddings(bench):
         ("`linear-probe` on photos, three seeds", "pocket", bench.data / "clothing"),
         ("the same on their features, without a backbone", "embeddings:texts.st", "images.st"),
     ):
-        words = ["fit", "-b", backbone, "-d", data, "-m", "linear-probe", "--shots", 16, "--seed", "1,2,3", "-o", f"{Path(data).stem}-{{run}}"]
+        words = ["fit", "-b", backbone, "-d", data, "-m", "linear-probe", "--shots", 16, "--seed", "1,2,3"]
+        words += ["-o", f"{Path(data).stem}-{{run}}"]
         said, seconds, peak = bench.timed(*words)
         mean, spread = (100 * said["accuracy"][key] for key in ("mean", "std"))
         row(what, f"{seconds:.1f} s, {peak:.0f} MiB; {mean:.2f} ± {spread:.2f} %", bench.shown(*words))
@@ -160,12 +166,15 @@ def embeddings(bench):
 
 def texts(bench):
     """A text tower without an image tower."""
-    things = [f"a {size} {one} on a {other}".replace("  ", " ") for size in ("", "small") for one in ("cat", "dog", "mat") for other in ("cat", "dog", "mat")]
-    (bench.work / "sentences.txt").write_text("".join(f"{things[at % len(things)]}\n" for at in range(TEXTS)))
+    # Words that the random tokenizer knows.
+    names = ("cat", "dog", "mat")
+    sentences = [f"a {size}{one} on a {other}\n" for size in ("", "small ") for one in names for other in names]
+    (bench.work / "sentences.txt").write_text("".join(sentences[at % len(sentences)] for at in range(TEXTS)))
     config = json.loads((MINILM / "config.json").read_text())
     words = ["encode", "-b", MINILM, "--texts", "sentences.txt", "-o", "sentences-{run}.st"]
     said, seconds, _ = bench.timed(*words)
-    what = f"{said['rows']} texts by a tiny MiniLM ({config['num_hidden_layers']} blocks of width {config['hidden_size']}, random weights)"
+    shape = f"{config['num_hidden_layers']} blocks of width {config['hidden_size']}, random weights"
+    what = f"{said['rows']} texts by a tiny MiniLM ({shape})"
     row(what, f"{said['rows'] / seconds:.0f} texts/s", bench.shown(*words))
 
 
@@ -182,17 +191,17 @@ def pictures(count):
 
 def element(group, number, kind, value):
     """An element of a DICOM file with explicit types, little endian."""
-    value += (b"\0" if kind in (b"UI", b"OB", b"OW") else b" ") * (len(value) % 2)
-    head = struct.pack("<HH2s", group, number, kind)
-    return head + (struct.pack("<HI", 0, len(value)) if kind in (b"OB", b"OW") else struct.pack("<H", len(value))) + value
+    value += (b" " if kind == b"CS" else b"\0") * (len(value) % 2)
+    length = struct.pack("<HI", 0, len(value)) if kind in (b"OB", b"OW") else struct.pack("<H", len(value))
+    return struct.pack("<HH2s", group, number, kind) + length + value
 
 
 def dicom(path, syntax, pixels):
     """A frame of 16 bits: its values, or, for another syntax, the stream that holds them."""
     short = lambda value: struct.pack("<H", value)
-    meta = element(2, 1, b"OB", b"\0\1") + element(2, 2, b"UI", SECONDARY_CAPTURE.encode()) + element(2, 3, b"UI", b"1.2.3.4.5")
-    meta += element(2, 0x10, b"UI", syntax.encode()) + element(2, 0x12, b"UI", b"1.2.3.4")
-    body = element(8, 0x16, b"UI", SECONDARY_CAPTURE.encode()) + element(8, 0x18, b"UI", b"1.2.3.4.5")
+    meta = element(2, 1, b"OB", b"\0\1") + element(2, 2, b"UI", SECONDARY_CAPTURE) + element(2, 3, b"UI", b"1.2.3.4.5")
+    meta += element(2, 0x10, b"UI", syntax) + element(2, 0x12, b"UI", b"1.2.3.4")
+    body = element(8, 0x16, b"UI", SECONDARY_CAPTURE) + element(8, 0x18, b"UI", b"1.2.3.4.5")
     body += element(0x28, 2, b"US", short(1)) + element(0x28, 4, b"CS", b"MONOCHROME2")
     body += element(0x28, 0x10, b"US", short(FRAME)) + element(0x28, 0x11, b"US", short(FRAME))
     for number, value in ((0x100, 16), (0x101, 16), (0x102, 15), (0x103, 0)):
@@ -227,8 +236,8 @@ def medical(bench):
     from PIL import Image
 
     frames = list(pictures(FRAMES))
-    kinds = {"8 bits, PNG": "png-8", "16 bits, PNG": "png-16", "DICOM": "dicom", "DICOM, JPEG 2000 without loss": "dicom-j2k",
-             "slices of a NIfTI volume, `.nii.gz`": "nifti"}
+    kinds = {"PNG of 8 bits": "png-8", "PNG of 16 bits": "png-16", "DICOM": "dicom",
+             "DICOM, JPEG 2000 without loss": "dicom-j2k", "slices of a NIfTI volume, `.nii.gz`": "nifti"}
     for name in (*kinds.values(), "start"):
         (bench.work / name).mkdir()
     Image.new("RGB", (8, 8)).save(bench.work / "start" / "0.png")
@@ -252,7 +261,8 @@ def medical(bench):
         if name != "png-8":
             found = bench.features(f"{name}-0.st")
             deep = deep or found
-            figure += f"; features {apart(deep, found):.1e} from those of 16-bit PNG" if name != "png-16" else ""
+            if name != "png-16":
+                figure += f"; features at most {apart(deep, found):.1e} from those of the PNG of 16 bits"
         row(f"{said['rows']} frames, {what}", figure, bench.shown(*words))
 
 
@@ -290,8 +300,8 @@ def tiff(path):
             file.write(tile + b"\0" * (len(tile) % 2))
         entries = []
         for tag, kind, values in (
-            (256, 4, [SLIDE]), (257, 4, [SLIDE]), (258, 3, [8, 8, 8]), (259, 3, [7]), (262, 3, [6]), (277, 3, [3]), (284, 3, [1]),
-            (322, 3, [TILE]), (323, 3, [TILE]), (324, 4, offsets), (325, 4, lengths), (530, 3, [2, 2]),
+            (256, 4, [SLIDE]), (257, 4, [SLIDE]), (258, 3, [8, 8, 8]), (259, 3, [7]), (262, 3, [6]), (277, 3, [3]),
+            (284, 3, [1]), (322, 3, [TILE]), (323, 3, [TILE]), (324, 4, offsets), (325, 4, lengths), (530, 3, [2, 2]),
         ):
             value = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
             if len(value) > 4:
@@ -313,7 +323,8 @@ def slide(bench):
     words = ["data", "tiles", "-d", "slides", "--side", 224, "--shrink", 4, "-o", "tiles-{run}"]
     said, seconds, peak = bench.timed(*words)
     size = f"{SLIDE} x {SLIDE} in JPEG tiles, {path.stat().st_size / 2**20:.0f} MiB"
-    figure = f"{seconds:.1f} s, {peak:.0f} MiB at most (decoded it has {3 * SLIDE * SLIDE / 2**20:.0f} MiB); {said['tiles']} tiles, {said['empty']} of glass"
+    figure = f"{seconds:.1f} s, {peak:.0f} MiB at most (decoded it has {3 * SLIDE * SLIDE / 2**20:.0f} MiB)"
+    figure += f"; {said['tiles']} tiles, {said['empty']} of glass left out"
     row(f"a slide of {size}", figure, bench.shown(*words))
 
 
@@ -322,9 +333,10 @@ def store(bench):
     words = ["fit", "-b", "pocket", "-d", bench.data / "clothing", "-m", "linear-probe", "--shots", 16, "--seed", 1]
     kept = [*words, "--store", "1GiB"]
     _, without, _ = bench.timed(*words, "-o", "without-{run}")
-    median = lambda what: statistics.median(bench.run(*kept, "-o", f"{what}-{run}", home=f"store-{run}")[1] for run in range(TIMES))
-    first, again = median("first"), median("again")
-    same = len({(bench.work / f"{what}-0" / "adapter.safetensors").read_bytes() for what in ("without", "first", "again")}) == 1
+    with_store = lambda what, run: bench.run(*kept, "-o", f"{what}-{run}", home=f"store-{run}")[1]
+    first, again = (statistics.median(with_store(what, run) for run in range(TIMES)) for what in ("first", "again"))
+    adapter = lambda what: (bench.work / f"{what}-0" / "adapter.safetensors").read_bytes()
+    same = adapter("without") == adapter("first") == adapter("again")
     row("`linear-probe` without kept features", f"{without:.2f} s", bench.shown(*words, "-o", "run"))
     figure = f"{first:.2f} s first, {again:.2f} s again; {'the same' if same else 'another'} adapter"
     row("the same with a store", figure, bench.shown(*kept, "-o", "run"))
@@ -335,7 +347,8 @@ def remote(bench):
     words = ["encode", "-b", "pocket", "--images", bench.data / "clothing" / "test"]
     _, here, _ = bench.timed(*words, "-o", "here-{run}.st")
     command = [str(bench.program), "lend", "--listen", "127.0.0.1:0", "--json"]
-    lender = subprocess.Popen(command, cwd=bench.work, env=bench.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    silent = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    lender = subprocess.Popen(command, cwd=bench.work, env=bench.environment(), **silent)
     try:
         lent = json.loads(lender.stdout.readline())
         borrowed = [*words, "--device", f"remote:{lent['address']}", "-o", "there-{run}.st"]
@@ -345,11 +358,12 @@ def remote(bench):
         lender.wait()
     figure = f"{said['rows'] / there:.0f} images/s, {said['rows'] / here:.0f} without; values at most "
     figure += f"{apart(bench.features('here-0.st'), bench.features('there-0.st')):.1e} apart"
-    row(f"features of {said['rows']} photos on a borrowed processor", figure, bench.shown(*words, "--device", "remote:HOST:PORT", "-o", "there.st"))
+    command = bench.shown(*words, "--device", "remote:HOST:PORT", "-o", "there.st")
+    row(f"features of {said['rows']} photos on a borrowed processor", figure, command)
 
 
-PARTS = {"precision": precision, "training": training, "shards": shards, "embeddings": embeddings, "texts": texts, "medical": medical,
-         "slide": slide, "store": store, "remote": remote}
+PARTS = {"precision": precision, "training": training, "shards": shards, "embeddings": embeddings, "texts": texts,
+         "medical": medical, "slide": slide, "store": store, "remote": remote}
 
 
 def main(program, data, parts):
