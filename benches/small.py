@@ -99,9 +99,9 @@ def precision(bench):
     exact = None
     for kind in ("f32", "f16", "bf16"):
         words = ["encode", "-b", "pocket", "--images", bench.data / "clothing" / "test", "--precision", kind]
-        words += ["-o", f"{kind}-{{run}}.st"]
+        words += ["-o", f"{kind}-{{run}}.safetensors"]
         said, seconds, _ = bench.timed(*words)
-        found = bench.features(f"{kind}-0.st")
+        found = bench.features(f"{kind}-0.safetensors")
         exact = exact or found
         figure = f"{said['rows'] / seconds:.0f} images/s"
         if kind != "f32":
@@ -134,28 +134,29 @@ def training(bench):
 def shards(bench):
     """One list in one run, and in shards that are joined."""
     words = ["encode", "-b", "pocket", "--images", bench.data / "clothing"]
-    whole = [*words, "-o", "whole-{run}.st"]
+    whole = [*words, "-o", "whole-{run}.safetensors"]
     said, seconds, _ = bench.timed(*whole)
     row(f"features of {said['rows']} photos in one run", f"{seconds:.1f} s", bench.shown(*whole))
-    part = lambda index: [*words, "--shard", f"{index}/{SHARDS}", "-o", f"part-{index}-{{run}}.st"]
+    part = lambda index: [*words, "--shard", f"{index}/{SHARDS}", "-o", f"part-{index}-{{run}}.safetensors"]
     longest = max(bench.timed(*part(index))[1] for index in range(SHARDS))
     row(f"the longest of {SHARDS} shards", f"{longest:.1f} s", bench.shown(*part(0)))
-    join = ["data", "join", *(f"part-{index}-0.st" for index in range(SHARDS)), "-o", "joined-{run}.st"]
+    parts = [f"part-{index}-0.safetensors" for index in range(SHARDS)]
+    join = ["data", "join", *parts, "-o", "joined-{run}.safetensors"]
     _, seconds, _ = bench.timed(*join)
-    same = (bench.work / "joined-0.st").read_bytes() == (bench.work / "whole-0.st").read_bytes()
+    same = (bench.work / "joined-0.safetensors").read_bytes() == (bench.work / "whole-0.safetensors").read_bytes()
     figure = f"{1000 * seconds:.0f} ms; {'the same bytes as' if same else 'other bytes than'} in one run"
-    row("joining them", figure, "inarch data join part-*.st -o joined.st")
+    row("joining them", figure, "inarch data join part-*.safetensors -o joined.safetensors")
 
 
 def embeddings(bench):
     """A classifier on images beside a backbone, and on features without one."""
     classes = sorted(folder.name for folder in (bench.data / "clothing" / "train").iterdir())
     (bench.work / "texts.txt").write_text("".join(f"a photo of a {name}.\n" for name in classes))
-    bench.run("encode", "-b", "pocket", "--images", bench.data / "clothing", "-o", "images.st")
-    bench.run("encode", "-b", "pocket", "--texts", "texts.txt", "-o", "texts.st")
+    bench.run("encode", "-b", "pocket", "--images", bench.data / "clothing", "-o", "images.safetensors")
+    bench.run("encode", "-b", "pocket", "--texts", "texts.txt", "-o", "texts.safetensors")
     for what, backbone, data in (
         ("`linear-probe` on photos, three seeds", "pocket", bench.data / "clothing"),
-        ("the same on their features, without a backbone", "embeddings:texts.st", "images.st"),
+        ("the same on their features, without a backbone", "embeddings:texts.safetensors", "images.safetensors"),
     ):
         words = ["fit", "-b", backbone, "-d", data, "-m", "linear-probe", "--shots", 16, "--seed", "1,2,3"]
         words += ["-o", f"{Path(data).stem}-fit"]
@@ -172,7 +173,7 @@ def texts(bench):
     sentences = [f"a {size}{one} on a {other}\n" for size in ("", "small ") for one in names for other in names]
     (bench.work / "sentences.txt").write_text("".join(sentences[at % len(sentences)] for at in range(TEXTS)))
     config = json.loads((MINILM / "config.json").read_text())
-    words = ["encode", "-b", MINILM, "--texts", "sentences.txt", "-o", "sentences-{run}.st"]
+    words = ["encode", "-b", MINILM, "--texts", "sentences.txt", "-o", "sentences-{run}.safetensors"]
     said, seconds, _ = bench.timed(*words)
     shape = f"{config['num_hidden_layers']} blocks of width {config['hidden_size']}, random weights"
     what = f"{said['rows']} texts by a tiny MiniLM ({shape})"
@@ -250,17 +251,17 @@ def medical(bench):
         Image.fromarray(frame).save(stream, "JPEG2000", irreversible=False, no_jp2=True)
         dicom(bench.work / "dicom-j2k" / f"{number:02}.dcm", JPEG_2000, stream.getvalue())
     nifti(bench.work / "nifti" / "volume.nii.gz", frames)
-    _, start, _ = bench.timed("encode", "-b", "pocket", "--images", "start", "-o", "start-{run}.st")
+    _, start, _ = bench.timed("encode", "-b", "pocket", "--images", "start", "-o", "start-{run}.safetensors")
     deep = None
     for what, name in kinds.items():
         words = ["encode", "-b", "pocket", "--images", name]
         words += ["--slices", "all"] if name == "nifti" else []
         words += ["--window", "32768:65536"] if name != "png-8" else []
-        words += ["-o", f"{name}-{{run}}.st"]
+        words += ["-o", f"{name}-{{run}}.safetensors"]
         said, seconds, _ = bench.timed(*words)
         figure = f"{1000 * (seconds - start) / said['rows']:.1f} ms a frame of {FRAME} x {FRAME}"
         if name != "png-8":
-            found = bench.features(f"{name}-0.st")
+            found = bench.features(f"{name}-0.safetensors")
             deep = deep or found
             if name != "png-16":
                 figure += f"; features at most {apart(deep, found):.1e} from those of the PNG of 16 bits"
@@ -349,20 +350,20 @@ def store(bench):
 def remote(bench):
     """Features by a device of another process, over loopback."""
     words = ["encode", "-b", "pocket", "--images", bench.data / "clothing" / "test"]
-    _, here, _ = bench.timed(*words, "-o", "here-{run}.st")
+    _, here, _ = bench.timed(*words, "-o", "here-{run}.safetensors")
     command = [str(bench.program), "lend", "--listen", "127.0.0.1:0", "--json"]
     silent = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     lender = subprocess.Popen(command, cwd=bench.work, env=bench.environment(), **silent)
     try:
         lent = json.loads(lender.stdout.readline())
-        borrowed = [*words, "--device", f"remote:{lent['address']}", "-o", "there-{run}.st"]
+        borrowed = [*words, "--device", f"remote:{lent['address']}", "-o", "there-{run}.safetensors"]
         said, there, _ = bench.timed(*borrowed, INARCH_DEVICE_TOKEN=lent["token"])
     finally:
         lender.kill()
         lender.wait()
     figure = f"{said['rows'] / there:.0f} images/s, {said['rows'] / here:.0f} without; values at most "
-    figure += f"{apart(bench.features('here-0.st'), bench.features('there-0.st')):.1e} apart"
-    command = bench.shown(*words, "--device", "remote:HOST:PORT", "-o", "there.st")
+    figure += f"{apart(bench.features('here-0.safetensors'), bench.features('there-0.safetensors')):.1e} apart"
+    command = bench.shown(*words, "--device", "remote:HOST:PORT", "-o", "there.safetensors")
     row(f"features of {said['rows']} photos on a borrowed processor", figure, command)
 
 
