@@ -38,8 +38,8 @@ fn training_and_use_print_what_the_guide_says() {
     run("fit", "fit", &fit);
     run("fit --explain", "fit", &[&fit[..], &["--explain"]].concat());
     run("eval", "eval", &["eval", "-b", "pocket", "-d", sample(), "-a", "run"]);
-    let photos = part(&program, "photos", &["hat"], 0, 99);
-    let photo = &inarch_core::file::list(&Path::new(&photos).join("train/hat")).expect("a folder")[0];
+    let photos = part(&program, "photos", &OLD[..2], 0, 99);
+    let photo = &inarch_core::file::list(&Path::new(&photos).join("train").join(OLD[0])).expect("a folder")[0];
     run("predict", "predict", &["predict", "-b", "pocket", "-a", "run", &photo.display().to_string()]);
     let encode = ["encode", "-b", "pocket", "--images", "photos", "-o"];
     run("encode and data join", "encode", &[&encode[..], &["all.safetensors"]].concat());

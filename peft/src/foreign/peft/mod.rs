@@ -1,6 +1,7 @@
 //! Hugging Face PEFT folders: `adapter_config.json` and `adapter_model.safetensors` (or `.bin`), for the module names of
-//! CLIP, SigLIP, ViT, DeiT, DINOv2 and BERT in `transformers`. LoRA with rank and alpha patterns, rsLoRA, DoRA, VeRA, IA3, LoHa, LoKr, OFT and LN tuning are
-//! read and written, and whole normalisations, image projections and heads beside them (`modules_to_save`).
+//! CLIP, SigLIP, ViT, DeiT, DINOv2, BERT, BLIP and ViLT in `transformers`. LoRA with rank and alpha patterns, rsLoRA, DoRA, VeRA, IA3,
+//! LoHa, LoKr, OFT, BOFT and LN tuning are read and written, and whole normalisations, image projections and heads beside them
+//! (`modules_to_save`).
 
 mod config;
 mod parts;

@@ -82,7 +82,7 @@ fn naming(members: &[(&MethodConfig, &Adapter)], backbone: &Backbone) -> Result<
     let image = &backbone.spec().image;
     if image.style.trunk.is_some() || image.transformer.head_width.is_some() {
         let what = format!("backbone `{}` of an adapter for PEFT", backbone.name());
-        let expected = "a model that `transformers` has: CLIP or SigLIP, ViT, DeiT, DINOv2, BERT".into();
+        let expected = "a model that `transformers` has: CLIP, SigLIP, ViT, DeiT, DINOv2, BERT, BLIP, ViLT".into();
         let found = "blocks that none of them has".into();
         return Err(Error::Refused { what, expected, found }.into());
     }
