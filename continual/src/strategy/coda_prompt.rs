@@ -19,7 +19,7 @@ use inarch_recipes::{Moment, Recipe};
 use super::among::{classes_of, own_loss};
 use super::branches::{Part, joined, only, parts};
 use super::needs::CODA_PROMPT;
-use super::weights::replaced;
+use super::weights::{append, replaced};
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::Result;
 
@@ -62,16 +62,6 @@ fn before(name: &str) -> Option<String> {
 /// Whether a path is one of components in training.
 fn is_open(name: &str) -> bool {
     !name.ends_with(".fixed")
-}
-
-/// Puts rows behind those before.
-fn add(past: &mut Parameters, trained: &Parameters) {
-    for (name, tensor) in trained.iter().filter(|(name, _)| is_open(name)) {
-        let empty = || HostTensor { shape: [&[0], &tensor.shape[1..]].concat(), data: Vec::new(), ..tensor.clone() };
-        let all = past.entry(name.clone()).or_insert_with(empty);
-        all.shape[0] += tensor.shape[0];
-        all.data.extend(&tensor.data);
-    }
 }
 
 /// Turns rows of a `width` at right angles to those `before` and to each other, each of length 1; a row that has no direction of its own left
@@ -150,7 +140,7 @@ impl Strategy for CodaPrompt {
         let Episode { session, recipe, classes, .. } = *episode;
         let own = parts(&recipe.method, &adapter.without_autodiff());
         let (at, config) = components_of(&own)?;
-        add(&mut self.past, &own[at].1.parameters());
+        append(&mut self.past, &own[at].1.parameters(), is_open);
         self.experiences += 1;
         // What is trained next starts from the state; the recipe's own adapter only holds its place.
         let place = MethodConfig::CodaPrompt(CodaPromptConfig { experiences: 1, ..config });
@@ -183,7 +173,7 @@ mod tests {
     use inarch_core::backbone::HostTensor;
     use inarch_peft::Parameters;
 
-    use super::{CodaPrompt, add, orthonormal};
+    use super::{CodaPrompt, append, is_open, orthonormal};
 
     fn dot(left: &[f32], right: &[f32]) -> f32 {
         left.iter().zip(right).map(|(a, b)| a * b).sum()
@@ -221,7 +211,7 @@ mod tests {
             (name.to_string(), HostTensor { shape: vec![rows, 2], data, origin: name.into() })
         };
         let mut strategy = CodaPrompt::default();
-        add(&mut strategy.past, &Parameters::from([tensor("blocks.0.keys", 1, vec![0.5, 0.0])]));
+        append(&mut strategy.past, &Parameters::from([tensor("blocks.0.keys", 1, vec![0.5, 0.0])]), is_open);
         strategy.experiences = 1;
         let fresh = Parameters::from([
             tensor("blocks.0.keys", 1, vec![1.0, -2.0]),
@@ -234,7 +224,7 @@ mod tests {
             tensor("blocks.0.keys", 1, vec![7.0, 8.0]),
             tensor("blocks.0.past.keys.fixed", 1, vec![0.5, 0.0]),
         ]);
-        add(&mut strategy.past, &trained);
+        append(&mut strategy.past, &trained, is_open);
         assert_eq!(
             (strategy.past.len(), strategy.past["blocks.0.keys"].data.as_slice()),
             (1, &[0.5, 0.0, 7.0, 8.0][..])

@@ -11,14 +11,13 @@
 
 use std::collections::BTreeMap;
 
-use inarch_core::backbone::HostTensor;
 use inarch_peft::{Adapter, DualPromptConfig, Loss, MethodConfig, Parameters};
 use inarch_recipes::{Moment, Recipe};
 
 use super::among::{classes_of, own_loss};
 use super::branches::{Part, joined, only, parts};
 use super::needs::DUAL_PROMPT;
-use super::weights::replaced;
+use super::weights::{append, replaced};
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::Result;
 
@@ -58,16 +57,6 @@ fn is_expert(name: &str) -> bool {
     name == KEYS || name.starts_with(EXPERT)
 }
 
-/// Puts an expert behind those before.
-fn add(past: &mut Parameters, expert: &Parameters) {
-    for (name, tensor) in expert.iter().filter(|(name, _)| is_expert(name)) {
-        let empty = || HostTensor { shape: [&[0], &tensor.shape[1..]].concat(), data: Vec::new(), ..tensor.clone() };
-        let all = past.entry(name.clone()).or_insert_with(empty);
-        all.shape[0] += tensor.shape[0];
-        all.data.extend(&tensor.data);
-    }
-}
-
 impl Strategy for DualPrompt {
     fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
@@ -99,7 +88,7 @@ impl Strategy for DualPrompt {
         let mut own = parts(&recipe.method, &trained);
         let (at, config) = prompts_of(&own)?;
         let mut values = own[at].1.parameters();
-        add(&mut self.past, &values);
+        append(&mut self.past, &values, is_expert);
         values.extend(self.past.clone());
         let pool = self.past.get(KEYS).map_or(1, |keys| keys.shape[0]);
         let method = MethodConfig::DualPrompt(DualPromptConfig { pool, ..config });
@@ -124,7 +113,7 @@ mod tests {
     use inarch_core::backbone::HostTensor;
     use inarch_peft::Parameters;
 
-    use super::add;
+    use super::{append, is_expert};
 
     #[test]
     fn experts_stand_behind_each_other_and_the_general_part_is_not_kept() {
@@ -137,7 +126,7 @@ mod tests {
             Parameters::from(shapes.map(|(name, shape)| tensor(name, shape)))
         };
         let mut past = Parameters::new();
-        [1.0, 2.0, 3.0].into_iter().for_each(|value| add(&mut past, &one(value)));
+        [1.0, 2.0, 3.0].into_iter().for_each(|value| append(&mut past, &one(value), is_expert));
         assert_eq!(past.keys().map(String::as_str).collect::<Vec<_>>(), ["expert.0.key", "keys"]);
         assert_eq!(
             (past["keys"].shape.as_slice(), past["expert.0.key"].shape.as_slice()),

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use inarch_core::backbone::HostTensor;
 use inarch_peft::{Adapter, Parameters};
 use inarch_recipes::Change;
 
@@ -54,6 +55,16 @@ pub(super) fn replaced(adapter: Adapter, values: Parameters) -> Result<Adapter> 
     let device = adapter_device(&adapter);
     let put = adapter.with_parameters(values, &device);
     put.map_err(|reason| Error::setting("merged values", reason))
+}
+
+/// Puts rows behind those of the experiences before, along the first axis, for the tensors whose names are `kept`.
+pub(super) fn append(past: &mut Parameters, trained: &Parameters, kept: impl Fn(&str) -> bool) {
+    for (name, tensor) in trained.iter().filter(|(name, _)| kept(name)) {
+        let empty = || HostTensor { shape: [&[0], &tensor.shape[1..]].concat(), data: Vec::new(), ..tensor.clone() };
+        let all = past.entry(name.clone()).or_insert_with(empty);
+        all.shape[0] += tensor.shape[0];
+        all.data.extend(&tensor.data);
+    }
 }
 
 fn adapter_device(adapter: &Adapter) -> burn::tensor::Device {
