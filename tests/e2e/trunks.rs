@@ -9,7 +9,8 @@ const MEMBERS: &str = "method.members=[{ name = \"lora\", rank = 2, targets = [\
                        { name = \"linear-head\" }]";
 
 fn fit<'a>(backbone: &'a str, output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let settings = ["--set", MEMBERS, "--set", "train.budget={ iterations = 4 }"];
+    // These text towers have room for few tokens.
+    let settings = ["--set", MEMBERS, "--set", "train.budget={ iterations = 4 }", "--set", "templates=\"{}\""];
     let start = ["fit", "-b", backbone, "-d", sample(), "-m", "stack", "--shots", "2", "-o", output];
     [&start[..], &settings, more].concat()
 }

@@ -79,5 +79,5 @@ fn views_go_with_a_memory_from_version_to_version_and_from_place_to_place() {
     init("linear-probe", &["memory.views=3", "strategy.name=\"naive\""], &["memory.views", "`naive`"]);
     init("linear-probe", &["memory.views=3"], &["memory.views", "every view would be the centre view"]);
     init("linear-probe", &["probe.views=2"], &["probe.views"]);
-    init("linear-probe", &["memory.views=2", "memory.content=\"images\""], &["memory.views", "images"]);
+    init("linear-probe", &["memory.views=2", "memory.content=\"images\""], &["memory.views", "an image that is kept"]);
 }

@@ -7,7 +7,7 @@ mod parameter;
 mod reference;
 mod tiny;
 
-pub(crate) use compare::{close, differs, like_reference, same, same_features};
+pub(crate) use compare::{close, differs, differs_by, like_reference, same, same_features};
 pub(crate) use dataset::{FeatureRow, feature_dataset};
 pub(crate) use fixture::{copied, data_folder, edit_json, edit_tensors, fixture};
 pub(crate) use parameter::{draws, gradients, learned, randomised};
