@@ -33,9 +33,11 @@ FOLDERS = IMAGES | {"ViLT, matching": "crossing/vilt", "ViLT, masked words": "cr
 HEAD = '{ name = "linear-head" }'
 METHODS = {
     "linear-head": ["-m", "linear-head", "--set", "train.optimizer.lr=0.02"],
-    "lora": ["-m", "stack", "--set", f'method.members=[{{ name = "lora", rank = 8, targets = ["image.*"] }}, {HEAD}]',
+    "lora": ["-m", "stack", "--set", f'method.members=[{{ name = "lora", rank = RANK, targets = ["image.*"] }}, {HEAD}]',
              "--set", "train.optimizer.lr=0.02"],
 }
+# Convolutions of these have few channels.
+RANK = {"CLIP, ResNet": 4, "ALIGN": 4}
 SEEDS = "1,2,3"
 STEPS = 200
 # Steps that a loss is the mean of: that of one step is mostly the luck of its batch.
@@ -64,6 +66,7 @@ def main(program, data):
             cells = []
             for method, settings in METHODS.items():
                 output = work / f"{folder.replace('/', '-')}-{method}"
+                settings = [word.replace("RANK", str(RANK.get(family, 8))) for word in settings]
                 found = run("fit", "-b", PARITY / folder, "-d", data / "sign-digits", *settings, "--shots", 16, "--seed", SEEDS,
                             "--set", "train.budget={ iterations = 300 }", "--set", "views=1", "-o", output)
                 if isinstance(found, str):
