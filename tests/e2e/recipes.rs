@@ -21,27 +21,27 @@ fn recipe(program: &Program, run: &str) -> String {
 #[test]
 fn a_written_recipe_works_from_anywhere_and_moves_with_its_data() {
     let program = Program::new();
-    part(&program, "work/photos", &["hat", "shoes"], 0, 6);
+    part(&program, "ward/photos", &["hat", "shoes"], 0, 6);
     let shown = program.json(&["backbone", "show", "pocket"]);
     let pocket = Path::new(shown["path"].as_str().expect("a path"));
-    std::fs::create_dir_all(program.path("work/mine")).expect("a writable folder");
+    std::fs::create_dir_all(program.path("ward/mine")).expect("a writable folder");
     for file in inarch_core::file::list(pocket).expect("a folder") {
-        std::fs::copy(&file, program.path("work/mine").join(file.file_name().expect("a name"))).expect("copied");
+        std::fs::copy(&file, program.path("ward/mine").join(file.file_name().expect("a name"))).expect("copied");
     }
     let fit = ["fit", "-b", "mine", "-d", "photos", "-m", "linear-probe", "--set", "train.budget={ iterations = 2 }"];
-    succeed_in(&program, "work", &[&fit[..], &["-o", "runs/one"]].concat());
-    let written = recipe(&program, "work/runs/one");
+    succeed_in(&program, "ward", &[&fit[..], &["-o", "runs/one"]].concat());
+    let written = recipe(&program, "ward/runs/one");
     assert!(written.contains("data = \"../../photos\"") && written.contains("backbone = \"../../mine\""), "{written}");
     assert!(!written.contains(&program.folder().display().to_string()), "{written}");
 
     let bytes = |run: &str| adapter_bytes(&program.path(run))[0].clone();
-    succeed_in(&program, "else/where", &["fit", "../../work/runs/one/recipe.toml", "-o", "two"]);
-    assert!(bytes("else/where/two") == bytes("work/runs/one"));
-    assert!(recipe(&program, "else/where/two").contains("data = \"../../../work/photos\""));
+    succeed_in(&program, "else/where", &["fit", "../../ward/runs/one/recipe.toml", "-o", "two"]);
+    assert!(bytes("else/where/two") == bytes("ward/runs/one"));
+    assert!(recipe(&program, "else/where/two").contains("data = \"../../../ward/photos\""));
     // The folder that it lies in is as good as any other place.
-    succeed_in(&program, "work/runs/one", &["fit", "recipe.toml", "-o", "../three"]);
-    assert!(bytes("work/runs/three") == bytes("work/runs/one") && recipe(&program, "work/runs/three") == written);
-    std::fs::rename(program.path("work"), program.path("moved")).expect("a writable folder");
+    succeed_in(&program, "ward/runs/one", &["fit", "recipe.toml", "-o", "../three"]);
+    assert!(bytes("ward/runs/three") == bytes("ward/runs/one") && recipe(&program, "ward/runs/three") == written);
+    std::fs::rename(program.path("ward"), program.path("moved")).expect("a writable folder");
     program.succeed(&["fit", "moved/runs/one/recipe.toml", "-o", "four"]);
     assert!(bytes("four") == bytes("moved/runs/one"));
     // What the command line says leads from where it is given.

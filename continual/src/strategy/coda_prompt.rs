@@ -45,14 +45,6 @@ fn components_of(own: &[Part]) -> Result<(usize, CodaPromptConfig)> {
     only(own.iter().map(|(method, _)| method), components).ok_or_else(|| CODA_PROMPT.missing())
 }
 
-/// Whether the method leaves it to the strategy to count.
-pub(super) fn one_experience(config: &CodaPromptConfig) -> Result<()> {
-    match config.experiences {
-        1 => Ok(()),
-        _ => Err(CODA_PROMPT.fault("it counts experiences itself; leave the method's `experiences` at 1")),
-    }
-}
-
 /// The path of the components before, beside those in training (`blocks.<i>.<part>`).
 fn before(name: &str) -> Option<String> {
     let (block, part) = name.rsplit_once('.')?;
@@ -119,7 +111,7 @@ impl Strategy for CodaPrompt {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
         let mut own = parts(&recipe.method, grown);
         let (at, config) = components_of(&own)?;
-        one_experience(&config)?;
+        CODA_PROMPT.counts(config.experiences)?;
         let method = MethodConfig::CodaPrompt(CodaPromptConfig { experiences: self.experiences + 1, ..config });
         let fresh = session.fresh_adapter(&Recipe { method: method.clone(), ..recipe.clone() }, classes)?;
         let values = self.open(fresh.parameters());

@@ -57,14 +57,6 @@ fn experts_of(own: &[Part]) -> Result<(usize, MoeAdaptersConfig)> {
     only(own.iter().map(|(method, _)| method), experts).ok_or_else(|| MOE_ADAPTERS.missing())
 }
 
-/// Whether the method leaves it to the strategy to count.
-pub(super) fn one_experience(config: &MoeAdaptersConfig) -> Result<()> {
-    match config.experiences {
-        1 => Ok(()),
-        _ => Err(MOE_ADAPTERS.fault("it counts experiences itself; leave the method's `experiences` at 1")),
-    }
-}
-
 impl MoeAdapters {
     pub(super) fn new(outside: f64) -> Self {
         let [past, uses] = [(); 2].map(|()| Parameters::new());
@@ -84,7 +76,7 @@ impl Strategy for MoeAdapters {
         if !(0.0..1.0).contains(&self.outside) {
             return Err(MOE_ADAPTERS.fault(format!("`outside` must be in [0, 1), found {}", self.outside)));
         }
-        one_experience(&config)?;
+        MOE_ADAPTERS.counts(config.experiences)?;
         if self.experiences() == 0 {
             return Ok(None);
         }

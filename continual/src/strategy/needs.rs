@@ -4,7 +4,7 @@ use inarch_peft::MethodConfig;
 
 use super::branches::{from_zero, members, only};
 use super::config::GradientConfig;
-use super::{coda_prompt, contexts, dual_prompt, moe_adapters, slca};
+use super::{contexts, dual_prompt, slca};
 use crate::error::{Error, Result};
 
 /// A strategy and the method that it is written for.
@@ -30,6 +30,14 @@ impl Need {
     pub(super) fn missing(self) -> Error {
         let method = self.method;
         self.fault(format!("it trains `{method}`, or a stack with one `{method}` in it; set `fit.method`"))
+    }
+
+    /// Whether the method leaves it to the strategy to count experiences.
+    pub(super) fn counts(self, experiences: usize) -> Result<()> {
+        match experiences {
+            1 => Ok(()),
+            _ => Err(self.fault("it counts experiences itself; leave the method's `experiences` at 1")),
+        }
     }
 
     /// That `fit.method` has other settings than the strategy needs.
@@ -96,9 +104,9 @@ impl GradientConfig {
         let Some((at, ())) = only(own, named) else { return Err(need.missing()) };
         match (self, &own[at]) {
             (_, MethodConfig::Lora(config)) => from_zero(need, config),
-            (_, MethodConfig::MoeAdapters(config)) => moe_adapters::one_experience(config),
+            (_, MethodConfig::MoeAdapters(config)) => need.counts(config.experiences),
             (_, MethodConfig::DualPrompt(config)) => dual_prompt::one_expert(config),
-            (_, MethodConfig::CodaPrompt(config)) => coda_prompt::one_experience(config),
+            (_, MethodConfig::CodaPrompt(config)) => need.counts(config.experiences),
             (Self::SPrompts { text: true, .. }, _) => contexts::shared_in(own).map(drop),
             _ => Ok(()),
         }
