@@ -1,5 +1,6 @@
 //! From bytes to RGB pixels: the format is sniffed, memory is bounded, and no file can bring the process down.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,17 @@ const MAX_FRAMES: u32 = 100_000;
 
 /// Most bytes of an image file, and most bytes a decoder may allocate for it.
 pub const MAX_DECODE_BYTES: u64 = 512 * 1024 * 1024;
+
+thread_local! {
+    /// Whether this thread decodes a file of which nothing may be told.
+    static PRIVATE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is decoding a file that may name a patient. A panic is told to the panic hook before it is caught, and its
+/// words could quote the file: a hook that prints or logs must say nothing then. The decoders here turn it into an error.
+pub fn panics_are_private() -> bool {
+    PRIVATE.get()
+}
 
 /// Which part of a file is wanted, and how.
 pub(super) struct Request {
@@ -137,8 +149,11 @@ pub(super) fn guarded<T>(bytes: &[u8], origin: &Path, work: impl FnOnce() -> Res
 
 /// As [`guarded`], without the bytes at hand; of a `silent` file nothing that its decoder says in a panic is told.
 pub(super) fn caught<T>(origin: &Path, silent: bool, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
+    let outer = PRIVATE.replace(silent || panics_are_private());
     // What a decoder has half-changed is not asked again after a panic.
-    match catch_unwind(AssertUnwindSafe(work)) {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    PRIVATE.set(outer);
+    match outcome {
         Ok(outcome) => outcome.map_err(|reason| bad(origin, reason)),
         // Its words could quote the file.
         Err(_) if silent => Err(bad(origin, "its decoder failed")),
@@ -252,10 +267,11 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
 mod tests {
     use std::io::Cursor;
     use std::path::Path;
+    use std::sync::{Arc, Mutex};
 
     use ::image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba};
 
-    use super::{decode_image, decode_image_bytes};
+    use super::{caught, decode_image, decode_image_bytes, panics_are_private};
     use crate::error::Error;
 
     fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -340,6 +356,24 @@ mod tests {
                 let _ = decode(&damaged);
             }
         }
+    }
+
+    #[test]
+    fn panic_hooks_are_told_whose_words_they_may_not_print() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (others, told) = (std::panic::take_hook(), Arc::clone(&heard));
+        std::panic::set_hook(Box::new(move |panic| match panic.payload().downcast_ref::<&str>() {
+            Some(&"Mustermann") => told.lock().unwrap().push(panics_are_private()),
+            _ => others(panic),
+        }));
+        let error = |silent| {
+            let outcome = caught::<()>(Path::new("here"), silent, || panic!("Mustermann"));
+            outcome.unwrap_err().to_string()
+        };
+        let [private, open] = [true, false].map(error);
+        assert!(!private.contains("Mustermann") && open.contains("Mustermann"), "{private}, {open}");
+        assert_eq!((*heard.lock().unwrap()).as_slice(), [true, false]);
+        assert!(!panics_are_private());
     }
 
     #[test]
