@@ -47,6 +47,11 @@ impl Model {
         self.adapter.as_ref()?.manifest.clips.as_ref()
     }
 
+    /// How the adapter's images were grouped.
+    pub(crate) fn groups(&self) -> Option<String> {
+        self.adapter.as_ref()?.manifest.group_by.clone()
+    }
+
     /// A classifier over `classes`, or over the adapter's own when none are given.
     pub(crate) fn classifier(&self, classes: &[String], prompts: &PromptArgs) -> Result<Classifier<'_>, CommandError> {
         check_names(classes)?;

@@ -59,6 +59,10 @@ pub struct Manifest {
     /// How clips were read; absent for still images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clips: Option<ClipConfig>,
+    /// The pattern over names that told groups (patients) apart when the data was split
+    /// ([`DataOptions::group_by`](inarch_core::data::DataOptions::group_by)); absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<String>,
     /// Precision of the learned tensors.
     pub precision: String,
     /// Identity of the training data, where known.
@@ -124,6 +128,7 @@ impl Artifact {
             templates: templates.iter().map(ToString::to_string).collect(),
             preprocess: backbone.preprocess().clone(),
             clips,
+            group_by: None,
             precision: "f32".into(),
             data,
             parents: Vec::new(),
@@ -190,6 +195,7 @@ impl Artifact {
             metrics: BTreeMap::new(),
         };
         let mut stack = Self::new(adapter, method, backbone, provenance)?;
+        stack.manifest.group_by = parts.iter().find_map(|part| part.manifest.group_by.clone());
         stack.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
         Ok(stack)
     }

@@ -95,6 +95,7 @@ impl Combination {
             metrics: BTreeMap::new(),
         };
         let mut combined = Artifact::new(adapter, method, backbone, provenance)?;
+        combined.manifest.group_by = parts.iter().find_map(|part| part.manifest.group_by.clone());
         combined.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
         Ok(combined)
     }

@@ -1,5 +1,7 @@
 //! Patients are in one split each.
 
+use serde_json::Value;
+
 use super::{Program, halves};
 
 #[test]
@@ -57,4 +59,33 @@ fn a_patient_in_two_splits_is_refused_and_splits_made_here_keep_them() {
     let again = inarch_core::data::FeatureFile::read(&program.path("again.safetensors")).expect("features");
     assert_eq!((again.ids, again.splits.as_ref()), (file.ids.clone(), Some(&splits)));
     assert!(splits.contains(&inarch_core::data::Split::Train) && splits.contains(&inarch_core::data::Split::Test));
+}
+
+#[test]
+fn an_adapter_is_tested_on_patients_that_it_was_not_fitted_on() {
+    let program = Program::new();
+    for number in 0..60u32 {
+        let (class, patient) = (["clear", "nodule"][number as usize % 2], number / 6);
+        let path = format!("scans/{class}/p{patient}_{number}.png");
+        halves(&program, &path, class == "nodule", false, number);
+    }
+    let groups = ["--group-by", "(p[0-9]+)_"];
+    let budget = "train.budget={ iterations = 3 }";
+    let fit = ["fit", "-b", "pocket", "-d", "scans", "-m", "linear-probe", "--set", budget, "-o"];
+    program.succeed(&[&fit[..], &["run"], &groups].concat());
+    let eval = |more: &[&str]| {
+        let found = program.json(&[&["eval", "-b", "pocket", "-d", "scans"][..], more].concat());
+        ["n", "resampled_groups", "accuracy", "auroc"].map(|key| found[key].clone())
+    };
+    let told = eval(&[&["-a", "run"][..], &groups].concat());
+    assert!(told[1].is_u64(), "{told:?}");
+    assert_eq!(eval(&["-a", "run"]), told);
+    // Nobody can know for an adapter without a pattern; in a file of features the patients are the same.
+    program.succeed(&[&fit[..], &["probe"]].concat());
+    assert_eq!(eval(&["-a", "probe"])[1], Value::Null);
+    program.succeed(&["encode", "-b", "pocket", "-a", "run", "--images", "scans", "-o", "f.safetensors"]);
+    let file = inarch_core::data::FeatureFile::read(&program.path("f.safetensors")).expect("features");
+    let splits = file.splits.expect("splits");
+    let tested = splits.iter().filter(|split| **split == inarch_core::data::Split::Test).count();
+    assert_eq!(Some(tested as u64), told[0].as_u64());
 }
