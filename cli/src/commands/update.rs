@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, update};
-use inarch_core::data::open_dataset;
+use inarch_core::data::open_dataset_with;
 use inarch_core::file;
 use inarch_recipes::BadImagePolicy;
 
@@ -24,9 +24,12 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let key = read_key(args.version.key.as_ref())?;
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_dataset(&args.data, args.root.as_deref())?;
+    let shown = args.shown.options();
+    let dataset = open_dataset_with(&args.data, &args.source.over(shown.clone()))?;
     dataset.need_single_labels("an update")?;
-    let open = |paths: &[PathBuf]| paths.iter().map(|path| open_dataset(path, None)).collect::<Result<Vec<_>, _>>();
+    // Of these nothing is learned, so their names need not tell groups.
+    let open =
+        |paths: &[PathBuf]| paths.iter().map(|path| open_dataset_with(path, &shown)).collect::<Result<Vec<_>, _>>();
     let request = UpdateRequest {
         target: &args.target,
         output: args.output.as_deref(),

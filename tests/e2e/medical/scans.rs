@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Program;
+use crate::e2e::update::LENIENT;
 use crate::support::fixture;
 
 const FILES: [(&str, &str); 10] = [
@@ -166,4 +167,33 @@ fn what_is_printed_and_published_names_no_patient() {
     // The home has the registry with its index, and the store of features.
     assert!(program.path("home/registry").is_dir());
     assert!(searched(&program, &["run", "again", "f.safetensors", "home"]) >= 16);
+}
+
+#[test]
+fn what_an_update_remembers_of_scans_are_pixels_in_the_window_they_were_seen_in() {
+    let program = Program::new();
+    scans(&program);
+    let update = |data, more: &[&'static str]| {
+        let read = ["--window", "-600:1500", "--slices", "all", "--set", "fit.train.budget={ iterations = 2 }"];
+        program.json(&[&["update", "ward", "-b", "pocket", "-d", data], &read[..], LENIENT, more].concat())
+    };
+    let first = update("scans", &["--init", "lora"]);
+    // Six files to learn from, of which the loop has five frames and the volume six; four held out, one of them with three slices.
+    assert_eq!((first["learned"].as_u64(), first["held_out"].as_u64()), (Some(6 + 4 + 5), Some(4 + 2)));
+    let shown = program.json(&["memory", "show", "ward", "--samples"]);
+    assert_eq!(shown["config"]["content"], "images");
+    assert!(shown["samples"].as_u64() > Some(0), "{shown}");
+    // Kept pixels are rehearsed and judged by like any image.
+    for (to, from) in [("nodule/6.dcm", "voi.dcm"), ("clear/6.png", "deep.png")] {
+        for split in ["train", "test"] {
+            let path =
+                program.path("later").join(split).join(to.replace('6', if split == "train" { "6" } else { "7" }));
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+            std::fs::copy(fixture("parity/medical_images").join(from), path).expect("the fixture");
+        }
+    }
+    let second = update("later", &[]);
+    assert_eq!((second["version"].as_str(), second["learned"].as_u64()), (Some("ward/2"), Some(2)));
+    assert!(second["accuracy_before"].is_number(), "{second}");
+    assert!(searched(&program, &["ward"]) >= 8);
 }

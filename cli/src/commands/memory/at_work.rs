@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, MemoryStore, Sample};
-use inarch_core::data::open_dataset;
+use inarch_core::data::open_dataset_with;
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
 use inarch_recipes::{Session, Subset};
@@ -103,7 +103,7 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_dataset(&args.data, None)?;
+    let dataset = open_dataset_with(&args.data, &args.source.over(args.shown.options()))?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let features = session.features(&dataset.train)?;
     let time = now();
