@@ -88,4 +88,6 @@ fn an_adapter_is_tested_on_patients_that_it_was_not_fitted_on() {
     let splits = file.splits.expect("splits");
     let tested = splits.iter().filter(|split| **split == inarch_core::data::Split::Test).count();
     assert_eq!(Some(tested as u64), told[0].as_u64());
+    let corrupt = ["corrupt", "-d", "scans", "-o", "damaged", "--kind", "clean"];
+    assert_eq!(program.json(&[&corrupt[..], &groups].concat())["copies"][0]["images"], told[0]);
 }

@@ -90,6 +90,12 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
         encoded["rows"].as_u64().expect("a number")
     };
     assert_eq!((rows(&[]), rows(&["--slices", "all"])), (10, 10 + 4 + 5 + 2));
+    let corrupt = ["corrupt", "-d", "scans", "-o", "damaged", "--kind", "clean", "--slices", "all"];
+    assert_eq!(
+        program.json(&corrupt)["copies"][0]["images"],
+        3 + 3,
+        "two plates, a photo, and a volume of three slices"
+    );
     let named =
         program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm#2", "--window", "full"]);
     assert_eq!(named["images"][0]["image"], "scans/train/nodule/loop.dcm#2");
@@ -116,7 +122,7 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
     let next = "next: inarch eval -b pocket -d scans --group-by '([0-9]|loop)' --window -600:1500 -a probe\n";
     assert!(said.contains(next), "{said}");
 
-    assert!(searched(&program, &["run", "f.safetensors"]) >= 6);
+    assert!(searched(&program, &["run", "f.safetensors", "damaged"]) >= 6 + 6);
 }
 
 #[test]
