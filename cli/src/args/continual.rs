@@ -16,9 +16,10 @@ pub(crate) struct StreamArgs {
     /// Data set, images or a features file; several times for one experience each
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: Vec<PathBuf>,
-    /// Folder that the paths of a split or manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
     /// Method whose adapter learns, in place of the recipe's; for strategies that train one by steps
     #[arg(short = 'm', long, value_name = "METHOD")]
     pub(crate) method: Option<String>,

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use inarch_core::data::DataOptions;
 use inarch_core::file;
+use inarch_core::image::{Frame, Window};
 use inarch_recipes::{Recipe, RecipeLayers, find_paths, lead_from, lead_to_backbone};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -32,6 +34,15 @@ pub struct StreamRecipe {
     /// The folder that the paths of a split file are relative to.
     #[serde(default)]
     pub root: Option<PathBuf>,
+    /// A pattern over file names; what its group matches is never in two splits ([`DataOptions::group_by`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<String>,
+    /// Which slices of volumes and frames of DICOM files are images; the middle one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slices: Option<Frame>,
+    /// The window that grey values are shown in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// One run for each.
     #[serde(default = "seeds")]
     pub seeds: Vec<u64>,
@@ -123,6 +134,17 @@ impl StreamRecipe {
         }
         let text = toml::to_string(&table).map_err(|error| fault(origin, &error))?;
         toml::from_str(&text).map_err(|error: toml::de::Error| fault(origin, &error))
+    }
+
+    /// How its data sets are read.
+    pub fn data_options(&self) -> DataOptions {
+        DataOptions {
+            root: self.root.clone(),
+            group_by: self.group_by.clone(),
+            slices: self.slices.unwrap_or_default(),
+            window: self.window,
+            ..DataOptions::default()
+        }
     }
 
     /// The recipe for a file in `folder`, from where its paths lead.

@@ -91,3 +91,38 @@ fn an_adapter_is_tested_on_patients_that_it_was_not_fitted_on() {
     let corrupt = ["corrupt", "-d", "scans", "-o", "damaged", "--kind", "clean"];
     assert_eq!(program.json(&[&corrupt[..], &groups].concat())["copies"][0]["images"], told[0]);
 }
+
+#[test]
+fn an_update_and_a_stream_hold_out_whole_patients() {
+    const CLASSES: [&str; 4] = ["clear", "left", "right", "both"];
+    let program = Program::new();
+    for number in 0..60u32 {
+        let path = format!("scans/{}/p{}_{number}.png", CLASSES[number as usize % 4], number / 6);
+        halves(&program, &path, number % 2 == 1, number / 2 % 2 == 1, number);
+    }
+    let groups = ["--group-by", "(p[0-9]+)_"];
+    let parts = program.json(&[&["data", "split", "-d", "scans", "-o", "splits.csv"][..], &groups].concat());
+    let counts = CLASSES.iter().filter_map(|class| parts["examples"]["test"][*class].as_u64());
+    let held_out: u64 = counts.sum();
+    assert!(held_out >= 6 && held_out % 6 == 0, "{parts}");
+    let update = ["update", "ward", "--init", "simple-cil", "-b", "pocket", "-d", "scans"];
+    let made = program.json(&[&update[..], &groups].concat());
+    assert_eq!((made["held_out"].as_u64(), made["learned"].as_u64()), (Some(held_out), Some(60 - held_out)));
+    let shown = program.json(&["memory", "show", "ward", "--samples"]);
+    let patients: std::collections::BTreeSet<&str> = shown["ids"]
+        .as_array()
+        .expect("samples")
+        .iter()
+        .filter_map(|sample| sample["id"].as_str()?.rsplit_once('/')?.1.split('_').next())
+        .collect();
+    assert_eq!(6 * patients.len() as u64, 60 - held_out, "{patients:?}: each is learned from as a whole");
+    let stream = ["stream", "-b", "pocket", "-d", "scans", "-s", "simple-cil", "--seeds", "1", "-o", "stream"];
+    program.succeed(&[&stream[..], &["--set", "stream.experiences=2"], &groups].concat());
+    let written = std::fs::read_to_string(program.path("stream/recipe.toml")).expect("a recipe");
+    assert!(written.contains("group_by = \"(p[0-9]+)_\""), "{written}");
+    program.fail(
+        &[&stream[..9], &["--set", "stream.experiences=2", "--group-by", "(q)_", "-o", "x"]].concat(),
+        1,
+        &["(q)_"],
+    );
+}
