@@ -145,7 +145,7 @@ pub fn merge(
         }
         let artifact = solve_head(backbone, method, &sum, &classes, &templates)?;
         statistics = Some(sum);
-        artifact
+        parts.iter().fold(artifact, |artifact, part| artifact.with_reading_of(&part.artifact))
     } else {
         let artifacts: Vec<Artifact> = parts.iter().map(|part| part.artifact.clone()).collect();
         request.combination.combine(&artifacts, backbone)?

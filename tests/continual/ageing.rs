@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use inarch_continual::{FolderVersions, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
 use inarch_core::Seed;
-use inarch_core::data::{Dataset, Split};
+use inarch_core::data::{DataOptions, Dataset, Split};
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Control, Silent};
 use serde_json::{Value, json};
@@ -54,6 +54,7 @@ pub(super) fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> Upda
         output: None,
         init: when.init,
         dataset,
+        options: &DataOptions::default(),
         probes: &[],
         zero_shot: &[],
         recipe: &recipe,

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use inarch_core::data::DataOptions;
 use inarch_core::metrics::{Detail, Estimate};
 use inarch_recipes::test_time::{EpisodeStore, TestTimeReport};
 use inarch_recipes::{Evaluation, ReportHead, Session};
@@ -49,7 +48,7 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     };
     let model = Model::open(&args.model)?;
     // Splits that are made here are to be those of `fit`, or the adapter would be tested on what it has learned.
-    let options = DataOptions { remembered_groups: model.groups(), ..args.data.options() };
+    let options = model.reading(args.data.options());
     let dataset = open(data, options, &args.data.clips, model.clips(), bars)?;
     let subset = args.data.subset.map_or_else(Default::default, Into::into);
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, update};
-use inarch_core::data::open_dataset_with;
+use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
+use inarch_core::data::{DataOptions, open_dataset_with};
 use inarch_core::file;
 use inarch_recipes::BadImagePolicy;
 
@@ -24,10 +24,17 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let key = read_key(args.version.key.as_ref())?;
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let shown = args.shown.options();
-    let dataset = open_dataset_with(&args.data, &args.source.over(shown.clone()))?;
+    let versions = AnyVersions::new();
+    let mut options = args.source.over(args.shown.options());
+    if args.init.is_none()
+        && let Ok(version) = versions.open(&args.target)
+    {
+        options = version.artifact(&backbone)?.reading(options);
+    }
+    let dataset = open_dataset_with(&args.data, &options)?;
     dataset.need_single_labels("an update")?;
     // Of these nothing is learned, so their names need not tell groups.
+    let shown = DataOptions { window: options.window, ..args.shown.options() };
     let open =
         |paths: &[PathBuf]| paths.iter().map(|path| open_dataset_with(path, &shown)).collect::<Result<Vec<_>, _>>();
     let request = UpdateRequest {
@@ -35,6 +42,7 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
         output: args.output.as_deref(),
         init: args.init.as_deref(),
         dataset: &dataset,
+        options: &options,
         probes: &open(&args.probe)?,
         zero_shot: &open(&args.zero_shot)?,
         recipe: &recipe,
@@ -44,7 +52,7 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
         drift_state: args.state.as_deref(),
         policy: BadImagePolicy::from(args.on_bad_image).into(),
     };
-    let report = update(&backbone, &AnyVersions::new(), &request, control)?;
+    let report = update(&backbone, &versions, &request, control)?;
     output.result(&report, || text_of(&report, &args.version.backbone));
     match &report.verdict {
         Some(verdict) if !verdict.passed => Err(inarch_continual::Error::Gate(verdict.broken()).into()),

@@ -174,7 +174,8 @@ pub fn forget(
                 let reason = "nothing would be left; remove the version instead".to_string();
                 return Err(Error::CannotForget { reason });
             }
-            let mut artifact = solve_head(backbone, &method, statistics, &classes, &old.templates()?)?;
+            let artifact = solve_head(backbone, &method, statistics, &classes, &old.templates()?)?;
+            let mut artifact = artifact.with_reading_of(&old);
             artifact.manifest.parents = vec![old.manifest.tensors.clone()];
             artifact
         }

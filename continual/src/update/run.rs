@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
-use inarch_core::data::{Dataset, Example};
+use inarch_core::data::{DataOptions, Dataset, Example};
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
 use inarch_peft::{Artifact, MethodConfig, Statistics};
@@ -36,6 +36,8 @@ pub struct UpdateRequest<'a> {
     pub init: Option<&'a str>,
     /// The new data: what is learned is its training and validation part, what is held out its test part.
     pub dataset: &'a Dataset,
+    /// How it was read, which the new version remembers.
+    pub options: &'a DataOptions,
     /// Further data sets whose test images the update is judged by.
     pub probes: &'a [Dataset],
     /// Data sets of other classes, on which zero-shot must not fall.
@@ -241,6 +243,9 @@ pub fn update(
         artifact.manifest.metrics.insert("probe_accuracy".into(), accuracy);
     }
     artifact.manifest.data = Some(dataset.digest());
+    let DataOptions { window, group_by, remembered_groups, .. } = request.options;
+    artifact.manifest.window = *window;
+    artifact.manifest.group_by = group_by.clone().or_else(|| remembered_groups.clone());
     artifact.manifest.parents = old.iter().map(|old| old.manifest.tensors.clone()).collect();
     let record = VersionRecord {
         schema: 1,

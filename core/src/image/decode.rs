@@ -127,15 +127,21 @@ pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
 /// # Errors
 /// [`Error::BadImage`] with `origin`.
 pub fn decode_image_bytes(bytes: &[u8], origin: &Path) -> Result<RgbImage> {
-    decode_image_bytes_within(bytes, origin, MAX_PIXELS)
+    decode_image_bytes_within(bytes, origin, MAX_PIXELS, None)
 }
 
-/// As [`decode_image_bytes`], with a lower limit of pixels, which is checked before anything is decoded.
+/// As [`decode_image_bytes`], with a lower limit of pixels, which is checked before anything is decoded, and the window that grey
+/// values of more than 8 bits are shown in, where one is asked for.
 ///
 /// # Errors
 /// [`Error::BadImage`] with `origin`.
-pub fn decode_image_bytes_within(bytes: &[u8], origin: &Path, max_pixels: u64) -> Result<RgbImage> {
-    let request = Request { frame: Frame::Middle, window: None, max_pixels: max_pixels.min(MAX_PIXELS) };
+pub fn decode_image_bytes_within(
+    bytes: &[u8],
+    origin: &Path,
+    max_pixels: u64,
+    window: Option<Window>,
+) -> Result<RgbImage> {
+    let request = Request { frame: Frame::Middle, window, max_pixels: max_pixels.min(MAX_PIXELS) };
     guarded(bytes, origin, || decode(bytes, &request))
 }
 

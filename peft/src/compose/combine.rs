@@ -95,9 +95,8 @@ impl Combination {
             metrics: BTreeMap::new(),
         };
         let mut combined = Artifact::new(adapter, method, backbone, provenance)?;
-        combined.manifest.group_by = parts.iter().find_map(|part| part.manifest.group_by.clone());
         combined.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
-        Ok(combined)
+        Ok(parts.iter().fold(combined, Artifact::with_reading_of))
     }
 
     fn checked_weights(&self, parts: &[Artifact], backbone: &Backbone) -> Result<Vec<f64>> {

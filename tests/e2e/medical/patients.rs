@@ -104,7 +104,7 @@ fn an_update_and_a_stream_hold_out_whole_patients() {
     let parts = program.json(&[&["data", "split", "-d", "scans", "-o", "splits.csv"][..], &groups].concat());
     let counts = CLASSES.iter().filter_map(|class| parts["examples"]["test"][*class].as_u64());
     let held_out: u64 = counts.sum();
-    assert!(held_out >= 6 && held_out % 6 == 0, "{parts}");
+    assert!(held_out >= 6 && held_out.is_multiple_of(6), "{parts}");
     let update = ["update", "ward", "--init", "simple-cil", "-b", "pocket", "-d", "scans"];
     let made = program.json(&[&update[..], &groups].concat());
     assert_eq!((made["held_out"].as_u64(), made["learned"].as_u64()), (Some(held_out), Some(60 - held_out)));

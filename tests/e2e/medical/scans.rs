@@ -121,6 +121,22 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
     let said = program.run(&[&fit[..], &["--set", "train.budget={ iterations = 3 }"], &read].concat()).stdout;
     let next = "next: inarch eval -b pocket -d scans --group-by '([0-9]|loop)' --window -600:1500 -a probe\n";
     assert!(said.contains(next), "{said}");
+    // The adapter remembers the window: nothing else is said, it is said, or another one.
+    let scores = |window: &[&str]| {
+        let found =
+            program.json(&[&["predict", "-b", "pocket", "-a", "probe", "scans/train/nodule/1.dcm"], window].concat());
+        (found["images"][0]["image"].clone(), found["images"][0]["predictions"].to_string())
+    };
+    let remembered = scores(&[]);
+    assert_eq!(remembered, scores(&["--window", "-600:1500"]));
+    assert_eq!(remembered.0, "scans/train/nodule/1.dcm");
+    assert_ne!(remembered.1, scores(&["--window", "full"]).1);
+    let accuracy = |window: &[&str]| {
+        let eval = ["eval", "-b", "pocket", "-d", "scans", "-a", "probe", "--group-by", "([0-9]|loop)"];
+        program.json(&[&eval[..], window].concat())["nll"].to_string()
+    };
+    assert_eq!(accuracy(&[]), accuracy(&["--window", "-600:1500"]));
+    assert_ne!(accuracy(&[]), accuracy(&["--window", "full"]));
 
     assert!(searched(&program, &["run", "f.safetensors", "damaged"]) >= 6 + 6);
 }
@@ -179,11 +195,9 @@ fn what_is_printed_and_published_names_no_patient() {
 fn what_an_update_remembers_of_scans_are_pixels_in_the_window_they_were_seen_in() {
     let program = Program::new();
     scans(&program);
-    let update = |data, more: &[&'static str]| {
-        let read = ["--window", "-600:1500", "--slices", "all", "--set", "fit.train.budget={ iterations = 2 }"];
-        program.json(&[&["update", "ward", "-b", "pocket", "-d", data], &read[..], LENIENT, more].concat())
-    };
-    let first = update("scans", &["--init", "lora"]);
+    let budget = ["--set", "fit.train.budget={ iterations = 2 }"];
+    let read = ["--init", "lora", "--window", "-600:1500", "--slices", "all"];
+    let first = program.json(&[&["update", "ward", "-b", "pocket", "-d", "scans"], &read[..], &budget].concat());
     // Six files to learn from, of which the loop has five frames and the volume six; four held out, one of them with three slices.
     assert_eq!((first["learned"].as_u64(), first["held_out"].as_u64()), (Some(6 + 4 + 5), Some(4 + 2)));
     let shown = program.json(&["memory", "show", "ward", "--samples"]);
@@ -198,7 +212,11 @@ fn what_an_update_remembers_of_scans_are_pixels_in_the_window_they_were_seen_in(
             std::fs::copy(fixture("parity/medical_images").join(from), path).expect("the fixture");
         }
     }
-    let second = update("later", &[]);
+    // The window is that of the version before.
+    let second = program.json(&[&["update", "ward", "-b", "pocket", "-d", "later"], &budget[..], LENIENT].concat());
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(program.path("ward/2/adapter.json")).expect("a manifest")).expect("JSON");
+    assert_eq!(manifest["window"], "-600:1500");
     assert_eq!((second["version"].as_str(), second["learned"].as_u64()), (Some("ward/2"), Some(2)));
     assert!(second["accuracy_before"].is_number(), "{second}");
     assert!(searched(&program, &["ward"]) >= 8);

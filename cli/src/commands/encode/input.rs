@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Entry, Pass, Tower, values};
 use inarch_core::data::{
-    Clip, ClipConfig, DataOptions, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name,
-    is_image_name, is_video_name,
+    Clip, ClipConfig, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name, is_image_name,
+    is_video_name,
 };
 use inarch_core::image::ImageAddress;
 use inarch_core::{Error, file};
@@ -53,14 +53,14 @@ impl Input {
     /// An image, a clip, the images of a folder, or a data set.
     fn images(args: &EncodeArgs, model: &Model, path: &Path, bars: &Bars) -> Result<Self, CommandError> {
         let clips = args.clips.over(model.clips());
-        if let Some(examples) = loose_images(path, &args.shown, clips.is_some())? {
+        if let Some(examples) = loose_images(path, &args.shown.beside(model), clips.is_some())? {
             let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
             let clips = clips.or_else(|| moving.then(ClipConfig::default));
             clips.as_ref().map_or(Ok(()), ClipConfig::check)?;
             let dataset = Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) };
             return Ok(Self::Images { examples, splits: None, dataset: Box::new(dataset) });
         }
-        let options = DataOptions { remembered_groups: model.groups(), ..args.source.over(args.shown.options()) };
+        let options = model.reading(args.source.over(args.shown.options()));
         let dataset = open(path, options, &args.clips, model.clips(), bars)?;
         let (splits, examples) = dataset.examples().map(|(split, example)| (split, example.clone())).unzip();
         Ok(Self::Images { examples, splits: Some(splits), dataset: Box::new(dataset) })
