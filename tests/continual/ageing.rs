@@ -95,6 +95,26 @@ fn samples_that_are_too_old_are_dropped_by_an_update_that_is_published() {
 }
 
 #[test]
+fn what_is_held_out_to_judge_by_is_not_learned_under_another_split_or_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("line");
+    let first = batch("first", 0.0);
+    updated(&target, &first, &When { day: 1, init: Some("simple-cil"), ..LATER });
+    let mut other = Dataset { name: "other".into(), ..first.clone() };
+    other.train.extend(other.test.split_off(4));
+    let report = updated(&target, &other, &When { day: 2, ..LATER });
+    assert_eq!((report.learned, report.known), (4 * TRAIN, 4 * TEST - 4));
+
+    // Nor is judged by what was learned: half of it is learned first, and held out when the rest comes.
+    let target = folder.path().join("halves");
+    let half: Vec<_> = first.train.iter().step_by(2).cloned().collect();
+    let start = Dataset { train: half.clone(), ..first.clone() };
+    updated(&target, &start, &When { day: 1, init: Some("simple-cil"), ..LATER });
+    let report = updated(&target, &Dataset { test: half, ..first }, &When { day: 2, ..LATER });
+    assert_eq!((report.learned, report.known, report.held_out), (2 * TRAIN, 2 * TRAIN, 0));
+}
+
+#[test]
 fn a_drift_triggers_an_update_and_more_of_the_same_does_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let target = folder.path().join("line");

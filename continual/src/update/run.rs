@@ -1,5 +1,6 @@
 //! An update: learn what has come, judge it, publish it or say no.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use toml::{Table, Value};
 
 use super::assess::{accuracy_on, probe_answers, zero_shot_accuracy};
 use super::gate::{Evidence, Verdict};
-use super::intake::Intake;
+use super::intake::{Intake, digest_of};
 use super::learn::{learn_analytic, learn_by_steps};
 use super::recipe::UpdateRecipe;
 use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
@@ -78,7 +79,7 @@ pub struct UpdateReport {
     pub strategy: String,
     /// Samples that were learned.
     pub learned: usize,
-    /// Samples that had been learned before and were passed over.
+    /// Samples that had been learned before, or are held out to judge by, and were passed over.
     pub known: usize,
     /// Samples that were held out.
     pub held_out: usize,
@@ -167,9 +168,12 @@ pub fn update(
     }
     let mut positions = Vec::new();
     let mut fresh: Vec<Sample> = Vec::new();
+    // What is held out to judge by stays out, however the data is split or called this time.
+    let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| digest_of(&sample.latent)).collect();
     for (position, sample) in samples.into_iter().enumerate() {
+        let is_known = carried.ledger.knows(&sample.id) || held_out.contains(&digest_of(&sample.latent));
         // Twice in one folder is once as well.
-        if carried.ledger.knows(&sample.id) || fresh.iter().any(|other| other.id == sample.id) {
+        if is_known || fresh.iter().any(|other| other.id == sample.id) {
             report.known += 1;
         } else {
             positions.push(position);
@@ -177,7 +181,8 @@ pub fn update(
         }
     }
     if fresh.is_empty() && parent.is_some() {
-        let reason = format!("all {} samples have been learned before; nothing is to be done", report.known);
+        let reason =
+            format!("all {} samples have been learned before or are held out; nothing is to be done", report.known);
         return Err(Error::setting(format!("data set `{}`", dataset.name), reason));
     }
     report.learned = fresh.len();
@@ -203,7 +208,8 @@ pub fn update(
         carried.probe = carried.probe.keeping_images(carried.memory.config().budget_bytes);
     }
     let MemoryConfig { precision, content, .. } = *carried.probe.config();
-    let held_out = intake.samples(&dataset.test, precision, content)?;
+    let mut held_out = intake.samples(&dataset.test, precision, content)?;
+    held_out.retain(|sample| !carried.ledger.knows(&sample.id));
     report.held_out = held_out.len();
     carried.probe.offer(held_out)?;
 

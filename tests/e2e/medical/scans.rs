@@ -204,7 +204,7 @@ fn what_an_update_remembers_of_scans_are_pixels_in_the_window_they_were_seen_in(
     assert_eq!(shown["config"]["content"], "images");
     assert!(shown["samples"].as_u64() > Some(0), "{shown}");
     // Kept pixels are rehearsed and judged by like any image.
-    for (to, from) in [("nodule/6.dcm", "voi.dcm"), ("clear/6.png", "deep.png")] {
+    for (to, from) in [("nodule/6.dcm", "palette.dcm"), ("clear/6.dcm", "ybr.dcm")] {
         for split in ["train", "test"] {
             let path =
                 program.path("later").join(split).join(to.replace('6', if split == "train" { "6" } else { "7" }));
