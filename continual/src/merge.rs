@@ -143,7 +143,8 @@ pub fn merge(
             }
             sum.merge(&own)?;
         }
-        let artifact = solve_head(backbone, method, &sum, &classes, &templates)?;
+        let artifact =
+            solve_head(backbone, method, &sum, &classes, (&templates, first.artifact.manifest.clips.as_ref()))?;
         statistics = Some(sum);
         parts.iter().fold(artifact, |artifact, part| artifact.with_reading_of(&part.artifact))
     } else {

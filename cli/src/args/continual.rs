@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{DeviceArgs, OnBadImageArg, ShownArgs, SourceArgs};
+use super::{ClipArgs, DeviceArgs, OnBadImageArg, ShownArgs, SourceArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamArgs {
@@ -66,6 +66,8 @@ pub(crate) struct UpdateArgs {
     pub(crate) source: SourceArgs,
     #[command(flatten)]
     pub(crate) shown: ShownArgs,
+    #[command(flatten)]
+    pub(crate) clips: ClipArgs,
     /// Start the first version, with this method
     #[arg(long, value_name = "METHOD")]
     pub(crate) init: Option<String>,

@@ -9,6 +9,7 @@ use inarch_recipes::BadImagePolicy;
 
 use crate::args::UpdateArgs;
 use crate::backbones;
+use crate::data::open;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
@@ -26,25 +27,28 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let backbone = backbones::open(&args.version.backbone, &device)?;
     let versions = AnyVersions::new();
     let mut options = args.source.over(args.shown.options());
+    let mut clips = None;
     if args.init.is_none()
         && let Ok(version) = versions.open(&args.target)
     {
-        options = version.artifact(&backbone)?.reading(options);
+        let artifact = version.artifact(&backbone)?;
+        options = artifact.reading(options);
+        clips = artifact.manifest.clips;
     }
-    let dataset = open_dataset_with(&args.data, &options)?;
+    let dataset = open(&args.data, options.clone(), &args.clips, clips.as_ref(), bars)?;
     dataset.need_single_labels("an update")?;
     // Of these nothing is learned, so their names need not tell groups.
     let shown = DataOptions { window: options.window, ..args.shown.options() };
-    let open =
-        |paths: &[PathBuf]| paths.iter().map(|path| open_dataset_with(path, &shown)).collect::<Result<Vec<_>, _>>();
+    let probes = args.probe.iter().map(|path| open(path, shown.clone(), &args.clips, clips.as_ref(), bars));
+    let zero_shot = args.zero_shot.iter().map(|path| open_dataset_with(path, &shown));
     let request = UpdateRequest {
         target: &args.target,
         output: args.output.as_deref(),
         init: args.init.as_deref(),
         dataset: &dataset,
         options: &options,
-        probes: &open(&args.probe)?,
-        zero_shot: &open(&args.zero_shot)?,
+        probes: &probes.collect::<Result<Vec<_>, _>>()?,
+        zero_shot: &zero_shot.collect::<Result<Vec<_>, _>>()?,
         recipe: &recipe,
         key: key.as_ref(),
         time: now(),

@@ -174,7 +174,9 @@ pub fn forget(
                 let reason = "nothing would be left; remove the version instead".to_string();
                 return Err(Error::CannotForget { reason });
             }
-            let artifact = solve_head(backbone, &method, statistics, &classes, &old.templates()?)?;
+            let templates = old.templates()?;
+            let read = (&templates[..], old.manifest.clips.as_ref());
+            let artifact = solve_head(backbone, &method, statistics, &classes, read)?;
             let mut artifact = artifact.with_reading_of(&old);
             artifact.manifest.parents = vec![old.manifest.tensors.clone()];
             artifact

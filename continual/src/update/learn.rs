@@ -4,7 +4,7 @@
 //! return the adapter for all classes known now. Nothing is judged or published here.
 
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
-use inarch_core::data::Example;
+use inarch_core::data::{ClipConfig, Example};
 use inarch_peft::{Artifact, Rows};
 use inarch_recipes::Session;
 use toml::Value;
@@ -26,6 +26,7 @@ pub(super) fn learn_analytic(
     carried: &mut Estate,
     old: Option<&Artifact>,
     fresh: Vec<Sample>,
+    clips: Option<&ClipConfig>,
 ) -> Result<Artifact> {
     if carried.memory.config().views > 1 {
         let reason =
@@ -42,7 +43,9 @@ pub(super) fn learn_analytic(
     fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
     carried.memory.offer(fresh)?;
     let templates = templates(old)?;
-    solve_head(backbone, &carried.method, statistics, &carried.classes, &templates)
+    // A file of features does not say how the clips were read that they were made of.
+    let clips = clips.or_else(|| old?.manifest.clips.as_ref());
+    solve_head(backbone, &carried.method, statistics, &carried.classes, (&templates, clips))
 }
 
 /// The templates of the version before; `a photo of a {}.` for a first one.
@@ -79,6 +82,13 @@ pub(super) fn learn_by_steps(
     let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
     fit.insert("method".into(), method);
     let fit = fit_recipe(&fit)?;
+    if session.dataset().clips.is_some()
+        && session.fresh_adapter(&fit, &carried.classes)?.entry(Tower::Image) < Entry::Feature
+    {
+        let reason = "it changes the image tower or looks at single frames, and what is remembered of a clip is its feature; \
+                      update a method at features or scores (`rail`, `linear-probe`, ..), or fit anew";
+        return Err(Error::setting(format!("method `{}` on clips", carried.method.name()), reason));
+    }
     let strategy = match recipe.strategy.contains_key("replay") {
         true => strategy,
         // Large batches of what arrives would drown a few old samples.
