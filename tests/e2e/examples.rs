@@ -139,3 +139,70 @@ fn the_recipe_for_captions_trains_each_family_under_its_own_objective() {
         assert!(done["loss"].as_f64().is_some_and(|loss| loss > 0.0), "{family}: {done}");
     }
 }
+
+/// Photos of the sample as a list in which some have two labels and some none.
+fn findings(program: &Program) {
+    let mut rows = String::from("path,label\n");
+    for (class, label) in [("dress", "cloth;long"), ("hat", "cloth"), ("shoes", "")] {
+        for photo in file::list(&Path::new(sample()).join("train").join(class)).expect("a class").iter().take(8) {
+            rows.push_str(&format!("{},{label}\n", photo.display()));
+        }
+    }
+    std::fs::write(program.path("findings.csv"), rows).expect("writes");
+}
+
+/// DICOM files of ten patients, who have two each.
+fn patients(program: &Program) {
+    let files = ["ct.dcm", "plate.dcm", "sigmoid.dcm", "signed12.dcm", "exact.dcm"];
+    for patient in 0..10usize {
+        let class = ["nodule", "clear"][patient % 2];
+        let into = program.path("scans").join(class);
+        file::create_folder(&into).expect("created");
+        for number in 0..2 {
+            let from = fixture("parity/medical_images").join(files[(patient + number) % files.len()]);
+            std::fs::copy(from, into.join(format!("p{patient}_{number}.dcm"))).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn every_other_recipe_of_fit_runs_and_its_adapter_is_measured_as_it_was() {
+    let program = Program::new();
+    long_tail(&program);
+    findings(&program);
+    patients(&program);
+    let numbers = ["--train", "2", "--test", "2", "--length", "12", "--side", "32"];
+    program.succeed(&[&["data", "actions", sample(), "-o", "clips"], &numbers[..]].concat());
+    let sentences = r#"{"dress": ["a long dress", "a red one"], "hat": ["a hat"], "shoes": ["two shoes", "a pair"]}"#;
+    std::fs::write(program.path("words.json"), sentences).expect("writes");
+    let [vit, blip] =
+        ["parity/families/vit", "parity/crossing/blip"].map(|folder| fixture(folder).display().to_string());
+    let runs: [(&str, &str, &str, &[&str]); 9] = [
+        ("dicom", "pocket", "scans", &[]),
+        ("several-labels", "pocket", "findings.csv", &[]),
+        ("clips", "pocket", "clips", &[]),
+        ("clip-views", "pocket", "clips", &[]),
+        // Folders of pictures are bags of tiles.
+        ("slides", "pocket", "clips", &[]),
+        ("descriptions", "pocket", "data", &["--descriptions", "words.json"]),
+        ("vision-only", &vit, "data", &[]),
+        ("captions", &blip, "data", &[]),
+        ("mixed-precision", "pocket", "data", &[]),
+    ];
+    for (name, backbone, data, more) in runs {
+        let recipe = example(&format!("{name}.toml"));
+        let short = ["--set", "train.budget={ iterations = 2 }", "--set", "train.batch=6"];
+        program.succeed(&[&["fit", &recipe, "-b", backbone, "-d", data, "-o", name], &short[..], more].concat());
+        let report: serde_json::Value =
+            file::read_json(&program.path(name).join("report.json"), "report").expect("a report");
+        // Clips, window, patients and sentences are those of the adapter.
+        let found = program.json(&["eval", "-b", backbone, "-d", data, "-a", name]);
+        assert!(found["n"].as_u64() > Some(0), "{name}: {found}");
+        for key in ["n", "accuracy", "confusion"] {
+            assert_eq!(found[key], report["test"][key], "{name}: {key}");
+        }
+    }
+    // Some of ten patients are tested, with both of their scans.
+    let tested = program.json(&["eval", "-b", "pocket", "-d", "scans", "-a", "dicom"]);
+    assert_eq!(tested["n"].as_u64(), tested["resampled_groups"].as_u64().map(|patients| 2 * patients), "{tested}");
+}
