@@ -40,7 +40,7 @@ pub fn kept_image(path: &Path) -> Result<Vec<u8>> {
 fn as_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     let (width, height) = image.dimensions();
     let is_grey = image.pixels().all(|pixel| pixel.0 == [pixel.0[0]; 3]);
-    let levels = || image.pixels().map(|pixel| pixel.0[0]).collect();
+    let levels = || image.pixels().map(|pixel| pixel.0[0]).collect::<Vec<u8>>();
     let grey = if is_grey { GrayImage::from_raw(width, height, levels()) } else { None };
     let mut bytes = Cursor::new(Vec::new());
     match grey {
