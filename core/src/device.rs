@@ -19,8 +19,7 @@ const KNOWN: [(&str, &str, &str); 7] = [
 ];
 
 /// Words in the framework's name of a device with the kind that they tell, those that may stand around others first.
-const KINDS: [(&str, &str); 7] = [
-    ("Remote", "remote"),
+const KINDS: [(&str, &str); 6] = [
     ("LibTorch", "libtorch"),
     ("Flex", "cpu"),
     ("Cuda", "cuda"),
@@ -163,14 +162,23 @@ pub(crate) fn on_processor(device: &Device) -> bool {
 /// What kind of device one is: the name that [`device`] takes, without a number or an address; `other` for what it never
 /// gives.
 pub fn device_kind(device: &Device) -> &'static str {
-    // Public in nothing but its name, such as `Device<LibTorch(Cuda(0))>`: the outermost word that is known decides.
+    if is_borrowed(device) {
+        return "remote";
+    }
+    // Which API a device of CubeCL computes by is in its name alone: the outermost word that is known decides.
     let name = format!("{device:?}");
     KINDS.iter().find(|(word, _)| name.contains(*word)).map_or("other", |(_, kind)| *kind)
 }
 
 /// Whether a device belongs to another machine.
 pub fn is_borrowed(device: &Device) -> bool {
-    device_kind(device) == "remote"
+    #[cfg(feature = "remote")]
+    return matches!(device.clone().without_autodiff().as_dispatch(), burn::backend::DispatchDevice::Remote(_));
+    #[cfg(not(feature = "remote"))]
+    return {
+        let _ = device;
+        false
+    };
 }
 
 /// On how many threads parts of one piece of work may run on a device: a thread that only feeds a device of its own
@@ -199,7 +207,7 @@ pub fn devices() -> Vec<(&'static str, &'static str, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DevicePrecision, device, device_in, device_kind, devices};
+    use super::{DevicePrecision, device, device_in, device_kind, devices, is_borrowed};
     use crate::error::Error;
 
     #[test]
@@ -216,6 +224,8 @@ mod tests {
     #[test]
     fn the_processor_is_a_device_in_single_precision() {
         let found = device_in("cpu", DevicePrecision::F32).unwrap();
-        assert_eq!(device_kind(&found), "cpu");
+        for found in [found.clone(), found.autodiff()] {
+            assert_eq!((device_kind(&found), is_borrowed(&found)), ("cpu", false));
+        }
     }
 }
