@@ -116,7 +116,7 @@ pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
     let groups: Vec<&[&Path]> = paths.chunk_by(|left, right| of_one_volume(left, right)).collect();
     let volumes = Volumes::default();
     let most = volumes.share(groups.iter().filter(|group| group.len() > 1).count());
-    let decode = |group: &[&Path]| match group {
+    let of_group = |group: &[&Path]| match group {
         [path] => vec![decode_image(path)],
         _ => {
             let address = |at: usize| group.get(at).and_then(|path| slice_address(path));
@@ -124,7 +124,7 @@ pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
             volumes.each_slice(&mut None, group.len(), most, address, show)
         }
     };
-    groups.par_iter().flat_map(|group| decode(group)).collect()
+    groups.par_iter().flat_map(|group| of_group(group)).collect()
 }
 
 /// Decodes an image held in memory, by the rules of [`decode_image`]; `origin` is what an error names.

@@ -173,7 +173,7 @@ mod tests {
 
     /// A compressed NIfTI-1 volume, no two slices of which look the same.
     fn volume(path: &Path, slices: u8) {
-        let mut bytes = vec![0; 352];
+        let mut bytes = vec![0u8; 352];
         bytes[..4].copy_from_slice(&348i32.to_le_bytes());
         for (axis, length) in [3, 6, 5, i16::from(slices)].into_iter().enumerate() {
             bytes[40 + 2 * axis..42 + 2 * axis].copy_from_slice(&length.to_le_bytes());
