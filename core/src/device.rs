@@ -19,10 +19,9 @@ const KNOWN: [(&str, &str, &str); 8] = [
     ("remote", "remote", "`remote:HOST:PORT` of a machine that runs `inarch lend`"),
 ];
 
-/// Words in the framework's name of a device with the kind that they tell; the first in this order that is there decides: a
-/// device of another machine whatever it is there, and of `wgpu` the driver interface, where one is pinned.
-const KINDS: [(&str, &str); 8] = [
-    ("Remote", "remote"),
+/// Words in the framework's name of a device with the kind that they tell; the first in this order that is there decides, and of
+/// `wgpu` the driver interface, where one is pinned.
+const KINDS: [(&str, &str); 7] = [
     ("LibTorch", "libtorch"),
     ("Flex", "cpu"),
     ("Cuda", "cuda"),
@@ -168,7 +167,10 @@ pub(crate) fn on_processor(device: &Device) -> bool {
 /// What kind of device one is: the name that [`device`] takes, without a number or an address; `other` for what it never
 /// gives.
 pub fn device_kind(device: &Device) -> &'static str {
-    // Public in nothing but its name, such as `Device<LibTorch(Cuda(0))>`.
+    if is_borrowed(device) {
+        return "remote";
+    }
+    // Which API a device of CubeCL computes by is in its name alone.
     kind_of(&format!("{device:?}"))
 }
 
@@ -178,7 +180,13 @@ fn kind_of(name: &str) -> &'static str {
 
 /// Whether a device belongs to another machine.
 pub fn is_borrowed(device: &Device) -> bool {
-    device_kind(device) == "remote"
+    #[cfg(feature = "remote")]
+    return matches!(device.clone().without_autodiff().as_dispatch(), burn::backend::DispatchDevice::Remote(_));
+    #[cfg(not(feature = "remote"))]
+    return {
+        let _ = device;
+        false
+    };
 }
 
 /// On how many threads parts of one piece of work may run on a device: a thread that only feeds a device of its own
@@ -208,7 +216,7 @@ pub fn devices() -> Vec<(&'static str, &'static str, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DevicePrecision, KNOWN, device, device_in, device_kind, devices, kind_of};
+    use super::{DevicePrecision, KNOWN, device, device_in, device_kind, devices, is_borrowed, kind_of};
     use crate::error::Error;
 
     #[test]
@@ -235,7 +243,6 @@ mod tests {
             ("Device<Cube(Wgpu(WgpuDevice { kind: DefaultDevice, backend: Metal }))>", "metal"),
             ("Device<Cube(Wgpu(WgpuDevice { kind: DefaultDevice, backend: Auto }))>", "wgpu"),
             ("Device<Autodiff { device: Cube(Wgpu(WgpuDevice { kind: Cpu, backend: Auto })) }>", "wgpu"),
-            ("Device<Remote(Wgpu)>", "remote"),
             ("Device<Capture(0)>", "other"),
         ] {
             assert_eq!(kind_of(name), kind, "{name}");
@@ -257,6 +264,8 @@ mod tests {
     #[test]
     fn the_processor_is_a_device_in_single_precision() {
         let found = device_in("cpu", DevicePrecision::F32).unwrap();
-        assert_eq!(device_kind(&found), "cpu");
+        for found in [found.clone(), found.autodiff()] {
+            assert_eq!((device_kind(&found), is_borrowed(&found)), ("cpu", false));
+        }
     }
 }

@@ -60,7 +60,9 @@ pub use plan::{Plan, TowerPlan};
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
-pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, TrainPrecision, set_in};
+pub use recipe::{
+    BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, TrainPrecision, read_over, set_in,
+};
 pub use recipe_paths::{find_paths, lead_from, lead_to_backbone};
 pub use report_head::{BURN, ReportHead, peak_memory_bytes};
 pub use schedule::{Budget, Schedule};

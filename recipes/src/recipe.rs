@@ -1,5 +1,6 @@
 //! A fit as data: preset, then file, then `--set`, merged and read strictly.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::Products;
@@ -275,7 +276,8 @@ impl RecipeLayers {
     /// # Errors
     /// An unknown or missing key, or a value of the wrong type, with its place.
     pub fn finish(self) -> Result<Recipe> {
-        let recipe: Recipe = read_table(&self.table, &self.origin)?;
+        let defaults = BTreeMap::from([("augment", Augment::clip())]);
+        let recipe: Recipe = read_over(&defaults, self.table, &self.origin)?;
         recipe.check()?;
         Ok(recipe)
     }
@@ -293,6 +295,17 @@ pub(crate) fn read_table<T: serde::de::DeserializeOwned>(table: &Table, origin: 
             None => fault(origin, error.message().to_string()),
         }
     })
+}
+
+/// Reads a table strictly over `defaults`: a section that says some of its settings keeps the others of the defaults, which may
+/// differ from those of its type.
+///
+/// # Errors
+/// An unknown or missing key, or a value of the wrong type, with its place.
+pub fn read_over<T: serde::de::DeserializeOwned>(defaults: &impl Serialize, table: Table, origin: &str) -> Result<T> {
+    let mut merged = Table::try_from(defaults).map_err(|error| fault(origin, error.to_string()))?;
+    merge(&mut merged, table);
+    read_table(&merged, origin)
 }
 
 /// Applies `path.to.key=value` to a table, as `--set` does.
@@ -398,6 +411,8 @@ fn merge(into: &mut Table, from: Table) {
 
 #[cfg(test)]
 mod tests {
+    use inarch_core::image::{Augment, AugmentCrop, PadFill};
+
     use super::{METHODS, RecipeLayers};
     use crate::schedule::{Budget, Schedule};
 
@@ -424,6 +439,26 @@ mod tests {
         layers.set("method.rang=4").expect("sets");
         let error = layers.finish().expect_err("an unknown key").to_string();
         assert!(error.contains("rang"), "{error}");
+    }
+
+    #[test]
+    fn a_part_of_a_section_is_over_what_stands_there_by_default() {
+        // Its preset has no `augment`.
+        let read = |set: &[&str]| {
+            let mut layers = RecipeLayers::preset("lora", false).expect("a method");
+            set.iter().for_each(|assignment| layers.set(assignment).expect("sets"));
+            layers.finish().expect("finishes").augment
+        };
+        let whole = Augment::clip();
+        assert_eq!(read(&[]), whole);
+        assert_eq!(read(&["augment.flip=0.0"]), Augment { flip: 0.0, ..whole.clone() });
+        assert_eq!(read(&["augment.crop=\"centre\""]), Augment { crop: AugmentCrop::Centre, ..whole.clone() });
+        let AugmentCrop::Resized { ratio, .. } = whole.crop else { panic!("another crop") };
+        let nearer = AugmentCrop::Resized { scale: (0.5, 1.0), ratio };
+        assert_eq!(read(&["augment.crop.resized.scale=[0.5, 1.0]"]), Augment { crop: nearer, ..whole.clone() });
+        let shifted = AugmentCrop::Padded { pad: 4, fill: PadFill::Zero };
+        let padded = "augment.crop={ padded = { pad = 4, fill = \"zero\" } }";
+        assert_eq!(read(&[padded]), Augment { crop: shifted, ..whole });
     }
 
     #[test]
