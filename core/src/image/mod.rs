@@ -16,12 +16,14 @@ pub mod job;
 mod jpeg2000;
 pub mod loader;
 mod nifti;
+mod pixel_source;
 pub mod preprocess;
 pub mod resize;
 pub mod slide;
 pub mod test_views;
 pub mod tone;
 mod video;
+mod volume;
 pub mod warp;
 pub mod window;
 
