@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::address::{Frame, ImageAddress};
 use super::video::{is_video_name, no_image};
+use super::volume::{Volume, Volumes, of_one_volume, slice_address};
 use super::window::Window;
 use super::{dicom, nifti};
 use crate::error::{Error, Result};
@@ -44,6 +45,11 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// What an address asks for.
+    pub(super) fn of(address: &ImageAddress) -> Self {
+        Self { frame: address.frame, window: address.window, max_pixels: MAX_PIXELS }
+    }
+
     /// Checks the pixels that a file claims before anything is decoded.
     pub(super) fn check_size(&self, width: u64, height: u64) -> Result<(), String> {
         if width == 0 || height == 0 {
@@ -82,8 +88,7 @@ pub fn decode_image(path: &Path) -> Result<RgbImage> {
         return Err(no_image(path));
     }
     let bytes = read_bounded(&address.file)?;
-    let request = Request { frame: address.frame, window: address.window, max_pixels: MAX_PIXELS };
-    guarded(&bytes, path, || decode(&bytes, &request))
+    guarded(&bytes, path, || decode(&bytes, &Request::of(&address)))
 }
 
 /// The paths of the single images that a path names: itself, or for `#*` one for each frame of the file.
@@ -117,9 +122,21 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     file::read(path)
 }
 
-/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`].
+/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`]. A volume of which slices
+/// follow one another is unpacked once for as many of them as may be held.
 pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
-    paths.par_iter().map(|path| decode_image(path)).collect()
+    let groups: Vec<&[&Path]> = paths.chunk_by(|left, right| of_one_volume(left, right)).collect();
+    let volumes = Volumes::default();
+    let most = volumes.share(groups.iter().filter(|group| group.len() > 1).count());
+    let of_group = |group: &[&Path]| match group {
+        [path] => vec![decode_image(path)],
+        _ => {
+            let address = |at: usize| group.get(at).and_then(|path| slice_address(path));
+            let show = |at: usize, volume: &Volume, address: &ImageAddress| volume.picture(group[at], address);
+            volumes.each_slice(&mut None, group.len(), most, address, show)
+        }
+    };
+    groups.par_iter().flat_map(|group| of_group(group)).collect()
 }
 
 /// Decodes an image held in memory, by the rules of [`decode_image`]; `origin` is what an error names.
@@ -173,6 +190,11 @@ pub(super) fn caught<T>(origin: &Path, silent: bool, work: impl FnOnce() -> Resu
 
 pub(super) fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadImage { path: path.to_path_buf(), reason: reason.into() }
+}
+
+/// Whether bytes are those of a volume and of nothing that would be told before it.
+pub(super) fn is_volume(bytes: &[u8]) -> bool {
+    !dicom::is_dicom(bytes) && ::image::guess_format(bytes).is_err() && nifti::is_nifti(bytes)
 }
 
 fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {

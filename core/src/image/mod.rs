@@ -17,12 +17,14 @@ mod jpeg2000;
 pub mod kept;
 pub mod loader;
 mod nifti;
+mod pixel_source;
 pub mod preprocess;
 pub mod resize;
 pub mod slide;
 pub mod test_views;
 pub mod tone;
 mod video;
+mod volume;
 pub mod warp;
 pub mod window;
 
