@@ -30,6 +30,7 @@ mod s_prompts;
 mod sd_lora;
 mod slca;
 mod subspace;
+mod succession;
 mod teacher;
 mod weights;
 
