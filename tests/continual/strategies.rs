@@ -105,7 +105,7 @@ pub(super) fn run_keeping_both(dataset: &Dataset, strategies: &[&str], settings:
 }
 
 /// A folder with all that is in it.
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("creates");
     for path in inarch_core::file::list(from).expect("a folder") {
         let into = to.join(path.file_name().expect("a name"));
@@ -139,6 +139,14 @@ fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not
     let names = on_features();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     ends_alike_when_stopped(&dataset(), &names, &[]);
+}
+
+#[test]
+fn online_streams_that_are_stopped_anywhere_end_in_the_same_bytes() {
+    // An experience of four chunks, each a training by itself.
+    let settings = ["stream.chunk=12", "fit.train.batch=4"];
+    let names = ["er", "er-ace", "der-plus-plus", "mir", "bic", "ewc", "si", "ema"];
+    ends_alike_when_stopped(&dataset(), &names, &settings);
 }
 
 /// Runs strategies as a whole and in pieces; by name, unless the settings list them.
