@@ -91,6 +91,17 @@ impl LearnerConfig {
         }
     }
 
+    /// Whether it can learn an experience that comes in chunks.
+    ///
+    /// # Errors
+    /// A strategy that takes each training for an experience.
+    pub fn check_chunks(&self) -> Result<()> {
+        match self {
+            Self::Gradient(strategy) => strategy.check_chunks(),
+            Self::Analytic(_) | Self::NearestMean => Ok(()),
+        }
+    }
+
     /// A learner that knows nothing. `recipe` is what is trained where anything is.
     pub fn build(&self, recipe: &Recipe, memory: MemoryConfig) -> Box<dyn Learner> {
         match self {

@@ -1,4 +1,5 @@
-//! From one strategy to another, or to other settings of the same one, between two versions of an adapter.
+//! From one training to the next: what a strategy takes up of the one before, between two versions of an adapter and between the
+//! chunks of an experience.
 
 use super::config::GradientConfig;
 use super::needs::unsuited;
@@ -35,6 +36,19 @@ impl GradientConfig {
         Ok(false)
     }
 
+    /// Whether it can learn an experience in chunks, each by itself.
+    ///
+    /// # Errors
+    /// A strategy that would take each chunk for an experience.
+    pub(crate) fn check_chunks(&self) -> Result<()> {
+        if !self.puts_aside() {
+            return Ok(());
+        }
+        let reason =
+            "it puts aside what each training learned, and would do so with every chunk; leave `stream.chunk` out";
+        Err(unsuited(self.name(), reason))
+    }
+
     /// Whether what answers is more than the adapter in training holds. A pool is one adapter that is trained on; all others that are written
     /// for one method put aside what they trained.
     fn puts_aside(&self) -> bool {
@@ -67,6 +81,7 @@ mod tests {
                     assert!(!taken.expect(own), "{own} after {before}");
                 }
             }
+            assert_eq!(left.check_chunks().is_err(), aside.contains(before), "{before}");
         }
     }
 
