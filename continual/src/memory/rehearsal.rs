@@ -256,7 +256,9 @@ impl Memory {
 
     /// Drops what does not fit: keeps the longest beginning of the sampler's order.
     fn fit(&mut self) -> Result<()> {
-        let mut left = self.config.budget_bytes.checked_sub(frame_bytes(self) + OVERHEAD).ok_or_else(|| {
+        // The header tells how many samples there are: how many stay, and not how many came, decides how long that is.
+        let frame = frame_bytes(self) - digits(self.samples.len()) + OVERHEAD;
+        let room = self.config.budget_bytes.checked_sub(frame).ok_or_else(|| {
             let reason = format!(
                 "{} bytes do not even hold the names of {} classes; give more",
                 self.config.budget_bytes,
@@ -265,18 +267,18 @@ impl Memory {
             Error::setting("memory.budget_bytes", reason)
         })?;
         let total: u64 = self.samples().map(|sample| self.record_bytes(sample)).sum();
-        if total <= left {
+        if total + digits(self.samples.len()) <= room {
             return Ok(());
         }
         let order = order(&self.config, &self.samples);
         let (mut kept, mut places) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
+        let mut used = 0;
         for id in order {
             let Some(mut sample) = self.samples.remove(&id) else { continue };
-            let bytes = self.record_bytes(&sample);
-            if bytes > left {
+            used += self.record_bytes(&sample);
+            if used + digits(kept.len() + 1) > room {
                 break;
             }
-            left -= bytes;
             if self.config.sampler == Sampler::Herding {
                 let place = places.entry(sample.class.clone()).or_default();
                 sample.weight = placed(*place);
@@ -296,6 +298,11 @@ impl Memory {
         // The record and its length.
         4 + sample.encode(self.config.precision).len() as u64
     }
+}
+
+/// Bytes of a number in the header.
+fn digits(number: usize) -> u64 {
+    number.to_string().len() as u64
 }
 
 /// `count` of `total` positions, drawn without replacement as far as they go; when all are drawn, again from the start.

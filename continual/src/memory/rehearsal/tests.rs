@@ -77,6 +77,22 @@ fn the_choice_does_not_depend_on_order_or_parts_and_memories_merge() {
 }
 
 #[test]
+fn the_last_byte_of_a_budget_is_the_same_to_all_parts() {
+    // More candidates take more digits in the header; a sample takes 84 bytes here, so that one of these budgets would tell.
+    for budget in 2048..2148 {
+        let of = |from: usize, to: usize| {
+            let mut memory = memory(Sampler::Reservoir, budget, 1);
+            memory.offer(samples(from..to, 2)).unwrap();
+            memory
+        };
+        let (whole, mut parts) = (of(0, 120), of(0, 60));
+        parts.merge(&of(60, 120)).unwrap();
+        assert_eq!(whole, parts, "{budget}");
+        assert!(whole.len() < 30 && whole.snapshot(None).len() as u64 + OVERHEAD <= budget, "{budget}");
+    }
+}
+
+#[test]
 fn what_two_memories_both_began_with_counts_once() {
     for sampler in [Sampler::Reservoir, Sampler::Balanced, Sampler::Ring, Sampler::LossAware] {
         let of = |parts: &[(usize, usize)]| {
