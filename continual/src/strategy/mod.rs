@@ -10,6 +10,7 @@ mod config;
 mod contexts;
 mod defaults;
 mod distil;
+mod domains;
 mod dual_prompt;
 mod experts;
 mod features;
