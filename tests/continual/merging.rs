@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use inarch_continual::{Content, FolderVersions, MergeReport, MergeRequest, Version, Versions as _, merge};
+use inarch_continual::{Content, Error, FolderVersions, MergeReport, MergeRequest, Version, Versions as _, merge};
+use inarch_core::backbone::Backbone;
 use inarch_peft::Combination;
 use inarch_recipes::{Control, Silent};
 
 use super::ageing::{LATER, TEST, TRAIN, When, batch, updated};
 use super::strategies::copy;
-use crate::support::tiny;
+use crate::support::{plain, tiny};
 
 /// Settings of the probe of versions that judge by images; those before had latents alone, under the same seed.
 const IMAGES: [&str; 2] = ["probe.content=\"images\"", "probe.budget_bytes=524288"];
@@ -28,6 +29,15 @@ fn merged(parts: [&str; 2], output: &Path) -> inarch_continual::Result<MergeRepo
 }
 
 fn merged_from(base: Option<&str>, parts: [&str; 2], output: &Path) -> inarch_continual::Result<MergeReport> {
+    merged_on(tiny(), base, parts, output)
+}
+
+fn merged_on(
+    backbone: &Backbone,
+    base: Option<&str>,
+    parts: [&str; 2],
+    output: &Path,
+) -> inarch_continual::Result<MergeReport> {
     let stop = AtomicBool::new(false);
     let (parts, output) = (parts.map(String::from), output.display().to_string());
     let request = MergeRequest {
@@ -39,7 +49,7 @@ fn merged_from(base: Option<&str>, parts: [&str; 2], output: &Path) -> inarch_co
         key: None,
         time: 0,
     };
-    merge(tiny(), &FolderVersions, &request, Control::new(&Silent, &stop))
+    merge(backbone, &FolderVersions, &request, Control::new(&Silent, &stop))
 }
 
 /// A line that goes on from a copy of another one.
@@ -107,6 +117,23 @@ fn a_base_that_the_versions_did_not_begin_with_and_heads_of_other_settings_are_r
     let settings = refused(None, [&base, &sharp]);
     assert!(settings.contains("settings of the method") && settings.contains("0.5"), "{settings}");
     assert!(!output.exists());
+}
+
+#[test]
+fn latents_of_images_that_were_prepared_otherwise_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [one, two] = ["one", "two"].map(|name| begun(folder.path(), name, &[]));
+    // The same weights, and another mean taken from every pixel.
+    let mut preprocess = tiny().preprocess().clone();
+    preprocess.mean = [0.5; 3];
+    let (spec, tensors, tokenizer) = (tiny().spec().clone(), tiny().state_dict(), tiny().tokenizer().clone());
+    let other = Backbone::new("other", spec, tensors, tokenizer, preprocess, Path::new("other"), &plain());
+    let other = other.expect("the same shapes");
+    assert_eq!(other.digest(), tiny().digest());
+    let output = folder.path().join("merged");
+    let error = merged_on(&other, None, [&one, &two], &output).expect_err("latents of other images");
+    assert!(matches!(error, Error::Stale { .. }) && error.to_string().contains("preparation"), "{error}");
+    assert!(merged([&one, &two], &output).is_ok());
 }
 
 #[test]
