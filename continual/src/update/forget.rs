@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::intake::Intake;
 use super::run::tensors;
-use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
+use super::version::{Content as Files, Release, Version, VersionRecord, Versions, check_in_force, write_version};
 use crate::error::{Error, Result};
 use crate::learner::{Carried, empty_statistics, solve_head};
 use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, Precision, Sample};
@@ -193,6 +193,7 @@ pub fn forget(
     let residual = residual(&method, backbone, statistics.as_ref(), memory.as_ref(), &ledger)?;
 
     let hashes: Vec<String> = ids.iter().map(|id| Ledger::name(id)).collect();
+    check_in_force(versions, target, Some(&parent))?;
     let staging = versions.staging(target)?;
     let record = VersionRecord {
         schema: 1,

@@ -19,7 +19,7 @@ use super::intake::{Intake, digest_of};
 use super::learn::{learn_analytic, learn_by_steps};
 use super::left_out::left_out;
 use super::recipe::UpdateRecipe;
-use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
+use super::version::{Content as Files, Release, Version, VersionRecord, Versions, check_in_force, write_version};
 use super::watch::Watch;
 use super::work::{Work, inputs_of};
 use crate::bench::fit_recipe;
@@ -115,8 +115,8 @@ pub(super) struct Estate {
 /// Updates a target.
 ///
 /// # Errors
-/// [`Error::Stale`] for another backbone; faults of data, settings and training. A gate that says no is no error: the report
-/// then has no version.
+/// [`Error::Stale`] for another backbone; faults of data, settings and training; [`Error::Refused`] where another version was
+/// published meanwhile. A gate that says no is no error: the report then has no version.
 pub fn update(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -250,6 +250,9 @@ pub fn update(
         return report.keep(started, versions, output);
     }
 
+    if output == request.target {
+        check_in_force(versions, output, parent.as_ref())?;
+    }
     let staging = versions.staging(output)?;
     let mut artifact = artifact;
     if let Some(accuracy) = report.accuracy {
