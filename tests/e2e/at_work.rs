@@ -8,8 +8,8 @@ use inarch_continual::{Fingerprint, Ledger, Memory, MemoryConfig, Sample};
 use inarch_core::{Digest, Seed};
 use serde_json::json;
 
-use super::Program;
 use super::update::record;
+use super::{Program, update};
 
 /// Snapshots that are put to work one after the other, and samples of each; from the fourth on not all fit.
 const PARTS: usize = 6;
@@ -65,6 +65,30 @@ fn killed(program: &Program, arguments: &[&str], after: Duration) -> bool {
     let sent = Command::new("kill").args(["-KILL", &child.id().to_string()]).stderr(Stdio::null()).status();
     assert!(sent.is_ok());
     child.wait().expect("ends").signal() == Some(9)
+}
+
+#[test]
+fn what_is_added_later_is_kept_as_the_memory_was_begun() {
+    let program = Program::new();
+    let (old, new) =
+        (update::part(&program, "old", &update::OLD, 0, 4), update::part(&program, "new", &update::NEW, 0, 4));
+    let add = |data: &str, more: &[&str]| {
+        let run = program.run(&[&["memory", "add", "camera", "-b", "pocket", "-d", data], more].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stderr
+    };
+    let said = add(&old, &["--set", "content=\"images\"", "--set", "budget_bytes=900000"]);
+    assert!(!said.contains("left out"), "{said}");
+    let said = add(&new, &[]);
+    assert!(!said.contains("left out"), "{said}");
+    program.succeed(&["memory", "export", "camera", "camera.memory"]);
+    let memory = Memory::load(&program.path("camera.memory"), None).expect("a snapshot");
+    assert!(memory.samples().any(|sample| sample.source == "new"));
+    // A memory of images holds the image of each.
+    assert!(memory.samples().all(|sample| sample.image.is_some()));
+    let said = add(&new, &["--set", "budget_bytes=2048", "--set", "content=\"images\""]);
+    assert!(said.contains("left out: budget_bytes;") && said.contains("`camera`"), "{said}");
+    assert_eq!(program.json(&["memory", "show", "camera"])["config"]["budget_bytes"], 900_000);
 }
 
 #[test]

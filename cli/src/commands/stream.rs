@@ -82,7 +82,8 @@ fn recipe(args: &StreamArgs, control: Control<'_>) -> Result<StreamRecipe, Comma
         let left_out = recipe.choose_all()?;
         if !left_out.is_empty() {
             let names = left_out.join(", ");
-            control.progress.say(&format!("left out, because each needs another `fit.method`: {names}"));
+            let why = "left out, because each needs another `fit.method`, or whole experiences";
+            control.progress.say(&format!("{why}: {names}"));
         }
     } else if !args.strategy.is_empty() {
         recipe.choose(&args.strategy);

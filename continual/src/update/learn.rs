@@ -16,6 +16,7 @@ use crate::bench::fit_recipe;
 use crate::error::{Error, Result};
 use crate::learner::{Arrival, Carried, GradientLearner, Learner as _, LearnerConfig, Setting, solve_head};
 use crate::memory::{Content, Sample};
+use crate::strategy::Scope;
 
 /// A head in closed form: what is fresh is added to the sums, and the head is solved again.
 ///
@@ -40,7 +41,7 @@ pub(super) fn learn_analytic(
         return Err(Error::setting("statistics", "the version has none"));
     };
     statistics.add(&Rows { ids: &ids, classes: &classes, features: &features })?;
-    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
+    fresh.iter().for_each(|sample| carried.ledger.enter(sample));
     carried.memory.offer(fresh)?;
     let templates = templates(old)?;
     // A file of features does not say how the clips were read that they were made of.
@@ -61,7 +62,8 @@ fn templates(old: Option<&Artifact>) -> Result<Vec<inarch_core::text::Template>>
 /// training that was stopped goes on from what `work` holds.
 ///
 /// # Errors
-/// A strategy that trains nothing by steps, images that cannot be read, a training that diverges or is stopped.
+/// A strategy that trains nothing by steps, that needs all data, or that cannot go on from what the version before handed on; images that
+/// cannot be read, a training that diverges or is stopped.
 pub(super) fn learn_by_steps(
     session: &Session<'_>,
     carried: &mut Estate,
@@ -78,6 +80,14 @@ pub(super) fn learn_by_steps(
             return Err(Error::setting("strategy", reason));
         }
     };
+    if strategy.scope() == Scope::Everything && old.is_some() {
+        let reason = format!(
+            "`{}` trains on all data that there ever was, and an update has nothing but what is new and what is remembered; \
+             use e.g. `er`, or begin anew on all of it with `--init`",
+            strategy.name()
+        );
+        return Err(Error::setting("strategy", reason));
+    }
     let mut fit = recipe.fit.clone();
     let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
     fit.insert("method".into(), method);
@@ -135,6 +145,6 @@ pub(super) fn learn_by_steps(
         Some(memory) => carried.memory = memory.clone(),
         None => carried.memory.offer(fresh.to_vec())?,
     }
-    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
+    fresh.iter().for_each(|sample| carried.ledger.enter(sample));
     Ok((artifact, strategy.name().into()))
 }

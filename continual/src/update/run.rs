@@ -13,12 +13,13 @@ use inarch_recipes::{Control, ReportHead, Session, Subset};
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::assess::{accuracy_on, probe_answers, zero_shot_accuracy};
+use super::assess::{accuracy_on, milliseconds, probe_answers, zero_shot_accuracy};
 use super::gate::{Evidence, Verdict};
 use super::intake::{Intake, digest_of};
 use super::learn::{learn_analytic, learn_by_steps};
+use super::left_out::left_out;
 use super::recipe::UpdateRecipe;
-use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
+use super::version::{Content as Files, Release, Version, VersionRecord, Versions, check_in_force, write_version};
 use super::watch::Watch;
 use super::work::{Work, inputs_of};
 use crate::bench::fit_recipe;
@@ -114,8 +115,8 @@ pub(super) struct Estate {
 /// Updates a target.
 ///
 /// # Errors
-/// [`Error::Stale`] for another backbone; faults of data, settings and training. A gate that says no is no error: the report
-/// then has no version.
+/// [`Error::Stale`] for another backbone; faults of data, settings and training; [`Error::Refused`] where another version was
+/// published meanwhile. A gate that says no is no error: the report then has no version.
 pub fn update(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -135,6 +136,10 @@ pub fn update(
     let expired = carried.memory.expire(time) + carried.probe.expire(time);
 
     let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
+    let kept = [carried.memory.config(), carried.probe.config()];
+    if let Some(line) = left_out(recipe, &carried.method, kept) {
+        session_note(&session, &line);
+    }
     let intake = Intake { session: &session, dataset, time };
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
     let MemoryConfig { precision, content, .. } = *carried.memory.config();
@@ -166,14 +171,14 @@ pub fn update(
         watch.passed_over()?;
         return report.keep(started, versions, output);
     }
-    let mut positions = Vec::new();
+    let (mut positions, mut names) = (Vec::new(), HashSet::new());
     let mut fresh: Vec<Sample> = Vec::new();
     // What is held out to judge by stays out, however the data is split or called this time.
     let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| digest_of(&sample.latent)).collect();
     for (position, sample) in samples.into_iter().enumerate() {
         let is_known = carried.ledger.knows(&sample.id) || held_out.contains(&digest_of(&sample.latent));
         // Twice in one folder is once as well.
-        if is_known || fresh.iter().any(|other| other.id == sample.id) {
+        if is_known || !names.insert(sample.id.clone()) {
             report.known += 1;
         } else {
             positions.push(position);
@@ -215,12 +220,14 @@ pub fn update(
 
     let samples: Vec<&Sample> = carried.probe.samples().collect();
     let after = probe_answers(&session, &artifact, &samples)?;
-    let mut evidence = Evidence {
-        bytes: adapter_bytes(&artifact),
-        ms: milliseconds(&session, &artifact, &samples)?,
-        ..Evidence::default()
-    };
+    let mut evidence = Evidence { bytes: adapter_bytes(&artifact), ..Evidence::default() };
+    if recipe.gate.most_ms.is_some() {
+        // Any sample tells the time, also where none is held out.
+        let timed: Vec<&Sample> = samples.iter().copied().chain(carried.memory.samples()).collect();
+        evidence.ms = milliseconds(&session, &artifact, &timed)?;
+    }
     if let Some(old) = &old {
+        evidence.known.clone_from(&old.manifest.classes);
         let before = probe_answers(&session, old, &samples)?;
         for ((sample, before), after) in samples.iter().zip(before).zip(after) {
             if let (Some(before), Some(after)) = (before, after) {
@@ -243,6 +250,9 @@ pub fn update(
         return report.keep(started, versions, output);
     }
 
+    if output == request.target {
+        check_in_force(versions, output, parent.as_ref())?;
+    }
     let staging = versions.staging(output)?;
     let mut artifact = artifact;
     if let Some(accuracy) = report.accuracy {
@@ -394,14 +404,6 @@ fn judge_on_others(
 
 fn adapter_bytes(artifact: &Artifact) -> u64 {
     artifact.adapter.parameters().values().map(|tensor| 4 * tensor.data.len() as u64).sum()
-}
-
-/// Milliseconds for an image behind the backbone.
-fn milliseconds(session: &Session<'_>, artifact: &Artifact, samples: &[&Sample]) -> Result<f64> {
-    let few = &samples[..samples.len().min(64)];
-    let started = Instant::now();
-    probe_answers(session, artifact, few)?;
-    Ok(started.elapsed().as_secs_f64() * 1e3 / few.len().max(1) as f64)
 }
 
 pub(super) fn folder_bytes(folder: &Path) -> Result<u64> {

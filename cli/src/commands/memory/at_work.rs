@@ -1,11 +1,11 @@
 //! A memory at work: samples come in, are forgotten, or grow too old.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use inarch_continual::{Cause, Content, Fingerprint, Key, MemoryConfig, MemoryStore, Sample};
 use inarch_core::data::open_dataset_with;
 use inarch_core::image::OnBadImage;
-use inarch_recipes::{Session, Subset};
+use inarch_recipes::{Progress as _, Session, Subset};
 use serde_json::json;
 
 use super::super::update::{now, read_key};
@@ -21,11 +21,23 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     for assignment in &args.set {
         inarch_recipes::set_in(&mut settings, assignment)?;
     }
-    let config: MemoryConfig = settings.try_into().map_err(|error: toml::de::Error| {
+    let config: MemoryConfig = settings.clone().try_into().map_err(|error: toml::de::Error| {
         CommandError::usage(error.message().to_string(), "settings are those of `[memory]`")
     })?;
     if config.views > 1 {
         return Err(one_view(&args.name));
+    }
+    let (path, key) = (store_path(&args.name)?, read_key(args.version.key.as_ref())?);
+    let config = begun(&path, key.clone())?.unwrap_or(config);
+    let kept = toml::Table::try_from(config).unwrap_or_default();
+    let left_out: Vec<&str> = settings
+        .iter()
+        .filter(|(name, value)| kept.get(*name) != Some(*value))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !left_out.is_empty() {
+        let names = left_out.join(", ");
+        bars.say(&format!("left out: {names}; the memory `{}` keeps the settings it was begun with", args.name));
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
@@ -52,7 +64,7 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
             scores: Vec::new(),
         });
     }
-    let store = MemoryStore::open(&store_path(&args.name)?, read_key(args.version.key.as_ref())?)?;
+    let store = MemoryStore::open(&path, key)?;
     let fingerprint = Fingerprint::of(&backbone);
     let mut expired = 0;
     if let Some(mut memory) = store.memory()? {
@@ -70,6 +82,14 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
         format!("{} samples, {} bytes at work in `{}`{dropped}", memory.len(), memory.bytes(), args.name)
     });
     Ok(())
+}
+
+/// The settings of a memory that there is: what is added is kept as it keeps samples.
+fn begun(path: &Path, key: Option<Key>) -> Result<Option<MemoryConfig>, CommandError> {
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    Ok(MemoryStore::open(path, key)?.memory()?.map(|memory| *memory.config()))
 }
 
 /// What is said where samples of several views would be added.
