@@ -171,7 +171,7 @@ impl Gate {
             if self.strict { drop + change.bound > self.class_drop } else { drop - change.bound > self.class_drop }
         };
         let mut found: Vec<String> = classes.iter().filter(fell).map(describe).collect();
-        let passed = found.is_empty() && !(self.strict && !unjudged.is_empty());
+        let passed = found.is_empty() && (!self.strict || unjudged.is_empty());
         if passed {
             let most = 100.0 * self.class_drop;
             found.push(format!("no class of {} fell by more than {most:.1} points", classes.len()));
