@@ -18,7 +18,7 @@ use crate::file;
 /// How TIFF files begin, small and big, of either byte order.
 const TIFF: [&[u8]; 4] = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"];
 
-/// The content of an image file as it may be kept: what [`decode_image`](super::decode_image) makes of the path is what
+/// The content of an image file as it may be kept: what [`decode_image`] makes of the path is what
 /// [`decode_image_bytes`](super::decode_image_bytes) makes of the content, to the last bit. A path may name a frame and a window.
 ///
 /// # Errors
