@@ -1,4 +1,4 @@
-//! Data sets as commands open them: as images, or as clips where that is meant.
+//! Data sets as commands open them: as images, or as clips where that is meant, and what joins a data set of before.
 
 use std::path::Path;
 
@@ -28,4 +28,9 @@ pub(crate) fn open(
         );
     }
     Ok(dataset)
+}
+
+/// Opens data that joins what is known already, so that one class is enough.
+pub(crate) fn open_more(path: &Path, root: Option<&Path>) -> Result<Dataset, CommandError> {
+    Ok(open_dataset_with(path, &DataOptions { one_class: true, ..DataOptions::at(root) })?)
 }

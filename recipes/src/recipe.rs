@@ -337,6 +337,7 @@ impl Recipe {
             slices: self.slices.unwrap_or_default(),
             clips: self.clips.clone(),
             window: self.window,
+            one_class: false,
         }
     }
 

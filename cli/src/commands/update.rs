@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, update};
-use inarch_core::data::open_dataset;
+use inarch_core::data::{Dataset, open_dataset};
 use inarch_core::file;
 use inarch_recipes::BadImagePolicy;
 
 use crate::args::UpdateArgs;
 use crate::backbones;
+use crate::data::open_more;
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
@@ -24,16 +25,20 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let key = read_key(args.version.key.as_ref())?;
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_dataset(&args.data, args.root.as_deref())?;
+    let root = args.root.as_deref();
+    // A first version tells classes apart; what comes later may be more of one, or a new one alone.
+    let dataset = if args.init.is_some() { open_dataset(&args.data, root)? } else { open_more(&args.data, root)? };
     dataset.need_single_labels("an update")?;
-    let open = |paths: &[PathBuf]| paths.iter().map(|path| open_dataset(path, None)).collect::<Result<Vec<_>, _>>();
+    let probes: Vec<Dataset> = args.probe.iter().map(|path| open_more(path, None)).collect::<Result<_, _>>()?;
+    let zero_shot: Vec<Dataset> =
+        args.zero_shot.iter().map(|path| open_dataset(path, None)).collect::<Result<_, _>>()?;
     let request = UpdateRequest {
         target: &args.target,
         output: args.output.as_deref(),
         init: args.init.as_deref(),
         dataset: &dataset,
-        probes: &open(&args.probe)?,
-        zero_shot: &open(&args.zero_shot)?,
+        probes: &probes,
+        zero_shot: &zero_shot,
         recipe: &recipe,
         key: key.as_ref(),
         time: now(),

@@ -171,11 +171,17 @@ impl Dataset {
     /// # Errors
     /// [`Error::Malformed`] with what is wrong and what to do.
     pub fn validate(&self, origin: &Path) -> Result<()> {
+        self.validate_with(origin, 2)
+    }
+
+    /// As [`validate`](Self::validate), where `fewest` classes are enough.
+    pub(super) fn validate_with(&self, origin: &Path, fewest: usize) -> Result<()> {
         let wrong = |reason: String| Err(Error::malformed("data set", origin, reason));
         let classes = self.classes.len();
-        if classes < 2 {
+        if classes < fewest {
+            let needed = if fewest > 1 { "more than one class is needed" } else { "a class is needed" };
             let found = self.classes.first().map_or("none".into(), |class| format!("only `{class}`"));
-            return wrong(format!("more than one class is needed, found {found}"));
+            return wrong(format!("{needed}, found {found}"));
         }
         let mut names = HashSet::new();
         if let Some(class) = self.classes.iter().find(|class| !names.insert(class.as_str())) {

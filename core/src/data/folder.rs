@@ -304,6 +304,16 @@ mod tests {
     }
 
     #[test]
+    fn one_class_is_enough_where_that_is_said() {
+        let files = ["train/a/1.jpg", "test/a/2.jpg"];
+        let one = DataOptions { one_class: true, ..DataOptions::default() };
+        let dataset = read_folder(folder(&files).path(), &one).expect("one class");
+        assert_eq!((dataset.classes.len(), dataset.train.len(), dataset.test.len()), (1, 1, 1));
+        let message = read(&files).unwrap_err();
+        assert!(message.contains("more than one class is needed, found only `a`"), "{message}");
+    }
+
+    #[test]
     fn errors_say_what_was_found() {
         for (files, words) in [
             (&["1.jpg", "2.jpg", "n.txt"][..], "no class folders in it, found files: 2 .jpg, 1 .txt"),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Entry, Pass, Tower, values};
 use inarch_core::data::{
-    Clip, ClipConfig, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name, is_image_name,
-    is_video_name,
+    Clip, ClipConfig, DataOptions, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name,
+    is_image_name, is_video_name,
 };
 use inarch_core::image::ImageAddress;
 use inarch_core::{Error, file};
@@ -60,7 +60,8 @@ impl Input {
             let dataset = Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) };
             return Ok(Self::Images { examples, splits: None, dataset: Box::new(dataset) });
         }
-        let options = args.source.over(args.shown.options());
+        // Features tell no classes apart, so one is enough.
+        let options = DataOptions { one_class: true, ..args.source.over(args.shown.options()) };
         let dataset = open(path, options, &args.clips, model.clips(), bars)?;
         let (splits, examples) = dataset.examples().map(|(split, example)| (split, example.clone())).unzip();
         Ok(Self::Images { examples, splits: Some(splits), dataset: Box::new(dataset) })

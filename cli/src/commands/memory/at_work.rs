@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, MemoryStore, Sample};
-use inarch_core::data::open_dataset;
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
 use inarch_recipes::{Session, Subset};
@@ -14,6 +13,7 @@ use super::super::update::{now, read_key};
 use super::{has_versions, store_path};
 use crate::args::{AddArgs, ForgetArgs};
 use crate::backbones;
+use crate::data::open_more;
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::Bars;
@@ -103,7 +103,7 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_dataset(&args.data, None)?;
+    let dataset = open_more(&args.data, None)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let features = session.features(&dataset.train)?;
     let time = now();
