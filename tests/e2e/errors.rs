@@ -69,6 +69,36 @@ fn a_corrupt_image_is_named_or_skipped_and_counted() {
     assert!(!program.path("out").exists());
 }
 
+/// A folder of results in a folder of classes is a class the next time.
+#[test]
+fn an_output_in_the_data_is_refused_and_files_that_are_no_images_are_told() {
+    let program = Program::new();
+    let data = program.path("data");
+    copy(Path::new(sample()), &data);
+    let inside = "lies in the data set `data`";
+    let fit = ["fit", "-b", "pocket", "-d", "data", "-m", "coop", "--shots", "1"];
+    for output in ["data", "data/train/runs", "data/../data/new"] {
+        program.fail(&[&fit[..], &["-o", output]].concat(), 2, &[inside, "`-o`"]);
+    }
+    program.fail(&["compare", "-b", "pocket", "-d", "data", "-m", "coop", "-o", "data/all"], 2, &[inside]);
+    program.fail(&["corrupt", "-d", "data", "-o", "data/damaged"], 2, &[inside]);
+    assert!(!data.join("train/runs").exists() && !data.join("all").exists());
+    // In the folder of the data itself the default is refused, too.
+    let run =
+        program.command(&["fit", "-b", "pocket", "-d", ".", "-m", "coop", "--shots", "1"]).current_dir(&data).output();
+    let run = run.expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.code() == Some(2) && stderr.contains("lies in the data set `.`"), "{stderr}");
+
+    let eval = ["eval", "-b", "pocket", "-d", "data", "--resamples", "0"];
+    assert_eq!(program.run(&eval).stderr, "");
+    for name in ["train/hat/phone.heic", "test/hat/phone.HEIC", "train/hat/.DS_Store", "notes.txt"] {
+        std::fs::write(data.join(name), b"x").expect("writes");
+    }
+    let told = program.run(&eval).stderr;
+    assert!(told.contains("passed over: 1 .HEIC, 1 .heic, 1 .txt\n"), "{told}");
+}
+
 #[test]
 fn missing_and_damaged_inputs_are_named() {
     let program = Program::new();

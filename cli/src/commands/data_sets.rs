@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::encode;
 use crate::args::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs, TilesArgs};
+use crate::data::check_apart;
 use crate::error::CommandError;
 use crate::output::{Output, table};
 
@@ -111,6 +112,7 @@ struct TilesResult {
 
 fn tiles(args: &TilesArgs, output: &Output) -> Result<(), CommandError> {
     let TilesArgs { side, shrink, tissue, .. } = *args;
+    check_apart(&args.output, &args.data)?;
     let dataset = open_dataset_with(&args.data, &args.source.over(DataOptions::default()))?;
     let policy = args.on_bad_image.map(BadImagePolicy::from).unwrap_or_default();
     let report = write_tiles(&dataset, &args.output, &TileConfig { side, shrink, tissue }, policy.into())?;

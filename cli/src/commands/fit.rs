@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::args::FitArgs;
 use crate::backbones;
 use crate::commands::registry::publish_folder;
-use crate::data::open;
+use crate::data::{check_apart, open};
 use crate::error::CommandError;
 use crate::output::{Output, percent, table};
 use crate::progress::Bars;
@@ -81,6 +81,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
         return Ok(());
     }
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&recipe, backbone.name(), &dataset.name));
+    check_apart(&folder, &data)?;
 
     let mut reports = Vec::new();
     for seed in &seeds {

@@ -8,6 +8,7 @@ use inarch_recipes::{BadImagePolicy, Control};
 
 use crate::args::StreamArgs;
 use crate::backbones;
+use crate::data::check_apart;
 use crate::error::CommandError;
 use crate::output::{Output, table};
 use crate::progress::Bars;
@@ -35,6 +36,7 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
         let names: Vec<&str> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         Path::new("runs").join(format!("stream-{}-{}", backbone.name(), names.join("+")))
     });
+    paths.iter().try_for_each(|path| check_apart(&folder, path))?;
     let policy = BadImagePolicy::from(args.on_bad_image);
     let report = run_stream(&backbone, &datasets, &protocol, policy.into(), &folder, control)?;
     output.result(&report, || {

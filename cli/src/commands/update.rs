@@ -27,9 +27,10 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let backbone = backbones::open(&args.version.backbone, &device)?;
     let root = args.root.as_deref();
     // A first version tells classes apart; what comes later may be more of one, or a new one alone.
-    let dataset = if args.init.is_some() { open_dataset(&args.data, root)? } else { open_more(&args.data, root)? };
+    let dataset =
+        if args.init.is_some() { open_dataset(&args.data, root)? } else { open_more(&args.data, root, bars)? };
     dataset.need_single_labels("an update")?;
-    let probes: Vec<Dataset> = args.probe.iter().map(|path| open_more(path, None)).collect::<Result<_, _>>()?;
+    let probes: Vec<Dataset> = args.probe.iter().map(|path| open_more(path, None, bars)).collect::<Result<_, _>>()?;
     let zero_shot: Vec<Dataset> =
         args.zero_shot.iter().map(|path| open_dataset(path, None)).collect::<Result<_, _>>()?;
     let request = UpdateRequest {
