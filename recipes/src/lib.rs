@@ -40,6 +40,7 @@ mod schedule;
 mod session;
 mod shards;
 mod shared;
+mod strict;
 mod task;
 pub mod test_time;
 

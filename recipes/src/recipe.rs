@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::optimizer::OptimizerConfig;
 use crate::recipe_paths::{find_paths, is_descriptions};
 use crate::schedule::{Budget, Schedule};
+use crate::strict::read_table;
 
 /// One recipe for each method.
 static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
@@ -281,20 +282,6 @@ impl RecipeLayers {
     }
 }
 
-/// Reads a table strictly; through text, so that messages show the setting or section that is at fault.
-pub(crate) fn read_table<T: serde::de::DeserializeOwned>(table: &Table, origin: &str) -> Result<T> {
-    let text = toml::to_string(table).map_err(|error| fault(origin, error.to_string()))?;
-    toml::from_str(&text).map_err(|error: toml::de::Error| {
-        // The line's number would mislead: it counts in the merged layers, not in the file that the user wrote.
-        let start = error.span().map_or(0, |span| span.start);
-        let line = text.get(..start).and_then(|before| text.lines().nth(before.matches('\n').count()));
-        match line.filter(|_| error.span().is_some()) {
-            Some(line) => fault(origin, format!("{}, at `{}`", error.message(), line.trim())),
-            None => fault(origin, error.message().to_string()),
-        }
-    })
-}
-
 /// Applies `path.to.key=value` to a table, as `--set` does.
 ///
 /// # Errors
@@ -371,7 +358,7 @@ pub(crate) fn parse(text: &str, origin: &str) -> Result<Table> {
     toml::from_str(text).map_err(|error| fault(origin, error.to_string()))
 }
 
-fn fault(origin: &str, reason: String) -> Error {
+pub(crate) fn fault(origin: &str, reason: String) -> Error {
     Error::Recipe { origin: origin.into(), reason: reason.trim_end().into() }
 }
 
@@ -423,8 +410,20 @@ mod tests {
         let recipe = layers.clone().finish().expect("finishes");
         assert_eq!((recipe.shots, recipe.train.budget), (Some(4), Budget::Iterations(7)));
         layers.set("method.rang=4").expect("sets");
-        let error = layers.finish().expect_err("an unknown key").to_string();
+        let error = layers.clone().finish().expect_err("an unknown key").to_string();
         assert!(error.contains("rang"), "{error}");
+        for (assignment, words) in [
+            (
+                "method.rank=three",
+                "invalid type: string \"three\", expected a whole number from 0 on, at `rank = \"three\"` of `[method]`",
+            ),
+            ("train.batch=-1", "at `batch = -1`"),
+        ] {
+            let mut layers = RecipeLayers::file(text, "test").expect("reads");
+            layers.set(assignment).expect("sets");
+            let error = layers.finish().expect_err("a value of the wrong type").to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

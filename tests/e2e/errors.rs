@@ -38,6 +38,41 @@ fn an_adapter_of_another_backbone_is_refused_with_3() {
 }
 
 #[test]
+fn what_is_given_in_place_of_an_adapter_is_told_from_one() {
+    let program = Program::new();
+    program.succeed(&short_fit("coop", "1", "run"));
+    let eval = |adapter: &'static str| ["eval", "-b", "pocket", "-d", sample(), "-a", adapter];
+    program.fail(&eval("run/adapter.safetensors"), 2, &["is a file", "give the folder that it lies in: `run`"]);
+    program.succeed(&["encode", "-b", "pocket", "--images", sample(), "-o", "f.safetensors"]);
+    program.fail(&eval("f.safetensors"), 2, &["is a file", "inarch convert"]);
+    std::fs::create_dir_all(program.path("stopped")).expect("creates");
+    std::fs::write(program.path("stopped/state.json"), b"{}").expect("writes");
+    program.fail(&eval("stopped"), 1, &["run that was stopped", "inarch fit"]);
+    std::fs::create_dir_all(program.path("line/3")).expect("creates");
+    std::fs::write(program.path("line/current"), b"3\n").expect("writes");
+    program.fail(&eval("line"), 1, &["holds versions", "`line/3`"]);
+
+    // A run keeps its recipe and report to itself.
+    let kept = std::fs::read(program.path("run/adapter.json")).expect("reads");
+    program.fail(&["combine", "-b", "pocket", "run", "run", "-o", "run"], 2, &["`run` holds a run", "another folder"]);
+    assert_eq!(std::fs::read(program.path("run/adapter.json")).expect("reads"), kept);
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_told_from_a_damaged_file() {
+    let program = Program::new();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n";
+    let backbone = program.path("clip");
+    for name in ["tokenizer.json", "model.safetensors"] {
+        copy(&fixture("parity/clip_tiny/quick"), &backbone);
+        std::fs::write(backbone.join(name), pointer).expect("writes");
+        program.fail(&["backbone", "show", "./clip"], 1, &[name, "pointer of Git LFS", "git lfs pull"]);
+    }
+    std::fs::write(program.path("photo.jpg"), pointer).expect("writes");
+    program.fail(&["predict", "-b", "pocket", "--classes", "a,b", "photo.jpg"], 1, &["photo.jpg", "git lfs pull"]);
+}
+
+#[test]
 fn a_damaged_adapter_is_named() {
     let program = Program::new();
     program.succeed(&short_fit("linear-probe", "1", "probe"));
@@ -117,6 +152,25 @@ fn missing_and_damaged_inputs_are_named() {
     program.succeed(&["encode", "-b", "pocket", "--images", sample(), "-o", "f.safetensors"]);
     let other = fixture("parity/clip_tiny/quick").display().to_string();
     program.fail(&["eval", "-b", &other, "-d", "f.safetensors"], 3, &["refused", "backbone of the features"]);
+}
+
+#[test]
+fn few_images_unread_images_and_names_with_blanks_are_told() {
+    let program = Program::new();
+    let data = program.path("my data");
+    copy(Path::new(sample()), &data);
+    std::fs::write(data.join("test/hat/broken.jpg"), b"this is no image").expect("writes");
+    let budget = "train.budget={ iterations = 3 }";
+    let fit = ["fit", "-b", "pocket", "-d", "my data", "-m", "coop", "--set", budget, "--on-bad-image", "skip"];
+    let run = program.run(&[&fit[..], &["--shots", "999", "-o", "my run"]].concat());
+    assert!(run.stderr.contains("note: 10 of 10 classes have fewer than 999 training images"), "{}", run.stderr);
+    assert!(run.stdout.contains("test images that could not be read: 1"), "{}", run.stdout);
+    assert!(run.stdout.contains("next: inarch eval -b pocket -d 'my data' -a 'my run'\n"), "{}", run.stdout);
+    std::fs::remove_dir_all(data.join("test")).expect("removes");
+    let run = program.run(&[&fit[..], &["--shots", "1", "-o", "other"]].concat());
+    assert!(run.stdout.contains("next: inarch predict -b pocket -a other IMAGE\n"), "{}", run.stdout);
+    assert!(!run.stderr.contains("note:"), "{}", run.stderr);
+    program.fail(&["fit", "my data"], 2, &["`my data` is a folder", "`-d`"]);
 }
 
 #[cfg(unix)]

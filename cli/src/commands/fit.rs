@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use inarch_core::data::Dataset;
 use inarch_core::file;
 use inarch_core::metrics::{Detail, MeanStd};
 use inarch_core::text::TemplateSet;
@@ -15,7 +16,7 @@ use crate::backbones;
 use crate::commands::registry::publish_folder;
 use crate::data::{check_apart, open};
 use crate::error::CommandError;
-use crate::output::{Output, percent, table};
+use crate::output::{Output, percent, quoted, table};
 use crate::progress::Bars;
 use crate::published;
 
@@ -83,6 +84,10 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&recipe, backbone.name(), &dataset.name));
     check_apart(&folder, &data)?;
 
+    if let Some(note) = recipe.shots.and_then(|shots| too_few(session.dataset(), shots)) {
+        control.progress.say(&note);
+    }
+
     let mut reports = Vec::new();
     for seed in &seeds {
         let recipe = Recipe { seed: *seed, ..recipe.clone() };
@@ -109,6 +114,26 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     Ok(())
 }
 
+/// What to say of classes that have fewer training images than are asked for.
+fn too_few(dataset: &Dataset, shots: usize) -> Option<String> {
+    let mut counts = vec![0_usize; dataset.classes.len()];
+    for example in &dataset.train {
+        let own = [example.label];
+        for label in if dataset.multi_label { &example.labels[..] } else { &own } {
+            counts[*label] += 1;
+        }
+    }
+    let few = counts.iter().filter(|count| **count < shots).count();
+    let (least, class) = counts.iter().zip(&dataset.classes).min()?;
+    let all = counts.len();
+    (few > 0).then(|| {
+        format!(
+            "note: {few} of {all} classes have fewer than {shots} training images, `{class}` {least}: all of theirs are \
+             taken"
+        )
+    })
+}
+
 /// The method of the adapter that lies in a folder, if it is another one.
 fn other_method(folder: &Path, own: &str) -> Option<String> {
     let manifest: serde_json::Value = file::read_json(&folder.join(MANIFEST_FILE), "adapter manifest").ok()?;
@@ -116,6 +141,12 @@ fn other_method(folder: &Path, own: &str) -> Option<String> {
 }
 
 fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
+    if let Some(path) = args.recipe.as_deref().filter(|path| path.is_dir()) {
+        return Err(CommandError::usage(
+            format!("`{}` is a folder, where a recipe file is expected", path.display()),
+            "a data set goes behind `-d`; a run is made again by the `recipe.toml` in its folder",
+        ));
+    }
     let mut layers = match (&args.recipe, &args.method) {
         (Some(path), _) => RecipeLayers::open(path)?,
         (None, Some(method)) => RecipeLayers::preset(method, args.official)?,
@@ -232,9 +263,14 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
         }
         text.push('\n');
     }
-    let skipped: usize = reports.iter().map(|(_, _, report)| report.data.skipped.len()).max().unwrap_or(0);
-    if skipped > 0 {
-        text.push_str(&format!("training images that could not be read: {skipped}; report.json lists them\n"));
+    let most =
+        |count: &dyn Fn(&FitReport) -> usize| reports.iter().map(|(_, _, report)| count(report)).max().unwrap_or(0);
+    let trained = most(&|report| report.data.skipped.len());
+    let tested = most(&|report| report.test.as_ref().map_or(0, |test| test.skipped.len()));
+    for (what, skipped) in [("training", trained), ("test", tested)] {
+        if skipped > 0 {
+            text.push_str(&format!("{what} images that could not be read: {skipped}; report.json lists them\n"));
+        }
     }
     if let Some((_, folder, report)) = reports.last() {
         text.push_str(&format!("adapter: {}\n", folder.display()));
@@ -243,8 +279,13 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
             text.push_str(&format!("published: {adapter}\n"));
         }
         if let (Some(backbone), Some(data)) = (&report.recipe.backbone, &report.recipe.data) {
-            let (data, reading) = (data.display(), reading(&report.recipe));
-            text.push_str(&format!("next: inarch eval -b {backbone} -d {data}{reading} -a {adapter}\n"));
+            let (backbone, adapter) = (quoted(backbone), quoted(&adapter));
+            let (data, reading) = (quoted(&data.display().to_string()), reading(&report.recipe));
+            // Without test images there is nothing to measure.
+            text.push_str(&match report.test {
+                Some(_) => format!("next: inarch eval -b {backbone} -d {data}{reading} -a {adapter}\n"),
+                None => format!("next: inarch predict -b {backbone} -a {adapter} IMAGE\n"),
+            });
         }
     }
     text
@@ -256,9 +297,9 @@ fn reading(recipe: &Recipe) -> String {
     let Recipe { root, group_by, slices, window, .. } = recipe;
     let given = [
         ("--root", root.as_ref().map(|root| root.display().to_string())),
-        ("--group-by", group_by.as_ref().map(|pattern| format!("'{pattern}'"))),
+        ("--group-by", group_by.clone()),
         ("--slices", slices.as_ref().map(ToString::to_string)),
         ("--window", window.as_ref().map(ToString::to_string)),
     ];
-    given.into_iter().filter_map(|(option, value)| Some(format!(" {option} {}", value?))).collect()
+    given.into_iter().filter_map(|(option, value)| Some(format!(" {option} {}", quoted(&value?)))).collect()
 }

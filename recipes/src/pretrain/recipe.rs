@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::contrastive::PairLoss;
 use crate::error::Result;
-use crate::recipe::{parse, read_table, set};
+use crate::recipe::{parse, set};
+use crate::strict::read_table;
 
 /// Everything that decides the weights of a backbone trained from scratch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,8 @@ use toml::{Table, Value};
 
 use super::method::{Needs, TEST_TIME_METHODS, TestTimeMethod, within};
 use crate::error::{Error, Result};
-use crate::recipe::{read_table, set};
+use crate::recipe::set;
+use crate::strict::read_table;
 
 /// The section that settings stand in.
 const SECTION: &str = "test-time";

@@ -208,13 +208,15 @@ fn loose_images(path: &Path, shown: &ShownArgs, clips: bool) -> Result<Option<Ve
     };
     let file = ImageAddress::of(path).file;
     let shows = |path: &Path| path.is_file() && (is_image_name(path) || is_video_name(path));
+    // As in class folders: what a Mac leaves beside a photo, `._photo.jpg`, is no photo.
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     if shows(&file) {
         return Ok(Some(examples(&[path.to_path_buf()])?));
     }
     if !path.is_dir() {
         return Ok(None);
     }
-    let listed: Vec<PathBuf> = file::list(path)?.into_iter().filter(|entry| shows(entry)).collect();
+    let listed: Vec<PathBuf> = file::list(path)?.into_iter().filter(|entry| shows(entry) && !hidden(entry)).collect();
     if clips && listed.len() > 1 && !listed.iter().any(|entry| is_animation_name(entry)) {
         return Ok(Some(examples(&[path.to_path_buf()])?));
     }
