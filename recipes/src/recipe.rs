@@ -386,7 +386,7 @@ fn merge(into: &mut Table, from: Table) {
 
 #[cfg(test)]
 mod tests {
-    use super::{METHODS, RecipeLayers};
+    use super::{Augment, METHODS, RecipeLayers};
     use crate::schedule::{Budget, Schedule};
 
     #[test]
@@ -423,6 +423,18 @@ mod tests {
             layers.set(assignment).expect("sets");
             let error = layers.finish().expect_err("a value of the wrong type").to_string();
             assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_setting_of_the_views_leaves_the_others_as_they_are() {
+        for method in METHODS {
+            let preset = RecipeLayers::preset(method, false).expect(method);
+            let before = preset.clone().finish().expect(method).augment;
+            let mut layers = preset;
+            layers.set("augment.flip=0.25").expect("sets");
+            let after = layers.finish().expect(method).augment;
+            assert_eq!(after, Augment { flip: 0.25, ..before }, "{method}");
         }
     }
 

@@ -18,6 +18,9 @@ fn wrong_usage_is_2_with_a_suggestion() {
     program.fail(&["eval", "--nonsense"], 2, &["--nonsense"]);
     program.fail(&["fit", "-m", "lora", "-d", sample()], 2, &["no backbone", "-b"]);
     program.fail(&["predict", "-b", "pocket", "x.jpg"], 2, &["names of the classes"]);
+    program.fail(&short_fit("coop", "1,2,1", "out"), 2, &["seed 1 is given twice"]);
+    let streamed = ["stream", "-b", "pocket", "-d", sample(), "--seeds", "7,7"];
+    program.fail(&streamed, 2, &["seed 7 is given twice"]);
     let mut arguments = short_fit("lora", "1", "out");
     arguments.extend(["--set", "method.rang=4"]);
     program.fail(&arguments, 2, &["rang"]);
@@ -117,6 +120,7 @@ fn an_output_in_the_data_is_refused_and_files_that_are_no_images_are_told() {
     }
     program.fail(&["compare", "-b", "pocket", "-d", "data", "-m", "coop", "-o", "data/all"], 2, &[inside]);
     program.fail(&["corrupt", "-d", "data", "-o", "data/damaged"], 2, &[inside]);
+    program.fail(&["update", "data", "--init", "rail", "-b", "pocket", "-d", "data"], 2, &[inside]);
     assert!(!data.join("train/runs").exists() && !data.join("all").exists());
     // In the folder of the data itself the default is refused, too.
     let run =

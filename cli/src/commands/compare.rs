@@ -9,6 +9,7 @@ use inarch_recipes::{Axis, BadImagePolicy, CompareConfig, compare};
 
 use crate::args::CompareArgs;
 use crate::backbones;
+use crate::commands::fit::check_seeds;
 use crate::data::{check_apart, open};
 use crate::error::CommandError;
 use crate::output::{Output, table};
@@ -24,6 +25,7 @@ pub(crate) fn run(args: &CompareArgs, bars: &Bars, output: &Output) -> Result<()
             "leave `--subset` out, or give `--base-to-new` for both halves",
         ));
     }
+    check_seeds(&args.seeds)?;
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&args.backbone, &device)?;
     let described = args.descriptions.as_ref().map(|path| TemplateSet::descriptions(path)).transpose()?;

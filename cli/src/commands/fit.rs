@@ -55,6 +55,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     let control = bars.control();
     let layers = layers(args)?;
     let seeds = if args.seed.is_empty() { vec![layers.clone().finish()?.seed] } else { args.seed.clone() };
+    check_seeds(&seeds)?;
     let recipe = layers.finish()?;
     if args.publish.is_some() && seeds.len() > 1 {
         let hint = "give one seed, or publish one of the folders with `inarch registry publish FOLDER NAME`";
@@ -112,6 +113,14 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     output.result(&result, || text(&result, &reports));
     Ok(())
+}
+
+/// Refuses a seed that is given twice: the same run again would make the spread too small.
+pub(crate) fn check_seeds(seeds: &[u64]) -> Result<(), CommandError> {
+    let twice = seeds.iter().enumerate().find(|(at, seed)| seeds[..*at].contains(seed));
+    twice.map_or(Ok(()), |(_, seed)| {
+        Err(CommandError::usage(format!("seed {seed} is given twice"), "each seed is a run of its own: give each once"))
+    })
 }
 
 /// What to say of classes that have fewer training images than are asked for.

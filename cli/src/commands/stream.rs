@@ -8,6 +8,7 @@ use inarch_recipes::{BadImagePolicy, Control};
 
 use crate::args::StreamArgs;
 use crate::backbones;
+use crate::commands::fit::check_seeds;
 use crate::data::check_apart;
 use crate::error::CommandError;
 use crate::output::{Output, table};
@@ -15,6 +16,7 @@ use crate::progress::Bars;
 
 pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let control = bars.control();
+    check_seeds(&args.seeds)?;
     let protocol = recipe(args, control)?.protocol()?;
     let named = |what: &str, flag: &str| {
         CommandError::usage(format!("no {what} is given"), format!("give one with `{flag}` or in the recipe"))

@@ -1,6 +1,6 @@
 //! `inarch update`: bring a published adapter up to date, past a gate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, update};
 use inarch_core::data::{Dataset, open_dataset};
@@ -9,9 +9,9 @@ use inarch_recipes::BadImagePolicy;
 
 use crate::args::UpdateArgs;
 use crate::backbones;
-use crate::data::open_more;
+use crate::data::{check_apart, open_more};
 use crate::error::CommandError;
-use crate::output::{Output, percent, table};
+use crate::output::{Output, percent, quoted, table};
 use crate::progress::Bars;
 use crate::versions::AnyVersions;
 
@@ -25,6 +25,11 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let key = read_key(args.version.key.as_ref())?;
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
+    let folder = args.output.as_deref().unwrap_or(&args.target);
+    // Other names are of the registry.
+    if Path::new(folder).exists() || (args.init.is_some() && !folder.contains('@')) {
+        check_apart(Path::new(folder), &args.data)?;
+    }
     let root = args.root.as_deref();
     // A first version tells classes apart; what comes later may be more of one, or a new one alone.
     let dataset =
@@ -96,9 +101,10 @@ fn text_of(report: &UpdateReport, backbone: &str) -> String {
     ));
     match (&report.version, &report.adapter) {
         (Some(version), Some(adapter)) => text.push_str(&format!(
-            "published {version} ({} bytes)\nnext: inarch predict -b {backbone} -a {} IMAGE\n",
+            "published {version} ({} bytes)\nnext: inarch predict -b {} -a {} IMAGE\n",
             report.bytes,
-            adapter.display()
+            quoted(backbone),
+            quoted(&adapter.display().to_string())
         )),
         _ => text.push_str("nothing was published\n"),
     }
