@@ -1,6 +1,6 @@
 """What the medical methods give on real images: sentences of each class, several findings an image, abstention, rare classes.
 
-    python benches/medical_methods.py --inarch BINARY --bccd BCCD --pneumonia pneumoniamnist.npz --sentences JSON
+    python benches/medical_methods.py --inarch BINARY --bccd BCCD --pneumonia pneumoniamnist.npz [--sentences JSON]
         [--work FOLDER] [--backbone pocket] [--seeds 1,2,3] [--only sentences,findings,abstention,imbalance]
 
 `--bccd` is the blood-cell set in Pascal VOC form, `--pneumonia` the X-rays of MedMNIST v2, `--sentences` the file that
@@ -38,21 +38,27 @@ WHITE_CELLS = ["neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("inarch", "bccd", "pneumonia", "sentences"):
+    for name in ("inarch", "bccd", "pneumonia"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--sentences", type=Path, help="needed by the part `sentences`")
     parser.add_argument("--work", type=Path, default=Path("medical-methods"))
     parser.add_argument("--backbone", default="pocket")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--only", default="sentences,findings,abstention,imbalance")
     given = parser.parse_args()
+    chosen = given.only.split(",")
     sets = prepared(given)
+    if "sentences" in chosen:
+        if given.sentences is None:
+            parser.error("the part `sentences` needs --sentences")
+        described(given)
     parts = {"sentences": sentences, "findings": findings, "abstention": abstention, "imbalance": imbalance}
-    for part in given.only.split(","):
+    for part in chosen:
         parts[part](given, sets)
 
 
 def prepared(given: argparse.Namespace) -> dict[str, Path]:
-    """The data sets, made where they are not there yet, and the sentences of their classes."""
+    """The data sets, made where they are not there yet."""
     sets = {name: given.work / name for name in ("x-rays", "cells", "windows")}
     given.work.mkdir(parents=True, exist_ok=True)
     if not sets["x-rays"].is_dir():
@@ -62,6 +68,11 @@ def prepared(given: argparse.Namespace) -> dict[str, Path]:
         subprocess.run([given.inarch, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
     if not sets["windows"].is_dir():
         windows(given.bccd, sets["windows"])
+    return sets
+
+
+def described(given: argparse.Namespace) -> None:
+    """The sentences of the classes of each set, as files beside it."""
     known = json.loads(given.sentences.read_text())["BIOMEDCOOP_TEMPLATES"]
     own = {
         "x-rays": {"normal": known["normal lungs"], "pneumonia": known["viral pneumonia lungs"]},
@@ -73,7 +84,6 @@ def prepared(given: argparse.Namespace) -> dict[str, Path]:
     }
     for name, classes in own.items():
         (given.work / f"{name}.json").write_text(json.dumps(classes, indent=1))
-    return sets
 
 
 def windows(bccd: Path, folder: Path) -> None:

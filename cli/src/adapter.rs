@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Backbone, Frozen, Sites};
-use inarch_core::data::ClipConfig;
+use inarch_core::data::{ClipConfig, DataOptions};
 use inarch_core::text::{Template, TemplateSet, check_described};
 use inarch_peft::{Artifact, Classifier, open_adapter};
 
@@ -45,6 +45,14 @@ impl Model {
     /// How the adapter's clips were read.
     pub(crate) fn clips(&self) -> Option<&ClipConfig> {
         self.adapter.as_ref()?.manifest.clips.as_ref()
+    }
+
+    /// How data is read beside the adapter, where nothing else is said.
+    pub(crate) fn reading(&self, options: DataOptions) -> DataOptions {
+        match &self.adapter {
+            Some(artifact) => artifact.reading(options),
+            None => options,
+        }
     }
 
     /// A classifier over `classes`, or over the adapter's own when none are given.

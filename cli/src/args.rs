@@ -1,12 +1,14 @@
 //! What may stand on the command line. The doc comments are the help texts.
 
 mod clips;
+mod combine;
 mod continual;
 mod convert;
 mod data;
 mod data_sets;
 mod device;
 mod fleet;
+mod pretrain;
 mod registry;
 mod serve;
 mod store;
@@ -14,18 +16,19 @@ mod store;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use inarch_core::metrics::{DetailConfig, RankingConfig};
 use inarch_core::text::{Template, TemplateSet};
-use inarch_peft::Merge;
 
 pub(crate) use self::clips::ClipArgs;
+pub(crate) use self::combine::{CombineArgs, MergeArg};
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
 pub(crate) use self::data::{DataArgs, OnBadImageArg, ShownArgs, SourceArgs};
 pub(crate) use self::data_sets::{
     ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, JoinArgs, SplitArgs, TilesArgs,
 };
 pub(crate) use self::device::{DeviceArgs, PrecisionArg};
+pub(crate) use self::pretrain::PretrainArgs;
 use crate::commands::corrupt::CorruptArgs;
 use crate::test_time::TestTimeArgs;
 pub(crate) use continual::*;
@@ -330,99 +333,6 @@ pub(crate) struct EncodeArgs {
     /// The features file to write
     #[arg(short = 'o', long, value_name = "FEATURES.safetensors")]
     pub(crate) output: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CombineArgs {
-    /// Backbone: a folder, a checkpoint, a hub id (ORG/NAME[@REVISION]), a name (see `inarch backbone list`), or `embeddings:TEXTS.safetensors`
-    #[arg(short = 'b', long, value_name = "BACKBONE")]
-    pub(crate) backbone: String,
-    /// Adapters: folders that `inarch fit` wrote, or names in the registry
-    #[arg(required = true, value_name = "ADAPTER")]
-    pub(crate) adapters: Vec<PathBuf>,
-    /// One weight for each adapter; equal shares when absent
-    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "W[,W..]")]
-    pub(crate) weights: Vec<f64>,
-    /// How their changes are merged
-    #[arg(long, value_enum, default_value = "linear", value_name = "MERGE")]
-    pub(crate) merge: MergeArg,
-    /// Rank of the result; the smallest exact one when absent
-    #[arg(long, value_name = "RANK")]
-    pub(crate) rank: Option<usize>,
-    /// Share of the entries that is kept, where some are dropped
-    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
-    pub(crate) density: f64,
-    /// Decides which entries are kept at random
-    #[arg(long, default_value_t = 1, value_name = "S")]
-    pub(crate) seed: u64,
-    /// Folder for the adapter
-    #[arg(short = 'o', long, value_name = "FOLDER")]
-    pub(crate) output: PathBuf,
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum MergeArg {
-    /// The weighted sum (the weighted mean of the parameters, for methods that are no change of weights)
-    Linear,
-    /// The weighted sum of the greatest entries of each
-    MagnitudePrune,
-    /// The greatest entries, with an elected sign
-    Ties,
-    /// The weighted sum of random entries of each, enlarged
-    DareLinear,
-    /// Random entries, enlarged, with an elected sign
-    DareTies,
-}
-
-impl From<MergeArg> for Merge {
-    fn from(arg: MergeArg) -> Self {
-        match arg {
-            MergeArg::Linear => Self::Linear,
-            MergeArg::MagnitudePrune => Self::MagnitudePrune,
-            MergeArg::Ties => Self::Ties,
-            MergeArg::DareLinear => Self::DareLinear,
-            MergeArg::DareTies => Self::DareTies,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PretrainArgs {
-    /// The recipe of a backbone to be trained from scratch, or beside `-b` that of an adapter
-    #[arg(required_unless_present = "backbone")]
-    pub(crate) recipe: Option<PathBuf>,
-    /// Adapt this backbone instead, with an adapter
-    #[arg(short = 'b', long, value_name = "BACKBONE")]
-    pub(crate) backbone: Option<String>,
-    /// Method of the adapter; a recipe names its own
-    #[arg(
-        short = 'm',
-        long,
-        value_name = "METHOD",
-        default_value = "lora",
-        requires = "backbone",
-        conflicts_with = "recipe"
-    )]
-    pub(crate) method: String,
-    /// Pairs: a CSV or JSONL manifest `path,caption[,label]`, or labelled images with a recipe's captions
-    #[arg(short = 'd', long, value_name = "PATH")]
-    pub(crate) data: PathBuf,
-    /// Folder that the paths of a manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
-    /// The tokenizer of a new backbone
-    #[arg(long, value_name = "TOKENIZER.json", required_unless_present = "backbone")]
-    pub(crate) tokenizer: Option<PathBuf>,
-    /// Override one setting of the recipe, e.g. `train.epochs=2`
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
-    /// Folder for the result
-    #[arg(short = 'o', long, value_name = "FOLDER")]
-    pub(crate) output: PathBuf,
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
 }
 
 #[derive(Debug, Args)]

@@ -32,8 +32,8 @@ pub(crate) fn open(
 }
 
 /// Opens data that joins what is known already, so that one class is enough.
-pub(crate) fn open_more(path: &Path, root: Option<&Path>, bars: &Bars) -> Result<Dataset, CommandError> {
-    let dataset = open_dataset_with(path, &DataOptions { one_class: true, ..DataOptions::at(root) })?;
+pub(crate) fn open_more(path: &Path, options: DataOptions, bars: &Bars) -> Result<Dataset, CommandError> {
+    let dataset = open_dataset_with(path, &DataOptions { one_class: true, ..options })?;
     tell_of_others(path, &dataset, bars);
     Ok(dataset)
 }

@@ -40,6 +40,7 @@ pub fn main() -> ExitCode {
         Ok(store) => store,
         Err(error) => return ended(Err(error)),
     };
+    keep_patients_unnamed();
     let bars = Bars::new(store);
     let output = Output::new(arguments.json);
     // What panics has been printed; a connection to a borrowed device that breaks ends so as well.
@@ -53,6 +54,16 @@ pub fn main() -> ExitCode {
         bars.clear();
     }
     ended(outcome)
+}
+
+/// What a decoder of medical files says in a panic could quote the file, so it is not printed; the decoder's error follows.
+fn keep_patients_unnamed() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !inarch_core::image::panics_are_private() {
+            print(panic);
+        }
+    }));
 }
 
 /// Tells of the fault, if any, and with which code the process ends.

@@ -23,7 +23,8 @@ pub use error::{Error, Result};
 pub use learner::{AnalyticLearner, Arrival, GradientLearner, Learner, LearnerConfig, MemoryHeadLearner, Setting};
 pub use measure::{AccuracyMatrix, Measures, negative_flips, positive_flips};
 pub use memory::{
-    Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, MemoryStore, Precision, Sample, Sampler, herding,
+    Cause, Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, MemoryStore, Precision, Removal, Sample, Sampler,
+    herding,
 };
 pub use merge::{MergeReport, MergeRequest, merge};
 pub use strategy::{GradientConfig, Strategy};

@@ -5,15 +5,16 @@
 //! weights, by a named merge of `inarch combine`, which is not what training on all the data would give; the loss on
 //! held-out samples is shown, also against a version that was trained on all the data, where there is one.
 //!
-//! Memories are joined where they choose samples alike. Held-out samples are joined as well where some versions kept
-//! their images and others their latents alone: those judge adapters that leave the image tower as it is.
+//! Memories are joined where they choose samples alike; what all started from was offered once. Held-out samples are
+//! joined as well where some versions kept their images and others their latents alone: those judge adapters that leave
+//! the image tower as it is.
 
 use std::path::PathBuf;
 
 use inarch_core::backbone::Backbone;
 use inarch_core::data::Dataset;
 use inarch_core::image::OnBadImage;
-use inarch_peft::{Artifact, Combination};
+use inarch_peft::{Artifact, Combination, MethodConfig};
 use inarch_recipes::{Control, Session, Subset};
 use serde::Serialize;
 
@@ -77,8 +78,8 @@ struct Part {
 /// Merges versions into a new one.
 ///
 /// # Errors
-/// Parts of other backbones or settings; parts that share samples without a base that accounts for them; a pooled
-/// version that did not learn the same samples.
+/// Parts of other backbones or settings; parts that share other samples than those of the base; a pooled version that did
+/// not learn the same samples.
 pub fn merge(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -97,26 +98,28 @@ pub fn merge(
     let parts: Vec<Part> = request.parts.iter().map(open).collect::<Result<_>>()?;
     let [first, rest @ ..] = &parts[..] else { return Err(Error::setting("merge", "at least one version is needed")) };
     for part in rest {
-        let [expected, found] = [first, part].map(|part| part.artifact.manifest.method.name());
-        if expected != found {
-            return Err(inarch_core::Error::mismatch("method of the versions", expected, found).into());
-        }
+        check_methods(&first.artifact.manifest.method, &part.artifact.manifest.method)?;
     }
     let base = request.base.map(|base| versions.open(base)).transpose()?;
     let base_ledger = base.as_ref().map(Version::ledger).transpose()?.unwrap_or_default();
-    let mut ledger = Ledger::default();
-    for part in &parts {
-        let shared = if ledger.is_empty() { base_ledger.len() } else { ledger.merge(&part.ledger) };
-        if ledger.is_empty() {
-            ledger.merge(&part.ledger);
-        }
-        if shared != base_ledger.len() {
-            let reason = format!(
-                "the versions share {shared} samples, and {} are accounted for; name the version that all started from with `--base`",
-                base_ledger.len()
-            );
+    let mut ledger = first.ledger.clone();
+    for part in rest {
+        // What is in two parts is what both started from: that and nothing else is taken out of one of them.
+        let shared = ledger.common(&part.ledger);
+        if !shared.is_of_same_samples(&base_ledger) {
+            let (shared, started) = (shared.len(), base_ledger.len());
+            let reason = match base {
+                None => {
+                    format!("the versions share {shared} samples; name the version that all started from with `--base`")
+                }
+                Some(_) => format!(
+                    "the versions share {shared} samples, and these are not the {started} of the base; name the version \
+                     that all started from with `--base`, with nothing forgotten since"
+                ),
+            };
             return Err(Error::setting("merge", reason));
         }
+        ledger.merge(&part.ledger);
     }
     let pooled = request.pooled.map(|pooled| compared(versions, pooled, &ledger, backbone)).transpose()?;
     let mut classes = first.artifact.manifest.classes.clone();
@@ -143,16 +146,19 @@ pub fn merge(
             }
             sum.merge(&own)?;
         }
-        let artifact = solve_head(backbone, method, &sum, &classes, &templates)?;
+        let artifact =
+            solve_head(backbone, method, &sum, &classes, (&templates, first.artifact.manifest.clips.as_ref()))?;
         statistics = Some(sum);
-        artifact
+        parts.iter().fold(artifact, |artifact, part| artifact.with_reading_of(&part.artifact))
     } else {
         let artifacts: Vec<Artifact> = parts.iter().map(|part| part.artifact.clone()).collect();
         request.combination.combine(&artifacts, backbone)?
     };
     artifact.manifest.parents = parts.iter().map(|part| part.artifact.manifest.tensors.clone()).collect();
-    let memory = joined("memory", parts.iter().map(|part| (&part.version, part.memory.clone())))?;
-    let probe = joined("probe", probes(&parts).into_iter())?;
+    let common = base.as_ref().map(|base| base.memory(request.key)).transpose()?.flatten();
+    let held_out = base.as_ref().map(|base| base.probe(request.key)).transpose()?.flatten();
+    let memory = joined("memory", parts.iter().map(|part| (&part.version, part.memory.clone())), common.as_ref())?;
+    let probe = joined("probe", probes(&parts).into_iter(), held_out.as_ref())?;
 
     let nothing = Dataset::unlabelled("held-out samples".into(), Vec::new());
     let session = Session::new(backbone, &nothing, Subset::All, OnBadImage::Fail, control)?;
@@ -229,8 +235,24 @@ fn probes(parts: &[Part]) -> Vec<(&Version, Option<Memory>)> {
     parts.iter().map(|part| (&part.version, own(part))).collect()
 }
 
-/// One memory of all, where there are any.
-fn joined<'v>(what: &str, memories: impl Iterator<Item = (&'v Version, Option<Memory>)>) -> Result<Option<Memory>> {
+/// Whether versions can be merged: of one method, and where the result is to be exact, of one head.
+fn check_methods(first: &MethodConfig, other: &MethodConfig) -> Result<()> {
+    if first.name() != other.name() {
+        return Err(inarch_core::Error::mismatch("method of the versions", first.name(), other.name()).into());
+    }
+    if first.analytic().is_some() && first != other {
+        let [expected, found] = [first, other].map(|method| serde_json::to_string(method).unwrap_or_default());
+        return Err(inarch_core::Error::mismatch("settings of the method of the versions", expected, found).into());
+    }
+    Ok(())
+}
+
+/// One memory of all, where there are any; what was offered to that of their `base` counts once.
+fn joined<'v>(
+    what: &str,
+    memories: impl Iterator<Item = (&'v Version, Option<Memory>)>,
+    base: Option<&Memory>,
+) -> Result<Option<Memory>> {
     let mut joined: Option<(&Version, Memory)> = None;
     for (version, memory) in memories {
         let Some(memory) = memory else { continue };
@@ -249,7 +271,7 @@ fn joined<'v>(what: &str, memories: impl Iterator<Item = (&'v Version, Option<Me
             );
             return Err(Error::setting(format!("{what} of `{}`", version.name), reason));
         }
-        all.merge(&memory)?;
+        all.join(&memory, base)?;
     }
     Ok(joined.map(|(_, memory)| memory))
 }

@@ -8,25 +8,27 @@ use crate::error::{Error, Result};
 use crate::parallel;
 
 /// Every kind of device: its name, the cargo feature that compiles it in, and what may follow the name.
-const KNOWN: [(&str, &str, &str); 7] = [
+const KNOWN: [(&str, &str, &str); 8] = [
     ("cpu", "flex", "`cpu`"),
     ("libtorch", "libtorch", "`libtorch`, `libtorch:cuda:0` or `libtorch:mps`"),
     ("cuda", "cuda", "`cuda` or `cuda:0`"),
     ("vulkan", "vulkan", "`vulkan`"),
+    ("wgpu", "wgpu", "`wgpu`"),
     ("metal", "metal", "`metal`"),
     ("rocm", "rocm", "`rocm` or `rocm:0`"),
     ("remote", "remote", "`remote:HOST:PORT` of a machine that runs `inarch lend`"),
 ];
 
-/// Words in the framework's name of a device with the kind that they tell, those that may stand around others first.
+/// Words in the framework's name of a device with the kind that they tell; the first in this order that is there decides, and of
+/// `wgpu` the driver interface, where one is pinned.
 const KINDS: [(&str, &str); 7] = [
-    ("Remote", "remote"),
     ("LibTorch", "libtorch"),
     ("Flex", "cpu"),
     ("Cuda", "cuda"),
     ("Hip", "rocm"),
     ("Vulkan", "vulkan"),
     ("Metal", "metal"),
+    ("Wgpu", "wgpu"),
 ];
 
 /// In which precision a device keeps weights and computes.
@@ -41,8 +43,8 @@ pub enum DevicePrecision {
     Bf16,
 }
 
-/// Parses a device name: `cpu`, `libtorch`, `libtorch:cuda:0`, `cuda:0`, `vulkan`, `metal`, `rocm`,
-/// `remote:HOST:PORT`.
+/// Parses a device name: `cpu`, `libtorch`, `libtorch:cuda:0`, `cuda:0`, `vulkan`, `wgpu`, `metal`,
+/// `rocm`, `remote:HOST:PORT`.
 ///
 /// # Errors
 /// [`Error::Unknown`] for another name, [`Error::Invalid`] naming the cargo feature for a device that is not compiled
@@ -102,6 +104,8 @@ fn open(name: &str) -> Result<Device> {
         ("rocm", rest) => number(rest).map(Device::rocm),
         #[cfg(feature = "vulkan")]
         ("vulkan", None) => Some(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "wgpu")]
+        ("wgpu", None) => Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "metal")]
         ("metal", None) => Some(Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "libtorch")]
@@ -163,14 +167,26 @@ pub(crate) fn on_processor(device: &Device) -> bool {
 /// What kind of device one is: the name that [`device`] takes, without a number or an address; `other` for what it never
 /// gives.
 pub fn device_kind(device: &Device) -> &'static str {
-    // Public in nothing but its name, such as `Device<LibTorch(Cuda(0))>`: the outermost word that is known decides.
-    let name = format!("{device:?}");
+    if is_borrowed(device) {
+        return "remote";
+    }
+    // Which API a device of CubeCL computes by is in its name alone.
+    kind_of(&format!("{device:?}"))
+}
+
+fn kind_of(name: &str) -> &'static str {
     KINDS.iter().find(|(word, _)| name.contains(*word)).map_or("other", |(_, kind)| *kind)
 }
 
 /// Whether a device belongs to another machine.
 pub fn is_borrowed(device: &Device) -> bool {
-    device_kind(device) == "remote"
+    #[cfg(feature = "remote")]
+    return matches!(device.clone().without_autodiff().as_dispatch(), burn::backend::DispatchDevice::Remote(_));
+    #[cfg(not(feature = "remote"))]
+    return {
+        let _ = device;
+        false
+    };
 }
 
 /// On how many threads parts of one piece of work may run on a device: a thread that only feeds a device of its own
@@ -185,6 +201,7 @@ fn compiled_in(feature: &str) -> bool {
         "libtorch" => cfg!(feature = "libtorch"),
         "cuda" => cfg!(feature = "cuda"),
         "vulkan" => cfg!(feature = "vulkan"),
+        "wgpu" => cfg!(feature = "wgpu"),
         "metal" => cfg!(feature = "metal"),
         "rocm" => cfg!(feature = "rocm"),
         "remote" => cfg!(feature = "remote"),
@@ -199,7 +216,7 @@ pub fn devices() -> Vec<(&'static str, &'static str, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DevicePrecision, device, device_in, device_kind, devices};
+    use super::{DevicePrecision, KNOWN, device, device_in, device_kind, devices, is_borrowed, kind_of};
     use crate::error::Error;
 
     #[test]
@@ -209,13 +226,46 @@ mod tests {
             let wrong = device(&format!("{name}:?")).map(|_| ()).unwrap_err().to_string();
             let words = if compiled_in { "expected" } else { feature };
             assert!(wrong.contains(words) && wrong.contains(name), "{wrong}");
+            if !compiled_in {
+                let missing = device(name).map(|_| ()).unwrap_err().to_string();
+                assert!(missing.contains(&format!("--features {feature}`")), "{missing}");
+            }
         }
+    }
+
+    #[test]
+    fn the_kind_is_told_by_the_name_that_the_framework_gives() {
+        for (name, kind) in [
+            ("Device<Flex(FlexDevice)>", "cpu"),
+            ("Device<LibTorch(Cuda(0))>", "libtorch"),
+            ("Device<Cube(Cuda(CudaDevice { index: 1 }))>", "cuda"),
+            ("Device<Cube(Wgpu(WgpuDevice { kind: DefaultDevice, backend: Vulkan }))>", "vulkan"),
+            ("Device<Cube(Wgpu(WgpuDevice { kind: DefaultDevice, backend: Metal }))>", "metal"),
+            ("Device<Cube(Wgpu(WgpuDevice { kind: DefaultDevice, backend: Auto }))>", "wgpu"),
+            ("Device<Autodiff { device: Cube(Wgpu(WgpuDevice { kind: Cpu, backend: Auto })) }>", "wgpu"),
+            ("Device<Capture(0)>", "other"),
+        ] {
+            assert_eq!(kind_of(name), kind, "{name}");
+            assert!(kind == "other" || KNOWN.iter().any(|(known, ..)| *known == kind), "{kind}");
+        }
+    }
+
+    // Named and told without a driver: what is opened on first use is not opened here.
+    #[cfg(any(feature = "wgpu", feature = "vulkan"))]
+    #[test]
+    fn devices_of_wgpu_are_told_apart() {
+        #[cfg(feature = "wgpu")]
+        assert_eq!(device_kind(&super::open("wgpu").unwrap()), "wgpu");
+        #[cfg(feature = "vulkan")]
+        assert_eq!(device_kind(&super::open("vulkan").unwrap()), "vulkan");
     }
 
     #[cfg(feature = "flex")]
     #[test]
     fn the_processor_is_a_device_in_single_precision() {
         let found = device_in("cpu", DevicePrecision::F32).unwrap();
-        assert_eq!(device_kind(&found), "cpu");
+        for found in [found.clone(), found.autodiff()] {
+            assert_eq!((device_kind(&found), is_borrowed(&found)), ("cpu", false));
+        }
     }
 }

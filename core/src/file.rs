@@ -109,6 +109,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
             file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
         }
         file.persist(path)?;
+        // So that the name outlives a loss of power too; file systems that cannot do this for folders lose no contents.
+        #[cfg(unix)]
+        let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
         Ok(())
     };
     attempt().map_err(Error::io("write", path))

@@ -1,5 +1,7 @@
 //! Every method, in one closed list: the only one in this crate.
 
+use std::any::Any;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
@@ -48,6 +50,12 @@ macro_rules! methods {
             /// The method's name.
             pub fn name(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// The settings, where they are of this kind.
+            pub fn settings<M: 'static>(&self) -> Option<&M> {
+                let settings: &dyn Any = match self { $(Self::$variant(config) => config,)* };
+                settings.downcast_ref()
             }
 
             /// See [`Method::bound_to_classes`].

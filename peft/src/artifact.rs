@@ -6,8 +6,8 @@ use std::path::Path;
 
 use inarch_core::backbone::{Backbone, BackboneHandle};
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
-use inarch_core::data::ClipConfig;
-use inarch_core::image::Preprocess;
+use inarch_core::data::{ClipConfig, DataOptions};
+use inarch_core::image::{Preprocess, Window};
 use inarch_core::text::Template;
 use inarch_core::{Digest, Seed, file};
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,13 @@ pub struct Manifest {
     /// How clips were read; absent for still images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clips: Option<ClipConfig>,
+    /// The pattern over names that told groups (patients) apart when the data was split
+    /// ([`DataOptions::group_by`]); absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<String>,
+    /// The window that grey values were shown in; absent where each file was shown in its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// Precision of the learned tensors.
     pub precision: String,
     /// Identity of the training data, where known.
@@ -124,6 +131,8 @@ impl Artifact {
             templates: templates.iter().map(ToString::to_string).collect(),
             preprocess: backbone.preprocess().clone(),
             clips,
+            group_by: None,
+            window: None,
             precision: "f32".into(),
             data,
             parents: Vec::new(),
@@ -191,7 +200,23 @@ impl Artifact {
         };
         let mut stack = Self::new(adapter, method, backbone, provenance)?;
         stack.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
-        Ok(stack)
+        Ok(parts.iter().fold(stack, Self::with_reading_of))
+    }
+
+    /// The same, read as another one was where nothing is known of that: window and groups.
+    #[must_use]
+    pub fn with_reading_of(mut self, other: &Self) -> Self {
+        let Manifest { group_by, window, .. } = &mut self.manifest;
+        *window = window.or(other.manifest.window);
+        *group_by = group_by.take().or_else(|| other.manifest.group_by.clone());
+        self
+    }
+
+    /// How data is read beside this adapter: in the window and by the groups of its own data, where nothing else is said.
+    #[must_use]
+    pub fn reading(&self, options: DataOptions) -> DataOptions {
+        let Manifest { group_by, window, .. } = &self.manifest;
+        DataOptions { window: options.window.or(*window), remembered_groups: group_by.clone(), ..options }
     }
 
     /// Writes the two files; the manifest last, so that a folder with a manifest is complete.

@@ -246,6 +246,8 @@ impl<'a> Session<'a> {
             },
         )?;
         artifact.manifest.offsets = offsets;
+        artifact.manifest.group_by.clone_from(&recipe.group_by);
+        artifact.manifest.window = recipe.window;
         let (zero_shot, test) = if self.dataset.test.is_empty() {
             (None, None)
         } else {

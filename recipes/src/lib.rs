@@ -32,15 +32,16 @@ mod plan;
 pub mod pocket;
 mod pretrain;
 mod recipe;
+mod recipe_layers;
 mod recipe_paths;
 pub mod report;
 mod report_head;
 mod saved_run;
 mod schedule;
 mod session;
+mod settings;
 mod shards;
 mod shared;
-mod strict;
 mod task;
 pub mod test_time;
 
@@ -61,9 +62,11 @@ pub use plan::{Plan, TowerPlan};
 pub use pretrain::{
     CaptionConfig, ModelConfig, PairSet, PretrainConfig, PretrainRecipe, Pretrained, TowerConfig, pretrain,
 };
-pub use recipe::{BadImagePolicy, Recipe, RecipeLayers, Subset, Templates, TrainConfig, TrainPrecision, set_in};
+pub use recipe::{BadImagePolicy, Recipe, Subset, Templates, TrainConfig, TrainPrecision};
+pub use recipe_layers::RecipeLayers;
 pub use recipe_paths::{find_paths, lead_from, lead_to_backbone};
 pub use report_head::{BURN, ReportHead, peak_memory_bytes};
 pub use schedule::{Budget, Schedule};
 pub use session::Session;
+pub use settings::{read_over, set_in};
 pub use task::{Learned, Task};

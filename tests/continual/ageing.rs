@@ -2,13 +2,13 @@
 //! nothing but carry the state of its tests on.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use inarch_continual::{FolderVersions, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
+use inarch_continual::{FolderVersions, Result, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
 use inarch_core::Seed;
-use inarch_core::data::{Dataset, Split};
+use inarch_core::data::{DataOptions, Dataset, Split};
 use inarch_core::image::OnBadImage;
-use inarch_recipes::{Control, Silent};
+use inarch_recipes::{Control, Progress, Silent};
 use serde_json::{Value, json};
 
 use crate::support::{FeatureRow, classes, feature_dataset, tiny};
@@ -45,6 +45,10 @@ pub(super) struct When<'a> {
 pub(super) const LATER: When<'static> = When { day: 0, init: None, if_drift: false, state: None, settings: &[] };
 
 pub(super) fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> UpdateReport {
+    tried(target, dataset, when, &Silent).expect("an update")
+}
+
+fn tried(target: &Path, dataset: &Dataset, when: &When<'_>, progress: &dyn Progress) -> Result<UpdateReport> {
     let lenient = ["gate.class_drop=1.0", "gate.accuracy_drop=1.0", "gate.negative_flips=1.0"];
     let settings: Vec<String> = lenient.iter().chain(when.settings).map(ToString::to_string).collect();
     let recipe = UpdateRecipe::read("", "test", &settings).expect("valid settings");
@@ -54,6 +58,7 @@ pub(super) fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> Upda
         output: None,
         init: when.init,
         dataset,
+        options: &DataOptions::default(),
         probes: &[],
         zero_shot: &[],
         recipe: &recipe,
@@ -63,7 +68,7 @@ pub(super) fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> Upda
         drift_state: when.state,
         policy: OnBadImage::Fail,
     };
-    update(tiny(), &FolderVersions, &request, Control::new(&Silent, &stop)).expect("an update")
+    update(tiny(), &FolderVersions, &request, Control::new(progress, &stop))
 }
 
 /// How many samples the memory of the version in force holds of each of two batches.
@@ -91,6 +96,56 @@ fn samples_that_are_too_old_are_dropped_by_an_update_that_is_published() {
     assert_eq!((third.expired, third.version.is_some()), (4 * TRAIN, true));
     assert_eq!(held(&target, ["first", "second"]), [0, 4 * TRAIN]);
     assert_eq!(held(&target, ["second", "third"]), [4 * TRAIN, 4 * TRAIN]);
+}
+
+/// Publishes another version of a target, once, when an update of it tells that settings are left out.
+struct Beside<'a> {
+    target: &'a Path,
+    is_done: AtomicBool,
+}
+
+impl Progress for Beside<'_> {
+    fn say(&self, line: &str) {
+        if line.starts_with("left out") && !self.is_done.swap(true, Ordering::Relaxed) {
+            updated(self.target, &batch("beside", 0.0), &LATER);
+        }
+    }
+}
+
+#[test]
+fn an_update_undoes_nothing_that_was_published_while_it_was_at_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("line");
+    updated(&target, &batch("first", 0.0), &When { init: Some("simple-cil"), ..LATER });
+    let beside = Beside { target: &target, is_done: AtomicBool::new(false) };
+    let told = When { settings: &["memory.seed=9"], ..LATER };
+    let error = tried(&target, &batch("second", 0.0), &told, &beside).expect_err("another version came first");
+    let error = error.to_string();
+    assert!(beside.is_done.load(Ordering::Relaxed) && error.contains("was published while"), "{error}");
+    assert_eq!(held(&target, ["beside", "second"]), [4 * TRAIN, 0]);
+    // Again, on top of that.
+    assert!(tried(&target, &batch("second", 0.0), &told, &beside).expect("an update").version.is_some());
+    assert_eq!(held(&target, ["beside", "second"]), [4 * TRAIN, 4 * TRAIN]);
+}
+
+#[test]
+fn what_is_held_out_to_judge_by_is_not_learned_under_another_split_or_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("line");
+    let first = batch("first", 0.0);
+    updated(&target, &first, &When { day: 1, init: Some("simple-cil"), ..LATER });
+    let mut other = Dataset { name: "other".into(), ..first.clone() };
+    other.train.extend(other.test.split_off(4));
+    let report = updated(&target, &other, &When { day: 2, ..LATER });
+    assert_eq!((report.learned, report.known), (4 * TRAIN, 4 * TEST - 4));
+
+    // Nor is judged by what was learned: half of it is learned first, and held out when the rest comes.
+    let target = folder.path().join("halves");
+    let half: Vec<_> = first.train.iter().step_by(2).cloned().collect();
+    let start = Dataset { train: half.clone(), ..first.clone() };
+    updated(&target, &start, &When { day: 1, init: Some("simple-cil"), ..LATER });
+    let report = updated(&target, &Dataset { test: half, ..first }, &When { day: 2, ..LATER });
+    assert_eq!((report.learned, report.known, report.held_out), (2 * TRAIN, 2 * TRAIN, 0));
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use inarch_continual::{GradientConfig, LearnerConfig, StreamRecipe, run_stream};
+use inarch_continual::{Arrival, GradientConfig, LearnerConfig, MemoryConfig, Setting, StreamRecipe, run_stream};
 use inarch_core::Seed;
-use inarch_core::data::{Dataset, Split};
+use inarch_core::checkpoint::read_safetensors;
+use inarch_core::data::{Dataset, Example, Split};
 use inarch_core::image::OnBadImage;
-use inarch_recipes::{Control, Progress, Silent};
+use inarch_recipes::{Control, Progress, Session, Silent, Subset};
 
 use crate::support::{FeatureRow, feature_dataset, tiny};
 
@@ -105,7 +106,7 @@ pub(super) fn run_keeping_both(dataset: &Dataset, strategies: &[&str], settings:
 }
 
 /// A folder with all that is in it.
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("creates");
     for path in inarch_core::file::list(from).expect("a folder") {
         let into = to.join(path.file_name().expect("a name"));
@@ -139,6 +140,66 @@ fn every_strategy_that_is_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not
     let names = on_features();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     ends_alike_when_stopped(&dataset(), &names, &[]);
+}
+
+#[test]
+fn every_strategy_that_is_stopped_anywhere_online_ends_in_the_bytes_of_one_that_was_not() {
+    let names = on_features();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // An experience of four chunks, each a training by itself.
+    ends_alike_when_stopped(&dataset(), &names, &["stream.chunk=12", "fit.train.batch=4"]);
+}
+
+/// Learns two experiences in chunks; returns the folder of what is left after each.
+fn in_chunks(strategy: &str, folder: &Path) -> [PathBuf; 2] {
+    let (dataset, stop) = (dataset(), AtomicBool::new(false));
+    let control = Control::new(&Silent, &stop);
+    let session = Session::new(tiny(), &dataset, Subset::All, OnBadImage::Fail, control).expect("four classes");
+    let recipe = protocol(&["naive"], SETTINGS).fit;
+    let templates = recipe.templates.resolve().expect("templates");
+    let setting = Setting { session: &session, templates: &templates, seed: 1 };
+    let config = LearnerConfig::read(&toml::from_str(strategy).expect("TOML")).expect("a strategy");
+    let mut learner = config.build(&recipe, MemoryConfig::default());
+    [0, 1].map(|index| {
+        let own = |example: &&Example| example.label / 2 == index;
+        let train: Vec<Example> = dataset.train.iter().filter(own).cloned().collect();
+        let arrival = Arrival {
+            index,
+            classes: &dataset.classes[..2 * (index + 1)],
+            train: &train,
+            earlier: &[],
+            source: "blobs",
+            time: index as u64,
+            chunk: Some(12),
+        };
+        learner.learn(&arrival, &setting, &folder.join("training")).expect("it learns");
+        let state = folder.join(format!("after-{index}"));
+        learner.save(&state).expect("it is saved");
+        state
+    })
+}
+
+#[test]
+fn what_was_learned_before_does_not_fade_with_the_chunks_of_an_experience() {
+    for name in ["ewc", "online-ewc", "si", "mas"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        // EWC and online EWC add up, the others are the mean of two experiences.
+        let left: f32 = if name.ends_with("ewc") { 1.0 } else { 0.5 };
+        let [before, after] = in_chunks(&format!("name = {name:?}"), folder.path())
+            .map(|state| read_safetensors(&state.join("strategy-importance.safetensors")).expect("importances").0);
+        for (parameter, before) in &before {
+            let greatest = before.data.iter().copied().fold(0.0f32, f32::max);
+            let held = before.data.iter().zip(&after[parameter].data).all(|(before, after)| *after >= left * *before);
+            assert!(greatest > 0.0 && held, "{name} {parameter}");
+        }
+    }
+    // As many changes as there were experiences.
+    let folder = tempfile::tempdir().expect("a folder");
+    let changes = in_chunks("name = \"ties\"", folder.path()).map(|state| {
+        let files = inarch_core::file::list(&state).expect("a state").into_iter();
+        files.filter(|path| path.display().to_string().contains("strategy-change-")).count()
+    });
+    assert_eq!(changes, [1, 2]);
 }
 
 /// Runs strategies as a whole and in pieces; by name, unless the settings list them.

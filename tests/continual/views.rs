@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use inarch_continual::{Memory, StreamReport};
 use inarch_core::Seed;
 use inarch_core::backbone::Frozen;
+use inarch_core::checkpoint::read_safetensors;
 use inarch_core::image::{Augment, AugmentCrop, OnBadImage};
 use inarch_recipes::{Control, Silent, Views, encode_images};
 
@@ -20,6 +21,13 @@ const VIEWS: &[&str] = &["memory.views=3", AUGMENT];
 /// What a strategy remembers in the end.
 fn memory(folder: &Path, strategy: &str) -> Memory {
     Memory::load(&folder.join(strategy).join("seed-1/after-2/memory.inarch"), None).expect("a memory")
+}
+
+/// The values of what answers in the end.
+fn adapter(folder: &Path, strategy: &str) -> Vec<f32> {
+    let path = folder.join(strategy).join("seed-1/after-2/adapter/adapter.safetensors");
+    let (tensors, _) = read_safetensors(&path).expect("an adapter");
+    tensors.into_values().flat_map(|tensor| tensor.data).collect()
 }
 
 #[test]
@@ -64,6 +72,39 @@ fn one_view_is_what_there_was_and_of_more_any_is_rehearsed() {
     assert_eq!(one.keys().collect::<Vec<_>>(), three.keys().collect::<Vec<_>>());
     let differs = |name: &str| one.iter().any(|(path, bytes)| path.ends_with(name) && three[path] != *bytes);
     assert!(differs("memory.inarch") && differs("adapter/adapter.safetensors"));
+}
+
+#[test]
+fn classes_weigh_by_their_samples_however_many_views_are_kept_of_these() {
+    // The whole of a square image, which is what the centre view shows: more views are more of the same.
+    const SAME: &str = "fit.augment={ crop = { resized = { scale = [1.0, 1.0], ratio = [1.0, 1.0] } }, flip = 0.0 }";
+    let data = tempfile::tempdir().expect("a folder");
+    let mut dataset = images(data.path());
+    // 4 images of one class and 12 of the others.
+    dataset.train.drain(4..12);
+    let run = |settings: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = [SETTINGS, &["memory.budget_bytes=65536", SAME], settings].concat();
+        run_on(&dataset, &["er"], &own, folder.path());
+        (memory(folder.path(), "er"), adapter(folder.path(), "er"))
+    };
+    let apart = |left: &[f32], right: &[f32]| {
+        let greatest = left.iter().fold(0.0f32, |greatest, value| greatest.max(value.abs()));
+        left.iter().zip(right).map(|(left, right)| (left - right).abs() / greatest).fold(0.0, f32::max)
+    };
+    let (_, alike) = run(&[]);
+    for imbalance in ["\"class-weights\"", "{ logit-adjustment = 1.0 }"] {
+        let setting = format!("fit.train.imbalance={imbalance}");
+        let (one, expected) = run(&[setting.as_str()]);
+        let (three, found) = run(&[setting.as_str(), "memory.views=3"]);
+        assert_eq!((one.len(), three.len(), three.config().views), (40, 40, 3));
+        for (sample, view) in three.samples().flat_map(|sample| [(sample, 1), (sample, 2)]) {
+            close("a view of the whole", sample.view(view), &sample.latent, 2e-3);
+        }
+        close(imbalance, &found, &expected, 2e-4);
+        // Weights of other sizes would be seen.
+        assert!(apart(&expected, &alike) > 2e-3, "{imbalance}: {}", apart(&expected, &alike));
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! Which classes an adapter answers for, and that rows and columns do not depend on their neighbours.
+//! Which classes an adapter answers for, that rows and columns do not depend on their neighbours, and that classes may come later.
 
 use burn::tensor::Tensor;
+use inarch_core::Seed;
 use inarch_core::backbone::Pass;
-use inarch_peft::{Classifier, Error};
+use inarch_peft::{Classifier, Error, Start};
 
-use super::case::{artifact, methods, scores, trained};
-use crate::support::{classes, pixels, plain, same, templates, tiny};
+use super::case::{artifact, class_features, methods, scores, trained};
+use crate::support::{classes, pixels, plain, randomised, same, templates, tiny};
 
 #[test]
 fn the_scores_of_an_image_do_not_depend_on_its_batch() {
@@ -32,6 +33,25 @@ fn a_subset_of_the_classes_in_another_order_gets_the_same_scores() {
         let all = scores(&config, &adapter, &classes(), pixels(2), &pass);
         let expected = Tensor::cat(order.iter().map(|at| all.clone().narrow(1, *at, 1)).collect(), 1);
         same(config.name(), scores(&config, &adapter, &subset, pixels(2), &pass), expected, 1e-5);
+    }
+}
+
+#[test]
+fn classes_that_come_later_leave_the_scores_of_those_before_as_they_are() {
+    let (all, pass) = (classes(), Pass::evaluate());
+    let known = &all[..2];
+    // Methods that start from the images of all classes are not trained on.
+    for config in methods().into_iter().filter(|config| !config.needs_support()) {
+        let of = |count: usize, seed: u64| {
+            let (features, device) = (class_features().narrow(0, 0, count), plain());
+            let made = config.init(&Start::new(tiny(), &features, Seed::new(seed), &device));
+            made.unwrap_or_else(|error| panic!("{}: {error}", config.name()))
+        };
+        let before = randomised(of(known.len(), 1), 0.3, &plain());
+        let grown = of(all.len(), 2).grown_from(&before.parameters(), known.len(), all.len(), &plain());
+        let grown = grown.unwrap_or_else(|reason| panic!("{}: {reason}", config.name()));
+        let [found, expected] = [&grown, &before].map(|adapter| scores(&config, adapter, known, pixels(2), &pass));
+        same(config.name(), found, expected, 1e-5);
     }
 }
 

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use inarch_continual::{Gate, UpdateRecipe};
+use inarch_core::checkpoint::open_backbone;
+use inarch_core::image::Frame;
 use inarch_peft::{METHODS, MethodConfig, Words};
 use inarch_recipes::RecipeLayers;
 use serde_json::{Value, json};
 
 use super::case::{IMAGES, init};
-use crate::support::{classes, plain, tiny};
+use crate::support::{classes, fixture, plain, tiny};
 
 fn json_of(config: &MethodConfig) -> Value {
     serde_json::to_value(config).expect("plain data")
@@ -52,7 +54,8 @@ fn an_unknown_key_is_refused_by_name() {
 fn every_example_is_a_recipe_whose_method_can_begin() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/examples");
     let paths = inarch_core::file::list(&folder).expect("the examples");
-    assert!(paths.len() >= 12, "{paths:?}");
+    assert!(paths.len() >= 16, "{paths:?}");
+    let resnet = open_backbone(&fixture("parity/families/resnet"), &plain()).expect("a valid backbone");
     for path in paths {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).expect("a recipe");
@@ -66,15 +69,19 @@ fn every_example_is_a_recipe_whose_method_can_begin() {
         }
         let recipe = RecipeLayers::file(&text, &name).and_then(RecipeLayers::finish);
         let recipe = recipe.unwrap_or_else(|error| panic!("{error}"));
-        let verb = if recipe.train.pair_loss.is_some() { "pretrain" } else { "fit" };
+        let of_pairs = recipe.train.pair_loss.is_some() || name == "matched-captions.toml";
+        let verb = if of_pairs { "pretrain" } else { "fit" };
         says(&format!("inarch {verb} recipes/examples/{name} -b "));
         assert!(!recipe.templates.resolve().expect("templates").is_empty(), "{name}");
-        let method = recipe.method.resolved(tiny()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let adapter = init(&method, tiny(), 1, &plain()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(adapter.trainable(), method.trainable(tiny(), classes().len(), IMAGES), "{name}");
+        let backbone = if name == "trunk.toml" { &resnet } else { tiny() };
+        let method = recipe.method.resolved(backbone).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let adapter = init(&method, backbone, 1, &plain()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(adapter.trainable(), method.trainable(backbone, classes().len(), IMAGES), "{name}");
         match name.as_str() {
             "vision-only.toml" => assert_eq!(method.words(), Words::Replaced),
-            "captions.toml" => assert!(method.crosses()),
+            "captions.toml" | "matched-captions.toml" => assert!(method.crosses()),
+            "features.toml" => assert!(method.black_box()),
+            "volumes.toml" => assert!(recipe.slices == Some(Frame::All) && recipe.window.is_some()),
             "clips.toml" | "slides.toml" => assert!(recipe.clips.is_some()),
             "clip-views.toml" => {
                 let clips = recipe.clips.expect("clips");

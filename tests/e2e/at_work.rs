@@ -1,21 +1,24 @@
-//! A memory at work whose program is killed: it holds what came before or all of what came, and goes on.
+//! A memory at work whose program is killed: it holds what came before or all of what came, and goes on; what went is on record.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use inarch_continual::{Fingerprint, Memory, MemoryConfig, Sample};
+use inarch_continual::{Fingerprint, Ledger, Memory, MemoryConfig, Sample};
 use inarch_core::{Digest, Seed};
+use serde_json::json;
 
-use super::Program;
+use super::update::record;
+use super::{Program, update};
 
 /// Snapshots that are put to work one after the other, and samples of each; from the fourth on not all fit.
 const PARTS: usize = 6;
 const SAMPLES: usize = 300;
 const DIM: usize = 256;
 const BUDGET: u64 = 560 << 10;
-/// How often a process is killed before it may finish a part.
+/// How often a process is killed before it may finish a part, or a removal.
 const KILLS: usize = 4;
+const REMOVALS: usize = 8;
 
 fn part(number: usize) -> Memory {
     let (backbone, preprocess) = (Digest::of(b"backbone"), Digest::of(b"preparation"));
@@ -47,6 +50,45 @@ fn exported(program: &Program, name: &str) -> Option<Vec<u8>> {
     }
     assert!(run.stderr.contains("is empty") || run.stderr.contains("there is no memory"), "{}", run.stderr);
     None
+}
+
+/// A share of a time, by what it is for.
+fn share(number: usize, kill: usize) -> f64 {
+    Seed::new(9).split(number).split(kill).hash("wait") as f64 / u64::MAX as f64
+}
+
+/// Runs a command and kills it after a while; says whether it was still at work.
+fn killed(program: &Program, arguments: &[&str], after: Duration) -> bool {
+    let mut command = program.command(arguments);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    std::thread::sleep(after);
+    let sent = Command::new("kill").args(["-KILL", &child.id().to_string()]).stderr(Stdio::null()).status();
+    assert!(sent.is_ok());
+    child.wait().expect("ends").signal() == Some(9)
+}
+
+#[test]
+fn what_is_added_later_is_kept_as_the_memory_was_begun() {
+    let program = Program::new();
+    let (old, new) =
+        (update::part(&program, "old", &update::OLD, 0, 4), update::part(&program, "new", &update::NEW, 0, 4));
+    let add = |data: &str, more: &[&str]| {
+        let run = program.run(&[&["memory", "add", "camera", "-b", "pocket", "-d", data], more].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stderr
+    };
+    let said = add(&old, &["--set", "content=\"images\"", "--set", "budget_bytes=900000"]);
+    assert!(!said.contains("left out"), "{said}");
+    let said = add(&new, &[]);
+    assert!(!said.contains("left out"), "{said}");
+    program.succeed(&["memory", "export", "camera", "camera.memory"]);
+    let memory = Memory::load(&program.path("camera.memory"), None).expect("a snapshot");
+    assert!(memory.samples().any(|sample| sample.source == "new"));
+    // A memory of images holds the image of each.
+    assert!(memory.samples().all(|sample| sample.image.is_some()));
+    let said = add(&new, &["--set", "budget_bytes=2048", "--set", "content=\"images\""]);
+    assert!(said.contains("left out: budget_bytes;") && said.contains("`camera`"), "{said}");
+    assert_eq!(program.json(&["memory", "show", "camera"])["config"]["budget_bytes"], 900_000);
 }
 
 #[test]
@@ -82,13 +124,7 @@ fn a_memory_at_work_that_is_killed_holds_all_of_an_offer_or_nothing_of_it() {
             if kill == KILLS {
                 program.succeed(&import);
             } else {
-                let share = Seed::new(9).split(number).split(kill).hash("wait") as f64 / u64::MAX as f64;
-                let mut command = program.command(&import);
-                let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
-                std::thread::sleep(quickest.mul_f64(share));
-                let sent = Command::new("kill").args(["-KILL", &child.id().to_string()]).stderr(Stdio::null()).status();
-                assert!(sent.is_ok());
-                hits += usize::from(child.wait().expect("ends").signal() == Some(9));
+                hits += usize::from(killed(&program, &import, quickest.mul_f64(share(number, kill))));
             }
             let what = format!("part {number}, kill {kill}");
             let found = exported(&program, "killed");
@@ -109,4 +145,57 @@ fn a_memory_at_work_that_is_killed_holds_all_of_an_offer_or_nothing_of_it() {
         assert!(exported(&program, "killed") == before, "part {number}");
     }
     assert!(hits >= PARTS / 2, "{hits} processes were killed");
+}
+
+#[test]
+fn what_a_memory_at_work_that_is_killed_has_forgotten_is_on_record() {
+    const RECORDS: &str = "home/memory/killed.forgotten.json";
+    let program = Program::new();
+    let mut left = part(0);
+    left.save(&program.path("whole"), None).expect("writes");
+    for name in ["timed", "killed"] {
+        program.succeed(&["memory", "import", "whole", name]);
+    }
+    let ids: Vec<String> = left.samples().map(|sample| sample.id.clone()).take(REMOVALS).collect();
+    let mut quickest = Duration::MAX;
+    for id in &ids[..3] {
+        let started = Instant::now();
+        program.succeed(&["memory", "forget", "timed", id]);
+        quickest = quickest.min(started.elapsed());
+    }
+
+    let mut hits = 0;
+    for (round, id) in ids.iter().enumerate() {
+        let mut after = left.clone();
+        after.remove(std::slice::from_ref(id));
+        let [before, gone] = [&left, &after].map(|memory| memory.snapshot(None));
+        let forget = ["memory", "forget", "killed", id.as_str()];
+        for kill in 0..=KILLS {
+            if kill == KILLS {
+                program.succeed(&forget);
+            } else {
+                // Late more often than early: the record is written in the end.
+                hits += usize::from(killed(&program, &forget, quickest.mul_f64(share(round, kill).sqrt())));
+            }
+            let what = format!("removal {round}, kill {kill}");
+            // Whichever command comes next completes the record.
+            program.succeed(&["memory", ["show", "verify"][kill % 2], "killed"]);
+            let records = if program.path(RECORDS).is_file() { record(&program, RECORDS) } else { json!([]) };
+            let count = records.as_array().expect("a list").len();
+            let found = exported(&program, "killed").expect("samples");
+            if found == before {
+                assert!(kill < KILLS && count == round, "{what}: nothing is gone, and there are {count} records");
+                continue;
+            }
+            assert!(found == gone, "{what}: it holds neither what it held nor all but what was to go");
+            assert_eq!(count, round + 1, "{what}: records");
+            let last = &records[round];
+            assert_eq!((&last["by"], &last["forgotten"]), (&json!("forget"), &json!([Ledger::name(id)])), "{what}");
+            assert_eq!(last["samples"], json!([left.len(), after.len()]), "{what}");
+            assert_eq!(last["memory"], json!([Digest::of(&before), Digest::of(&gone)]), "{what}");
+            break;
+        }
+        left = after;
+    }
+    assert!(hits >= REMOVALS / 2, "{hits} processes were killed");
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Program;
 use super::program::{adapter_bytes, sample};
+use super::update::{LENIENT, record};
 use crate::support::{close, fixture};
 
 /// A small set of actions, as folders of frames or GIFs.
@@ -140,6 +141,30 @@ fn gifs_that_move_need_no_word_and_a_clip_that_cannot_be_read_is_left_out() {
     std::fs::write(&broken, b"no image").expect("written");
     fit(&program, "st-adapter", "frames", &["--frames", "8", "--on-bad-image", "skip", "--set", "views=0"], "skipping");
     assert!(Path::new(&program.path("skipping/adapter.json")).is_file());
+}
+
+#[test]
+fn an_update_reads_clips_as_the_version_before_did() {
+    let program = Program::new();
+    actions(&program, "actions", &[]);
+    let update = |data: &str, more: &[&str]| {
+        let report = program.json(&[&["update", "moves", "-b", "pocket", "-d", data], more].concat());
+        (report["learned"].as_u64(), report["held_out"].as_u64())
+    };
+    assert_eq!(update("actions", &["--init", "simple-cil", "--frames", "4"]), (Some(20), Some(20)));
+    let numbers = ["--train", "1", "--test", "1", "--length", "12", "--side", "32", "--seed", "2"];
+    program.succeed(&[&["data", "actions", sample(), "-o", "more"], &numbers[..]].concat());
+    assert_eq!(update("more", LENIENT), (Some(10), Some(10)));
+    for version in ["moves/1", "moves/2"] {
+        assert_eq!(record(&program, &format!("{version}/adapter.json"))["clips"]["frames"], 4, "{version}");
+    }
+    let found = program.json(&["predict", "-b", "pocket", "-a", "moves/2", &first_clip(&program, "actions")]);
+    assert_eq!(found["images"].as_array().map(Vec::len), Some(1));
+    // What changes the tower, or looks at frames, would need more than is remembered.
+    for method in ["lora", "temporal-conv"] {
+        let first = ["update", "other", "-b", "pocket", "-d", "actions", "--frames", "4", "--init", method];
+        program.fail(&first, 1, &[method, "on clips", "its feature"]);
+    }
 }
 
 #[test]

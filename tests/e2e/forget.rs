@@ -1,6 +1,6 @@
 //! `memory forget` where a version never changes, and where the memory does not hold the sample any more.
 
-use inarch_continual::Memory;
+use inarch_continual::{Memory, Sample};
 use serde_json::{Value, json};
 
 use super::Program;
@@ -75,18 +75,22 @@ fn what_the_memory_has_dropped_is_forgotten_by_its_image() {
 }
 
 #[test]
-fn a_latent_that_was_not_learned_is_not_subtracted() {
+fn a_latent_that_was_not_learned_is_not_subtracted_nor_one_of_another_class() {
     let program = Program::new();
     let old = part(&program, "old", &OLD, 0, 4);
     program.json(&update("shop", &old, &["--init", "rail"]));
     let file = program.path("shop/1/memory.inarch");
-    let mut memory = Memory::load(&file, None).expect("a memory");
-    let mut sample = memory.samples().next().expect("a sample").clone();
-    sample.latent[0] += 1.0;
-    let id = sample.id.clone();
-    memory.offer([sample]).expect("it takes the place of the other");
-    memory.save(&file, None).expect("writes");
-    program.fail(&forget("shop", &id, &[]), 3, &[&id, "is not the sample that was learned"]);
+    let whole = Memory::load(&file, None).expect("a memory");
+    let own = whole.samples().next().expect("a sample").clone();
+    let class = OLD.iter().find(|class| **class != own.class).expect("another class").to_string();
+    let (mut moved, renamed) = (own.clone(), Sample { class, ..own });
+    moved.latent[0] += 1.0;
+    for sample in [moved, renamed] {
+        let (mut memory, id) = (whole.clone(), sample.id.clone());
+        memory.offer([sample]).expect("it takes the place of the other");
+        memory.save(&file, None).expect("writes");
+        program.fail(&forget("shop", &id, &[]), 3, &[&id, "is not the sample that was learned"]);
+    }
     assert!(!program.path("shop/2").exists());
 }
 

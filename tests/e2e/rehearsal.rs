@@ -101,7 +101,13 @@ fn an_update_that_nothing_judges_says_so() {
         let own = ["update", "shop", "-b", "pocket", "--set", "method.projections=200"];
         program.run(&[&own[..], more].concat())
     };
+    // The time is told by any sample.
+    let slow = run(&["--init", "rail", "-d", &old, "--set", "gate.most_ms=1e-9"]);
+    assert!(slow.code == 3 && slow.stderr.contains("most_ms: "), "{}", slow.stderr);
     assert_eq!(run(&["--init", "rail", "-d", &old]).code, 0);
+    let strict = run(&["-d", &new, "--set", "gate.strict=true"]);
+    assert_eq!(strict.code, 3, "{}", strict.stderr);
+    assert!(strict.stderr.contains("class_drop: no held-out sample judges `hat`, "), "{}", strict.stderr);
     let second = run(&["-d", &new]);
     assert_eq!(second.code, 0, "{}", second.stderr);
     assert!(second.stderr.contains("--probe"), "{}", second.stderr);

@@ -69,9 +69,12 @@ fn features_and_training_on_a_borrowed_device_equal_those_here() {
         let names = [format!("{method}-here"), format!("{method}-there")];
         program.succeed(&short_fit(method, "1", &names[0]));
         succeeds(&short_fit(method, "1", &names[1]));
-        let losses = names.map(|name| {
+        let reports = names.map(|name| -> Value {
             let report = std::fs::read_to_string(program.path(&name).join("report.json")).expect("a report");
-            let report: Value = serde_json::from_str(&report).expect("JSON");
+            serde_json::from_str(&report).expect("JSON")
+        });
+        assert_eq!([&reports[0]["device"], &reports[1]["device"]], ["cpu", "remote"]);
+        let losses = reports.map(|report| {
             let losses = report["losses"].as_array().expect("losses").clone();
             losses.iter().map(|loss| loss.as_f64().expect("a number")).collect::<Vec<f64>>()
         });

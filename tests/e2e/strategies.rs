@@ -1,8 +1,10 @@
 //! Strategies through the binary, where they need images or versions: a representation that moves, and a learner that is handed on.
 
+use inarch_core::checkpoint::read_safetensors;
+
 use super::Program;
 use super::program::sample;
-use super::update::{LENIENT, NEW, OLD, part};
+use super::update::{LENIENT, NEW, OLD, part, record};
 
 #[test]
 fn strategies_train_a_tower_under_a_head() {
@@ -88,6 +90,17 @@ fn a_strategy_is_handed_on_from_version_to_version() {
     let learner = std::fs::read_to_string(program.path("held/2/learner.json")).expect("a learner");
     let learner: serde_json::Value = serde_json::from_str(&learner).expect("JSON");
     assert_eq!(learner["experiences"], 2);
+    // Other settings of the same strategy go on from the same state: importances are only ever added to.
+    let more = part(&program, "more", &OLD, 1, 2);
+    update("held", &more, "ewc", &["--set", "strategy.weight=40.0"]);
+    let [before, after] = ["held/2", "held/3"].map(|version| {
+        let path = program.path(version).join("strategy-importance.safetensors");
+        read_safetensors(&path).expect("importances").0
+    });
+    for (name, before) in &before {
+        let kept = before.data.iter().zip(&after[name].data).all(|(before, after)| after >= before);
+        assert!(kept && before.data.iter().any(|value| *value > 0.0), "{name}");
+    }
 
     // What is trained further is the adapter, not the correction behind it.
     update("biased", &old, "bic", &init);
@@ -95,8 +108,29 @@ fn a_strategy_is_handed_on_from_version_to_version() {
     let manifest = std::fs::read_to_string(program.path("biased/2/adapter.json")).expect("a manifest");
     assert_eq!(manifest.matches("vector-scaling").count(), 1, "{manifest}");
     // Another strategy goes on with it.
-    update("biased", &part(&program, "more", &OLD, 1, 2), "er", &[]);
+    update("biased", &more, "er", &[]);
     let manifest = std::fs::read_to_string(program.path("biased/3/adapter.json")).expect("a manifest");
     assert!(!manifest.contains("vector-scaling"), "{manifest}");
     assert!(carried("biased/3").is_empty());
+}
+
+#[test]
+fn what_a_strategy_put_aside_is_lost_to_no_other_one() {
+    let program = Program::new();
+    let (old, new) = (part(&program, "old", &OLD[..2], 0, 8), part(&program, "new", &NEW, 0, 8));
+    let update = |data, more: &[&'static str]| -> Vec<&str> {
+        let steps = ["--set", "fit.train.budget={ iterations = 2 }", "--set", "fit.train.batch=4"];
+        [&["update", "line", "-b", "pocket", "-d", data], &steps[..], LENIENT, more].concat()
+    };
+    let rank = |version: &str| {
+        let manifest = record(&program, &format!("{version}/adapter.json"));
+        manifest["method"]["rank"].as_u64().expect("a rank")
+    };
+    program.json(&update(&old, &["--init", "lora", "--set", "strategy.name=\"o-lora\""]));
+    program.fail(&update(&new, &[]), 2, &["strategy er", "`o-lora`", "--init"]);
+    program.fail(&update(&new, &["--set", "strategy.name=\"joint\""]), 1, &["`joint`", "all data", "`er`"]);
+    assert!(!program.path("line/2").exists());
+    let weight = ["--set", "strategy.name=\"o-lora\"", "--set", "strategy.weight=0.1"];
+    program.json(&update(&new, &weight));
+    assert_eq!(rank("line/2"), 2 * rank("line/1"), "both updates answer");
 }

@@ -1,15 +1,17 @@
 //! Answers of `/v1/classify` in all its forms.
 
+use std::io::Cursor;
 use std::sync::Barrier;
 use std::time::Duration;
 
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma};
 use inarch_peft::Artifact;
 use inarch_serve::Settings;
 use serde_json::json;
 
 use super::client::encoded;
 use super::world::{agree, alone, picture, saved, serve, settings};
-use crate::contract::case::{configured, methods};
+use crate::contract::case::{artifact, configured, methods};
 use crate::support::{classes, tiny};
 
 #[test]
@@ -43,6 +45,30 @@ fn every_method_answers_as_alone() {
     };
     assert_eq!(sum("inarch_batch_images_sum"), folders.len() as f64);
     assert!(sum("inarch_batch_images_count") < folders.len() as f64 / 2.0, "requests shared batches\n{page}");
+}
+
+#[test]
+fn deep_images_are_shown_in_the_window_of_the_adapter() {
+    let root = tempfile::tempdir().expect("a folder");
+    let lora = configured("lora", "");
+    let plain = saved(root.path(), "plain", &lora);
+    let mut windowed = artifact(&lora);
+    windowed.manifest.window = "1500:3000".parse().ok();
+    let folder = root.path().join("windowed");
+    windowed.save(&folder).expect("a writable folder");
+    // Nearly black in the whole range of 16 bits.
+    let value = |x: u32, y: u32| (x * 61 + y * y * 37) % 3000;
+    let deep: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_fn(40, 36, |x, y| Luma([value(x, y) as u16]));
+    let shown = GrayImage::from_fn(40, 36, |x, y| Luma([(f64::from(value(x, y)) / 3000.0 * 255.0).round() as u8]));
+    let [deep, shown] = [DynamicImage::from(deep), DynamicImage::from(shown)].map(|image| {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, ImageFormat::Png).expect("a picture");
+        bytes.into_inner()
+    });
+    let (_running, client) = serve(&[plain, folder], settings());
+    let answer = client.classify("windowed", &deep).ok();
+    agree("windowed", &answer["predictions"], &alone(Some(&windowed), &shown, &[]));
+    assert_ne!(client.classify("plain", &deep).ok()["predictions"], answer["predictions"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{DeviceArgs, OnBadImageArg};
+use super::{ClipArgs, DeviceArgs, OnBadImageArg, ShownArgs, SourceArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamArgs {
@@ -16,9 +16,10 @@ pub(crate) struct StreamArgs {
     /// Data set, images or a features file; several times for one experience each
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: Vec<PathBuf>,
-    /// Folder that the paths of a split or manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
     /// Method whose adapter learns, in place of the recipe's; for strategies that train one by steps
     #[arg(short = 'm', long, value_name = "METHOD")]
     pub(crate) method: Option<String>,
@@ -61,9 +62,12 @@ pub(crate) struct UpdateArgs {
     /// New data: its training and validation images are learned, its test images are held out to judge by
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: PathBuf,
-    /// Folder that the paths of a split or manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
+    #[command(flatten)]
+    pub(crate) clips: ClipArgs,
     /// Start the first version, with this method
     #[arg(long, value_name = "METHOD")]
     pub(crate) init: Option<String>,
@@ -209,6 +213,8 @@ pub(crate) struct ForgetArgs {
     /// The samples themselves, where the memory does not hold them any more
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
     /// Remove older versions that know the samples as well; in a registry retention does that
     #[arg(long)]
     pub(crate) purge: bool,
@@ -226,6 +232,10 @@ pub(crate) struct AddArgs {
     /// The data
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
     /// Override one setting of a new memory, e.g. `budget_bytes=65536`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -240,6 +250,8 @@ pub(crate) struct DriftArgs {
     /// New images
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
     /// Backbone: a folder, a checkpoint or a name
     #[arg(short = 'b', long, value_name = "BACKBONE", default_value = "pocket")]
     pub(crate) backbone: String,

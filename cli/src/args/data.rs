@@ -8,6 +8,7 @@ use inarch_core::image::{Frame, ImageAddress, Window, single_images};
 use inarch_recipes::{BadImagePolicy, Subset};
 
 use super::ClipArgs;
+use crate::adapter::Model;
 
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
@@ -67,6 +68,11 @@ pub(crate) struct ShownArgs {
 }
 
 impl ShownArgs {
+    /// The same, with the window of an adapter where none is given.
+    pub(crate) fn beside(&self, model: &Model) -> Self {
+        Self { slices: self.slices, window: model.reading(self.options()).window }
+    }
+
     /// How data with these settings are read.
     pub(crate) fn options(&self) -> DataOptions {
         DataOptions { slices: self.slices.unwrap_or_default(), window: self.window, ..DataOptions::default() }

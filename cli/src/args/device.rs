@@ -5,7 +5,7 @@ use inarch_core::DevicePrecision;
 
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// Device: cpu, libtorch, cuda:0, vulkan, metal, rocm, remote:HOST:PORT (as compiled in)
+    /// Device: cpu, libtorch, cuda:0, vulkan, wgpu, metal, rocm, remote:HOST:PORT (as compiled in)
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: String,
 }

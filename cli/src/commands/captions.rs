@@ -41,7 +41,8 @@ pub(crate) fn wanted(args: &PredictArgs, model: &Model) -> bool {
 pub(crate) fn run(args: &PredictArgs, model: &Model, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let (backbone, sites): (_, &dyn Sites) = (&model.backbone, model.sites());
     let search = CaptionSearch { beams: args.beams.get(), words: WORDS };
-    let (paths, jobs) = jobs(args)?;
+    let shown = args.shown.beside(model);
+    let (paths, jobs) = jobs(args, &shown)?;
     let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image);
     let loader = Loader::new(backbone.preprocess().clone())?.with_on_bad_image(policy.into());
     let control = bars.control();
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &PredictArgs, model: &Model, bars: &Bars, output: &Outpu
                 return Err(Stopped { what: "images", done: images.len(), total: jobs.len() }.into());
             }
             let caption = search.caption(backbone, &found.clone().narrow(0, row, 1), sites)?;
-            let image = shown_name(args, &paths[*index]);
+            let image = shown_name(&shown, &paths[*index]);
             images.push(ImageCaption { image, caption: caption.text, score: caption.log_likelihood });
             progress.advance(1, "");
         }

@@ -5,13 +5,13 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use inarch_core::data::{Dataset, Example, Source, Split, few_shot, open_dataset};
-use inarch_core::image::{Corruption, RgbImage, SEVERITIES, decode_images};
+use inarch_core::data::{Dataset, Example, Source, Split, few_shot, open_dataset_with};
+use inarch_core::image::{Corruption, Frame, ImageAddress, RgbImage, SEVERITIES, decode_images};
 use inarch_core::{Seed, file};
 use inarch_recipes::Error::Stopped;
 use serde::Serialize;
 
-use crate::args::OnBadImageArg;
+use crate::args::{OnBadImageArg, ShownArgs, SourceArgs};
 use crate::data::check_apart;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -25,9 +25,10 @@ pub(crate) struct CorruptArgs {
     /// Data: a folder of class folders, a CoOp split JSON, or a CSV or JSONL manifest
     #[arg(short = 'd', long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder that the paths of a split or manifest are relative to
-    #[arg(long, value_name = "FOLDER")]
-    root: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    shown: ShownArgs,
     /// Folder for the copies: one data set for each kind and severity
     #[arg(short = 'o', long, value_name = "FOLDER")]
     output: PathBuf,
@@ -93,7 +94,9 @@ pub(crate) fn run(args: &CorruptArgs, bars: &Bars, output: &Output) -> Result<()
         return Err(CommandError::usage(format!("there is no severity {severity}"), "severities are 1 to 5"));
     }
     check_apart(&args.output, &args.data)?;
-    let dataset = open_dataset(&args.data, args.root.as_deref())?;
+    let dataset = open_dataset_with(&args.data, &args.source.over(args.shown.options()))?;
+    // A copy lies in class folders.
+    dataset.need_single_labels("a damaged copy")?;
     let examples = chosen(args, &dataset)?;
     let mut plan = Vec::new();
     for kind in kinds {
@@ -197,10 +200,14 @@ fn chosen(args: &CorruptArgs, dataset: &Dataset) -> Result<Vec<Example>, Command
     Ok(examples)
 }
 
-/// The example's id as one file name, without the folders of split and class.
+/// The example's id as one file name, without the folders of split and class; a frame has its number behind the name.
 fn file_name(example: &Example) -> String {
-    let name = Path::new(&example.id).file_stem().unwrap_or_default().to_string_lossy();
-    format!("{name}.png")
+    let address = ImageAddress::of(Path::new(&example.id));
+    let name = address.file.file_stem().unwrap_or_default().to_string_lossy();
+    match address.frame {
+        Frame::Number(frame) => format!("{name}-{frame}.png"),
+        Frame::Middle | Frame::All => format!("{name}.png"),
+    }
 }
 
 /// Without loss, so that nothing but the wanted damage is done.

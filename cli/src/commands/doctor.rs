@@ -88,6 +88,10 @@ fn cure(feature: &str) -> String {
         "vulkan" => format!(
             "{build}; it needs a Vulkan driver (on Debian `mesa-vulkan-drivers`, which has one in software too)"
         ),
+        "wgpu" => format!(
+            "{build} and without `vulkan`, which makes SPIR-V of its kernels too; it needs a driver for Vulkan, DirectX 12, \
+             OpenGL or Metal"
+        ),
         "metal" => format!("{build}, on macOS"),
         "video" => {
             format!("{build}, which compiles OpenH264 and needs a C++ compiler; or make frames of them with ffmpeg")

@@ -48,7 +48,9 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     };
     args.calibrate.as_ref().map_or(Ok(()), |folder| check_no_run(folder))?;
     let model = Model::open(&args.model)?;
-    let dataset = open(data, args.data.options(), &args.data.clips, model.clips(), bars)?;
+    // Splits that are made here are to be those of `fit`, or the adapter would be tested on what it has learned.
+    let options = model.reading(args.data.options());
+    let dataset = open(data, options, &args.data.clips, model.clips(), bars)?;
     let subset = args.data.subset.map_or_else(Default::default, Into::into);
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);
     let session = Session::new(&model.backbone, &dataset, subset, policy.into(), bars.control())?

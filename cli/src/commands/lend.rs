@@ -32,7 +32,7 @@ struct LendResult {
 pub(crate) fn run(args: &LendArgs, output: &Output) -> Result<(), CommandError> {
     let name = &args.device.device;
     if ["libtorch", "remote"].contains(&name.split(':').next().unwrap_or_default()) {
-        let hint = "lend the processor or a device of `cuda`, `vulkan`, `metal` or `rocm`";
+        let hint = "lend the processor or a device of `cuda`, `vulkan`, `wgpu`, `metal` or `rocm`";
         return Err(CommandError::refused(format!("device `{name}` cannot be lent"), hint));
     }
     let device = inarch_core::device(name)?;

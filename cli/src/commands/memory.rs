@@ -192,7 +192,8 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let presented = args.data.as_ref().map(|path| open_more(path, None, bars)).transpose()?;
+    let shown = args.shown.options();
+    let presented = args.data.as_ref().map(|path| open_more(path, shown, bars)).transpose()?;
     let request = ForgetRequest {
         target: &args.target,
         ids: &args.ids,
@@ -237,7 +238,7 @@ fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandEr
     memory.fingerprint().check(&Fingerprint::of(&backbone), &format!("the memory `{}`", args.target.memory))?;
     let key = read_key(args.target.key.as_ref())?;
     let mut watch = DriftWatch::open(&memory, DriftConfig::default(), args.state.as_deref(), key.as_ref())?;
-    let dataset = open_more(&args.data, None, bars)?;
+    let dataset = open_more(&args.data, args.shown.options(), bars)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let all: Vec<_> = dataset.examples().map(|(_, example)| example.clone()).collect();
     let verdict = watch.observe(&session.features(&all)?.values)?;

@@ -14,7 +14,7 @@ use inarch_recipes::{ImageFeatures, Views, encode_images, label_probabilities, s
 use serde::Serialize;
 
 use crate::adapter::Model;
-use crate::args::{OnBadImageArg, PredictArgs};
+use crate::args::{OnBadImageArg, PredictArgs, ShownArgs};
 use crate::commands::captions;
 use crate::error::CommandError;
 use crate::output::{Output, percent};
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
             ));
         }
         let world = AdaptedModel { backbone: &model.backbone, classifier: &classifier, sites };
-        let result = adapted(args, adaptation, world, (model.name(), &judge), bars)?;
+        let result = adapted(args, adaptation, world, (model.name(), &judge, &args.shown.beside(&model)), bars)?;
         output.result(&result, || text(&result));
         return Ok(());
     }
@@ -104,7 +104,8 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         output.result(&result, || text(&result));
         return Ok(());
     }
-    let (paths, jobs) = jobs(args)?;
+    let shown = args.shown.beside(&model);
+    let (paths, jobs) = jobs(args, &shown)?;
     let policy = inarch_recipes::BadImagePolicy::from(args.on_bad_image);
     let loader = Loader::new(model.backbone.preprocess().clone())?.with_on_bad_image(policy.into());
     let mut images = Vec::with_capacity(jobs.len());
@@ -124,7 +125,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         let logits = values(classifier.logits(&image, &text, sites, &pass));
         let classes = classifier.classes();
         for (index, row) in batch.indices.iter().zip(logits.chunks(classes.len())) {
-            images.push(judge.answer(shown_name(args, &paths[*index]), row, classes));
+            images.push(judge.answer(shown_name(&shown, &paths[*index]), row, classes));
         }
         progress.advance(batch.indices.len() as u64, "");
         Ok(())
@@ -137,8 +138,8 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
 }
 
 /// The single images that are named, and the work of reading them.
-pub(crate) fn jobs(args: &PredictArgs) -> Result<(Vec<PathBuf>, Vec<ImageJob>), CommandError> {
-    let paths = single_paths(args)?;
+pub(crate) fn jobs(args: &PredictArgs, shown: &ShownArgs) -> Result<(Vec<PathBuf>, Vec<ImageJob>), CommandError> {
+    let paths = single_paths(args, shown)?;
     let one = |(index, path): (usize, &PathBuf)| ImageJob {
         index,
         path: path.clone(),
@@ -155,11 +156,11 @@ fn adapted(
     args: &PredictArgs,
     adaptation: &Adaptation<'_>,
     model: AdaptedModel<'_>,
-    (name, answers): (String, &Judge),
+    (name, answers, shown): (String, &Judge, &ShownArgs),
     bars: &Bars,
 ) -> Result<PredictResult, CommandError> {
     let (config, judge) = (&adaptation.config, adaptation.judge.as_ref());
-    let all = single_paths(args)?;
+    let all = single_paths(args, shown)?;
     let mut tester = TestTime::new(model, config, judge, Some(all.len()))?;
     if let Some(state) = &adaptation.state {
         tester.restore(state)?;
@@ -192,7 +193,7 @@ fn adapted(
         let named: Vec<_> = names.iter().map(String::as_str).zip(images.iter().map(|(_, image)| image)).collect();
         let found = tester.classify(&named)?;
         for ((path, _), outcome) in images.iter().zip(&found) {
-            let answer = answers.answer(shown_name(args, path), &outcome.scores, model.classifier.classes());
+            let answer = answers.answer(shown_name(shown, path), &outcome.scores, model.classifier.classes());
             let abstained = Some(outcome.abstained || answer.abstained == Some(true));
             result.images.push(ImagePrediction { abstained, fell_back: outcome.fell_back, ..answer });
         }
@@ -256,15 +257,15 @@ fn of_features(
 }
 
 /// The single images that are named, frame by frame where several are wanted.
-fn single_paths(args: &PredictArgs) -> Result<Vec<PathBuf>, CommandError> {
-    let paths = args.images.iter().map(|path| args.shown.images(path)).collect::<Result<Vec<_>, _>>()?;
+fn single_paths(args: &PredictArgs, shown: &ShownArgs) -> Result<Vec<PathBuf>, CommandError> {
+    let paths = args.images.iter().map(|path| shown.images(path)).collect::<Result<Vec<_>, _>>()?;
     Ok(paths.into_iter().flatten().collect())
 }
 
-/// An image as it was named; the window that `--window` adds is no part of that.
-pub(crate) fn shown_name(args: &PredictArgs, path: &Path) -> String {
+/// An image as it was named; the window that `--window` or the adapter adds is no part of that.
+pub(crate) fn shown_name(shown: &ShownArgs, path: &Path) -> String {
     let address = ImageAddress::of(path);
-    let window = address.window.filter(|_| args.shown.window.is_none());
+    let window = address.window.filter(|window| Some(*window) != shown.window);
     ImageAddress { window, ..address }.path().display().to_string()
 }
 

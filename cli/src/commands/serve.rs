@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use inarch_serve::{Preload, Server, Settings, Tls};
 use serde::Serialize;
+use tracing_subscriber::EnvFilter;
 
 use crate::args::LogFormat;
 use crate::args::ServeArgs;
@@ -93,15 +94,50 @@ fn settings(args: &ServeArgs) -> Settings {
     }
 }
 
+/// The libraries that read DICOM files: what they warn of quotes the file, and so perhaps its patient.
+const SILENT: [&str; 6] = [
+    "dicom_core",
+    "dicom_encoding",
+    "dicom_object",
+    "dicom_parser",
+    "dicom_pixeldata",
+    "dicom_transfer_syntax_registry",
+];
+
+/// A filter that lets nothing of [`SILENT`] through, whatever it says of them.
+fn without_patients(filter: EnvFilter) -> EnvFilter {
+    let silent = SILENT.iter().filter_map(|library| format!("{library}=off").parse().ok());
+    silent.fold(filter, EnvFilter::add_directive)
+}
+
 /// Logs to stderr; `RUST_LOG` decides how much where it is set.
 fn log_to_stderr(format: LogFormat) {
-    use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("inarch_serve=info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(without_patients(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     // A second logger in one process is no fault.
     let _ = match format {
         LogFormat::Text => log.with_target(false).try_init(),
         LogFormat::Json => log.json().flatten_event(true).with_target(false).try_init(),
         LogFormat::Off => Ok(()),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::EnvFilter;
+
+    use super::{SILENT, without_patients};
+
+    #[test]
+    fn no_setting_of_the_log_makes_the_readers_of_medical_files_speak() {
+        let filter = without_patients(EnvFilter::new("trace,dicom_parser=debug,inarch_serve=info")).to_string();
+        let directives: Vec<&str> = filter.split(',').collect();
+        for library in SILENT {
+            assert!(directives.contains(&format!("{library}=off").as_str()), "{filter}");
+        }
+        assert!(directives.contains(&"trace") && !filter.contains("dicom_parser=debug"), "{filter}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{StreamRecipe, run_stream};
-use inarch_core::data::open_dataset;
+use inarch_core::data::open_dataset_with;
 use inarch_recipes::{BadImagePolicy, Control};
 
 use crate::args::StreamArgs;
@@ -29,8 +29,8 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
     }
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(backbone, &device)?;
-    let datasets =
-        paths.iter().map(|path| open_dataset(path, recipe.root.as_deref())).collect::<Result<Vec<_>, _>>()?;
+    let options = recipe.data_options();
+    let datasets = paths.iter().map(|path| open_dataset_with(path, &options)).collect::<Result<Vec<_>, _>>()?;
     for dataset in &datasets {
         dataset.need_single_labels("a stream of experiences")?;
     }
@@ -71,9 +71,14 @@ fn recipe(args: &StreamArgs, control: Control<'_>) -> Result<StreamRecipe, Comma
     if !args.data.is_empty() {
         recipe.data = Some(inarch_continual::OneOrMore::More(args.data.clone()));
     }
-    if let Some(root) = &args.root {
+    if let Some(root) = &args.source.root {
         recipe.root = Some(root.clone());
     }
+    if let Some(pattern) = &args.source.group_by {
+        recipe.group_by = Some(pattern.clone());
+    }
+    recipe.slices = args.shown.slices.or(recipe.slices);
+    recipe.window = args.shown.window.or(recipe.window);
     if !args.seeds.is_empty() {
         recipe.seeds.clone_from(&args.seeds);
     }
@@ -81,7 +86,8 @@ fn recipe(args: &StreamArgs, control: Control<'_>) -> Result<StreamRecipe, Comma
         let left_out = recipe.choose_all()?;
         if !left_out.is_empty() {
             let names = left_out.join(", ");
-            control.progress.say(&format!("left out, because each needs another `fit.method`: {names}"));
+            let why = "left out, because each needs another `fit.method`, or whole experiences";
+            control.progress.say(&format!("{why}: {names}"));
         }
     } else if !args.strategy.is_empty() {
         recipe.choose(&args.strategy);

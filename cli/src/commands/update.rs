@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, update};
-use inarch_core::data::{Dataset, open_dataset};
+use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
+use inarch_core::data::{DataOptions, open_dataset_with};
 use inarch_core::file;
 use inarch_recipes::BadImagePolicy;
 
 use crate::args::UpdateArgs;
 use crate::backbones;
-use crate::data::{check_apart, open_more};
+use crate::data::{check_apart, open};
 use crate::error::CommandError;
 use crate::output::{Output, percent, quoted, table};
 use crate::progress::Bars;
@@ -30,21 +30,32 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     if Path::new(folder).exists() || (args.init.is_some() && !folder.contains('@')) {
         check_apart(Path::new(folder), &args.data)?;
     }
-    let root = args.root.as_deref();
+    let versions = AnyVersions::new();
     // A first version tells classes apart; what comes later may be more of one, or a new one alone.
-    let dataset =
-        if args.init.is_some() { open_dataset(&args.data, root)? } else { open_more(&args.data, root, bars)? };
+    let mut options = DataOptions { one_class: args.init.is_none(), ..args.source.over(args.shown.options()) };
+    let mut clips = None;
+    if args.init.is_none()
+        && let Ok(version) = versions.open(&args.target)
+    {
+        let artifact = version.artifact(&backbone)?;
+        options = artifact.reading(options);
+        clips = artifact.manifest.clips;
+    }
+    let dataset = open(&args.data, options.clone(), &args.clips, clips.as_ref(), bars)?;
     dataset.need_single_labels("an update")?;
-    let probes: Vec<Dataset> = args.probe.iter().map(|path| open_more(path, None, bars)).collect::<Result<_, _>>()?;
-    let zero_shot: Vec<Dataset> =
-        args.zero_shot.iter().map(|path| open_dataset(path, None)).collect::<Result<_, _>>()?;
+    // Of these nothing is learned, so their names need not tell groups.
+    let shown = DataOptions { window: options.window, ..args.shown.options() };
+    let probe = DataOptions { one_class: true, ..shown.clone() };
+    let probes = args.probe.iter().map(|path| open(path, probe.clone(), &args.clips, clips.as_ref(), bars));
+    let zero_shot = args.zero_shot.iter().map(|path| open_dataset_with(path, &shown));
     let request = UpdateRequest {
         target: &args.target,
         output: args.output.as_deref(),
         init: args.init.as_deref(),
         dataset: &dataset,
-        probes: &probes,
-        zero_shot: &zero_shot,
+        options: &options,
+        probes: &probes.collect::<Result<Vec<_>, _>>()?,
+        zero_shot: &zero_shot.collect::<Result<Vec<_>, _>>()?,
         recipe: &recipe,
         key: key.as_ref(),
         time: now(),
@@ -52,7 +63,7 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
         drift_state: args.state.as_deref(),
         policy: BadImagePolicy::from(args.on_bad_image).into(),
     };
-    let report = update(&backbone, &AnyVersions::new(), &request, control)?;
+    let report = update(&backbone, &versions, &request, control)?;
     output.result(&report, || text_of(&report, &args.version.backbone));
     match &report.verdict {
         Some(verdict) if !verdict.passed => Err(inarch_continual::Error::Gate(verdict.broken()).into()),

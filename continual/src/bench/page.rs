@@ -94,9 +94,9 @@ const DEFINITIONS: &str = "\
     seconds. last: mean over experiences of the accuracy after the last one. mtil_average: mean of all entries \
     of the matrix. transfer: mean accuracy before an experience was learned, from the second on. \
     forgetting_since_learned: accuracy right after an experience was learned minus the last; \
-    forgetting_best_of_all_rows: the best of any row minus the last; forgetting_best_of_earlier_rows: the best \
-    of any row before the last minus the last. backward_transfer: the last minus that right after it was \
-    learned. forward_transfer: accuracy just before it is learned minus zero-shot. worst_zero_shot_change: the \
+    forgetting_best_of_all_rows: the best of any row since then minus the last; forgetting_best_of_earlier_rows: \
+    the best of any row before the last, also before it was learned, minus the last. backward_transfer: the last \
+    minus that right after it was learned. forward_transfer: accuracy just before it is learned minus zero-shot. worst_zero_shot_change: the \
     worst change against zero-shot of an experience that has not come yet. zero_shot_retention: accuracy on \
     experiences that have not come yet as a share of zero-shot's own. negative_flips and positive_flips: earlier \
     test images that became wrong, or right, in an experience. bytes: carried on at the end. seconds: of \

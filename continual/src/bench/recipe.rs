@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use inarch_core::data::DataOptions;
 use inarch_core::file;
+use inarch_core::image::{Frame, Window};
+use inarch_peft::MethodConfig;
 use inarch_recipes::{Recipe, RecipeLayers, find_paths, lead_from, lead_to_backbone};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -32,6 +35,15 @@ pub struct StreamRecipe {
     /// The folder that the paths of a split file are relative to.
     #[serde(default)]
     pub root: Option<PathBuf>,
+    /// A pattern over file names; what its group matches is never in two splits ([`DataOptions::group_by`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<String>,
+    /// Which slices of volumes and frames of DICOM files are images; the middle one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slices: Option<Frame>,
+    /// The window that grey values are shown in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// One run for each.
     #[serde(default = "seeds")]
     pub seeds: Vec<u64>,
@@ -125,6 +137,17 @@ impl StreamRecipe {
         toml::from_str(&text).map_err(|error: toml::de::Error| fault(origin, &error))
     }
 
+    /// How its data sets are read.
+    pub fn data_options(&self) -> DataOptions {
+        DataOptions {
+            root: self.root.clone(),
+            group_by: self.group_by.clone(),
+            slices: self.slices.unwrap_or_default(),
+            window: self.window,
+            ..DataOptions::default()
+        }
+    }
+
     /// The recipe for a file in `folder`, from where its paths lead.
     #[must_use]
     pub fn led_from(&self, folder: &Path) -> Self {
@@ -150,8 +173,8 @@ impl StreamRecipe {
         self.strategy = names.iter().flat_map(of).collect();
     }
 
-    /// Keeps all strategies there are, with the recipe's settings, but those that cannot train its `fit.method`. Gives the names
-    /// of these.
+    /// Keeps all strategies there are, with the recipe's settings, but those that cannot train its `fit.method`, or not in its
+    /// chunks. Gives the names of these.
     ///
     /// # Errors
     /// An unknown method or setting.
@@ -160,7 +183,7 @@ impl StreamRecipe {
         let (fit, mut left_out) = (fit_recipe(&self.fit)?, Vec::new());
         for table in std::mem::take(&mut self.strategy) {
             let strategy = LearnerConfig::read(&table)?;
-            match strategy.check(&fit.method) {
+            match self.suits(&strategy, &fit.method) {
                 Ok(()) => self.strategy.push(table),
                 Err(_) => left_out.push(strategy.name().to_string()),
             }
@@ -168,10 +191,17 @@ impl StreamRecipe {
         Ok(left_out)
     }
 
+    /// Whether a strategy can learn this stream by a method, as far as their settings tell.
+    fn suits(&self, strategy: &LearnerConfig, method: &MethodConfig) -> Result<()> {
+        strategy.check(method)?;
+        if self.stream.chunk.is_some() { strategy.check_chunks() } else { Ok(()) }
+    }
+
     /// Reads its parts strictly.
     ///
     /// # Errors
-    /// An unknown strategy, method or setting; no strategy or seed; one strategy twice; one that cannot train `fit.method`.
+    /// An unknown strategy, method or setting; no strategy or seed; one strategy twice; one that cannot train `fit.method`, or not in
+    /// chunks.
     pub fn protocol(self) -> Result<Protocol> {
         self.stream.check()?;
         self.memory.check()?;
@@ -188,7 +218,7 @@ impl StreamRecipe {
             }
         }
         let fit = fit_recipe(&self.fit)?;
-        strategies.iter().try_for_each(|strategy| strategy.check(&fit.method))?;
+        strategies.iter().try_for_each(|strategy| self.suits(strategy, &fit.method))?;
         Ok(Protocol { recipe: self, strategies, fit })
     }
 }
@@ -255,6 +285,21 @@ mod tests {
             assert_eq!(er["replay"].as_integer(), Some(8));
             assert!(recipe.protocol().is_ok(), "{method}");
         }
+    }
+
+    #[test]
+    fn a_strategy_that_takes_each_training_for_an_experience_is_refused_in_chunks() {
+        let read = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+            StreamRecipe::read("[fit.method]\nname = \"stack\"", "test", &settings).unwrap()
+        };
+        let reason = read(&["strategy=[{ name = \"o-lora\" }]", "stream.chunk=8"]).protocol().unwrap_err().to_string();
+        assert!(reason.contains("o-lora") && reason.contains("stream.chunk"), "{reason}");
+        let mut recipe = read(&["stream.chunk=8"]);
+        let left_out = recipe.choose_all().unwrap();
+        assert!(["o-lora", "inflora", "sd-lora"].iter().all(|name| left_out.iter().any(|other| other == name)));
+        assert!(!left_out.iter().any(|name| ["er", "slca", "ewc", "rail"].contains(&name.as_str())));
+        assert!(recipe.protocol().is_ok());
     }
 
     #[test]

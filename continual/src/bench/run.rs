@@ -233,6 +233,10 @@ fn identity(
     builder.piece(serde_json::to_string(&protocol.recipe.memory).unwrap_or_default().as_bytes());
     builder.piece(setting.session.backbone().digest().to_string().as_bytes());
     builder.piece(format!("{} {:?} {:?}", setting.seed, stream.labels, stream.chunk).as_bytes());
+    if let Some(window) = protocol.recipe.window {
+        // How an image is shown is no part of its id.
+        builder.piece(format!("window {window}").as_bytes());
+    }
     templates.iter().for_each(|template| {
         builder.piece(template.to_string().as_bytes());
     });

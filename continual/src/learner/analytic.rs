@@ -59,7 +59,8 @@ impl Learner for AnalyticLearner {
 
     fn artifact(&self, setting: &Setting<'_>) -> Result<Artifact> {
         let backbone = setting.session.backbone();
-        solve_head(backbone, &self.method, self.statistics()?, &self.classes, setting.templates)
+        let read = (setting.templates, setting.session.dataset().clips.as_ref());
+        solve_head(backbone, &self.method, self.statistics()?, &self.classes, read)
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

@@ -64,9 +64,12 @@ impl GradientLearner {
         Ok(file::write_json(&folder.join(CARRIED), &carried)?)
     }
 
-    /// Goes on from what a version handed on. A strategy of other settings takes up the adapter and begins its own state; how many samples
-    /// it rehearses in a step, which goes with the data that arrives, is no part of that.
+    /// Goes on from what a version handed on: from its state where that is of the same strategy, else from the adapter in training alone.
+    ///
+    /// # Errors
+    /// A strategy that would lose what was learned by that, and files that are damaged.
     pub(crate) fn take_up(&mut self, carried: &Carried, folder: &Path, setting: &Setting<'_>) -> Result<()> {
+        let takes_state = self.config.takes_up_state_of(&carried.strategy)?;
         let path = folder.join(TRAINED);
         let (parameters, _) = read_safetensors(&path)?;
         let recipe = Recipe { seed: setting.seed, ..self.recipe.clone() };
@@ -74,8 +77,12 @@ impl GradientLearner {
         let trained = fresh.with_parameters(parameters, setting.session.backbone().device());
         let trained = trained.map_err(|reason| inarch_core::Error::malformed("saved adapter", &path, reason))?;
         self.trained = Some(Outcome::of(trained));
-        if carried.strategy.clone().rehearsing(0) == self.config.clone().rehearsing(0) {
+        if takes_state {
             read_state(&mut *self.strategy, folder)?;
+        } else {
+            let (own, before) = (self.config.name(), carried.strategy.name());
+            let line = format!("`{own}` goes on from the adapter; what `{before}` kept beside it is left behind");
+            setting.session.control().progress.say(&line);
         }
         Ok(())
     }

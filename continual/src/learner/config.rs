@@ -34,7 +34,7 @@ impl LearnerConfig {
     /// Reads `name` and the settings beside it, strictly.
     ///
     /// # Errors
-    /// An unknown name or setting.
+    /// An unknown name or setting, or one outside its domain.
     pub fn read(table: &Table) -> Result<Self> {
         let name = table.get("name").and_then(Value::as_str).unwrap_or_default();
         let fault = |error: toml::de::Error| {
@@ -53,7 +53,9 @@ impl LearnerConfig {
             };
         }
         if GRADIENT_STRATEGIES.contains(&name) {
-            return Ok(Self::Gradient(table().try_into().map_err(fault)?));
+            let strategy: GradientConfig = table().try_into().map_err(fault)?;
+            strategy.check_settings()?;
+            return Ok(Self::Gradient(strategy));
         }
         if !Self::names().iter().any(|known| known == name) {
             let candidates = Self::names();
@@ -87,6 +89,17 @@ impl LearnerConfig {
     pub fn check(&self, method: &MethodConfig) -> Result<()> {
         match self {
             Self::Gradient(strategy) => strategy.check(method),
+            Self::Analytic(_) | Self::NearestMean => Ok(()),
+        }
+    }
+
+    /// Whether it can learn an experience that comes in chunks.
+    ///
+    /// # Errors
+    /// A strategy that takes each training for an experience.
+    pub fn check_chunks(&self) -> Result<()> {
+        match self {
+            Self::Gradient(strategy) => strategy.check_chunks(),
             Self::Analytic(_) | Self::NearestMean => Ok(()),
         }
     }

@@ -22,6 +22,17 @@ const MEMORY: &str = "memory.inarch";
 const CLASSES: &str = "classes.json";
 const METHOD: &str = "answer.json";
 
+/// What of an arrival is learned in one training.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    number: usize,
+    count: usize,
+    train: &'a [Example],
+    /// The adapter before the arrival, and how many classes were known then.
+    teacher: Option<&'a Adapter>,
+    known: usize,
+}
+
 /// An adapter in training, a strategy and, where the strategy rehearses, a memory.
 pub struct GradientLearner {
     pub(super) config: GradientConfig,
@@ -72,7 +83,7 @@ impl GradientLearner {
         let budget = &mut recipe.train.budget;
         match (self.config.scope(), *budget) {
             (Scope::Everything, Budget::Iterations(steps)) => *budget = Budget::Iterations(steps * (arrival.index + 1)),
-            _ if arrival.chunk.is_some() => *budget = Budget::Epochs(1),
+            (Scope::Arrival, _) if arrival.chunk.is_some() => *budget = Budget::Epochs(1),
             _ => {}
         }
         recipe
@@ -96,7 +107,7 @@ impl GradientLearner {
     fn learn_part(
         &mut self,
         arrival: &Arrival<'_>,
-        (part, train): (usize, &[Example]),
+        Part { number: part, count, train, teacher, known }: Part<'_>,
         setting: &Setting<'_>,
         folder: &Path,
     ) -> Result<()> {
@@ -137,16 +148,17 @@ impl GradientLearner {
             Some((method, start)) => (Recipe { method, ..recipe }, start),
             None => (recipe, start),
         };
-        let before = self.trained.clone();
         let episode = Episode {
             session: setting.session,
             recipe: &recipe,
             index: arrival.index,
+            training: part,
+            trainings: count,
             time: arrival.time,
             classes: arrival.classes,
-            before: self.classes.len(),
+            before: known,
             start: &start,
-            teacher: before.as_ref().map(|before| &before.trained),
+            teacher,
             initial: &initial,
             train: &examples,
             memory: memory.as_ref(),
@@ -187,11 +199,15 @@ impl GradientLearner {
 
 impl Learner for GradientLearner {
     fn learn(&mut self, arrival: &Arrival<'_>, setting: &Setting<'_>, folder: &Path) -> Result<()> {
-        let chunk = arrival.chunk.unwrap_or(arrival.train.len()).max(1);
-        // The upper bound is not online: it is given all at once.
-        let chunk = if self.config.scope() == Scope::Everything { arrival.train.len().max(1) } else { chunk };
-        for (part, train) in arrival.train.chunks(chunk).enumerate() {
-            self.learn_part(arrival, (part, train), setting, folder)?;
+        // The upper bound is not online, and a memory that is trained on afterwards is the same whatever the chunks.
+        let chunk = arrival.chunk.filter(|_| self.config.scope() == Scope::Arrival).unwrap_or(arrival.train.len());
+        let parts = arrival.train.chunks(chunk.max(1));
+        let count = parts.len();
+        // What is held to what was before is held to that in every chunk.
+        let (before, known) = (self.trained.clone(), self.classes.len());
+        let teacher = before.as_ref().map(|before| &before.trained);
+        for (number, train) in parts.enumerate() {
+            self.learn_part(arrival, Part { number, count, train, teacher, known }, setting, folder)?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use inarch_core::Seed;
 use inarch_core::backbone::Frozen;
+use inarch_core::data::ClipConfig;
 use inarch_core::text::Template;
 use inarch_peft::{Artifact, Classifier, MethodConfig, Provenance, Start, Statistics};
 
@@ -15,7 +16,7 @@ pub(crate) fn solve_head(
     method: &MethodConfig,
     statistics: &Statistics,
     classes: &[String],
-    templates: &[Template],
+    (templates, clips): (&[Template], Option<&ClipConfig>),
 ) -> Result<Artifact> {
     let analytic = method.analytic().ok_or_else(|| {
         Error::setting(format!("method `{}`", method.name()), "it is not solved from statistics; use e.g. `rail`")
@@ -27,7 +28,7 @@ pub(crate) fn solve_head(
         classes: classes.to_vec(),
         templates: templates.to_vec(),
         data: None,
-        clips: None,
+        clips: clips.cloned(),
         metrics: BTreeMap::new(),
     };
     Ok(Artifact::new(adapter, method.clone(), backbone, provenance)?)

@@ -69,7 +69,8 @@ impl Learner for MemoryHeadLearner {
             memory.samples().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
         let features: Vec<f32> = memory.samples().flat_map(|sample| sample.latent.iter().copied()).collect();
         statistics.add(&Rows { ids: &ids, classes: &classes, features: &features })?;
-        solve_head(backbone, &self.method, &statistics, &self.classes, setting.templates)
+        let read = (setting.templates, setting.session.dataset().clips.as_ref());
+        solve_head(backbone, &self.method, &statistics, &self.classes, read)
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

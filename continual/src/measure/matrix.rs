@@ -23,9 +23,10 @@ pub struct Measures {
     pub transfer: Option<f64>,
     /// Accuracy right after an experience was learned minus the last (Avalanche); mean over all but the last experience.
     pub forgetting_since_learned: Option<f64>,
-    /// Best accuracy of any row minus the last (mammoth, PILOT): never negative.
+    /// Best accuracy of any row since an experience was learned minus the last (mammoth, PILOT, to whom it is 0 before): never negative.
     pub forgetting_best_of_all_rows: Option<f64>,
-    /// Best accuracy of any row before the last minus the last (Chaudhry et al., 2018; Renate, FACIL).
+    /// Best accuracy of any row before the last minus the last (Chaudhry et al., 2018; Renate, FACIL), also of rows in which an open head
+    /// answers for what has not come yet.
     pub forgetting_best_of_earlier_rows: Option<f64>,
     /// Last accuracy minus that right after an experience was learned (Lopez-Paz and Ranzato, 2017).
     pub backward_transfer: Option<f64>,
@@ -89,7 +90,7 @@ impl AccuracyMatrix {
             mtil_average: mean((0..tasks).map(|task| column(task, 0..steps))),
             transfer: later(&|task| column(task, 0..task)),
             forgetting_since_learned: earlier(&|task| minus(self.get(task, task), last(task))),
-            forgetting_best_of_all_rows: earlier(&|task| minus(best(task, 0..steps), last(task))),
+            forgetting_best_of_all_rows: earlier(&|task| minus(best(task, task..steps), last(task))),
             forgetting_best_of_earlier_rows: earlier(&|task| minus(best(task, 0..end), last(task))),
             backward_transfer: earlier(&|task| minus(last(task), self.get(task, task))),
             forward_transfer: later(&|task| minus(self.get(task - 1, task), baseline(task))),
@@ -125,6 +126,12 @@ mod tests {
         close(measures.forward_transfer, ((0.2 - 0.3) + (0.1 - 0.2)) / 2.0);
         close(measures.worst_zero_shot_change, -0.1);
         close(measures.zero_shot_retention, (0.2 + 0.3 + 0.1) / (0.3 + 0.2 + 0.2));
+        // Zero-shot was better at the second than anything since: that was not learned, and is not forgotten.
+        let open = [[0.9, 0.99, 0.3], [0.95, 0.8, 0.1], [0.6, 0.85, 0.7]];
+        let open = AccuracyMatrix { rows: open.iter().map(|row| row.iter().map(|v| Some(*v)).collect()).collect() };
+        let open = open.measures(&[None; 3]);
+        close(open.forgetting_best_of_all_rows, ((0.95 - 0.6) + 0.0) / 2.0);
+        close(open.forgetting_best_of_earlier_rows, ((0.95 - 0.6) + (0.99 - 0.85)) / 2.0);
         // Every one has a name of its own, and its own value there.
         let written = serde_json::to_value(measures).unwrap();
         let named = measures.named().map(|(name, value)| (name.to_string(), serde_json::json!(value)));

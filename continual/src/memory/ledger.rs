@@ -1,10 +1,12 @@
-//! Which samples a model has learned, without their names: a hash of each id and of the latent it was learned by. It tells
-//! whether a sample must be taken out, and whether what is presented is the sample that went in.
+//! Which samples a model has learned, without their names: a hash of each id, and of the latent and the class it was learned by. It
+//! tells whether a sample must be taken out, and whether what is presented is the sample that went in.
 
 use std::collections::BTreeMap;
 
 use inarch_core::{Digest, Seed};
 use serde::{Deserialize, Serialize};
+
+use super::sample::Sample;
 
 /// Hashes of the samples that went in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,14 +19,16 @@ impl Ledger {
         format!("{:016x}{:016x}", Seed::new(0).split("ledger").hash(id), Seed::new(1).split("ledger").hash(id))
     }
 
-    fn latent(values: &[f32]) -> String {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    /// The hash that stands for what was learned. Ledgers of older programs have that of the latent alone.
+    fn content(latent: &[f32], class: Option<&str>) -> String {
+        let latent = latent.iter().flat_map(|value| value.to_le_bytes());
+        let bytes: Vec<u8> = latent.chain(class.unwrap_or_default().bytes()).collect();
         Digest::of(&bytes).short().to_string()
     }
 
     /// Enters a sample.
-    pub fn enter(&mut self, id: &str, latent: &[f32]) {
-        self.0.insert(Self::name(id), Self::latent(latent));
+    pub fn enter(&mut self, sample: &Sample) {
+        self.0.insert(Self::name(&sample.id), Self::content(&sample.latent, Some(&sample.class)));
     }
 
     /// Strikes a sample out.
@@ -37,9 +41,23 @@ impl Ledger {
         self.0.contains_key(&Self::name(id))
     }
 
-    /// Whether this latent is the one that went in.
-    pub fn is_latent_of(&self, id: &str, latent: &[f32]) -> bool {
-        self.0.get(&Self::name(id)).is_some_and(|known| *known == Self::latent(latent))
+    /// Whether it is this sample that went in under its id: by its latent and its class.
+    pub fn has(&self, sample: &Sample) -> bool {
+        let Sample { id, class, latent, .. } = sample;
+        let is =
+            |known: &String| [Some(class.as_str()), None].iter().any(|class| *known == Self::content(latent, *class));
+        self.0.get(&Self::name(id)).is_some_and(is)
+    }
+
+    /// The samples that are in both.
+    pub fn common(&self, other: &Self) -> Self {
+        let both = self.0.iter().filter(|(name, _)| other.0.contains_key(*name));
+        Self(both.map(|(name, content)| (name.clone(), content.clone())).collect())
+    }
+
+    /// Whether both are of the same samples.
+    pub fn is_of_same_samples(&self, other: &Self) -> bool {
+        self.0.keys().eq(other.0.keys())
     }
 
     /// Joins another ledger; returns how many samples are in both.
@@ -57,5 +75,56 @@ impl Ledger {
     /// Whether nothing went in.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ledger, Sample};
+
+    fn sample(id: &str, class: &str, latent: [f32; 2]) -> Sample {
+        Sample {
+            id: id.into(),
+            class: class.into(),
+            source: String::new(),
+            time: 0,
+            weight: 1.0,
+            latent: latent.into(),
+            views: Vec::new(),
+            image: None,
+            scores: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_sample_is_told_by_its_latent_and_its_class() {
+        let mut ledger = Ledger::default();
+        let own = sample("a", "cat", [0.5, -1.0]);
+        ledger.enter(&own);
+        assert!(ledger.has(&own) && ledger.knows("a"));
+        for other in [sample("a", "dog", [0.5, -1.0]), sample("a", "cat", [0.5, 1.0]), sample("b", "cat", [0.5, -1.0])]
+        {
+            assert!(!ledger.has(&other), "{other:?}");
+        }
+        let written = serde_json::to_string(&ledger).unwrap();
+        assert!(!written.contains("cat"), "{written}");
+        // As it was written before there were classes.
+        let older = written.replace(&Ledger::content(&own.latent, Some("cat")), &Ledger::content(&own.latent, None));
+        let older: Ledger = serde_json::from_str(&older).unwrap();
+        assert!(older != ledger && older.has(&own) && !older.has(&sample("a", "cat", [0.5, 1.0])));
+    }
+
+    #[test]
+    fn what_two_have_in_common_is_told_by_names() {
+        let of = |names: &[&str]| {
+            let mut ledger = Ledger::default();
+            names.iter().for_each(|name| ledger.enter(&sample(name, "cat", [1.0, 2.0])));
+            ledger
+        };
+        let (left, right) = (of(&["a", "b", "c"]), of(&["b", "c", "d"]));
+        assert!(left.common(&right).is_of_same_samples(&of(&["b", "c"])));
+        // As many, and not the same.
+        assert!(!left.common(&right).is_of_same_samples(&of(&["a", "b"])));
+        assert!(of(&[]).is_of_same_samples(&left.common(&of(&["d"]))));
     }
 }

@@ -20,7 +20,7 @@ const DAY_SECONDS: u64 = 24 * 60 * 60;
 pub struct Memory {
     pub(super) config: MemoryConfig,
     pub(super) fingerprint: Fingerprint,
-    /// How many samples of each class were ever offered.
+    /// How many samples of each class were ever offered, but for those that were taken out.
     pub(super) offered: BTreeMap<String, u64>,
     pub(super) samples: BTreeMap<String, Sample>,
 }
@@ -65,7 +65,7 @@ impl Memory {
         self.samples.is_empty()
     }
 
-    /// How many samples of each class were ever offered.
+    /// How many samples of each class were ever offered, but for those that were taken out.
     pub fn offered(&self) -> &BTreeMap<String, u64> {
         &self.offered
     }
@@ -168,9 +168,22 @@ impl Memory {
         self
     }
 
-    /// Takes samples out; returns those that were there.
+    /// Takes samples out, as if they had never been offered; returns those that were there. A class without another sample is not
+    /// named any more.
     pub fn remove(&mut self, ids: &[String]) -> Vec<Sample> {
-        ids.iter().filter_map(|id| self.samples.remove(id)).collect()
+        let gone: Vec<Sample> = ids.iter().filter_map(|id| self.samples.remove(id)).collect();
+        gone.iter().for_each(|sample| self.uncount(&sample.class));
+        gone
+    }
+
+    /// Takes back an offer of a sample of some class.
+    pub(crate) fn uncount(&mut self, class: &str) {
+        if let Some(count) = self.offered.get_mut(class) {
+            *count = count.saturating_sub(1);
+        }
+        if self.offered.get(class) == Some(&0) {
+            self.offered.remove(class);
+        }
     }
 
     /// The ids of samples that are older than allowed at `now` (seconds since 1970).
@@ -201,6 +214,11 @@ impl Memory {
     /// # Errors
     /// Another backbone, or settings that choose differently.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
+        self.join(other, None)
+    }
+
+    /// As [`merge`](Self::merge), of memories that both go on from `base`, whose offers count once.
+    pub(crate) fn join(&mut self, other: &Self, base: Option<&Self>) -> Result<()> {
         self.fingerprint.check(&other.fingerprint, "one memory")?;
         if self.config != other.config {
             let [expected, found] =
@@ -210,10 +228,17 @@ impl Memory {
         for (class, count) in &other.offered {
             *self.offered.entry(class.clone()).or_default() += count;
         }
+        // Also of what the base did not keep, which is in neither.
+        for (class, count) in base.iter().flat_map(|base| &base.offered) {
+            if let Some(own) = self.offered.get_mut(class) {
+                *own = own.saturating_sub(*count);
+            }
+        }
         for (id, sample) in &other.samples {
             let own = self.samples.get(id);
             // Offered to both, and one sample all the same.
-            if let Some(count) = own.and_then(|own| self.offered.get_mut(&own.class)) {
+            let twice = own.filter(|_| base.is_none_or(|base| base.get(id).is_none()));
+            if let Some(count) = twice.and_then(|own| self.offered.get_mut(&own.class)) {
                 *count = count.saturating_sub(1);
             }
             // A latent does not take the place of an image.
@@ -231,7 +256,9 @@ impl Memory {
 
     /// Drops what does not fit: keeps the longest beginning of the sampler's order.
     fn fit(&mut self) -> Result<()> {
-        let mut left = self.config.budget_bytes.checked_sub(frame_bytes(self) + OVERHEAD).ok_or_else(|| {
+        // The header tells how many samples there are: how many stay, and not how many came, decides how long that is.
+        let frame = frame_bytes(self) - digits(self.samples.len()) + OVERHEAD;
+        let room = self.config.budget_bytes.checked_sub(frame).ok_or_else(|| {
             let reason = format!(
                 "{} bytes do not even hold the names of {} classes; give more",
                 self.config.budget_bytes,
@@ -240,18 +267,18 @@ impl Memory {
             Error::setting("memory.budget_bytes", reason)
         })?;
         let total: u64 = self.samples().map(|sample| self.record_bytes(sample)).sum();
-        if total <= left {
+        if total + digits(self.samples.len()) <= room {
             return Ok(());
         }
         let order = order(&self.config, &self.samples);
         let (mut kept, mut places) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
+        let mut used = 0;
         for id in order {
             let Some(mut sample) = self.samples.remove(&id) else { continue };
-            let bytes = self.record_bytes(&sample);
-            if bytes > left {
+            used += self.record_bytes(&sample);
+            if used + digits(kept.len() + 1) > room {
                 break;
             }
-            left -= bytes;
             if self.config.sampler == Sampler::Herding {
                 let place = places.entry(sample.class.clone()).or_default();
                 sample.weight = placed(*place);
@@ -271,6 +298,11 @@ impl Memory {
         // The record and its length.
         4 + sample.encode(self.config.precision).len() as u64
     }
+}
+
+/// Bytes of a number in the header.
+fn digits(number: usize) -> u64 {
+    number.to_string().len() as u64
 }
 
 /// `count` of `total` positions, drawn without replacement as far as they go; when all are drawn, again from the start.

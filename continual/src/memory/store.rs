@@ -17,7 +17,7 @@ use super::seal::{Key, is_sealed};
 use super::snapshot::Header;
 use crate::error::{Error, Result};
 
-/// Key of the one entry that is not a sample.
+/// Key of the settings and what is counted.
 const HEADER: &[u8] = b"header";
 /// What the keys of samples begin with.
 const SAMPLE: &[u8] = b"sample/";
@@ -53,16 +53,21 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// Opens a database, or makes an empty one.
+    /// Opens a database, or makes an empty one. A removal whose process was killed before it was on record
+    /// ([`take_out`](Self::take_out)) is put there.
     ///
     /// # Errors
-    /// A folder that cannot be opened, or is in use by another process.
+    /// A folder that cannot be opened, or is in use by another process; such a record that cannot be written.
     pub fn open(path: &Path, key: Option<Key>) -> Result<Self> {
         clear_beginning(path)?;
         let mut waited = Duration::ZERO;
         loop {
             match sled::Config::new().path(path).open() {
-                Ok(database) => return Ok(Self { path: path.to_path_buf(), database, key }),
+                Ok(database) => {
+                    let store = Self { path: path.to_path_buf(), database, key };
+                    store.settle()?;
+                    return Ok(store);
+                }
                 // A database that was just closed is held a little longer by the thread that writes it.
                 Err(source) if is_held(&source) && waited < PATIENCE => {
                     std::thread::sleep(PAUSE);
@@ -79,7 +84,7 @@ impl MemoryStore {
     /// A damaged entry, or a key that is missing or another one.
     pub fn memory(&self) -> Result<Option<Memory>> {
         let wrong = |reason: &str| Error::from(inarch_core::Error::malformed("memory database", &self.path, reason));
-        let Some(bytes) = self.database.get(HEADER).map_err(|error| self.fault(error))? else { return Ok(None) };
+        let Some(bytes) = self.entry(HEADER)? else { return Ok(None) };
         let header: Header =
             serde_json::from_slice(&self.opened(&bytes)?).map_err(|error| wrong(&error.to_string()))?;
         header.config.check().map_err(|error| wrong(&error.to_string()))?;
@@ -103,6 +108,11 @@ impl MemoryStore {
     /// # Errors
     /// A disk that is full or failing.
     pub fn put(&self, memory: &Memory) -> Result<()> {
+        self.apply(self.batch(memory)?)
+    }
+
+    /// What makes the database hold this memory.
+    pub(super) fn batch(&self, memory: &Memory) -> Result<sled::Batch> {
         let header = Header {
             config: memory.config,
             fingerprint: memory.fingerprint.clone(),
@@ -120,15 +130,30 @@ impl MemoryStore {
         }
         for (name, sample) in wanted {
             let value = self.closed(&sample.encode(memory.config.precision));
-            let old = self.database.get(&name).map_err(|error| self.fault(error))?;
+            let old = self.entry(&name)?;
             if old.is_none_or(|old| old != value) {
                 batch.insert(name, value);
             }
         }
         batch.insert(HEADER, self.closed(&serde_json::to_vec(&header).unwrap_or_default()));
+        Ok(batch)
+    }
+
+    /// Changes entries in one step, which is on disk in the end.
+    pub(super) fn apply(&self, batch: sled::Batch) -> Result<()> {
         self.database.apply_batch(batch).map_err(|error| self.fault(error))?;
         self.database.flush().map_err(|error| self.fault(error))?;
         Ok(())
+    }
+
+    /// An entry, as it lies there.
+    pub(super) fn entry(&self, key: &[u8]) -> Result<Option<sled::IVec>> {
+        self.database.get(key).map_err(|error| self.fault(error))
+    }
+
+    /// Where the database lies.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Offers samples to the memory in the database; an empty database starts with `config`.

@@ -108,11 +108,7 @@ pub(super) fn only<'m, M>(
 
 /// Which of the members of a method is the `lora`, and its settings.
 pub(super) fn lora_of(need: Need, own: &[MethodConfig]) -> Result<(usize, LoraConfig)> {
-    let lora = |method: &MethodConfig| match method {
-        MethodConfig::Lora(config) => Some(config.clone()),
-        _ => None,
-    };
-    let (at, config) = only(own, lora).ok_or_else(|| need.missing())?;
+    let (at, config) = need.member::<LoraConfig>(own)?;
     from_zero(need, &config)?;
     Ok((at, config))
 }

@@ -17,7 +17,7 @@ use inarch_peft::{Adapter, CodaPromptConfig, Loss, MethodConfig, Parameters};
 use inarch_recipes::{Moment, Recipe};
 
 use super::among::{classes_of, own_loss};
-use super::branches::{Part, joined, only, parts};
+use super::branches::{Part, joined, parts};
 use super::needs::CODA_PROMPT;
 use super::weights::{append, replaced};
 use super::{Beginning, Episode, Outcome, Strategy};
@@ -34,15 +34,6 @@ pub(super) struct CodaPrompt {
     experiences: usize,
     /// Whether a class is among those that arrive.
     current: Vec<bool>,
-}
-
-/// Where the components stand among the members of a method, and their settings.
-fn components_of(own: &[Part]) -> Result<(usize, CodaPromptConfig)> {
-    let components = |method: &MethodConfig| match method {
-        MethodConfig::CodaPrompt(config) => Some(config.clone()),
-        _ => None,
-    };
-    only(own.iter().map(|(method, _)| method), components).ok_or_else(|| CODA_PROMPT.missing())
 }
 
 /// The path of the components before, beside those in training (`blocks.<i>.<part>`).
@@ -110,7 +101,7 @@ impl Strategy for CodaPrompt {
     fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
         let mut own = parts(&recipe.method, grown);
-        let (at, config) = components_of(&own)?;
+        let (at, config) = CODA_PROMPT.part::<CodaPromptConfig>(&own)?;
         CODA_PROMPT.counts(config.experiences)?;
         let method = MethodConfig::CodaPrompt(CodaPromptConfig { experiences: self.experiences + 1, ..config });
         let fresh = session.fresh_adapter(&Recipe { method: method.clone(), ..recipe.clone() }, classes)?;
@@ -131,7 +122,7 @@ impl Strategy for CodaPrompt {
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
         let Episode { session, recipe, classes, .. } = *episode;
         let own = parts(&recipe.method, &adapter.without_autodiff());
-        let (at, config) = components_of(&own)?;
+        let (at, config) = CODA_PROMPT.part::<CodaPromptConfig>(&own)?;
         append(&mut self.past, &own[at].1.parameters(), is_open);
         self.experiences += 1;
         // What is trained next starts from the state; the recipe's own adapter only holds its place.

@@ -31,10 +31,7 @@ pub(super) fn shared_in<'m>(own: impl IntoIterator<Item = &'m MethodConfig>) -> 
 
 /// The settings of a context.
 fn coop(method: &MethodConfig) -> Option<CoopConfig> {
-    match method {
-        MethodConfig::Coop(config) => Some(config.clone()),
-        _ => None,
-    }
+    method.settings().cloned()
 }
 
 /// Whether a parameter, by its path, belongs to contexts that stand still.

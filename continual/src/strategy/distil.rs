@@ -2,7 +2,8 @@
 //!
 //! `CE + weight T^2 KL(p_T || q_T)` over what arrives, with the teacher's and the own softmax at temperature `T`. LwF: over the
 //! classes known before, the teacher's scores recorded when the experience begins. ZSCL: over all classes known, the teacher
-//! being zero-shot; `hold * |theta - theta_before|^2` is added, and the mean of the values along the way answers.
+//! being zero-shot; `hold * |theta - theta_before|^2` is added, and the mean of the values along the way answers and is carried on. Before
+//! is before the experience, and the way is all of it, also where it comes in chunks.
 //!
 //! Departures from ZSCL: the reference images are those that arrive instead of ImageNet, only the classes of an image are
 //! compared and not the images of a caption too, labels are not smoothed, the mean is taken over every step instead of every
@@ -52,17 +53,21 @@ impl Distil {
 impl Strategy for Distil {
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
         self.teacher = Teacher::default();
-        (self.mean, self.steps) = (Parameters::new(), Parameters::new());
+        if episode.is_first() {
+            (self.mean, self.steps) = (Parameters::new(), Parameters::new());
+        }
         if self.hold.is_some() {
             let backbone = episode.session.backbone();
             let classifier = Classifier::zero_shot(backbone, episode.classes, &episode.recipe.templates.resolve()?)?;
             let features = episode.session.features(episode.train)?;
             let scores = score(backbone, &classifier, &Frozen, &features);
             self.teacher = Teacher::of(scores, episode.classes.len());
-            let before = episode.start.parameters();
-            let mut ones = before.clone();
-            ones.values_mut().for_each(|tensor| tensor.data.fill(1.0));
-            self.held = Some((ones, before));
+            if episode.is_first() {
+                let before = episode.start.parameters();
+                let mut ones = before.clone();
+                ones.values_mut().for_each(|tensor| tensor.data.fill(1.0));
+                self.held = Some((ones, before));
+            }
         } else {
             self.teacher = Teacher::before(episode, episode.train)?;
         }
@@ -102,10 +107,16 @@ impl Strategy for Distil {
         self.steps.insert("steps".into(), tensor);
     }
 
-    fn end(&mut self, _episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
-        let adapter = if self.mean.is_empty() { adapter } else { replaced(adapter, self.mean.clone())? };
+    fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
+        if self.mean.is_empty() {
+            return Ok(Outcome::of(adapter));
+        }
+        let answer = replaced(adapter.clone(), self.mean.clone())?;
+        if !episode.is_last() {
+            return Ok(Outcome { trained: adapter, answer, method: None });
+        }
         (self.mean, self.steps) = (Parameters::new(), Parameters::new());
-        Ok(Outcome::of(adapter))
+        Ok(Outcome::of(answer))
     }
 
     fn state(&self) -> BTreeMap<String, Parameters> {

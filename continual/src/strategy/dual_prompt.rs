@@ -15,7 +15,7 @@ use inarch_peft::{Adapter, DualPromptConfig, Loss, MethodConfig, Parameters};
 use inarch_recipes::{Moment, Recipe};
 
 use super::among::{classes_of, own_loss};
-use super::branches::{Part, joined, only, parts};
+use super::branches::{Part, joined, parts};
 use super::needs::DUAL_PROMPT;
 use super::weights::{append, replaced};
 use super::{Beginning, Episode, Outcome, Strategy};
@@ -35,15 +35,6 @@ pub(super) struct DualPrompt {
     current: Vec<bool>,
 }
 
-/// Where the prompts stand among the members of a method, and their settings.
-fn prompts_of(own: &[Part]) -> Result<(usize, DualPromptConfig)> {
-    let prompts = |method: &MethodConfig| match method {
-        MethodConfig::DualPrompt(config) => Some(config.clone()),
-        _ => None,
-    };
-    only(own.iter().map(|(method, _)| method), prompts).ok_or_else(|| DUAL_PROMPT.missing())
-}
-
 /// Whether the method leaves it to the strategy to add experts.
 pub(super) fn one_expert(config: &DualPromptConfig) -> Result<()> {
     match config.pool {
@@ -61,7 +52,7 @@ impl Strategy for DualPrompt {
     fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
         let mut own = parts(&recipe.method, grown);
-        let (at, config) = prompts_of(&own)?;
+        let (at, config) = DUAL_PROMPT.part::<DualPromptConfig>(&own)?;
         one_expert(&config)?;
         if self.past.is_empty() {
             return Ok(None);
@@ -86,7 +77,7 @@ impl Strategy for DualPrompt {
         let Episode { session, recipe, classes, .. } = *episode;
         let trained = adapter.without_autodiff();
         let mut own = parts(&recipe.method, &trained);
-        let (at, config) = prompts_of(&own)?;
+        let (at, config) = DUAL_PROMPT.part::<DualPromptConfig>(&own)?;
         let mut values = own[at].1.parameters();
         append(&mut self.past, &values, is_expert);
         values.extend(self.past.clone());

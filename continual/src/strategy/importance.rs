@@ -7,6 +7,9 @@
 //! Both are brought to a greatest value of 1 and averaged over the experiences: their sizes go with the square of the logit scale
 //! and with the number of experiences, and a penalty that outgrows the learning rate makes a training diverge. Rows of classes that
 //! come later start with no importance.
+//!
+//! An experience that comes in chunks is one: in all of them values are held to what the experiences before left, and the importances
+//! of its trainings are averaged; the path of SI goes through all of it.
 
 use std::collections::BTreeMap;
 
@@ -49,12 +52,25 @@ pub(super) struct Quadratic {
     centre: Parameters,
     /// SI's sum over the steps of the experience.
     path: Parameters,
+    experience: Gathered,
+}
+
+/// What an experience began with, and what its trainings have found so far.
+#[derive(Default)]
+struct Gathered {
+    /// Values when it began.
+    start: Parameters,
+    /// What the experiences before left.
+    importance: Parameters,
+    centre: Parameters,
+    /// Importances that were found, a sum over trainings; those of SI are found over all of them.
+    found: Parameters,
 }
 
 impl Quadratic {
     pub(super) fn new(weight: f64, kind: Importance) -> Self {
         let [importance, centre, path] = [(); 3].map(|()| Parameters::new());
-        Self { weight, kind, importance, centre, path }
+        Self { weight, kind, importance, centre, path, experience: Gathered::default() }
     }
 
     /// The mean over samples of what `of` makes of their gradients.
@@ -141,14 +157,23 @@ impl ModuleVisitor for Sum<'_> {
 }
 
 impl Strategy for Quadratic {
-    fn begin(&mut self, _episode: &Episode<'_>) -> Result<()> {
-        self.path.clear();
+    fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
+        if episode.is_first() {
+            self.path.clear();
+            self.experience = Gathered {
+                start: episode.start.parameters(),
+                importance: self.importance.clone(),
+                centre: self.centre.clone(),
+                found: Parameters::new(),
+            };
+        }
         Ok(())
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
         let mut loss = moment.adapter.learner().loss(moment.step);
-        if let Some(penalty) = quadratic(moment.adapter, &self.importance, &self.centre) {
+        let Gathered { importance, centre, .. } = &self.experience;
+        if let Some(penalty) = quadratic(moment.adapter, importance, centre) {
             loss.task = loss.task + penalty * self.weight;
         }
         loss
@@ -175,10 +200,9 @@ impl Strategy for Quadratic {
                 self.measured(episode, &adapter, samples)?
             }
             Importance::Path { damping } => {
-                let start = episode.start.parameters();
                 let mut found = padded(&self.path, &now);
                 for (name, importance) in &mut found {
-                    let (start, now) = (&start[name].data, &now[name].data);
+                    let (start, now) = (&self.experience.start[name].data, &now[name].data);
                     for (at, value) in importance.data.iter_mut().enumerate() {
                         let change = now[at] - start[at];
                         *value = (*value / (change * change + damping as f32)).max(0.0);
@@ -187,7 +211,8 @@ impl Strategy for Quadratic {
                 found
             }
         };
-        let (old, old_centre) = (padded(&self.importance, &now), padded(&self.centre, &now));
+        let old = padded(&self.experience.importance, &now);
+        let old_centre = padded(&self.experience.centre, &now);
         let greatest =
             found.values().flat_map(|tensor| &tensor.data).fold(1e-20f32, |greatest, value| greatest.max(*value));
         let count = (episode.index + 1) as f32;
@@ -199,13 +224,18 @@ impl Strategy for Quadratic {
                 (1.0 - 1.0 / count, 1.0 / (count * greatest), false)
             }
         };
+        let along = matches!(self.kind, Importance::Path { .. });
+        let share = if along { 1.0 } else { 1.0 / (episode.training + 1) as f32 };
         let (mut importance, mut centre) = (old.clone(), now.clone());
         for (name, sum) in &mut importance {
             let Some(found) = found.get(name) else { continue };
             let centre = centre.get_mut(name).map(|tensor| &mut tensor.data);
             let Some(centre) = centre else { continue };
+            let gathered = &mut self.experience.found.entry(name.clone()).or_insert_with(|| zeros(found)).data;
             for (at, sum) in sum.data.iter_mut().enumerate() {
-                let (before, new) = (decay * *sum, factor * found.data[at]);
+                let here = factor * found.data[at];
+                gathered[at] = if along { here } else { gathered[at] + here };
+                let (before, new) = (decay * *sum, share * gathered[at]);
                 *sum = before + new;
                 if one_parabola && *sum > 0.0 {
                     centre[at] = (before * old_centre[name].data[at] + new * now[name].data[at]) / *sum;

@@ -1,23 +1,28 @@
 //! MIR: rehearsal of the samples that a step would hurt most (Aljundi et al., 2019, arXiv 1908.04742).
 //!
-//! Of `candidates` samples drawn from the memory those `replay` join the batch `b` whose loss would rise most by a step on `b` alone:
-//! `l(theta - lr * grad CE(b), m) - l(theta, m)`; then ER's `CE(b, m)`. The virtual step is that of the run's optimizer, which for
-//! plain SGD is the authors'.
+//! Of `candidates` samples drawn from the memory, of experiences before and each once, those `replay` join the batch `b` whose loss would
+//! rise most by a step on `b` alone: `l(theta - lr * grad CE(b), m) - l(theta, m)`; then ER's `CE(b, m)`. The virtual step is that of
+//! the run's optimizer, which for plain SGD is the authors'.
 
+use inarch_core::Seed;
 use inarch_peft::Loss;
 use inarch_recipes::{Foresight, Moment};
 
 use super::{Episode, Rehearsal, Strategy};
+use crate::error::Result;
+use crate::memory::{Memory, drawn};
 
 /// Maximally interfered retrieval.
 pub(super) struct Mir {
     replay: usize,
     candidates: usize,
+    /// Positions in the memory of the samples of past experiences.
+    past: Vec<usize>,
 }
 
 impl Mir {
     pub(super) fn new(replay: usize, candidates: usize) -> Self {
-        Self { replay, candidates: candidates.max(replay) }
+        Self { replay, candidates: candidates.max(replay), past: Vec::new() }
     }
 }
 
@@ -41,6 +46,18 @@ impl Strategy for Mir {
         Some(Rehearsal { rows: self.candidates, draws: 1 })
     }
 
+    fn rehearse(&self, _memory: &Memory, draws: Seed) -> Vec<usize> {
+        // No more than there are: one that is drawn twice would be rehearsed twice.
+        let places = drawn(self.past.len(), self.candidates.min(self.past.len()), draws.split(0));
+        places.into_iter().map(|place| self.past[place]).collect()
+    }
+
+    fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
+        let samples = episode.memory.iter().flat_map(|memory| memory.samples()).enumerate();
+        self.past = samples.filter(|(_, sample)| sample.time != episode.time).map(|(position, _)| position).collect();
+        Ok(())
+    }
+
     fn foresees(&self) -> bool {
         true
     }
@@ -60,10 +77,27 @@ impl Strategy for Mir {
 
 #[cfg(test)]
 mod tests {
-    use inarch_core::Seed;
+    use inarch_core::{Digest, Seed};
     use inarch_recipes::Foresight;
 
-    use super::interfered;
+    use super::super::Strategy as _;
+    use super::{Mir, interfered};
+    use crate::memory::{Fingerprint, Memory, MemoryConfig};
+
+    #[test]
+    fn candidates_are_drawn_once_each_from_what_came_before() {
+        let digest = Digest::of(b"x");
+        let print = Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, dim: 8 };
+        let memory = Memory::new(MemoryConfig::default(), print).unwrap();
+        let mir = |candidates: usize| Mir { past: vec![2, 3, 5, 7, 11, 13], ..Mir::new(2, candidates) };
+        let mut found = mir(50).rehearse(&memory, Seed::new(1));
+        found.sort_unstable();
+        assert_eq!(found, [2, 3, 5, 7, 11, 13], "no more than there are");
+        let few = mir(4).rehearse(&memory, Seed::new(1));
+        assert!(few.len() == 4 && few.iter().all(|position| found.contains(position)));
+        assert_ne!(few, mir(4).rehearse(&memory, Seed::new(2)));
+        assert!(Mir::new(2, 4).rehearse(&memory, Seed::new(1)).is_empty(), "before the second experience");
+    }
 
     #[test]
     fn the_rows_whose_loss_rises_most_are_those_of_a_plain_count() {

@@ -10,6 +10,7 @@ mod config;
 mod contexts;
 mod defaults;
 mod distil;
+mod domains;
 mod dual_prompt;
 mod experts;
 mod features;
@@ -30,6 +31,7 @@ mod s_prompts;
 mod sd_lora;
 mod slca;
 mod subspace;
+mod succession;
 mod teacher;
 mod weights;
 
@@ -46,7 +48,7 @@ pub use config::GradientConfig;
 use crate::error::Result;
 use crate::memory::{Memory, MemoryConfig, Sample, Sampler};
 
-/// One training on one experience, as a strategy sees it.
+/// One training on one experience, as a strategy sees it. An experience that comes in chunks has a training for each of them.
 pub struct Episode<'a> {
     /// Backbone and data.
     pub session: &'a Session<'a>,
@@ -54,15 +56,19 @@ pub struct Episode<'a> {
     pub recipe: &'a Recipe,
     /// The experience's number, from 0.
     pub index: usize,
+    /// The training's number in the experience, from 0.
+    pub training: usize,
+    /// How many trainings the experience has.
+    pub trainings: usize,
     /// When it came; samples of the memory that came at another time are of other experiences.
     pub time: u64,
     /// All classes known now.
     pub classes: &'a [String],
-    /// How many of them were known before.
+    /// How many of them were known before the experience.
     pub before: usize,
     /// The adapter that training starts from, with rows for all classes.
     pub start: &'a Adapter,
-    /// The adapter as it was before, with rows for the classes known then.
+    /// The adapter as it was before the experience, with rows for the classes known then.
     pub teacher: Option<&'a Adapter>,
     /// A fresh adapter with rows for all classes: where it all began.
     pub initial: &'a Adapter,
@@ -78,6 +84,16 @@ pub struct Episode<'a> {
 }
 
 impl Episode<'_> {
+    /// Whether an experience begins with this training.
+    pub(crate) fn is_first(&self) -> bool {
+        self.training == 0
+    }
+
+    /// Whether the experience is over with this training.
+    pub(crate) fn is_last(&self) -> bool {
+        self.training + 1 == self.trainings
+    }
+
     /// Everything that a batch may hold, in the order of [`Moment::examples`].
     pub(crate) fn seen(&self) -> Vec<Example> {
         [self.train, self.views].concat()
@@ -192,7 +208,8 @@ pub trait Strategy {
         Ok(None)
     }
 
-    /// An experience begins.
+    /// A training begins. What is gathered over several trainings of one experience need not be part of the
+    /// [`state`](Self::state): a run that is continued goes through all of them.
     ///
     /// # Errors
     /// Whatever a look at the data meets.
@@ -228,7 +245,7 @@ pub trait Strategy {
         let _ = change;
     }
 
-    /// An experience is over; `adapter` is what it trained.
+    /// A training is over; `adapter` is what it trained.
     ///
     /// # Errors
     /// Whatever a look at the data meets.

@@ -25,7 +25,7 @@ use inarch_peft::{Adapter, ExpertUse, Loss, MethodConfig, MoeAdaptersConfig, Par
 use inarch_recipes::{Moment, Recipe};
 
 use super::among::{classes_of, loss_among};
-use super::branches::{Part, joined, only, parts};
+use super::branches::{Part, joined, parts};
 use super::experts::{SELECTOR, carried};
 use super::features::unit_features;
 use super::needs::MOE_ADAPTERS;
@@ -48,15 +48,6 @@ pub(super) struct MoeAdapters {
     current: Vec<bool>,
 }
 
-/// Where the experts stand among the members of a method, and their settings.
-fn experts_of(own: &[Part]) -> Result<(usize, MoeAdaptersConfig)> {
-    let experts = |method: &MethodConfig| match method {
-        MethodConfig::MoeAdapters(config) => Some(config.clone()),
-        _ => None,
-    };
-    only(own.iter().map(|(method, _)| method), experts).ok_or_else(|| MOE_ADAPTERS.missing())
-}
-
 impl MoeAdapters {
     pub(super) fn new(outside: f64) -> Self {
         let [past, uses] = [(); 2].map(|()| Parameters::new());
@@ -72,7 +63,7 @@ impl Strategy for MoeAdapters {
     fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
         let Beginning { session, recipe, classes, grown, .. } = *beginning;
         let mut own = parts(&recipe.method, grown);
-        let (at, config) = experts_of(&own)?;
+        let (at, config) = MOE_ADAPTERS.part::<MoeAdaptersConfig>(&own)?;
         if !(0.0..1.0).contains(&self.outside) {
             return Err(MOE_ADAPTERS.fault(format!("`outside` must be in [0, 1), found {}", self.outside)));
         }
@@ -105,7 +96,7 @@ impl Strategy for MoeAdapters {
         let Episode { session, recipe, classes, train, .. } = *episode;
         let adapter = adapter.without_autodiff();
         let mut own = parts(&recipe.method, &adapter);
-        let (at, config) = experts_of(&own)?;
+        let (at, config) = MOE_ADAPTERS.part::<MoeAdaptersConfig>(&own)?;
         let Adapter::MoeAdapters(experts) = &own[at].1 else { return Err(MOE_ADAPTERS.missing()) };
         let watcher = ExpertUse::new(experts);
         session.watch((recipe, classes, &adapter), (train, &[]), &watcher)?;

@@ -2,7 +2,7 @@
 
 use inarch_peft::MethodConfig;
 
-use super::branches::{from_zero, members, only};
+use super::branches::{Part, from_zero, members, only};
 use super::config::GradientConfig;
 use super::{contexts, dual_prompt, slca};
 use crate::error::{Error, Result};
@@ -26,6 +26,19 @@ pub(super) const CODA_PROMPT: Need = Need { strategy: "coda-prompt", method: "co
 pub(super) const S_PROMPTS: Need = Need { strategy: "s-prompts", method: "vpt-shallow" };
 
 impl Need {
+    /// Where the member that it trains stands among the members of a method, and its settings.
+    pub(super) fn member<'m, M: Clone + 'static>(
+        self,
+        own: impl IntoIterator<Item = &'m MethodConfig>,
+    ) -> Result<(usize, M)> {
+        only(own, |method| method.settings().cloned()).ok_or_else(|| self.missing())
+    }
+
+    /// As [`member`](Self::member), among the parts of a method.
+    pub(super) fn part<M: Clone + 'static>(self, own: &[Part]) -> Result<(usize, M)> {
+        self.member(own.iter().map(|(method, _)| method))
+    }
+
     /// That `fit.method` is another one.
     pub(super) fn missing(self) -> Error {
         let method = self.method;

@@ -25,11 +25,12 @@ use inarch_peft::{Adapter, Loss, MethodConfig, Parameters, SPromptsConfig, VptSh
 use inarch_recipes::{Moment, Recipe, Session};
 
 use super::among::{arriving, classes_of, loss_among};
-use super::branches::{Part, joined, only, parts};
+use super::branches::{Part, joined, parts};
 use super::contexts::{Contexts, stands_still};
 use super::features::unit_features;
 use super::k_means::centroids;
 use super::needs::S_PROMPTS;
+use super::weights::append;
 use super::{Beginning, Episode, Outcome, Strategy};
 use crate::error::{Error, Result};
 
@@ -49,15 +50,6 @@ pub(super) struct SPrompts {
     current: Vec<bool>,
 }
 
-/// Where the prompts stand among the members of a method, and their settings.
-fn prompts_of(own: &[Part]) -> Result<(usize, VptShallowConfig)> {
-    let prompts = |method: &MethodConfig| match method {
-        MethodConfig::VptShallow(config) => Some(config.clone()),
-        _ => None,
-    };
-    only(own.iter().map(|(method, _)| method), prompts).ok_or_else(|| S_PROMPTS.missing())
-}
-
 impl SPrompts {
     pub(super) fn new(centroids: usize, text: bool) -> Self {
         let contexts = text.then(Contexts::default);
@@ -72,14 +64,6 @@ impl SPrompts {
     fn centroids(&self, session: &Session<'_>, train: &[Example], seed: Seed) -> Result<Vec<f32>> {
         let points = unit_features(session, train)?;
         Ok(centroids(&points, self.centroids, seed).into_iter().flatten().map(|value| value as f32).collect())
-    }
-
-    /// Puts what an experience gave behind what there is, as one more of the first axis.
-    fn add(&mut self, name: &str, [rows, width]: [usize; 2], values: Vec<f32>) {
-        let empty = || HostTensor { shape: vec![0, rows, width], data: Vec::new(), origin: name.into() };
-        let tensor = self.past.entry(name.into()).or_insert_with(empty);
-        tensor.shape[0] += 1;
-        tensor.data.extend(values);
     }
 
     /// The prompts of all experiences as one adapter.
@@ -97,7 +81,7 @@ impl Strategy for SPrompts {
     fn start(&self, beginning: &Beginning<'_>) -> Result<Option<Part>> {
         let Beginning { session, recipe, classes, grown, train } = *beginning;
         let mut own = parts(&recipe.method, grown);
-        let (at, _) = prompts_of(&own)?;
+        let (at, _) = S_PROMPTS.part::<VptShallowConfig>(&own)?;
         if self.centroids == 0 {
             return Err(Error::setting("strategy s-prompts", "`centroids` must be at least 1"));
         }
@@ -128,13 +112,16 @@ impl Strategy for SPrompts {
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
         let Episode { session, recipe, classes, train, .. } = *episode;
         let mut own = parts(&recipe.method, &adapter.clone().without_autodiff());
-        let (at, config) = prompts_of(&own)?;
+        let (at, config) = S_PROMPTS.part::<VptShallowConfig>(&own)?;
         let dim = session.backbone().spec().dim;
         let found = self.centroids(session, train, Seed::new(recipe.seed).split("centroids"))?;
-        for prompts in own[at].1.parameters().into_values() {
-            self.add(PROMPTS, [prompts.shape[0], prompts.shape[1]], prompts.data);
-        }
-        self.add(CENTROIDS, [self.centroids, dim], found);
+        // One more of the first axis.
+        let row = |name: &str, shape: &[usize], data| {
+            (name.to_string(), HostTensor { shape: [&[1], shape].concat(), data, origin: name.into() })
+        };
+        let prompts = own[at].1.parameters().into_values().map(|one| row(PROMPTS, &one.shape, one.data));
+        let came: Parameters = prompts.chain([row(CENTROIDS, &[self.centroids, dim], found)]).collect();
+        append(&mut self.past, &came, |_| true);
         own[at] = self.all(session, recipe, classes, config.tokens)?;
         let mut trained = adapter;
         if let Some(contexts) = &mut self.contexts {

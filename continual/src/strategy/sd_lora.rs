@@ -181,12 +181,9 @@ impl Strategy for SdLora {
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {
         let Episode { session, recipe, classes, .. } = *episode;
         let mut own = parts(&recipe.method, &adapter.without_autodiff());
-        let decoupled = |method: &MethodConfig| match method {
-            MethodConfig::SdLora(config) => Some(config.clone()),
-            _ => None,
-        };
-        let (at, config) = only(own.iter().map(|(method, _)| method), decoupled)
-            .ok_or_else(|| SD_LORA.fault("it trains `sd-lora`"))?;
+        let (at, config) =
+            only(own.iter().map(|(method, _)| method), |method| method.settings::<SdLoraConfig>().cloned())
+                .ok_or_else(|| SD_LORA.fault("it trains `sd-lora`"))?;
         let values = own[at].1.parameters();
         self.take_up(&values);
         let factors: Parameters = values.into_iter().filter(|(name, _)| self.directions.contains_key(name)).collect();

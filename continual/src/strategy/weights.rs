@@ -5,7 +5,7 @@
 //! `i` are the values of a fresh adapter and `merged` joins the changes `b - i` of all experiences: MagMax takes of each value
 //! the greatest change; TIES keeps the greatest share `density` of each change, elects the sign of each value by the sum, and
 //! takes the mean of those that agree. Both train one after the other, as MagMax does. TIES stores a change for each
-//! experience, MagMax one in all.
+//! experience, MagMax one in all. An experience that comes in chunks is one: what is merged is merged over all of it.
 
 use std::collections::BTreeMap;
 
@@ -42,11 +42,15 @@ pub(super) struct Merging {
     rule: WeightRule,
     mean: Parameters,
     changes: Vec<Parameters>,
+    /// Values and changes as the experience began with them.
+    start: Parameters,
+    before: Vec<Parameters>,
 }
 
 impl Merging {
     pub(super) fn new(rule: WeightRule) -> Self {
-        Self { rule, mean: Parameters::new(), changes: Vec::new() }
+        let [mean, start] = [(); 2].map(|()| Parameters::new());
+        Self { rule, mean, changes: Vec::new(), start, before: Vec::new() }
     }
 }
 
@@ -101,8 +105,12 @@ fn trimmed(change: &Parameters, density: f64) -> Parameters {
 }
 
 impl Strategy for Merging {
-    fn begin(&mut self, _episode: &Episode<'_>) -> Result<()> {
-        self.mean.clear();
+    fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
+        if episode.is_first() {
+            self.mean.clear();
+            self.start = episode.start.parameters();
+            self.before.clone_from(&self.changes);
+        }
         Ok(())
     }
 
@@ -124,12 +132,12 @@ impl Strategy for Merging {
         let merged = |change: &Parameters, scale: f64| {
             combined(&episode.initial.parameters(), change, |initial, change| initial + scale as f32 * change)
         };
+        // The change of the experience takes the place of what its chunks before had.
+        self.changes.clone_from(&self.before);
         let answer = match self.rule {
-            WeightRule::Share(share) => {
-                combined(&now, &episode.start.parameters(), |now, start| start + share as f32 * (now - start))
-            }
+            WeightRule::Share(share) => combined(&now, &self.start, |now, start| start + share as f32 * (now - start)),
             WeightRule::Fading(_) if self.mean.is_empty() => now.clone(),
-            WeightRule::Fading(_) => std::mem::take(&mut self.mean),
+            WeightRule::Fading(_) => self.mean.clone(),
             WeightRule::Greatest { scale } => {
                 let before = self.changes.pop().unwrap_or_default();
                 let greatest = combined(&change(), &before, |new, old| if new.abs() >= old.abs() { new } else { old });
@@ -151,12 +159,12 @@ impl Strategy for Merging {
             }
         };
         let answer = replaced(adapter.clone(), answer)?;
-        Ok(match self.rule {
-            WeightRule::Share(_) | WeightRule::Fading(_) => Outcome::of(answer),
-            WeightRule::Greatest { .. } | WeightRule::Elected { .. } => {
-                Outcome { trained: adapter, answer, method: None }
-            }
-        })
+        let goes_on = matches!(self.rule, WeightRule::Share(_) | WeightRule::Fading(_)) && episode.is_last();
+        if goes_on {
+            self.mean.clear();
+            return Ok(Outcome::of(answer));
+        }
+        Ok(Outcome { trained: adapter, answer, method: None })
     }
 
     fn state(&self) -> BTreeMap<String, Parameters> {

@@ -1,13 +1,92 @@
-//! How adapters answer for samples that were held out.
+//! How adapters answer for samples that were held out, and how long they take for it.
+
+use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
-use inarch_core::backbone::{Backbone, Pass, Sites as _, Tower, values};
+use inarch_core::backbone::{Entry, Pass, Sites as _, Tower, normalise, values};
 use inarch_core::data::{Example, Source};
-use inarch_peft::Artifact;
+use inarch_peft::{Artifact, Classifier};
 use inarch_recipes::Session;
 
 use crate::error::Result;
 use crate::memory::{Memory, Sample};
+
+/// Samples that a time is measured over, at most.
+const TIMED: usize = 64;
+
+/// The class of a sample among an adapter's own.
+fn label(artifact: &Artifact, sample: &Sample) -> Option<usize> {
+    artifact.manifest.classes.iter().position(|class| *class == sample.class)
+}
+
+/// Whether a latent does not do, because the adapter changes what makes it.
+fn needs_images(artifact: &Artifact) -> bool {
+    artifact.adapter.entry(Tower::Image) < Entry::Feature
+}
+
+/// Positions of the samples that an adapter can be asked about.
+fn askable(artifact: &Artifact, samples: &[&Sample]) -> Vec<usize> {
+    let images = needs_images(artifact);
+    let known = |at: &usize| label(artifact, samples[*at]).is_some() && (!images || samples[*at].image.is_some());
+    (0..samples.len()).filter(known).collect()
+}
+
+/// An adapter that is asked about samples, with its classes' side done.
+struct Judge<'a> {
+    session: &'a Session<'a>,
+    artifact: &'a Artifact,
+    classifier: Classifier<'a>,
+    /// `[classes, dim]`; `None` where it depends on the image.
+    text: Option<Tensor<2>>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(session: &'a Session<'a>, artifact: &'a Artifact) -> Result<Self> {
+        let classifier = artifact.classifier(session.backbone(), None)?;
+        let sites = artifact.adapter.sites();
+        let text =
+            (!sites.conditions_text()).then(|| classifier.text(classifier.start(sites), sites, &Pass::evaluate()));
+        Ok(Self { session, artifact, classifier, text })
+    }
+
+    /// The best class for each of some samples.
+    fn answers(&self, samples: &[&Sample]) -> Result<Vec<usize>> {
+        let Self { session, artifact, classifier, text } = self;
+        let (backbone, pass) = (session.backbone(), Pass::evaluate());
+        let features = if needs_images(artifact) {
+            // In memory, and nowhere else: a probe may be encrypted.
+            let example = |sample: &&Sample| {
+                let Sample { id, image, .. } = sample;
+                let bytes = image.as_deref().unwrap_or_default();
+                Example::new(id.clone(), Source::Bytes(id.into(), bytes.into()), 0)
+            };
+            let examples: Vec<Example> = samples.iter().map(example).collect();
+            session.adapted_features(&artifact.adapter, &examples)?.all(backbone)
+        } else {
+            let latents: Vec<f32> = samples.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
+            let latents = TensorData::new(latents, [samples.len(), backbone.spec().dim]);
+            let latents = Tensor::<2>::from_data(latents, backbone.device());
+            artifact.adapter.feature(Tower::Image, latents, &pass)
+        };
+        let sites = artifact.adapter.sites();
+        let logits = match text {
+            Some(text) => values(classifier.logits(&features, text, sites, &pass)),
+            None => {
+                let [rows, _] = features.dims();
+                let of = |row: usize| {
+                    let image = features.clone().narrow(0, row, 1);
+                    let condition = normalise(image.clone());
+                    let pass = Pass { condition: Some(&condition), ..pass };
+                    let text = classifier.text(classifier.start(sites), sites, &pass);
+                    values(classifier.logits(&image, &text, sites, &pass))
+                };
+                (0..rows).flat_map(of).collect()
+            }
+        };
+        let best = |row: &[f32]| (1..row.len()).fold(0, |best, at| if row[at] > row[best] { at } else { best });
+        Ok(logits.chunks_exact(classifier.classes().len()).map(best).collect())
+    }
+}
 
 /// Whether an adapter answers each sample right, among its own classes; `None` for samples it cannot be asked about: of a
 /// class it does not know, or with a latent only where it changes the image tower.
@@ -16,60 +95,29 @@ pub(crate) fn probe_answers(
     artifact: &Artifact,
     probe: &[&Sample],
 ) -> Result<Vec<Option<bool>>> {
-    let backbone = session.backbone();
-    let classes = &artifact.manifest.classes;
-    let label = |sample: &Sample| classes.iter().position(|class| *class == sample.class);
-    let whole = artifact.adapter.entry(Tower::Image) < inarch_core::backbone::Entry::Feature;
-    let asked: Vec<usize> =
-        (0..probe.len()).filter(|at| label(probe[*at]).is_some() && (!whole || probe[*at].image.is_some())).collect();
     let mut answers = vec![None; probe.len()];
+    let asked = askable(artifact, probe);
     if asked.is_empty() {
         return Ok(answers);
     }
-    let features = if whole {
-        // In memory, and nowhere else: a probe may be encrypted.
-        let example = |at: &usize| {
-            let Sample { id, image, .. } = probe[*at];
-            let bytes = image.as_deref().unwrap_or_default();
-            Example::new(id.clone(), Source::Bytes(id.into(), bytes.into()), 0)
-        };
-        let examples: Vec<Example> = asked.iter().map(example).collect();
-        let features = session.adapted_features(&artifact.adapter, &examples)?;
-        features.all(backbone)
-    } else {
-        let latents: Vec<f32> = asked.iter().flat_map(|at| probe[*at].latent.iter().copied()).collect();
-        let dim = backbone.spec().dim;
-        let latents = Tensor::<2>::from_data(TensorData::new(latents, [asked.len(), dim]), backbone.device());
-        artifact.adapter.feature(Tower::Image, latents, &Pass::evaluate())
-    };
-    let best = best_classes(backbone, artifact, &features)?;
-    for (at, best) in asked.iter().zip(best) {
-        answers[*at] = Some(label(probe[*at]) == Some(best));
+    let samples: Vec<&Sample> = asked.iter().map(|at| probe[*at]).collect();
+    for (at, best) in asked.iter().zip(Judge::new(session, artifact)?.answers(&samples)?) {
+        answers[*at] = Some(label(artifact, probe[*at]) == Some(best));
     }
     Ok(answers)
 }
 
-/// The best class of each feature, among the adapter's own.
-fn best_classes(backbone: &Backbone, artifact: &Artifact, features: &Tensor<2>) -> Result<Vec<usize>> {
-    let classifier = artifact.classifier(backbone, None)?;
-    let sites = artifact.adapter.sites();
-    let pass = Pass::evaluate();
-    let [rows, _] = features.dims();
-    let mut logits = Vec::new();
-    if sites.conditions_text() {
-        for row in 0..rows {
-            let image = features.clone().narrow(0, row, 1);
-            let condition = inarch_core::backbone::normalise(image.clone());
-            let pass = Pass { condition: Some(&condition), ..pass };
-            let text = classifier.text(classifier.start(sites), sites, &pass);
-            logits.extend(values(classifier.logits(&image, &text, sites, &pass)));
-        }
-    } else {
-        let text = classifier.text(classifier.start(sites), sites, &pass);
-        logits = values(classifier.logits(features, &text, sites, &pass));
+/// Milliseconds for an image, with the classes' side done: behind the backbone, but for an adapter that changes the image tower, whose
+/// images go through it. Over the first of the samples that it can be asked about; `None` where there are none.
+pub(crate) fn milliseconds(session: &Session<'_>, artifact: &Artifact, samples: &[&Sample]) -> Result<Option<f64>> {
+    let timed: Vec<&Sample> = askable(artifact, samples).into_iter().take(TIMED).map(|at| samples[at]).collect();
+    if timed.is_empty() {
+        return Ok(None);
     }
-    let best = |row: &[f32]| (1..row.len()).fold(0, |best, at| if row[at] > row[best] { at } else { best });
-    Ok(logits.chunks_exact(classifier.classes().len()).map(best).collect())
+    let judge = Judge::new(session, artifact)?;
+    let started = Instant::now();
+    judge.answers(&timed)?;
+    Ok(Some(started.elapsed().as_secs_f64() * 1e3 / timed.len() as f64))
 }
 
 /// Share of right answers among those that could be asked.

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::intake::Intake;
 use super::run::tensors;
-use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
+use super::version::{Content as Files, Release, Version, VersionRecord, Versions, check_in_force, write_version};
 use crate::error::{Error, Result};
 use crate::learner::{Carried, empty_statistics, solve_head};
 use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, Precision, Sample};
@@ -143,8 +143,10 @@ pub fn forget(
                 return Err(Error::CannotForget { reason });
             }
         };
-        if !ledger.is_latent_of(id, &sample.latent) {
-            let reason = format!("what is presented as `{id}` is not the sample that was learned");
+        if !ledger.has(sample) {
+            let reason = format!(
+                "what is presented as `{id}` is not the sample that was learned: its latent or its class is another"
+            );
             return Err(Error::CannotForget { reason });
         }
         gone.push(sample.clone());
@@ -154,6 +156,11 @@ pub fn forget(
             gone.iter().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
         let features: Vec<f32> = gone.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
         statistics.remove(&Rows { ids: &names, classes: &classes, features: &features })?;
+    }
+    if let Some(memory) = &mut memory {
+        // It was offered those as well that it did not keep.
+        let dropped: Vec<&Sample> = gone.iter().filter(|sample| memory.get(&sample.id).is_none()).collect();
+        dropped.into_iter().for_each(|sample| memory.uncount(&sample.class));
     }
     let from_memory = memory.as_mut().map_or(0, |memory| memory.remove(&ids).len());
     let from_probe = probe.as_mut().map_or(0, |probe| probe.remove(&ids).len());
@@ -174,7 +181,10 @@ pub fn forget(
                 let reason = "nothing would be left; remove the version instead".to_string();
                 return Err(Error::CannotForget { reason });
             }
-            let mut artifact = solve_head(backbone, &method, statistics, &classes, &old.templates()?)?;
+            let templates = old.templates()?;
+            let read = (&templates[..], old.manifest.clips.as_ref());
+            let artifact = solve_head(backbone, &method, statistics, &classes, read)?;
+            let mut artifact = artifact.with_reading_of(&old);
             artifact.manifest.parents = vec![old.manifest.tensors.clone()];
             artifact
         }
@@ -183,6 +193,7 @@ pub fn forget(
     let residual = residual(&method, backbone, statistics.as_ref(), memory.as_ref(), &ledger)?;
 
     let hashes: Vec<String> = ids.iter().map(|id| Ledger::name(id)).collect();
+    check_in_force(versions, target, Some(&parent))?;
     let staging = versions.staging(target)?;
     let record = VersionRecord {
         schema: 1,

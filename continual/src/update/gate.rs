@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::measure::negative_flips;
 
+/// Names that a sentence lists at most.
+const NAMES: usize = 5;
+
 /// Thresholds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -13,7 +16,8 @@ pub struct Gate {
     pub class_drop: f64,
     /// How sure a fall must be (one-sided), 0.5 to 0.9999.
     pub confidence: f64,
-    /// Turns the burden of proof round: an update passes only when it is as sure that no class falls by more.
+    /// Turns the burden of proof round: an update passes only when it is as sure that no class falls by more. A class that no sample
+    /// judges is not sure.
     pub strict: bool,
     /// Most that the accuracy over everything known before may fall, as it is measured.
     pub accuracy_drop: f64,
@@ -77,21 +81,23 @@ pub struct Verdict {
     pub passed: bool,
     /// The rules.
     pub rules: Vec<Rule>,
-    /// Every class that was known before.
+    /// Every class known before that samples judged.
     pub classes: Vec<ClassChange>,
 }
 
 /// What the gate looks at.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Evidence {
+    /// The classes known before.
+    pub(crate) known: Vec<String>,
     /// The class of each sample that was held out and known before, and whether it was answered right before and after.
     pub(crate) answers: Vec<(String, bool, bool)>,
     /// Zero-shot sets: name, accuracy before, accuracy after.
     pub(crate) zero_shot: Vec<(String, f64, f64)>,
     /// Bytes of the adapter.
     pub(crate) bytes: u64,
-    /// Milliseconds for an image behind the backbone.
-    pub(crate) ms: f64,
+    /// Milliseconds for an image behind the backbone; `None` where no sample tells.
+    pub(crate) ms: Option<f64>,
 }
 
 impl Gate {
@@ -122,46 +128,23 @@ impl Gate {
         classes.dedup();
         let classes: Vec<ClassChange> =
             classes.into_iter().map(|class| self.change(class, &evidence.answers)).collect();
-        let fell = |change: &&ClassChange| {
-            let drop = change.before - change.after;
-            if self.strict { drop + change.bound > self.class_drop } else { drop - change.bound > self.class_drop }
-        };
-        let fallen: Vec<String> = classes.iter().filter(fell).map(describe).collect();
+        let unjudged: Vec<&String> =
+            evidence.known.iter().filter(|known| classes.iter().all(|one| one.class != **known)).collect();
+        let mut rules = Vec::new();
+        if !classes.is_empty() || (self.strict && !unjudged.is_empty()) {
+            rules.push(self.class_rule(&classes, &unjudged));
+        }
         let (before, after): (Vec<bool>, Vec<bool>) =
             evidence.answers.iter().map(|(_, before, after)| (*before, *after)).unzip();
         let share = |right: &[bool]| right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64;
         let (old, new, flips) = (share(&before), share(&after), negative_flips(&before, &after));
-        let rule = |name: &str, passed: bool, found: String| Rule { name: name.into(), passed, found };
-        let mut rules = if evidence.answers.is_empty() {
-            Vec::new()
-        } else {
-            vec![
-                rule(
-                    "class_drop",
-                    fallen.is_empty(),
-                    match &fallen[..] {
-                        [] => {
-                            format!(
-                                "no class of {} fell by more than {:.1} points",
-                                classes.len(),
-                                100.0 * self.class_drop
-                            )
-                        }
-                        fallen => fallen.join("; "),
-                    },
-                ),
-                rule(
-                    "accuracy_drop",
-                    old - new <= self.accuracy_drop + 1e-12,
-                    format!("{:.1} % before, {:.1} % after, over {} samples", 100.0 * old, 100.0 * new, before.len()),
-                ),
-                rule(
-                    "negative_flips",
-                    flips <= self.negative_flips + 1e-12,
-                    format!("{:.1} % of the answers turned from right to wrong", 100.0 * flips),
-                ),
-            ]
-        };
+        if !evidence.answers.is_empty() {
+            let found =
+                format!("{:.1} % before, {:.1} % after, over {} samples", 100.0 * old, 100.0 * new, before.len());
+            rules.push(rule("accuracy_drop", old - new <= self.accuracy_drop + 1e-12, found));
+            let found = format!("{:.1} % of the answers turned from right to wrong", 100.0 * flips);
+            rules.push(rule("negative_flips", flips <= self.negative_flips + 1e-12, found));
+        }
         for (name, before, after) in &evidence.zero_shot {
             let found = format!("on `{name}` {:.1} % before, {:.1} % after", 100.0 * before, 100.0 * after);
             rules.push(rule("zero_shot_drop", before - after <= self.zero_shot_drop + 1e-12, found));
@@ -171,10 +154,32 @@ impl Gate {
             rules.push(rule("most_bytes", evidence.bytes <= most, found));
         }
         if let Some(most) = self.most_ms {
-            let found = format!("{:.3} ms for an image, at most {most}", evidence.ms);
-            rules.push(rule("most_ms", evidence.ms <= most, found));
+            // What nothing tells is not kept.
+            let (kept, found) = match evidence.ms {
+                Some(ms) => (ms <= most, format!("{ms:.3} ms for an image, at most {most}")),
+                None => (false, "there is no sample to take the time of".to_string()),
+            };
+            rules.push(rule("most_ms", kept, found));
         }
         Verdict { passed: rules.iter().all(|rule| rule.passed), rules, classes }
+    }
+
+    /// Whether a class fell, by those that samples judge and those that none does.
+    fn class_rule(&self, classes: &[ClassChange], unjudged: &[&String]) -> Rule {
+        let fell = |change: &&ClassChange| {
+            let drop = change.before - change.after;
+            if self.strict { drop + change.bound > self.class_drop } else { drop - change.bound > self.class_drop }
+        };
+        let mut found: Vec<String> = classes.iter().filter(fell).map(describe).collect();
+        let passed = found.is_empty() && !(self.strict && !unjudged.is_empty());
+        if passed {
+            let most = 100.0 * self.class_drop;
+            found.push(format!("no class of {} fell by more than {most:.1} points", classes.len()));
+        }
+        if !unjudged.is_empty() {
+            found.push(format!("no held-out sample judges {}", listed(unjudged)));
+        }
+        rule("class_drop", passed, found.join("; "))
     }
 
     fn change(&self, class: String, answers: &[(String, bool, bool)]) -> ClassChange {
@@ -193,6 +198,19 @@ impl Gate {
             bound: quantile(self.confidence) * deviation,
             class,
         }
+    }
+}
+
+fn rule(name: &str, passed: bool, found: String) -> Rule {
+    Rule { name: name.into(), passed, found }
+}
+
+/// Some names, and how many there are beside them.
+fn listed(names: &[&String]) -> String {
+    let shown: Vec<String> = names.iter().take(NAMES).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(NAMES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -259,7 +277,8 @@ mod tests {
             answers: [answers("cat", 50, 45, 50), answers("dog", 40, 50, 50)].concat(),
             zero_shot: vec![("other".into(), 0.6, 0.5)],
             bytes: 11,
-            ms: 0.2,
+            ms: Some(0.2),
+            ..Evidence::default()
         };
         let verdict = few.judge(&evidence);
         let failed: Vec<&str> =
@@ -269,5 +288,31 @@ mod tests {
         let verdict = Gate::default().judge(&evidence);
         assert_eq!(verdict.rules.iter().filter(|rule| !rule.passed).count(), 2, "{verdict:?}");
         assert!(Gate { confidence: 0.2, ..Gate::default() }.check().is_err());
+        // A time that nothing tells is not one that is kept.
+        let untimed = Gate { most_ms: Some(1e9), ..Gate::default() }.judge(&Evidence::default());
+        assert!(!untimed.passed && untimed.broken().contains("most_ms: there is no sample"), "{untimed:?}");
+    }
+
+    #[test]
+    fn a_class_that_no_sample_judges_is_named_and_a_strict_gate_says_no() {
+        let known: Vec<String> = ["cat", "dog", "owl"].map(String::from).into();
+        let rule = |gate: &Gate, answers: Vec<_>| {
+            let verdict = gate.judge(&Evidence { known: known.clone(), answers, ..Evidence::default() });
+            verdict.rules.into_iter().find(|rule| rule.name == "class_drop").map(|rule| (rule.passed, rule.found))
+        };
+        let strict = Gate { strict: true, ..Gate::default() };
+        let cat = || answers("cat", 380, 385, 400);
+        let (passed, found) = rule(&Gate::default(), cat()).expect("a rule");
+        assert!(passed && found.contains("no class of 1") && found.contains("judges `dog`, `owl`"), "{found}");
+        let (passed, found) = rule(&strict, cat()).expect("a rule");
+        assert!(!passed && found == "no held-out sample judges `dog`, `owl`", "{found}");
+        let all = || known.iter().flat_map(|class| answers(class, 380, 385, 400)).collect::<Vec<_>>();
+        assert_eq!(rule(&strict, all()), Some((true, "no class of 3 fell by more than 5.0 points".into())));
+        // Nothing at all judges it.
+        assert!(rule(&Gate::default(), Vec::new()).is_none());
+        assert_eq!(rule(&strict, Vec::new()).map(|rule| rule.0), Some(false));
+        let many: Vec<String> = (0..8).map(|at| format!("class {at}")).collect();
+        let verdict = strict.judge(&Evidence { known: many, ..Evidence::default() });
+        assert!(verdict.broken().ends_with("`class 4` and 3 more"), "{}", verdict.broken());
     }
 }

@@ -4,7 +4,7 @@
 //! return the adapter for all classes known now. Nothing is judged or published here.
 
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
-use inarch_core::data::{Dataset, Example};
+use inarch_core::data::{ClipConfig, Dataset, Example};
 use inarch_peft::{Artifact, Rows};
 use inarch_recipes::Session;
 use toml::Value;
@@ -16,6 +16,7 @@ use crate::bench::fit_recipe;
 use crate::error::{Error, Result};
 use crate::learner::{Arrival, Carried, GradientLearner, Learner as _, LearnerConfig, Setting, solve_head};
 use crate::memory::{Content, Sample};
+use crate::strategy::Scope;
 
 /// A head in closed form: what is fresh is added to the sums, and the head is solved again.
 ///
@@ -26,6 +27,7 @@ pub(super) fn learn_analytic(
     carried: &mut Estate,
     old: Option<&Artifact>,
     fresh: Vec<Sample>,
+    clips: Option<&ClipConfig>,
 ) -> Result<Artifact> {
     if carried.memory.config().views > 1 {
         let reason =
@@ -39,10 +41,12 @@ pub(super) fn learn_analytic(
         return Err(Error::setting("statistics", "the version has none"));
     };
     statistics.add(&Rows { ids: &ids, classes: &classes, features: &features })?;
-    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
+    fresh.iter().for_each(|sample| carried.ledger.enter(sample));
     carried.memory.offer(fresh)?;
     let templates = templates(old)?;
-    solve_head(backbone, &carried.method, statistics, &carried.classes, &templates)
+    // A file of features does not say how the clips were read that they were made of.
+    let clips = clips.or_else(|| old?.manifest.clips.as_ref());
+    solve_head(backbone, &carried.method, statistics, &carried.classes, (&templates, clips))
 }
 
 /// The templates of the version before; `a photo of a {}.` for a first one.
@@ -71,8 +75,8 @@ fn need_another_class(carried: &Estate, dataset: &Dataset) -> Result<()> {
 /// training that was stopped goes on from what `work` holds.
 ///
 /// # Errors
-/// A class that stands alone, a strategy that trains nothing by steps, images that cannot be read, a training that diverges
-/// or is stopped.
+/// A class that stands alone; a strategy that trains nothing by steps, that needs all data, or that cannot go on from what the
+/// version before handed on; images that cannot be read, a training that diverges or is stopped.
 pub(super) fn learn_by_steps(
     session: &Session<'_>,
     carried: &mut Estate,
@@ -90,10 +94,25 @@ pub(super) fn learn_by_steps(
             return Err(Error::setting("strategy", reason));
         }
     };
+    if strategy.scope() == Scope::Everything && old.is_some() {
+        let reason = format!(
+            "`{}` trains on all data that there ever was, and an update has nothing but what is new and what is remembered; \
+             use e.g. `er`, or begin anew on all of it with `--init`",
+            strategy.name()
+        );
+        return Err(Error::setting("strategy", reason));
+    }
     let mut fit = recipe.fit.clone();
     let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
     fit.insert("method".into(), method);
     let fit = fit_recipe(&fit)?;
+    if session.dataset().clips.is_some()
+        && session.fresh_adapter(&fit, &carried.classes)?.entry(Tower::Image) < Entry::Feature
+    {
+        let reason = "it changes the image tower or looks at single frames, and what is remembered of a clip is its feature; \
+                      update a method at features or scores (`rail`, `linear-probe`, ..), or fit anew";
+        return Err(Error::setting(format!("method `{}` on clips", carried.method.name()), reason));
+    }
     let strategy = match recipe.strategy.contains_key("replay") {
         true => strategy,
         // Large batches of what arrives would drown a few old samples.
@@ -140,6 +159,6 @@ pub(super) fn learn_by_steps(
         Some(memory) => carried.memory = memory.clone(),
         None => carried.memory.offer(fresh.to_vec())?,
     }
-    fresh.iter().for_each(|sample| carried.ledger.enter(&sample.id, &sample.latent));
+    fresh.iter().for_each(|sample| carried.ledger.enter(sample));
     Ok((artifact, strategy.name().into()))
 }

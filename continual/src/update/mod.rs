@@ -5,6 +5,7 @@ mod forget;
 mod gate;
 mod intake;
 mod learn;
+mod left_out;
 mod recipe;
 mod report_file;
 mod run;

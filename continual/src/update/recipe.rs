@@ -1,6 +1,6 @@
 //! An update as data.
 
-use inarch_recipes::set_in;
+use inarch_recipes::{read_over, set_in};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -53,16 +53,14 @@ impl UpdateRecipe {
     /// # Errors
     /// Text that is not TOML, an unknown key, or a setting outside its domain.
     pub fn read(text: &str, origin: &str, set: &[String]) -> Result<Self> {
-        let fault = |reason: String| {
-            let reason = reason.trim_end().to_string();
+        let mut table: Table = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let reason = error.to_string().trim_end().to_string();
             Error::Recipe(inarch_recipes::Error::Recipe { origin: origin.into(), reason })
-        };
-        let mut table: Table = toml::from_str(text).map_err(|error| fault(error.to_string()))?;
+        })?;
         for assignment in set {
             set_in(&mut table, assignment)?;
         }
-        let text = toml::to_string(&table).map_err(|error| fault(error.to_string()))?;
-        let mut recipe: Self = toml::from_str(&text).map_err(|error: toml::de::Error| fault(error.to_string()))?;
+        let mut recipe: Self = read_over(&Self::default(), table, origin)?;
         // Settings of a strategy that is not named are those of the default.
         recipe.strategy.entry("name").or_insert_with(|| Value::String(DEFAULT_STRATEGY.into()));
         recipe.memory.check()?;
@@ -78,6 +76,28 @@ impl UpdateRecipe {
 #[cfg(test)]
 mod tests {
     use super::UpdateRecipe;
+    use crate::memory::MemoryConfig;
+
+    #[test]
+    fn a_part_of_a_section_keeps_the_defaults_of_an_update() {
+        let whole = UpdateRecipe::default();
+        // The probe does not choose as the memory does.
+        assert_ne!(whole.probe.seed, MemoryConfig::default().seed);
+        let read = |text: &str, set: &[&str]| {
+            let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+            UpdateRecipe::read(text, "test", &set)
+        };
+        let smaller = MemoryConfig { budget_bytes: 4096, ..whole.probe };
+        for (text, set) in [("", &["probe.budget_bytes=4096"][..]), ("[probe]\nbudget_bytes = 4096\n", &[][..])] {
+            let expected = UpdateRecipe { probe: smaller, ..whole.clone() };
+            assert_eq!(read(text, set).expect("valid"), expected);
+        }
+        let both = read("[probe]\nseed = 5\n", &["probe.budget_bytes=4096", "memory.views=3"]).expect("valid");
+        assert_eq!(both.probe, MemoryConfig { seed: 5, ..smaller });
+        assert_eq!(both.memory, MemoryConfig { views: 3, ..whole.memory });
+        let fault = read("", &["probe.bugdet_bytes=4096"]).expect_err("an unknown key").to_string();
+        assert!(fault.contains("bugdet_bytes"), "{fault}");
+    }
 
     #[test]
     fn settings_without_a_name_are_those_of_the_default_strategy() {

@@ -1,10 +1,11 @@
 //! An update: learn what has come, judge it, publish it or say no.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
-use inarch_core::data::{Dataset, Example};
+use inarch_core::data::{DataOptions, Dataset, Example};
 use inarch_core::image::OnBadImage;
 use inarch_core::{Digest, file};
 use inarch_peft::{Artifact, MethodConfig, Statistics};
@@ -12,12 +13,13 @@ use inarch_recipes::{Control, ReportHead, Session, Subset};
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::assess::{accuracy_on, probe_answers, zero_shot_accuracy};
+use super::assess::{accuracy_on, milliseconds, probe_answers, zero_shot_accuracy};
 use super::gate::{Evidence, Verdict};
-use super::intake::Intake;
+use super::intake::{Intake, digest_of};
 use super::learn::{learn_analytic, learn_by_steps};
+use super::left_out::left_out;
 use super::recipe::UpdateRecipe;
-use super::version::{Content as Files, Release, Version, VersionRecord, Versions, write_version};
+use super::version::{Content as Files, Release, Version, VersionRecord, Versions, check_in_force, write_version};
 use super::watch::Watch;
 use super::work::{Work, inputs_of};
 use crate::bench::fit_recipe;
@@ -36,6 +38,8 @@ pub struct UpdateRequest<'a> {
     pub init: Option<&'a str>,
     /// The new data: what is learned is its training and validation part, what is held out its test part.
     pub dataset: &'a Dataset,
+    /// How it was read, which the new version remembers.
+    pub options: &'a DataOptions,
     /// Further data sets whose test images the update is judged by.
     pub probes: &'a [Dataset],
     /// Data sets of other classes, on which zero-shot must not fall.
@@ -76,7 +80,7 @@ pub struct UpdateReport {
     pub strategy: String,
     /// Samples that were learned.
     pub learned: usize,
-    /// Samples that had been learned before and were passed over.
+    /// Samples that had been learned before, or are held out to judge by, and were passed over.
     pub known: usize,
     /// Samples that were held out.
     pub held_out: usize,
@@ -111,8 +115,8 @@ pub(super) struct Estate {
 /// Updates a target.
 ///
 /// # Errors
-/// [`Error::Stale`] for another backbone; faults of data, settings and training. A gate that says no is no error: the report
-/// then has no version.
+/// [`Error::Stale`] for another backbone; faults of data, settings and training; [`Error::Refused`] where another version was
+/// published meanwhile. A gate that says no is no error: the report then has no version.
 pub fn update(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -132,6 +136,10 @@ pub fn update(
     let expired = carried.memory.expire(time) + carried.probe.expire(time);
 
     let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
+    let kept = [carried.memory.config(), carried.probe.config()];
+    if let Some(line) = left_out(recipe, &carried.method, kept) {
+        session_note(&session, &line);
+    }
     let intake = Intake { session: &session, dataset, time };
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
     let MemoryConfig { precision, content, .. } = *carried.memory.config();
@@ -163,11 +171,14 @@ pub fn update(
         watch.passed_over()?;
         return report.keep(started, versions, output);
     }
-    let mut positions = Vec::new();
+    let (mut positions, mut names) = (Vec::new(), HashSet::new());
     let mut fresh: Vec<Sample> = Vec::new();
+    // What is held out to judge by stays out, however the data is split or called this time.
+    let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| digest_of(&sample.latent)).collect();
     for (position, sample) in samples.into_iter().enumerate() {
+        let is_known = carried.ledger.knows(&sample.id) || held_out.contains(&digest_of(&sample.latent));
         // Twice in one folder is once as well.
-        if carried.ledger.knows(&sample.id) || fresh.iter().any(|other| other.id == sample.id) {
+        if is_known || !names.insert(sample.id.clone()) {
             report.known += 1;
         } else {
             positions.push(position);
@@ -175,7 +186,8 @@ pub fn update(
         }
     }
     if fresh.is_empty() && parent.is_some() {
-        let reason = format!("all {} samples have been learned before; nothing is to be done", report.known);
+        let reason =
+            format!("all {} samples have been learned before or are held out; nothing is to be done", report.known);
         return Err(Error::setting(format!("data set `{}`", dataset.name), reason));
     }
     report.learned = fresh.len();
@@ -188,7 +200,7 @@ pub fn update(
     let work = Work::open(place.as_deref(), &inputs_of(backbone, old.as_ref(), request))?;
     let artifact = if carried.method.analytic().is_some() {
         report.strategy = carried.method.name().into();
-        learn_analytic(backbone, &mut carried, old.as_ref(), fresh)?
+        learn_analytic(backbone, &mut carried, old.as_ref(), fresh, dataset.clips.as_ref())?
     } else {
         let train: Vec<Example> = positions.iter().map(|at| learn[*at].clone()).collect();
         let before = (parent.as_ref(), old.as_ref());
@@ -201,18 +213,21 @@ pub fn update(
         carried.probe = carried.probe.keeping_images(carried.memory.config().budget_bytes);
     }
     let MemoryConfig { precision, content, .. } = *carried.probe.config();
-    let held_out = intake.samples(&dataset.test, precision, content)?;
+    let mut held_out = intake.samples(&dataset.test, precision, content)?;
+    held_out.retain(|sample| !carried.ledger.knows(&sample.id));
     report.held_out = held_out.len();
     carried.probe.offer(held_out)?;
 
     let samples: Vec<&Sample> = carried.probe.samples().collect();
     let after = probe_answers(&session, &artifact, &samples)?;
-    let mut evidence = Evidence {
-        bytes: adapter_bytes(&artifact),
-        ms: milliseconds(&session, &artifact, &samples)?,
-        ..Evidence::default()
-    };
+    let mut evidence = Evidence { bytes: adapter_bytes(&artifact), ..Evidence::default() };
+    if recipe.gate.most_ms.is_some() {
+        // Any sample tells the time, also where none is held out.
+        let timed: Vec<&Sample> = samples.iter().copied().chain(carried.memory.samples()).collect();
+        evidence.ms = milliseconds(&session, &artifact, &timed)?;
+    }
     if let Some(old) = &old {
+        evidence.known.clone_from(&old.manifest.classes);
         let before = probe_answers(&session, old, &samples)?;
         for ((sample, before), after) in samples.iter().zip(before).zip(after) {
             if let (Some(before), Some(after)) = (before, after) {
@@ -235,12 +250,18 @@ pub fn update(
         return report.keep(started, versions, output);
     }
 
+    if output == request.target {
+        check_in_force(versions, output, parent.as_ref())?;
+    }
     let staging = versions.staging(output)?;
     let mut artifact = artifact;
     if let Some(accuracy) = report.accuracy {
         artifact.manifest.metrics.insert("probe_accuracy".into(), accuracy);
     }
     artifact.manifest.data = Some(dataset.digest());
+    let DataOptions { window, group_by, remembered_groups, .. } = request.options;
+    artifact.manifest.window = *window;
+    artifact.manifest.group_by = group_by.clone().or_else(|| remembered_groups.clone());
     artifact.manifest.parents = old.iter().map(|old| old.manifest.tensors.clone()).collect();
     let record = VersionRecord {
         schema: 1,
@@ -383,14 +404,6 @@ fn judge_on_others(
 
 fn adapter_bytes(artifact: &Artifact) -> u64 {
     artifact.adapter.parameters().values().map(|tensor| 4 * tensor.data.len() as u64).sum()
-}
-
-/// Milliseconds for an image behind the backbone.
-fn milliseconds(session: &Session<'_>, artifact: &Artifact, samples: &[&Sample]) -> Result<f64> {
-    let few = &samples[..samples.len().min(64)];
-    let started = Instant::now();
-    probe_answers(session, artifact, few)?;
-    Ok(started.elapsed().as_secs_f64() * 1e3 / few.len().max(1) as f64)
 }
 
 pub(super) fn folder_bytes(folder: &Path) -> Result<u64> {

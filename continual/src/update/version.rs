@@ -176,6 +176,21 @@ pub struct Release<'a> {
     pub record: &'a VersionRecord,
 }
 
+/// Refuses a version that would take the place of one it knows nothing of: what was learned, or forgotten, since `began` was in force.
+///
+/// # Errors
+/// [`Error::Refused`] with the version that is in force now.
+pub(super) fn check_in_force(versions: &dyn Versions, target: &str, began: Option<&Version>) -> Result<()> {
+    let now = versions.exists(target).then(|| versions.open(target)).transpose()?;
+    match now {
+        Some(now) if began.is_none_or(|began| began.name != now.name) => Err(Error::Refused(format!(
+            "`{}` was published while this one was made, which knows nothing of it; run the command again to go on from there",
+            now.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Where versions are kept.
 pub trait Versions {
     /// The version that is in force.

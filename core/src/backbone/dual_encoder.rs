@@ -10,8 +10,9 @@ use super::cross::{MatchHead, WordHead};
 use super::image_tower::ImageTower;
 use super::partial::Texts;
 use super::pass::Pass;
+use super::place::{BlockSite, Entry, NormSite, Tower};
 use super::pool::Frames;
-use super::site::{BlockSite, Entry, Frozen, NormSite, Tower};
+use super::site::Frozen;
 use super::spec::{BackboneSpec, Meeting};
 use super::text_tower::TextTower;
 

@@ -5,8 +5,9 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::pass::Pass;
+use super::place::{BlockSite, BranchSite, Entry, Tower};
 use super::pool::PoolBase;
-use super::site::{Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LowRank, NormBase, Sites, Tower};
+use super::site::{Base, LinearBase, LinearChange, LowRank, NormBase, Sites};
 use super::sublayer::SublayerBase;
 
 /// An adapter with its rows of a batch.

@@ -16,6 +16,7 @@ mod mixed;
 mod parameter;
 mod partial;
 mod pass;
+mod place;
 mod pointwise;
 mod pool;
 mod resnet;
@@ -42,13 +43,11 @@ pub use image_tower::{Embedding, ImageTower};
 pub use mixed::Mixed;
 pub use partial::Partial;
 pub use pass::{Mode, Pass, Products};
+pub use place::{BlockSite, BranchSite, Entry, LinearSite, NormSite, Projection, Tower};
 pub use pointwise::{Pointwise, TrunkSite};
 pub use pool::{Frames, PoolBase};
 pub use resnet::{Bottleneck, Convolution, ResNet, ResNetSpec};
-pub use site::{
-    Base, BlockSite, BranchSite, Entry, Frozen, LinearBase, LinearChange, LinearSite, LowRank, NormBase, NormSite,
-    Projection, Scores, Sites, Touched, Tower,
-};
+pub use site::{Base, Frozen, LinearBase, LinearChange, LowRank, NormBase, Scores, Sites, Touched};
 pub use spec::{
     Activation, BackboneSpec, Crossing, ImagePool, ImageSpec, ImageStyle, Meeting, NormOrder, TextAttention, TextPool,
     TextProjection, TextSpec, TextStyle, TransformerSpec,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::pass::Mode;
+use super::place::Entry;
 use super::pointwise::{as_map, as_places};
-use super::site::{Entry, Sites};
+use super::site::Sites;
 use super::stream::Stream;
 use super::sublayer::shares_beginnings;
 

@@ -5,8 +5,9 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 
 use super::pass::Pass;
+use super::place::LinearSite;
 use super::resnet::Convolution;
-use super::site::{Base, LinearChange, LinearSite, Sites};
+use super::site::{Base, LinearChange, Sites};
 
 /// Which 1 x 1 convolution of a trunk's block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,8 +128,9 @@ mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
     use super::super::pass::Pass;
+    use super::super::place::{Entry, Tower};
     use super::super::resnet::Convolution;
-    use super::super::site::{Entry, LinearBase, Sites, Tower};
+    use super::super::site::{LinearBase, Sites};
     use super::super::state_dict::values;
     use super::{Pointwise, TrunkContext, as_map, as_places};
 

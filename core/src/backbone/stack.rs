@@ -4,11 +4,9 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 
 use super::pass::{Mode, Pass};
+use super::place::{BlockSite, BranchSite, Entry, LinearSite, NormSite, Tower};
 use super::pool::PoolBase;
-use super::site::{
-    Base, BlockSite, BranchSite, Entry, LinearBase, LinearChange, LinearSite, NormBase, NormSite, Scores, Sites,
-    Touched, Tower,
-};
+use super::site::{Base, LinearBase, LinearChange, NormBase, Scores, Sites, Touched};
 use super::sublayer::SublayerBase;
 
 /// Several adapters at once. Each sees the frozen backbone as those before it have changed it: at linear, norm and

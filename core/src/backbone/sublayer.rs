@@ -6,8 +6,9 @@ use burn::tensor::Tensor;
 
 use super::block::{Block, BlockContext, Seen};
 use super::pass::{Mode, Pass};
+use super::place::{BranchSite, Tower};
 use super::pool::Frames;
-use super::site::{BranchSite, Sites, Tower};
+use super::site::Sites;
 
 /// A sublayer of a frozen block at its site: whole, and in its parts.
 ///

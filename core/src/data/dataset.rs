@@ -11,8 +11,7 @@ use super::options::DataOptions;
 use super::split::Split;
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
-use crate::file;
-use crate::image::ImageAddress;
+use crate::image::{ImageAddress, kept_image};
 
 /// Where the content of an example is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,13 +28,14 @@ pub enum Source {
 }
 
 impl Source {
-    /// The content of its image file; `None` where it is no single image.
+    /// The content of its image file as it may be kept ([`kept_image`]): of files that may name a patient the pixels alone. `None`
+    /// where it is no single image.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the file.
+    /// As [`kept_image`].
     pub fn file_bytes(&self) -> Result<Option<Vec<u8>>> {
         match self {
-            Self::Image(path) => file::read(path).map(Some),
+            Self::Image(path) => kept_image(path).map(Some),
             Self::Bytes(_, bytes) => Ok(Some(bytes.to_vec())),
             Self::Clip(_) | Self::Row(_) => Ok(None),
         }

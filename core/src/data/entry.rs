@@ -46,7 +46,10 @@ pub(super) fn dataset_of(
     let classes: Vec<String> = names.into_iter().cloned().collect();
     let numbers: HashMap<String, usize> =
         classes.iter().enumerate().map(|(label, class)| (class.clone(), label)).collect();
-    let grouping = options.grouping()?;
+    let grouping = match entries.iter().all(|entry| entry.group.is_none() && entry.split.is_none()) {
+        true => options.grouping_of(entries.iter().map(|entry| entry.id.as_str()))?,
+        false => options.grouping()?,
+    };
     let mut examples = Vec::with_capacity(entries.len());
     for entry in entries {
         let mut labels: Vec<usize> = entry.labels.iter().map(|label| numbers[label]).collect();
@@ -58,11 +61,20 @@ pub(super) fn dataset_of(
         let example = if multi_label { Example { labels, ..example } } else { example };
         examples.extend(options.expand(example)?.into_iter().map(|example| (entry.split, example)));
     }
-    let keys: Vec<(&str, usize)> = examples.iter().map(|(_, example)| (example.unit(), example.label)).collect();
+    // An image counts for each of its labels, so that a rare one can be learned; those without any are like a class of their own.
+    let mut keys: Vec<(&str, usize)> = Vec::new();
+    let mut places = Vec::with_capacity(examples.len());
+    for (_, example) in &examples {
+        places.push(keys.len());
+        match &example.labels[..] {
+            [] => keys.push((example.unit(), if multi_label { classes.len() } else { example.label })),
+            labels => keys.extend(labels.iter().map(|label| (example.unit(), *label))),
+        }
+    }
     let assigned = assign_group_splits(&keys);
     let mut dataset = Dataset { multi_label, ..Dataset::empty(name_of(origin), classes) };
-    for ((split, example), assigned) in examples.into_iter().zip(assigned) {
-        dataset.split_mut(split.unwrap_or(assigned)).push(example);
+    for ((split, example), place) in examples.into_iter().zip(places) {
+        dataset.split_mut(split.unwrap_or(assigned[place])).push(example);
     }
     dataset.sort();
     dataset.validate_with(origin, options.fewest_classes())?;

@@ -258,6 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rare_label_beside_others_can_be_learned_and_tested() {
+        for rare in 0..30 {
+            let rows: String = (0..30)
+                .map(|row| {
+                    format!(
+                        "{row}.png,{}\n",
+                        if (row + 30 - rare) % 30 < 2 { "a;rare" } else { ["a", "b;a", ""][row % 3] }
+                    )
+                })
+                .collect();
+            let dataset = labelled("m.csv", &format!("path,label\n{rows}"));
+            let place = dataset.classes.iter().position(|class| class == "rare").unwrap();
+            let held =
+                |split: &[crate::data::Example]| split.iter().filter(|example| example.labels.contains(&place)).count();
+            assert_eq!((held(&dataset.train), held(&dataset.test)), (1, 1), "{rare}");
+        }
+    }
+
+    #[test]
     fn groups_keep_rows_together() {
         let rows: String = (0..60).map(|row| format!("{row}.png,{},p{}\n", ["x", "y"][row % 2], row / 6)).collect();
         let dataset = labelled("m.csv", &format!("path,label,group\n{rows}"));

@@ -43,25 +43,20 @@ pub enum PadFill {
     Zero,
 }
 
-/// A random change of training images: crop, flip, colour, cutout, in this order. What a recipe leaves out is as in
-/// [`clip`](Self::clip).
+/// A random change of training images: crop, flip, colour, cutout, in this order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Augment {
     /// Which part is shown.
     pub crop: AugmentCrop,
     /// Probability of a mirror image (left and right exchanged).
     pub flip: f32,
     /// Random colours.
+    #[serde(default)]
     pub jitter: Option<ColourJitter>,
     /// Side of a black square at a random centre, as a fraction of the shorter side of the output.
+    #[serde(default)]
     pub cutout: Option<f32>,
-}
-
-impl Default for Augment {
-    fn default() -> Self {
-        Self::clip()
-    }
 }
 
 impl Augment {

@@ -1,5 +1,6 @@
 //! From bytes to RGB pixels: the format is sniffed, memory is bounded, and no file can bring the process down.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,7 @@ use rayon::prelude::*;
 
 use super::address::{Frame, ImageAddress};
 use super::video::{is_video_name, no_image};
+use super::volume::{Volume, Volumes, of_one_volume, slice_address};
 use super::window::Window;
 use super::{dicom, nifti};
 use crate::error::{Error, Result};
@@ -24,6 +26,17 @@ const MAX_FRAMES: u32 = 100_000;
 /// Most bytes of an image file, and most bytes a decoder may allocate for it.
 pub const MAX_DECODE_BYTES: u64 = 512 * 1024 * 1024;
 
+thread_local! {
+    /// Whether this thread decodes a file of which nothing may be told.
+    static PRIVATE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is decoding a file that may name a patient. A panic is told to the panic hook before it is caught, and its
+/// words could quote the file: a hook that prints or logs must say nothing then. The decoders here turn it into an error.
+pub fn panics_are_private() -> bool {
+    PRIVATE.get()
+}
+
 /// Which part of a file is wanted, and how.
 pub(super) struct Request {
     pub(super) frame: Frame,
@@ -32,6 +45,11 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// What an address asks for.
+    pub(super) fn of(address: &ImageAddress) -> Self {
+        Self { frame: address.frame, window: address.window, max_pixels: MAX_PIXELS }
+    }
+
     /// Checks the pixels that a file claims before anything is decoded.
     pub(super) fn check_size(&self, width: u64, height: u64) -> Result<(), String> {
         if width == 0 || height == 0 {
@@ -70,8 +88,7 @@ pub fn decode_image(path: &Path) -> Result<RgbImage> {
         return Err(no_image(path));
     }
     let bytes = read_bounded(&address.file)?;
-    let request = Request { frame: address.frame, window: address.window, max_pixels: MAX_PIXELS };
-    guarded(&bytes, path, || decode(&bytes, &request))
+    guarded(&bytes, path, || decode(&bytes, &Request::of(&address)))
 }
 
 /// The paths of the single images that a path names: itself, or for `#*` one for each frame of the file.
@@ -105,9 +122,21 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     file::read(path)
 }
 
-/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`].
+/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`]. A volume of which slices
+/// follow one another is unpacked once for as many of them as may be held.
 pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
-    paths.par_iter().map(|path| decode_image(path)).collect()
+    let groups: Vec<&[&Path]> = paths.chunk_by(|left, right| of_one_volume(left, right)).collect();
+    let volumes = Volumes::default();
+    let most = volumes.share(groups.iter().filter(|group| group.len() > 1).count());
+    let of_group = |group: &[&Path]| match group {
+        [path] => vec![decode_image(path)],
+        _ => {
+            let address = |at: usize| group.get(at).and_then(|path| slice_address(path));
+            let show = |at: usize, volume: &Volume, address: &ImageAddress| volume.picture(group[at], address);
+            volumes.each_slice(&mut None, group.len(), most, address, show)
+        }
+    };
+    groups.par_iter().flat_map(|group| of_group(group)).collect()
 }
 
 /// Decodes an image held in memory, by the rules of [`decode_image`]; `origin` is what an error names.
@@ -115,15 +144,21 @@ pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
 /// # Errors
 /// [`Error::BadImage`] with `origin`.
 pub fn decode_image_bytes(bytes: &[u8], origin: &Path) -> Result<RgbImage> {
-    decode_image_bytes_within(bytes, origin, MAX_PIXELS)
+    decode_image_bytes_within(bytes, origin, MAX_PIXELS, None)
 }
 
-/// As [`decode_image_bytes`], with a lower limit of pixels, which is checked before anything is decoded.
+/// As [`decode_image_bytes`], with a lower limit of pixels, which is checked before anything is decoded, and the window that grey
+/// values of more than 8 bits are shown in, where one is asked for.
 ///
 /// # Errors
 /// [`Error::BadImage`] with `origin`.
-pub fn decode_image_bytes_within(bytes: &[u8], origin: &Path, max_pixels: u64) -> Result<RgbImage> {
-    let request = Request { frame: Frame::Middle, window: None, max_pixels: max_pixels.min(MAX_PIXELS) };
+pub fn decode_image_bytes_within(
+    bytes: &[u8],
+    origin: &Path,
+    max_pixels: u64,
+    window: Option<Window>,
+) -> Result<RgbImage> {
+    let request = Request { frame: Frame::Middle, window, max_pixels: max_pixels.min(MAX_PIXELS) };
     guarded(bytes, origin, || decode(bytes, &request))
 }
 
@@ -137,8 +172,11 @@ pub(super) fn guarded<T>(bytes: &[u8], origin: &Path, work: impl FnOnce() -> Res
 
 /// As [`guarded`], without the bytes at hand; of a `silent` file nothing that its decoder says in a panic is told.
 pub(super) fn caught<T>(origin: &Path, silent: bool, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
+    let outer = PRIVATE.replace(silent || panics_are_private());
     // What a decoder has half-changed is not asked again after a panic.
-    match catch_unwind(AssertUnwindSafe(work)) {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    PRIVATE.set(outer);
+    match outcome {
         Ok(outcome) => outcome.map_err(|reason| bad(origin, reason)),
         // Its words could quote the file.
         Err(_) if silent => Err(bad(origin, "its decoder failed")),
@@ -152,6 +190,11 @@ pub(super) fn caught<T>(origin: &Path, silent: bool, work: impl FnOnce() -> Resu
 
 pub(super) fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadImage { path: path.to_path_buf(), reason: reason.into() }
+}
+
+/// Whether bytes are those of a volume and of nothing that would be told before it.
+pub(super) fn is_volume(bytes: &[u8]) -> bool {
+    !dicom::is_dicom(bytes) && ::image::guess_format(bytes).is_err() && nifti::is_nifti(bytes)
 }
 
 fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
@@ -268,10 +311,11 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
 mod tests {
     use std::io::Cursor;
     use std::path::Path;
+    use std::sync::{Arc, Mutex};
 
     use ::image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba};
 
-    use super::{decode_image, decode_image_bytes};
+    use super::{caught, decode_image, decode_image_bytes, panics_are_private};
     use crate::error::Error;
 
     fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -364,6 +408,24 @@ mod tests {
                 let _ = decode(&damaged);
             }
         }
+    }
+
+    #[test]
+    fn panic_hooks_are_told_whose_words_they_may_not_print() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (others, told) = (std::panic::take_hook(), Arc::clone(&heard));
+        std::panic::set_hook(Box::new(move |panic| match panic.payload().downcast_ref::<&str>() {
+            Some(&"Mustermann") => told.lock().unwrap().push(panics_are_private()),
+            _ => others(panic),
+        }));
+        let error = |silent| {
+            let outcome = caught::<()>(Path::new("here"), silent, || panic!("Mustermann"));
+            outcome.unwrap_err().to_string()
+        };
+        let [private, open] = [true, false].map(error);
+        assert!(!private.contains("Mustermann") && open.contains("Mustermann"), "{private}, {open}");
+        assert_eq!((*heard.lock().unwrap()).as_slice(), [true, false]);
+        assert!(!panics_are_private());
     }
 
     #[test]

@@ -1,32 +1,33 @@
 //! A stream of pixel batches: files are decoded by all cores ahead of the consumer, and arrive in order.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use ::image::RgbImage;
 use rayon::prelude::*;
 
-use super::animation::decode_frames;
 use super::cache::ImageCache;
-use super::decode::{decode_image, decode_image_bytes};
-use super::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
+use super::job::{BadImage, ImageBatch, ImageJob, OnBadImage};
+use super::pixel_source::{PixelSource, slice, together};
 use super::preprocess::Preprocess;
+use super::volume::Volumes;
 use crate::error::{Error, Result};
 
 /// Loads images in batches, decoding ahead.
 ///
 /// # Memory
-/// At most `prefetch` finished batches wait, besides the one with the consumer and those being decoded.
+/// At most `prefetch` finished batches wait, besides the one with the consumer and those being decoded. A volume of which
+/// slices follow one another among the jobs is unpacked once for as many of them as have 256 MiB of voxels. At most 512 MiB of
+/// voxels wait to be shown, besides one slice of each volume that is open.
 #[derive(Debug, Clone)]
 pub struct Loader {
-    preprocess: Preprocess,
+    source: PixelSource,
     batch_size: usize,
     prefetch: usize,
     on_bad_image: OnBadImage,
-    cache: Option<Arc<ImageCache>>,
 }
 
 impl Loader {
@@ -36,7 +37,8 @@ impl Loader {
     /// [`Error::Invalid`] for impossible preprocessing.
     pub fn new(preprocess: Preprocess) -> Result<Self> {
         preprocess.validate()?;
-        Ok(Self { preprocess, batch_size: 32, prefetch: 2, on_bad_image: OnBadImage::Fail, cache: None })
+        let source = PixelSource { preprocess, cache: None };
+        Ok(Self { source, batch_size: 32, prefetch: 2, on_bad_image: OnBadImage::Fail })
     }
 
     /// Sets the number of images of a batch, at least 1; the last batch may be smaller.
@@ -59,18 +61,18 @@ impl Loader {
 
     /// Keeps decoded images up to so many bytes for later runs of this loader and its clones; 0 keeps none.
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
-        self.cache = (bytes > 0).then(|| Arc::new(ImageCache::new(bytes)));
+        self.source.cache = (bytes > 0).then(|| Arc::new(ImageCache::new(bytes)));
         self
     }
 
     /// The preprocessing of the centre view.
     pub fn preprocess(&self) -> &Preprocess {
-        &self.preprocess
+        &self.source.preprocess
     }
 
     /// The cache, where there is one.
     pub fn cache(&self) -> Option<&ImageCache> {
-        self.cache.as_deref()
+        self.source.cache.as_deref()
     }
 
     /// Loads the centre view of one image as a batch of one, its index being 0.
@@ -78,7 +80,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Io`] or [`Error::BadImage`], whatever the policy.
     pub fn load_one(&self, path: &Path) -> Result<ImageBatch> {
-        let pixels = self.preprocess.pixels(self.image(path, None)?.as_ref())?;
+        let pixels = self.source.centre(path)?;
         Ok(ImageBatch { indices: vec![0], pixels, shape: self.shape(1) })
     }
 
@@ -90,7 +92,21 @@ impl Loader {
     /// # Errors
     /// The consumer's first error, or that of the first bad image in the order of the jobs, after the batches before
     /// it. Decoding stops in both cases.
-    pub fn run<E, F>(&self, jobs: &[ImageJob], mut consumer: F) -> Result<Vec<BadImage>, E>
+    pub fn run<E, F>(&self, jobs: &[ImageJob], consumer: F) -> Result<Vec<BadImage>, E>
+    where
+        E: From<Error>,
+        F: FnMut(ImageBatch) -> Result<(), E>,
+    {
+        self.run_with(&Volumes::default(), jobs, consumer)
+    }
+
+    /// As [`run`](Self::run), with the volumes that it opens.
+    pub(super) fn run_with<E, F>(
+        &self,
+        volumes: &Volumes,
+        jobs: &[ImageJob],
+        mut consumer: F,
+    ) -> Result<Vec<BadImage>, E>
     where
         E: From<Error>,
         F: FnMut(ImageBatch) -> Result<(), E>,
@@ -99,8 +115,8 @@ impl Loader {
         if rayon::current_thread_index().is_some() {
             // Waiting inside a pool's own thread could block the very decoding that is waited for.
             let mut left_out = Vec::new();
-            for group in jobs.chunks(self.batch_size) {
-                for delivery in self.decode(group, &stop) {
+            for part in parts(jobs.len(), self.batch_size) {
+                for delivery in self.decode(jobs, part, volumes, &stop) {
                     consumer_step(delivery?, &mut consumer, &mut left_out)?;
                 }
             }
@@ -109,7 +125,7 @@ impl Loader {
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel(self.prefetch);
             let stop = &stop;
-            scope.spawn(move || self.produce(jobs, &sender, stop));
+            scope.spawn(move || self.produce(jobs, volumes, &sender, stop));
             // Whatever ends this scope, a panic of the consumer included, ends the producer as well: its next send
             // fails once the receiver is gone.
             let _stop_at_the_end = StopOnDrop(stop);
@@ -121,12 +137,12 @@ impl Loader {
         })
     }
 
-    /// Decodes group after group until all are sent or nobody listens.
-    fn produce(&self, jobs: &[ImageJob], sender: &SyncSender<Result<Delivery>>, stop: &AtomicBool) {
+    /// Decodes part after part until all are sent or nobody listens.
+    fn produce(&self, jobs: &[ImageJob], volumes: &Volumes, sender: &SyncSender<Result<Delivery>>, stop: &AtomicBool) {
         // Small batches are decoded several at a time, so that every core has work.
         let batches = (2 * rayon::current_num_threads()).div_ceil(self.batch_size);
-        for group in jobs.chunks(batches * self.batch_size) {
-            for delivery in self.decode(group, stop) {
+        for part in parts(jobs.len(), batches * self.batch_size) {
+            for delivery in self.decode(jobs, part, volumes, stop) {
                 let failed = delivery.is_err();
                 if sender.send(delivery).is_err() || failed {
                     return;
@@ -135,19 +151,24 @@ impl Loader {
         }
     }
 
-    /// Decodes some jobs in parallel into batches; after an error nothing follows.
-    fn decode(&self, jobs: &[ImageJob], stop: &AtomicBool) -> Vec<Result<Delivery>> {
+    /// Decodes a part of the jobs in parallel into batches; after an error nothing follows.
+    fn decode(
+        &self,
+        jobs: &[ImageJob],
+        part: Range<usize>,
+        volumes: &Volumes,
+        stop: &AtomicBool,
+    ) -> Vec<Result<Delivery>> {
         let first_failure = Mutex::new(usize::MAX);
-        // Frames of one animation file are decoded together: to find the last means to go through all before it.
-        let together = |left: &ImageJob, right: &ImageJob| left.frame.is_some() && left.path == right.path;
-        let mut place = 0;
-        let groups: Vec<(usize, &[ImageJob])> = jobs
+        let mut place = part.start;
+        let groups: Vec<(usize, &[ImageJob])> = jobs[part.clone()]
             .chunk_by(together)
             .map(|group| {
                 place += group.len();
                 (place - group.len(), group)
             })
             .collect();
+        let most = volumes.share(groups.iter().filter(|(_, group)| slice(&group[0]).is_some()).count());
         let loaded: Vec<Option<Result<Vec<f32>>>> = groups
             .par_iter()
             .flat_map(|(place, group)| {
@@ -155,7 +176,7 @@ impl Loader {
                 if stop.load(Ordering::Relaxed) || past_failure() {
                     return group.iter().map(|_| None).collect::<Vec<_>>();
                 }
-                let outcomes = self.load(group);
+                let outcomes = self.source.load(&jobs[*place..], group.len(), volumes, most);
                 if let Some(failed) = outcomes.iter().position(Result::is_err)
                     && self.on_bad_image == OnBadImage::Fail
                     && let Ok(mut first) = first_failure.lock()
@@ -167,8 +188,8 @@ impl Loader {
             .collect();
         let mut deliveries = Vec::new();
         let mut loaded = loaded.into_iter();
-        for batch in jobs.chunks(self.batch_size) {
-            let mut pixels = Vec::with_capacity(batch.len() * self.preprocess.values_per_image());
+        for batch in jobs[part].chunks(self.batch_size) {
+            let mut pixels = Vec::with_capacity(batch.len() * self.source.preprocess.values_per_image());
             let (mut indices, mut left_out) = (Vec::with_capacity(batch.len()), Vec::new());
             for (job, outcome) in batch.iter().zip(loaded.by_ref().take(batch.len())) {
                 match outcome {
@@ -196,67 +217,15 @@ impl Loader {
         deliveries
     }
 
-    /// Loads jobs that [`decode`](Self::decode) keeps together: one, or several frames of one animation.
-    fn load(&self, jobs: &[ImageJob]) -> Vec<Result<Vec<f32>>> {
-        match jobs {
-            [job] if job.frame.is_none() => {
-                vec![self.image(&job.path, job.bytes.as_deref()).and_then(|image| self.view(job, &image))]
-            }
-            _ => match self.frames(jobs) {
-                Ok(frames) => jobs.iter().zip(frames).map(|(job, image)| self.view(job, &image)).collect(),
-                Err(fault) => {
-                    // One fault for all of them; an error cannot be copied.
-                    let reason = fault.to_string();
-                    let bad = |job: &ImageJob| Error::BadImage { path: job.path.clone(), reason: reason.clone() };
-                    let rest: Vec<_> = jobs.iter().skip(1).map(|job| Err(bad(job))).collect();
-                    std::iter::once(Err(fault)).chain(rest).collect()
-                }
-            },
-        }
-    }
-
-    fn view(&self, job: &ImageJob, image: &RgbImage) -> Result<Vec<f32>> {
-        match &job.view {
-            View::Centre => self.preprocess.pixels(image),
-            View::Crop(place) => Ok(self.preprocess.normalise(&self.preprocess.resize_and_crop_at(image, *place)?)),
-            View::Augmented { augment, seed } => {
-                Ok(self.preprocess.normalise(&augment.apply(image, &self.preprocess, *seed)?))
-            }
-        }
-    }
-
-    fn image(&self, path: &Path, bytes: Option<&[u8]>) -> Result<Arc<RgbImage>> {
-        if let Some(image) = self.cache.as_ref().and_then(|cache| cache.get(path, None)) {
-            return Ok(image);
-        }
-        let image = Arc::new(match bytes {
-            Some(bytes) => decode_image_bytes(bytes, path)?,
-            None => decode_image(path)?,
-        });
-        if let Some(cache) = &self.cache {
-            cache.offer(path, None, &image);
-        }
-        Ok(image)
-    }
-
-    /// Frames of one animation file.
-    fn frames(&self, jobs: &[ImageJob]) -> Result<Vec<Arc<RgbImage>>> {
-        let held = |job: &ImageJob| self.cache.as_ref().and_then(|cache| cache.get(&job.path, job.frame));
-        let held: Option<Vec<_>> = jobs.iter().map(held).collect();
-        if let Some(held) = held {
-            return Ok(held);
-        }
-        let wanted: Vec<usize> = jobs.iter().filter_map(|job| job.frame).collect();
-        let frames: Vec<_> = decode_frames(&jobs[0].path, &wanted)?.into_iter().map(Arc::new).collect();
-        if let Some(cache) = &self.cache {
-            jobs.iter().zip(&frames).for_each(|(job, image)| cache.offer(&job.path, job.frame, image));
-        }
-        Ok(frames)
-    }
-
     fn shape(&self, images: usize) -> [usize; 4] {
-        [images, 3, self.preprocess.crop.height as usize, self.preprocess.crop.width as usize]
+        let crop = self.source.preprocess.crop;
+        [images, 3, crop.height as usize, crop.width as usize]
     }
+}
+
+/// `0..count` in parts of a size.
+fn parts(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(size).map(move |start| start..count.min(start + size))
 }
 
 /// What the decoding thread sends: a batch and what is missing from it.
@@ -289,9 +258,9 @@ mod tests {
 
     use ::image::{Rgb, RgbImage};
 
-    use super::{ImageBatch, ImageJob, Loader, OnBadImage, View};
+    use super::{ImageBatch, ImageJob, Loader, OnBadImage};
     use crate::error::{Error, Result};
-    use crate::image::{Augment, Preprocess};
+    use crate::image::{Augment, Preprocess, View};
     use crate::seed::Seed;
 
     /// Eleven grey images, the level being ten times the index; those of `broken` are no images.

@@ -14,14 +14,17 @@ mod dicom_tables;
 pub mod hf_preprocess;
 pub mod job;
 mod jpeg2000;
+pub mod kept;
 pub mod loader;
 mod nifti;
+mod pixel_source;
 pub mod preprocess;
 pub mod resize;
 pub mod slide;
 pub mod test_views;
 pub mod tone;
 mod video;
+mod volume;
 pub mod warp;
 pub mod window;
 
@@ -34,9 +37,10 @@ pub use self::colour::ColourJitter;
 pub use self::corrupt::{Corruption, SEVERITIES};
 pub use self::decode::{
     MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes, decode_image_bytes_within, decode_images,
-    single_images,
+    panics_are_private, single_images,
 };
 pub use self::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
+pub use self::kept::kept_image;
 pub use self::loader::Loader;
 pub use self::preprocess::{CLIP_MEAN, CLIP_STD, CropPlace, HALF_MEAN_STD, Preprocess, Resize, Size};
 pub use self::resize::{Resample, resize};

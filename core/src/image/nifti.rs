@@ -1,19 +1,25 @@
-//! One slice of a NIfTI volume (NIfTI-1 and NIfTI-2 in one file, `.nii` or `.nii.gz`) as grey levels or colours.
+//! Slices of a NIfTI volume (NIfTI-1 and NIfTI-2 in one file, `.nii` or `.nii.gz`) as grey levels or colours.
 //!
 //! Slices lie across the third axis, those of further axes behind one another. Columns run along the first axis as stored;
-//! rows run against the second, so that the front of the body is at the top in the usual orientations. Only the slice that
-//! is asked for is held in memory.
+//! rows run against the second, so that the front of the body is at the top in the usual orientations. Only slices
+//! that are asked for are held in memory.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::iter;
 
 use ::image::RgbImage;
 use flate2::read::MultiGzDecoder;
 
+use super::address::Frame;
 use super::decode::{MAX_DECODE_BYTES, Request, pick};
 use super::window::{Curve, Window, greys};
 
 /// Most bytes that are unpacked to come to a slice.
 const MAX_UNPACKED_BYTES: u64 = 8 << 30;
+
+/// Most bytes that are taken for a slice on the word of its header, before they are there.
+const MAX_RESERVED_BYTES: u64 = 16 << 20;
 
 /// Whether the bytes are those of a NIfTI file, or of a compressed one.
 pub(super) fn is_nifti(bytes: &[u8]) -> bool {
@@ -29,39 +35,97 @@ pub(super) fn frames(bytes: &[u8]) -> Result<u32, String> {
 
 /// Decodes a slice, in the window that is asked for, else in the file's own (`cal_min` to `cal_max`), else over its range.
 pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
-    let mut reader = unpacked(bytes);
-    let header = Header::read(&mut reader)?;
-    request.check_size(header.width, header.height)?;
-    let slice = u64::from(pick(request.frame, header.slices)?);
-    let size = header.width * header.height * header.kind.bytes() as u64;
-    if size > MAX_DECODE_BYTES {
-        return Err(format!("a slice of it has {size} bytes, at most {MAX_DECODE_BYTES} are read"));
+    Slices::read(bytes, request, iter::empty(), 0)?.picture(request)
+}
+
+/// Some slices of a volume as they are stored.
+pub(super) struct Slices {
+    header: Header,
+    /// Voxels by the slice's number, counted from 0.
+    stored: BTreeMap<u32, Vec<u8>>,
+}
+
+impl Slices {
+    /// Reads slices in one pass through the file: the one of `first`, and of the `later` ones the first that have at most `most`
+    /// bytes of voxels with it. What is wrong with a frame that the file does not have is said by [`picture`](Self::picture);
+    /// what is wrong with the file is the same whatever is asked for.
+    pub(super) fn read(
+        bytes: &[u8],
+        first: &Request,
+        later: impl Iterator<Item = Frame>,
+        most: u64,
+    ) -> Result<Self, String> {
+        let mut reader = unpacked(bytes);
+        let header = Header::read(&mut reader)?;
+        first.check_size(header.width, header.height)?;
+        let size = header.slice_bytes();
+        if size > MAX_DECODE_BYTES {
+            return Err(format!("a slice of it has {size} bytes, at most {MAX_DECODE_BYTES} are read"));
+        }
+        // By number, where each begins.
+        let mut wanted = BTreeMap::new();
+        for frame in iter::once(first.frame).chain(later) {
+            let Ok((number, begin)) = header.place(frame) else { continue };
+            let more = !wanted.is_empty() && !wanted.contains_key(&number);
+            if more && (wanted.len() as u64 + 1).saturating_mul(size) > most {
+                break;
+            }
+            wanted.insert(number, begin);
+        }
+        let mut stored = BTreeMap::new();
+        let mut at = 0;
+        for (number, begin) in wanted {
+            skip(&mut reader, begin - at)?;
+            let mut data = Vec::with_capacity(size.min(MAX_RESERVED_BYTES) as usize);
+            reader.by_ref().take(size).read_to_end(&mut data).map_err(cut)?;
+            if (data.len() as u64) < size {
+                return Err("it is cut short".into());
+            }
+            data.shrink_to_fit();
+            stored.insert(number, data);
+            at = begin + size;
+        }
+        // A file that ends early is one to look after, also where the slices themselves are whole; of a compressed one the
+        // checksum is behind the last slice.
+        let end = header.gap.saturating_add(u64::from(header.slices).saturating_mul(size));
+        skip(&mut reader, end.min(MAX_UNPACKED_BYTES + size) - at)?;
+        reader.read(&mut [0]).map_err(cut)?;
+        Ok(Self { header, stored })
     }
-    let skipped = slice.checked_mul(size).and_then(|bytes| bytes.checked_add(header.gap));
-    let skipped = skipped.filter(|bytes| *bytes <= MAX_UNPACKED_BYTES);
-    let skipped = skipped.ok_or_else(|| format!("the slice lies more than {MAX_UNPACKED_BYTES} bytes into it"))?;
-    let cut = |_| "it is cut short or damaged".to_string();
-    if io::copy(&mut reader.by_ref().take(skipped), &mut io::sink()).map_err(cut)? < skipped {
-        return Err("it is cut short".into());
+
+    /// Whether [`picture`](Self::picture) knows of a frame all that the file says.
+    pub(super) fn answers(&self, frame: Frame) -> bool {
+        match self.header.place(frame) {
+            Ok((number, _)) => self.stored.contains_key(&number),
+            Err(_) => true,
+        }
     }
-    let mut data = Vec::new();
-    reader.by_ref().take(size).read_to_end(&mut data).map_err(cut)?;
-    // A file that ends early is one to look after, also where the slice itself is whole; of a compressed one the checksum is
-    // behind the last slice.
-    let behind = (u64::from(header.slices) - slice - 1).saturating_mul(size).min(MAX_UNPACKED_BYTES - skipped);
-    let found = io::copy(&mut reader.by_ref().take(behind), &mut io::sink()).map_err(cut)?;
-    if (data.len() as u64) < size || found < behind {
-        return Err("it is cut short".into());
+
+    /// A slice as [`decode`] shows it.
+    pub(super) fn picture(&self, request: &Request) -> Result<RgbImage, String> {
+        let (number, _) = self.header.place(request.frame)?;
+        let data = self.stored.get(&number).ok_or_else(|| format!("its slice {} was not read", number + 1))?;
+        let (width, height) = (self.header.width as usize, self.header.height as usize);
+        let pixels = if let Kind::Colour(samples) = self.header.kind {
+            data.chunks_exact(samples).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
+        } else {
+            self.header.levels(data, request.window).into_iter().map(|level| [level; 3]).collect::<Vec<_>>()
+        };
+        let samples = pixels.chunks_exact(width).rev().flatten().flatten().copied().collect();
+        RgbImage::from_raw(width as u32, height as u32, samples).ok_or_else(|| "it holds too few values".into())
     }
-    reader.read(&mut [0]).map_err(cut)?;
-    let (width, height) = (header.width as usize, header.height as usize);
-    let pixels = if let Kind::Colour(samples) = header.kind {
-        data.chunks_exact(samples).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
-    } else {
-        header.levels(&data, request.window).into_iter().map(|level| [level; 3]).collect::<Vec<_>>()
-    };
-    let samples = pixels.chunks_exact(width).rev().flatten().flatten().copied().collect();
-    RgbImage::from_raw(width as u32, height as u32, samples).ok_or_else(|| "it holds too few values".into())
+}
+
+/// Goes past so many bytes.
+fn skip(reader: impl Read, bytes: u64) -> Result<(), String> {
+    match io::copy(&mut reader.take(bytes), &mut io::sink()).map_err(cut)? {
+        found if found < bytes => Err("it is cut short".into()),
+        _ => Ok(()),
+    }
+}
+
+fn cut(_: io::Error) -> String {
+    "it is cut short or damaged".into()
 }
 
 /// The content, whether compressed or not.
@@ -166,6 +230,20 @@ impl Header {
             intercept,
             shown: (low.is_finite() && high.is_finite() && high > low).then_some([low, high]),
         })
+    }
+
+    /// Bytes of a slice; not to be asked for before [`Request::check_size`].
+    fn slice_bytes(&self) -> u64 {
+        self.width * self.height * self.kind.bytes() as u64
+    }
+
+    /// Which slice a frame is, counted from 0, and at which byte behind the header it begins.
+    fn place(&self, frame: Frame) -> Result<(u32, u64), String> {
+        let slice = pick(frame, self.slices)?;
+        let begin = u64::from(slice).checked_mul(self.slice_bytes()).and_then(|bytes| bytes.checked_add(self.gap));
+        let begin = begin.filter(|bytes| *bytes <= MAX_UNPACKED_BYTES);
+        let begin = begin.ok_or_else(|| format!("the slice lies more than {MAX_UNPACKED_BYTES} bytes into it"))?;
+        Ok((slice, begin))
     }
 
     /// The grey levels of a slice.

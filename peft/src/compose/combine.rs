@@ -96,7 +96,7 @@ impl Combination {
         };
         let mut combined = Artifact::new(adapter, method, backbone, provenance)?;
         combined.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
-        Ok(combined)
+        Ok(parts.iter().fold(combined, Artifact::with_reading_of))
     }
 
     fn checked_weights(&self, parts: &[Artifact], backbone: &Backbone) -> Result<Vec<f64>> {

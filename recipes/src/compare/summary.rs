@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{CompareConfig, Run};
 use crate::error::Result;
-use crate::recipe::RecipeLayers;
+use crate::recipe_layers::RecipeLayers;
 use crate::report_head::ReportHead;
 use crate::session::Session;
 

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contrastive::PairLoss;
 use crate::error::Result;
-use crate::recipe::{parse, set};
-use crate::strict::read_table;
+use crate::settings::{parse, read_table, set};
 
 /// Everything that decides the weights of a backbone trained from scratch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

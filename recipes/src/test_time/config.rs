@@ -9,8 +9,7 @@ use toml::{Table, Value};
 
 use super::method::{Needs, TEST_TIME_METHODS, TestTimeMethod, within};
 use crate::error::{Error, Result};
-use crate::recipe::set;
-use crate::strict::read_table;
+use crate::settings::{read_table, set};
 
 /// The section that settings stand in.
 const SECTION: &str = "test-time";

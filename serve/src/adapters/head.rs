@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use inarch_core::backbone::{Backbone, Frozen, Partial, Pass, Sites};
+use inarch_core::image::Window;
 use inarch_core::text::{Template, TemplateSet};
 use inarch_core::{Digest, DigestBuilder};
 use inarch_peft::Classifier;
@@ -68,6 +69,11 @@ impl Head {
 
     pub(crate) fn sites(&self) -> &dyn Sites {
         self.adapter.as_ref().map_or(&Frozen, |loaded| loaded.sites())
+    }
+
+    /// The window that its adapter saw grey values in; without one each file is shown in its own.
+    pub(crate) fn window(&self) -> Option<Window> {
+        self.adapter.as_ref()?.artifact.manifest.window
     }
 }
 

@@ -136,7 +136,7 @@ pub(crate) async fn classify(
         }
         None => {
             let count = images.len();
-            let want = Want::Scores(pixels(&app, images).await?);
+            let want = Want::Scores(pixels(&app, images, head.window()).await?);
             (app.compute(&head, want, count).await?, None)
         }
     };
@@ -203,7 +203,7 @@ fn stream(app: Arc<App>, head: Arc<Head>, images: Vec<Bytes>, top_k: usize) -> R
         let (app, head) = (app.clone(), head.clone());
         async move {
             let answer = async {
-                let want = Want::Scores(pixels(&app, vec![image]).await?);
+                let want = Want::Scores(pixels(&app, vec![image], head.window()).await?);
                 app.compute(&head, want, 1).await
             };
             let line = match answer.await {

@@ -137,7 +137,7 @@ pub(crate) async fn embeddings(
         let (places, bytes): (Vec<usize>, Vec<_>) = images.into_iter().unzip();
         let count = bytes.len();
         app.metrics.images(&version.name, &version.version, count);
-        let found = app.compute(&head, Want::ImageFeatures(pixels(&app, bytes).await?), count).await?;
+        let found = app.compute(&head, Want::ImageFeatures(pixels(&app, bytes, head.window()).await?), count).await?;
         for (at, feature) in places.into_iter().zip(found) {
             features[at] = feature;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use inarch_core::image::decode_image_bytes_within;
+use inarch_core::image::{Window, decode_image_bytes_within};
 
 use super::app::App;
 use super::problem::Problem;
@@ -28,8 +28,12 @@ pub(crate) fn from_base64(text: &str) -> Result<Bytes, Problem> {
     decoded.map(Bytes::from).map_err(|error| Problem::invalid(format!("the image is not valid base64: {error}")))
 }
 
-/// Pixels of some images, one after the other, `[images, 3, size, size]`.
-pub(crate) async fn pixels(app: &Arc<App>, images: Vec<Bytes>) -> Result<Arc<Vec<f32>>, Problem> {
+/// Pixels of some images in a window, one after the other, `[images, 3, size, size]`.
+pub(crate) async fn pixels(
+    app: &Arc<App>,
+    images: Vec<Bytes>,
+    window: Option<Window>,
+) -> Result<Arc<Vec<f32>>, Problem> {
     check_count(app, images.len())?;
     let permit = app.decoders.acquire().await.map_err(|_| Problem::failed())?;
     let (backbone, limit) = (app.backbone.clone(), app.settings.image_pixels);
@@ -37,7 +41,7 @@ pub(crate) async fn pixels(app: &Arc<App>, images: Vec<Bytes>) -> Result<Arc<Vec
         let mut pixels = Vec::with_capacity(images.len() * backbone.preprocess().values_per_image());
         for (at, bytes) in images.iter().enumerate() {
             let name = format!("image {at} of the request");
-            let image = decode_image_bytes_within(bytes, Path::new(&name), limit);
+            let image = decode_image_bytes_within(bytes, Path::new(&name), limit, window);
             let image = image.and_then(|image| backbone.preprocess().pixels(&image));
             pixels.extend(image.map_err(|error| Problem::from(crate::error::Error::from(error)))?);
         }

@@ -67,7 +67,7 @@ pub(crate) async fn relevance(
         return Err(Problem::invalid(format!("`grid` must be 2 to {MOST}, found {grid}")));
     }
     let (version, head) = head(&app, &caller, model.as_deref(), classes, template).await?;
-    let whole = pixels(&app, vec![from_base64(&image)?]).await?;
+    let whole = pixels(&app, vec![from_base64(&image)?], head.window()).await?;
     let views = Arc::new(hidden(&whole, grid, app.backbone.spec().image.size));
     let count = grid * grid + 1;
     app.metrics.images(&version.name, &version.version, count);

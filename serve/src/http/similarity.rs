@@ -59,7 +59,7 @@ pub(crate) async fn similarity(
     let (rows, columns) = (images.len(), texts.len());
     app.metrics.images(&version.name, &version.version, rows);
     let tokens = app.backbone.tokenize(&texts).map_err(|error| Problem::from(crate::error::Error::from(error)))?;
-    let images = app.compute(&head, Want::ImageFeatures(pixels(&app, images).await?), rows).await?;
+    let images = app.compute(&head, Want::ImageFeatures(pixels(&app, images, head.window()).await?), rows).await?;
     let texts = app.compute(&head, Want::TextFeatures(tokens), columns).await?;
     let [images, texts] = [images, texts].map(|features| features.into_iter().map(unit).collect::<Vec<_>>());
     let dot = |left: &[f32], right: &[f32]| left.iter().zip(right).map(|(left, right)| left * right).sum();

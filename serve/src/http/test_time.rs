@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use inarch_core::image::{RgbImage, decode_image_bytes_within};
+use inarch_core::image::{RgbImage, Window, decode_image_bytes_within};
 use inarch_core::{Digest, DigestBuilder};
 use inarch_recipes::test_time::{Model, Outcome, TestTime, TestTimeConfig};
 use utoipa::ToSchema;
@@ -57,7 +57,7 @@ pub(super) async fn adapt(
     let (app, head) = (app.clone(), head.clone());
     let work = move || -> Result<(Vec<Outcome>, Option<String>), Problem> {
         let _permit = permit;
-        let named = decoded(&app, &images)?;
+        let named = decoded(&app, &images, head.window())?;
         let model = Model { backbone: &app.backbone, classifier: &head.classifier, sites: head.sites() };
         let mut tester = TestTime::new(model, &config, None, None)?;
         if let Some(snapshot) = state.as_ref().and_then(|state| state.1.as_ref()) {
@@ -83,10 +83,10 @@ pub(super) async fn adapt(
 }
 
 /// The images with names made of their content, so that equal images have equal views.
-fn decoded(app: &App, images: &[Bytes]) -> Result<Vec<(String, RgbImage)>, Problem> {
+fn decoded(app: &App, images: &[Bytes], window: Option<Window>) -> Result<Vec<(String, RgbImage)>, Problem> {
     let one = |(at, bytes): (usize, &Bytes)| {
         let name = format!("image {at} of the request");
-        let image = decode_image_bytes_within(bytes, FilePath::new(&name), app.settings.image_pixels);
+        let image = decode_image_bytes_within(bytes, FilePath::new(&name), app.settings.image_pixels, window);
         let image = image.map_err(|error| Problem::from(crate::error::Error::from(error)))?;
         Ok((Digest::of(bytes).to_string(), image))
     };

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Program;
+use crate::e2e::update::LENIENT;
 use crate::support::fixture;
 
 const FILES: [(&str, &str); 10] = [
@@ -89,6 +90,12 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
         encoded["rows"].as_u64().expect("a number")
     };
     assert_eq!((rows(&[]), rows(&["--slices", "all"])), (10, 10 + 4 + 5 + 2));
+    let corrupt = ["corrupt", "-d", "scans", "-o", "damaged", "--kind", "clean", "--slices", "all"];
+    assert_eq!(
+        program.json(&corrupt)["copies"][0]["images"],
+        3 + 3,
+        "two plates, a photo, and a volume of three slices"
+    );
     let named =
         program.json(&["predict", "-b", "pocket", "-a", "run", "scans/train/nodule/loop.dcm#2", "--window", "full"]);
     assert_eq!(named["images"][0]["image"], "scans/train/nodule/loop.dcm#2");
@@ -114,8 +121,24 @@ fn scans_among_class_folders_are_images_and_patients_stay_unnamed() {
     let said = program.run(&[&fit[..], &["--set", "train.budget={ iterations = 3 }"], &read].concat()).stdout;
     let next = "next: inarch eval -b pocket -d scans --group-by '([0-9]|loop)' --window -600:1500 -a probe\n";
     assert!(said.contains(next), "{said}");
+    // The adapter remembers the window: nothing else is said, it is said, or another one.
+    let scores = |window: &[&str]| {
+        let found =
+            program.json(&[&["predict", "-b", "pocket", "-a", "probe", "scans/train/nodule/1.dcm"], window].concat());
+        (found["images"][0]["image"].clone(), found["images"][0]["predictions"].to_string())
+    };
+    let remembered = scores(&[]);
+    assert_eq!(remembered, scores(&["--window", "-600:1500"]));
+    assert_eq!(remembered.0, "scans/train/nodule/1.dcm");
+    assert_ne!(remembered.1, scores(&["--window", "full"]).1);
+    let accuracy = |window: &[&str]| {
+        let eval = ["eval", "-b", "pocket", "-d", "scans", "-a", "probe", "--group-by", "([0-9]|loop)"];
+        program.json(&[&eval[..], window].concat())["nll"].to_string()
+    };
+    assert_eq!(accuracy(&[]), accuracy(&["--window", "-600:1500"]));
+    assert_ne!(accuracy(&[]), accuracy(&["--window", "full"]));
 
-    assert!(searched(&program, &["run", "f.safetensors"]) >= 6);
+    assert!(searched(&program, &["run", "f.safetensors", "damaged"]) >= 6 + 6);
 }
 
 #[test]
@@ -166,4 +189,35 @@ fn what_is_printed_and_published_names_no_patient() {
     // The home has the registry with its index, and the store of features.
     assert!(program.path("home/registry").is_dir());
     assert!(searched(&program, &["run", "again", "f.safetensors", "home"]) >= 16);
+}
+
+#[test]
+fn what_an_update_remembers_of_scans_are_pixels_in_the_window_they_were_seen_in() {
+    let program = Program::new();
+    scans(&program);
+    let budget = ["--set", "fit.train.budget={ iterations = 2 }"];
+    let read = ["--init", "lora", "--window", "-600:1500", "--slices", "all"];
+    let first = program.json(&[&["update", "ward", "-b", "pocket", "-d", "scans"], &read[..], &budget].concat());
+    // Six files to learn from, of which the loop has five frames and the volume six; four held out, one of them with three slices.
+    assert_eq!((first["learned"].as_u64(), first["held_out"].as_u64()), (Some(6 + 4 + 5), Some(4 + 2)));
+    let shown = program.json(&["memory", "show", "ward", "--samples"]);
+    assert_eq!(shown["config"]["content"], "images");
+    assert!(shown["samples"].as_u64() > Some(0), "{shown}");
+    // Kept pixels are rehearsed and judged by like any image.
+    for (to, from) in [("nodule/6.dcm", "palette.dcm"), ("clear/6.dcm", "ybr.dcm")] {
+        for split in ["train", "test"] {
+            let path =
+                program.path("later").join(split).join(to.replace('6', if split == "train" { "6" } else { "7" }));
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+            std::fs::copy(fixture("parity/medical_images").join(from), path).expect("the fixture");
+        }
+    }
+    // The window is that of the version before.
+    let second = program.json(&[&["update", "ward", "-b", "pocket", "-d", "later"], &budget[..], LENIENT].concat());
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(program.path("ward/2/adapter.json")).expect("a manifest")).expect("JSON");
+    assert_eq!(manifest["window"], "-600:1500");
+    assert_eq!((second["version"].as_str(), second["learned"].as_u64()), (Some("ward/2"), Some(2)));
+    assert!(second["accuracy_before"].is_number(), "{second}");
+    assert!(searched(&program, &["ward"]) >= 8);
 }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use inarch_core::image::{decode_image, decode_image_bytes, single_images};
+use inarch_core::image::{decode_image, decode_image_bytes, kept_image, single_images};
 use serde_json::Value;
 
 use crate::support::fixture;
@@ -45,6 +45,23 @@ fn all_frames_are_named_one_by_one() {
         paths.iter().for_each(|path| drop(decode_image(path).expect(name)));
         let beyond = fixture("parity/medical_images").join(format!("{name}#{}", count + 1));
         assert!(decode_image(&beyond).expect_err(name).to_string().contains(&format!("frame {}", count + 1)));
+    }
+}
+
+/// What a memory keeps of a file are the pixels that were seen, and nothing that the file says of the patient.
+#[test]
+fn what_is_kept_of_a_file_shows_the_same_and_names_nobody() {
+    let expected = expected();
+    let patient = expected["patient"].as_str().expect("a name").split('^').next().expect("a name").as_bytes();
+    let names = |bytes: &[u8]| bytes.windows(patient.len()).any(|window| window == patient);
+    let file = std::fs::read(fixture("parity/medical_images/ct.dcm")).expect("the fixture");
+    assert!(names(&file), "the fixture names its patient");
+    for address in expected["images"].as_object().expect("images by address").keys() {
+        let path = fixture("parity/medical_images").join(address);
+        let kept = kept_image(&path).expect(address);
+        assert!(!names(&kept), "{address}");
+        let shown = decode_image_bytes(&kept, Path::new("kept")).expect(address);
+        assert!(shown == decode_image(&path).expect(address), "{address}: other pixels");
     }
 }
 

@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use inarch_continual::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, MemoryStore, Sample};
+use inarch_continual::{Cause, Content, Fingerprint, Key, MemoryConfig, MemoryStore, Sample};
 use inarch_core::image::OnBadImage;
-use inarch_core::{Digest, file};
-use inarch_recipes::{Session, Subset};
-use serde::{Deserialize, Serialize};
+use inarch_recipes::{Progress as _, Session, Subset};
 use serde_json::json;
 
 use super::super::update::{now, read_key};
@@ -18,92 +16,32 @@ use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::Bars;
 
-/// A removal from a memory at work, in `NAME.forgotten.json` beside it: no names, only hashes.
-#[derive(Serialize, Deserialize)]
-struct Removal {
-    /// Why they went.
-    #[serde(default)]
-    by: Cause,
-    /// Hashes of the ids.
-    forgotten: Vec<String>,
-    /// How many samples were taken out.
-    from_memory: usize,
-    /// Number of samples before and after.
-    samples: (usize, usize),
-    /// Digest of the memory's snapshot before and after.
-    memory: (Digest, Digest),
-    /// When, in seconds since 1970.
-    time: u64,
-}
-
-/// What takes samples out. Records that do not say are of `memory forget`.
-#[derive(Default, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Cause {
-    /// Somebody asked.
-    #[default]
-    Forget,
-    /// They were older than the memory keeps.
-    Expire,
-}
-
-/// A memory at work that is open, and where its records are.
-struct AtWork {
-    store: MemoryStore,
-    records: PathBuf,
-}
-
-impl AtWork {
-    fn open(path: &Path, key: Option<Key>) -> Result<Self, CommandError> {
-        Ok(Self { store: MemoryStore::open(path, key)?, records: path.with_extension("forgotten.json") })
-    }
-
-    /// Takes samples out and puts that on record; returns those that were there.
-    fn take_out(&self, memory: &mut Memory, ids: &[String], by: Cause, time: u64) -> Result<Vec<Sample>, CommandError> {
-        let before = Digest::of(&memory.snapshot(None));
-        let gone = memory.remove(ids);
-        self.store.put(memory)?;
-        let record = Removal {
-            by,
-            forgotten: gone.iter().map(|sample| Ledger::name(&sample.id)).collect(),
-            from_memory: gone.len(),
-            samples: (memory.len() + gone.len(), memory.len()),
-            memory: (before, Digest::of(&memory.snapshot(None))),
-            time,
-        };
-        let mut records: Vec<Removal> = match self.records.is_file() {
-            true => file::read_json(&self.records, "records of removals")?,
-            false => Vec::new(),
-        };
-        records.push(record);
-        // The database is this command's alone until the record is whole.
-        file::write_json(&self.records, &records)?;
-        Ok(gone)
-    }
-
-    /// Takes out what is older than the memory keeps; returns it.
-    fn expire(&self, memory: &mut Memory, time: u64) -> Result<Vec<Sample>, CommandError> {
-        match memory.expired(time) {
-            old if old.is_empty() => Ok(Vec::new()),
-            old => self.take_out(memory, &old, Cause::Expire, time),
-        }
-    }
-}
-
 pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let mut settings = toml::Table::new();
     for assignment in &args.set {
         inarch_recipes::set_in(&mut settings, assignment)?;
     }
-    let config: MemoryConfig = settings.try_into().map_err(|error: toml::de::Error| {
+    let config: MemoryConfig = settings.clone().try_into().map_err(|error: toml::de::Error| {
         CommandError::usage(error.message().to_string(), "settings are those of `[memory]`")
     })?;
     if config.views > 1 {
         return Err(one_view(&args.name));
     }
+    let (path, key) = (store_path(&args.name)?, read_key(args.version.key.as_ref())?);
+    let config = begun(&path, key.clone())?.unwrap_or(config);
+    let kept = toml::Table::try_from(config).unwrap_or_default();
+    let left_out: Vec<&str> = settings
+        .iter()
+        .filter(|(name, value)| kept.get(*name) != Some(*value))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !left_out.is_empty() {
+        let names = left_out.join(", ");
+        bars.say(&format!("left out: {names}; the memory `{}` keeps the settings it was begun with", args.name));
+    }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_more(&args.data, None, bars)?;
+    let dataset = open_more(&args.data, args.source.over(args.shown.options()), bars)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let features = session.features(&dataset.train)?;
     let time = now();
@@ -126,24 +64,32 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
             scores: Vec::new(),
         });
     }
-    let work = AtWork::open(&store_path(&args.name)?, read_key(args.version.key.as_ref())?)?;
+    let store = MemoryStore::open(&path, key)?;
     let fingerprint = Fingerprint::of(&backbone);
     let mut expired = 0;
-    if let Some(mut memory) = work.store.memory()? {
+    if let Some(mut memory) = store.memory()? {
         // What is refused changes nothing, age or not.
         memory.fingerprint().check(&fingerprint, &format!("the memory `{}`", args.name))?;
         if memory.config().views > 1 {
             return Err(one_view(&args.name));
         }
-        expired = work.expire(&mut memory, time)?.len();
+        expired = store.expire(&mut memory, time)?.len();
     }
-    let memory = work.store.offer(config, &fingerprint, samples)?;
+    let memory = store.offer(config, &fingerprint, samples)?;
     let result = json!({ "name": args.name, "samples": memory.len(), "bytes": memory.bytes(), "expired": expired });
     output.result(&result, || {
         let dropped = if expired > 0 { format!("; {expired} were too old and dropped") } else { String::new() };
         format!("{} samples, {} bytes at work in `{}`{dropped}", memory.len(), memory.bytes(), args.name)
     });
     Ok(())
+}
+
+/// The settings of a memory that there is: what is added is kept as it keeps samples.
+fn begun(path: &Path, key: Option<Key>) -> Result<Option<MemoryConfig>, CommandError> {
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    Ok(MemoryStore::open(path, key)?.memory()?.map(|memory| *memory.config()))
 }
 
 /// What is said where samples of several views would be added.
@@ -164,8 +110,8 @@ pub(super) fn expire(name: &str, key: Option<&PathBuf>, output: &Output) -> Resu
         };
         return Err(CommandError::usage(format!("there is no memory at work `{name}`"), hint));
     };
-    let work = AtWork::open(&path, read_key(key)?)?;
-    let Some(mut memory) = work.store.memory()? else {
+    let store = MemoryStore::open(&path, read_key(key)?)?;
+    let Some(mut memory) = store.memory()? else {
         return Err(CommandError::usage(format!("the memory `{name}` is empty"), "there is nothing to drop"));
     };
     let Some(days) = memory.config().most_days else {
@@ -175,9 +121,9 @@ pub(super) fn expire(name: &str, key: Option<&PathBuf>, output: &Output) -> Resu
              single samples out",
         ));
     };
-    let gone = work.expire(&mut memory, now())?;
+    let gone = store.expire(&mut memory, now())?;
     let ids: Vec<&str> = gone.iter().map(|sample| sample.id.as_str()).collect();
-    let record = (!gone.is_empty()).then_some(&work.records);
+    let record = (!gone.is_empty()).then(|| store.records());
     let result = json!({ "name": name, "expired": ids, "samples": memory.len(), "record": record });
     output.result(&result, || {
         let mut text = format!(
@@ -185,7 +131,7 @@ pub(super) fn expire(name: &str, key: Option<&PathBuf>, output: &Output) -> Resu
             ids.len(),
             memory.len()
         );
-        if let Some(record) = record {
+        if let Some(record) = &record {
             text.push_str(&format!("; record in {}", record.display()));
         }
         ids.iter().for_each(|id| text.push_str(&format!("\n{id}")));
@@ -211,8 +157,8 @@ pub(super) fn forget(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Re
             "`--purge` and `-d` are for those; leave them out",
         ));
     }
-    let work = AtWork::open(&path, key)?;
-    let Some(mut memory) = work.store.memory()? else {
+    let store = MemoryStore::open(&path, key)?;
+    let Some(mut memory) = store.memory()? else {
         return Err(CommandError::usage(
             format!("the memory `{}` is empty", args.target),
             "there is nothing to forget",
@@ -222,8 +168,8 @@ pub(super) fn forget(args: &ForgetArgs, key: Option<Key>, output: &Output) -> Re
         let candidates = memory.samples().map(|sample| sample.id.clone()).collect();
         return Err(inarch_core::Error::Unknown { kind: "sample", name: unknown.clone(), candidates }.into());
     }
-    let gone = work.take_out(&mut memory, &args.ids, Cause::Forget, now())?;
-    let (left, record) = (memory.len(), &work.records);
+    let gone = store.take_out(&mut memory, &args.ids, Cause::Forget, now())?;
+    let (left, record) = (memory.len(), store.records());
     let result = json!({ "name": args.target, "forgotten": gone.len(), "samples": left, "record": record });
     output.result(&result, || {
         format!("forgot {} samples; {left} are left in `{}`; record in {}", gone.len(), args.target, record.display())

@@ -77,6 +77,38 @@ fn the_choice_does_not_depend_on_order_or_parts_and_memories_merge() {
 }
 
 #[test]
+fn the_last_byte_of_a_budget_is_the_same_to_all_parts() {
+    // More candidates take more digits in the header; a sample takes 84 bytes here, so that one of these budgets would tell.
+    for budget in 2048..2148 {
+        let of = |from: usize, to: usize| {
+            let mut memory = memory(Sampler::Reservoir, budget, 1);
+            memory.offer(samples(from..to, 2)).unwrap();
+            memory
+        };
+        let (whole, mut parts) = (of(0, 120), of(0, 60));
+        parts.merge(&of(60, 120)).unwrap();
+        assert_eq!(whole, parts, "{budget}");
+        assert!(whole.len() < 30 && whole.snapshot(None).len() as u64 + OVERHEAD <= budget, "{budget}");
+    }
+}
+
+#[test]
+fn what_two_memories_both_began_with_counts_once() {
+    for sampler in [Sampler::Reservoir, Sampler::Balanced, Sampler::Ring, Sampler::LossAware] {
+        let of = |parts: &[(usize, usize)]| {
+            let mut memory = memory(sampler, 6000, 1);
+            parts.iter().for_each(|(from, to)| memory.offer(samples(*from..*to, 4)).unwrap());
+            memory
+        };
+        let base = of(&[(0, 150)]);
+        assert!(base.len() < 150, "it has dropped some");
+        let (mut left, right) = (of(&[(0, 150), (150, 260)]), of(&[(0, 150), (260, 400)]));
+        left.join(&right, Some(&base)).unwrap();
+        assert_eq!(left, of(&[(0, 150), (150, 260), (260, 400)]), "{sampler:?}");
+    }
+}
+
+#[test]
 fn a_reservoir_is_a_uniform_sample() {
     // 2000 draws of about 20 of 100: every sample is kept equally often. Chi-square with 99 degrees of freedom is
     // below 149 with probability 0.999; correlations of a draw without replacement only make it smaller.
@@ -105,7 +137,13 @@ fn removal_leaves_the_sample_of_the_rest() {
     assert_eq!(gone.len(), ids.len());
     let mut without = memory(Sampler::Reservoir, 1 << 20, 1);
     without.offer(samples(0..50, 2).into_iter().filter(|sample| !ids.contains(&sample.id))).unwrap();
-    assert!(with.samples().eq(without.samples()));
+    assert_eq!(with, without);
+    // A class whose last sample is taken out is not named any more.
+    let gone: Vec<String> =
+        with.samples().filter(|sample| sample.class == "class 1").map(|sample| sample.id.clone()).collect();
+    with.remove(&gone);
+    assert_eq!(with.offered().keys().collect::<Vec<_>>(), ["class 0"]);
+    assert!(!with.snapshot(None).windows(7).any(|window| window == b"class 1"));
 }
 
 #[test]

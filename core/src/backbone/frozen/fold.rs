@@ -1,7 +1,8 @@
 //! Writing an adapter into weights.
 
+use super::super::place::{BlockSite, LinearSite, Projection, Tower};
 use super::super::pointwise::{Pointwise, TrunkSite};
-use super::super::site::{BlockSite, LinearSite, Projection, Sites, Tower};
+use super::super::site::Sites;
 use super::super::state_dict;
 use super::{Backbone, Source};
 use crate::error::{Error, Result};

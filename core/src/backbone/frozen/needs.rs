@@ -1,6 +1,6 @@
 //! What a backbone has, and the refusal of what it has not.
 
-use super::super::site::Tower;
+use super::super::place::Tower;
 use super::Backbone;
 use crate::error::{Error, Result};
 

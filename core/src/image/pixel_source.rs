@@ -1,0 +1,139 @@
+//! From jobs to normalised pixels: files are opened once for the jobs that can share what is in them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ::image::RgbImage;
+use rayon::prelude::*;
+
+use super::address::ImageAddress;
+use super::animation::decode_frames;
+use super::cache::ImageCache;
+use super::decode::{decode_image, decode_image_bytes};
+use super::job::{ImageJob, View};
+use super::preprocess::Preprocess;
+use super::volume::{Volumes, slice_address};
+use crate::error::{Error, Result};
+
+/// Whether the next job is best loaded with the one before it: frames of one animation file, because to find the last means
+/// to go through all before it, and slices of one volume, because so it is with them where it is compressed.
+pub(super) fn together(left: &ImageJob, right: &ImageJob) -> bool {
+    match left.frame {
+        Some(_) => left.path == right.path,
+        None => slice(left).is_some_and(|left| slice(right).is_some_and(|right| left.file == right.file)),
+    }
+}
+
+/// The slice of a volume that a job shows; `None` for other images.
+pub(super) fn slice(job: &ImageJob) -> Option<ImageAddress> {
+    if job.frame.is_none() && job.bytes.is_none() { slice_address(&job.path) } else { None }
+}
+
+/// Where pixels come from: files, or the cache.
+#[derive(Debug, Clone)]
+pub(super) struct PixelSource {
+    pub(super) preprocess: Preprocess,
+    pub(super) cache: Option<Arc<ImageCache>>,
+}
+
+impl PixelSource {
+    /// The centre view of a file that is one image.
+    pub(super) fn centre(&self, path: &Path) -> Result<Vec<f32>> {
+        self.preprocess.pixels(self.image(path, None)?.as_ref())
+    }
+
+    /// Loads the first `count` of `jobs`, which are one, or those that are [`together`]. The jobs behind them come next in the
+    /// run. Of their volume at most `most` bytes are held.
+    pub(super) fn load(&self, jobs: &[ImageJob], count: usize, volumes: &Volumes, most: u64) -> Vec<Result<Vec<f32>>> {
+        let group = &jobs[..count];
+        if let Some(address) = slice(&group[0]) {
+            return self.slices(&address.file, jobs, count, volumes, most);
+        }
+        match group {
+            [job] if job.frame.is_none() => {
+                vec![self.image(&job.path, job.bytes.as_deref()).and_then(|image| self.view(job, &image))]
+            }
+            _ => match self.frames(group) {
+                Ok(frames) => group.iter().zip(frames).map(|(job, image)| self.view(job, &image)).collect(),
+                Err(fault) => {
+                    // One fault for all of them; an error cannot be copied.
+                    let reason = fault.to_string();
+                    let bad = |job: &ImageJob| Error::BadImage { path: job.path.clone(), reason: reason.clone() };
+                    let rest: Vec<_> = group.iter().skip(1).map(|job| Err(bad(job))).collect();
+                    std::iter::once(Err(fault)).chain(rest).collect()
+                }
+            },
+        }
+    }
+
+    fn view(&self, job: &ImageJob, image: &RgbImage) -> Result<Vec<f32>> {
+        match &job.view {
+            View::Centre => self.preprocess.pixels(image),
+            View::Crop(place) => Ok(self.preprocess.normalise(&self.preprocess.resize_and_crop_at(image, *place)?)),
+            View::Augmented { augment, seed } => {
+                Ok(self.preprocess.normalise(&augment.apply(image, &self.preprocess, *seed)?))
+            }
+        }
+    }
+
+    fn held(&self, path: &Path, frame: Option<usize>) -> Option<Arc<RgbImage>> {
+        self.cache.as_ref().and_then(|cache| cache.get(path, frame))
+    }
+
+    fn offer(&self, path: &Path, frame: Option<usize>, image: &Arc<RgbImage>) {
+        if let Some(cache) = &self.cache {
+            cache.offer(path, frame, image);
+        }
+    }
+
+    fn image(&self, path: &Path, bytes: Option<&[u8]>) -> Result<Arc<RgbImage>> {
+        if let Some(image) = self.held(path, None) {
+            return Ok(image);
+        }
+        let image = Arc::new(match bytes {
+            Some(bytes) => decode_image_bytes(bytes, path)?,
+            None => decode_image(path)?,
+        });
+        self.offer(path, None, &image);
+        Ok(image)
+    }
+
+    /// Frames of one animation file.
+    fn frames(&self, jobs: &[ImageJob]) -> Result<Vec<Arc<RgbImage>>> {
+        let held: Option<Vec<_>> = jobs.iter().map(|job| self.held(&job.path, job.frame)).collect();
+        if let Some(held) = held {
+            return Ok(held);
+        }
+        let wanted: Vec<usize> = jobs.iter().filter_map(|job| job.frame).collect();
+        let frames: Vec<_> = decode_frames(&jobs[0].path, &wanted)?.into_iter().map(Arc::new).collect();
+        jobs.iter().zip(&frames).for_each(|(job, image)| self.offer(&job.path, job.frame, image));
+        Ok(frames)
+    }
+
+    /// Slices of one volume: the first `count` of `jobs`.
+    fn slices(
+        &self,
+        file: &Path,
+        jobs: &[ImageJob],
+        count: usize,
+        volumes: &Volumes,
+        most: u64,
+    ) -> Vec<Result<Vec<f32>>> {
+        // As far as jobs of this volume follow each other.
+        let address = |at: usize| jobs.get(at).and_then(slice).filter(|address| address.file == file);
+        let mut volume = volumes.take(file);
+        let held: Option<Vec<_>> = jobs[..count].iter().map(|job| self.held(&job.path, None)).collect();
+        let outcomes: Vec<Result<Vec<f32>>> = match held {
+            Some(held) => jobs[..count].par_iter().zip(held).map(|(job, image)| self.view(job, &image)).collect(),
+            None => volumes.each_slice(&mut volume, count, most, address, |at, volume, address| {
+                let image = Arc::new(volume.picture(&jobs[at].path, address)?);
+                self.offer(&jobs[at].path, None, &image);
+                self.view(&jobs[at], &image)
+            }),
+        };
+        if address(count).is_some() {
+            volumes.keep(volume);
+        }
+        outcomes
+    }
+}
