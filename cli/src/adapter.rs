@@ -1,7 +1,7 @@
 //! The model that a command works with: a backbone, perhaps with an adapter, and the classes it answers for.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Backbone, Frozen, Sites};
 use inarch_core::data::{ClipConfig, DataOptions};
@@ -97,6 +97,15 @@ pub(crate) fn load(adapters: &[PathBuf], backbone: &Backbone) -> Result<Vec<Arti
             .map_err(|error| CommandError::from(error).calling(place.folder(), &given.to_string_lossy()))
     };
     adapters.iter().map(one).collect()
+}
+
+/// Refuses the folder of a run for an adapter that was made otherwise: recipe and report in it would tell of another.
+pub(crate) fn check_no_run(folder: &Path) -> Result<(), CommandError> {
+    if !folder.join("recipe.toml").is_file() {
+        return Ok(());
+    }
+    let message = format!("`{}` holds a run of `inarch fit`, with a recipe and a report of its own", folder.display());
+    Err(CommandError::usage(message, "name another folder"))
 }
 
 /// Class names from the command line, where a comma too many or a name given twice is easily overlooked.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::Error as ContinualError;
-use inarch_core::Error as CoreError;
+use inarch_core::{Error as CoreError, file};
 use inarch_peft::{Error as PeftError, MANIFEST_FILE};
 use inarch_recipes::Error as RecipeError;
 use inarch_registry::Error as RegistryError;
@@ -118,8 +118,29 @@ impl From<&CoreError> for CommandError {
             }
             _ => (Kind::Failed, Vec::new()),
         };
-        Self { kind, message, hints }
+        let read = match error {
+            CoreError::Malformed { path, .. } | CoreError::BadImage { path, .. } | CoreError::Tensor { path, .. } => {
+                Some(path)
+            }
+            _ => None,
+        };
+        match read.and_then(|path| pointer(path)) {
+            // Whatever else could be done about the file, it is not here.
+            Some(hint) => Self { kind, message, hints: vec![hint] },
+            None => Self { kind, message, hints },
+        }
     }
+}
+
+/// What to do about a file that Git LFS left a pointer for.
+fn pointer(path: &Path) -> Option<String> {
+    const BEGINNING: &[u8] = b"version https://git-lfs.github.com/spec/";
+    // Pointers have a few lines; nothing large, no device and no pipe is read for this.
+    std::fs::metadata(path).ok().filter(|about| about.is_file() && about.len() < 1024)?;
+    let bytes = file::read(path).ok()?;
+    let hint =
+        || format!("`{}` is a pointer of Git LFS: `git lfs pull` in its repository fetches the file", path.display());
+    bytes.starts_with(BEGINNING).then(hint)
 }
 
 /// Whether it is the backbone that two things do not share.
@@ -137,6 +158,14 @@ fn missing(path: &Path) -> String {
         };
         if let Some(run) = inner.map(|entry| entry.path()).filter(is_run).min() {
             return format!("that folder holds a run for each seed: give one, such as `{}`", run.display());
+        }
+        let beside = |name: &str| path.parent().map(|folder| folder.join(name)).filter(|path| path.exists());
+        if beside("state.json").is_some() {
+            return "that folder holds a run that was stopped: the same `inarch fit` ends it".into();
+        }
+        if let Some(current) = beside("current").and_then(|current| file::read_text(&current).ok()) {
+            let version = path.with_file_name(current.trim());
+            return format!("that folder holds versions: give one, such as `{}`", version.display());
         }
         return "`-a` takes a folder that `inarch fit` wrote; without it the command works zero-shot".into();
     }

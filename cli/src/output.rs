@@ -79,7 +79,34 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A word of a command that is printed to be copied, in quotes where a shell would split or change it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |character: char| character.is_alphanumeric() || "-_./@:+,%=".contains(character);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// An accuracy as a percentage.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn only_what_a_shell_would_change_is_quoted() {
+        for (word, expected) in [
+            ("runs/pocket-größe@1", "runs/pocket-größe@1"),
+            ("my photos", "'my photos'"),
+            ("scan.dcm#3", "'scan.dcm#3'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
 }

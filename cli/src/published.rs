@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::Backbone;
-use inarch_peft::Artifact;
+use inarch_peft::{Artifact, MANIFEST_FILE};
 use inarch_registry::{
     Candidate, Checkout, Credentials, Name, Reference, Registry, Release, Remote, Selector, open_remote,
 };
@@ -48,6 +48,9 @@ impl Place {
     /// Finds what was given to `-a`: a folder that exists, or else what it means in the registry.
     pub(crate) fn find(given: &Path) -> Result<Self, CommandError> {
         let text = given.to_string_lossy();
+        if given.is_file() {
+            return Err(CommandError::usage(format!("adapter `{text}` is a file"), folder_of(given)));
+        }
         if given.exists() {
             return Ok(Self::Folder(given.to_path_buf()));
         }
@@ -68,6 +71,20 @@ impl Place {
         match self {
             Self::Folder(folder) => folder,
             Self::Version(checkout) => checkout.folder(),
+        }
+    }
+}
+
+/// What to give in place of a file.
+fn folder_of(file: &Path) -> String {
+    let manifests = [MANIFEST_FILE, "adapter_config.json"];
+    match file.parent().filter(|folder| manifests.iter().any(|name| folder.join(name).is_file())) {
+        Some(folder) if folder.as_os_str().is_empty() => "give the folder that it lies in: `.`".into(),
+        Some(folder) => format!("give the folder that it lies in: `{}`", folder.display()),
+        None => {
+            "`-a` takes a folder that `inarch fit` or Hugging Face PEFT wrote; `inarch convert` reads files of other \
+                 programs"
+                .into()
         }
     }
 }

@@ -145,6 +145,10 @@ mod tests {
         layers.set("method.rang=4").expect("sets");
         let error = layers.finish().expect_err("an unknown key").to_string();
         assert!(error.contains("rang"), "{error}");
+        let mut layers = RecipeLayers::file(text, "test").expect("reads");
+        layers.set("method.rank=three").expect("sets");
+        let error = layers.finish().expect_err("a value of the wrong type").to_string();
+        assert!(error.contains("a whole number from 0 on, at `rank = \"three\"` of `[method]`"), "{error}");
     }
 
     #[test]

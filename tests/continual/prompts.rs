@@ -41,7 +41,7 @@ pub(super) fn images(folder: &Path) -> Dataset {
         test,
         features: None,
         clips: None,
-        ignored_files: 0,
+        ignored_files: Default::default(),
         multi_label: false,
     }
 }

@@ -115,6 +115,11 @@ fn every_command_explains_itself() {
     ] {
         assert!(program.succeed(&[command, "--help"]).contains("Usage"), "{command}");
     }
+    // What follows the options for clips does not stand under their heading.
+    let help = program.succeed(&["fit", "--help"]);
+    let clips = help.split("\nClips:\n").nth(1).and_then(|behind| behind.split("\nKept features:\n").next());
+    let clips = clips.expect("a section");
+    assert!(clips.contains("--clip-crops") && !clips.contains("--method") && !clips.contains("--output"), "{help}");
     assert!(program.succeed(&["--version"]).starts_with("inarch "));
     let doctor = program.json(&["doctor"]);
     assert!(doctor["devices"].as_array().is_some_and(|devices| devices.iter().any(|device| device["name"] == "cpu")));

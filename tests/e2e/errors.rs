@@ -18,6 +18,9 @@ fn wrong_usage_is_2_with_a_suggestion() {
     program.fail(&["eval", "--nonsense"], 2, &["--nonsense"]);
     program.fail(&["fit", "-m", "lora", "-d", sample()], 2, &["no backbone", "-b"]);
     program.fail(&["predict", "-b", "pocket", "x.jpg"], 2, &["names of the classes"]);
+    program.fail(&short_fit("coop", "1,2,1", "out"), 2, &["seed 1 is given twice"]);
+    let streamed = ["stream", "-b", "pocket", "-d", sample(), "--seeds", "7,7"];
+    program.fail(&streamed, 2, &["seed 7 is given twice"]);
     let mut arguments = short_fit("lora", "1", "out");
     arguments.extend(["--set", "method.rang=4"]);
     program.fail(&arguments, 2, &["rang"]);
@@ -35,6 +38,41 @@ fn an_adapter_of_another_backbone_is_refused_with_3() {
     program.fail(&["eval", "-b", &other, "-d", sample(), "-a", "coop"], 3, &["refused", "pocket", "quick"]);
     let serve = ["serve", "-b", &other, "-a", "coop", "--port", "0"];
     program.fail(&serve, 3, &["error: refused: backbone of adapter `coop`", "inarch backbone show"]);
+}
+
+#[test]
+fn what_is_given_in_place_of_an_adapter_is_told_from_one() {
+    let program = Program::new();
+    program.succeed(&short_fit("coop", "1", "run"));
+    let eval = |adapter: &'static str| ["eval", "-b", "pocket", "-d", sample(), "-a", adapter];
+    program.fail(&eval("run/adapter.safetensors"), 2, &["is a file", "give the folder that it lies in: `run`"]);
+    program.succeed(&["encode", "-b", "pocket", "--images", sample(), "-o", "f.safetensors"]);
+    program.fail(&eval("f.safetensors"), 2, &["is a file", "inarch convert"]);
+    std::fs::create_dir_all(program.path("stopped")).expect("creates");
+    std::fs::write(program.path("stopped/state.json"), b"{}").expect("writes");
+    program.fail(&eval("stopped"), 1, &["run that was stopped", "inarch fit"]);
+    std::fs::create_dir_all(program.path("line/3")).expect("creates");
+    std::fs::write(program.path("line/current"), b"3\n").expect("writes");
+    program.fail(&eval("line"), 1, &["holds versions", "`line/3`"]);
+
+    // A run keeps its recipe and report to itself.
+    let kept = std::fs::read(program.path("run/adapter.json")).expect("reads");
+    program.fail(&["combine", "-b", "pocket", "run", "run", "-o", "run"], 2, &["`run` holds a run", "another folder"]);
+    assert_eq!(std::fs::read(program.path("run/adapter.json")).expect("reads"), kept);
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_told_from_a_damaged_file() {
+    let program = Program::new();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n";
+    let backbone = program.path("clip");
+    for name in ["tokenizer.json", "model.safetensors"] {
+        copy(&fixture("parity/clip_tiny/quick"), &backbone);
+        std::fs::write(backbone.join(name), pointer).expect("writes");
+        program.fail(&["backbone", "show", "./clip"], 1, &[name, "pointer of Git LFS", "git lfs pull"]);
+    }
+    std::fs::write(program.path("photo.jpg"), pointer).expect("writes");
+    program.fail(&["predict", "-b", "pocket", "--classes", "a,b", "photo.jpg"], 1, &["photo.jpg", "git lfs pull"]);
 }
 
 #[test]
@@ -69,6 +107,37 @@ fn a_corrupt_image_is_named_or_skipped_and_counted() {
     assert!(!program.path("out").exists());
 }
 
+/// A folder of results in a folder of classes is a class the next time.
+#[test]
+fn an_output_in_the_data_is_refused_and_files_that_are_no_images_are_told() {
+    let program = Program::new();
+    let data = program.path("data");
+    copy(Path::new(sample()), &data);
+    let inside = "lies in the data set `data`";
+    let fit = ["fit", "-b", "pocket", "-d", "data", "-m", "coop", "--shots", "1"];
+    for output in ["data", "data/train/runs", "data/../data/new"] {
+        program.fail(&[&fit[..], &["-o", output]].concat(), 2, &[inside, "`-o`"]);
+    }
+    program.fail(&["compare", "-b", "pocket", "-d", "data", "-m", "coop", "-o", "data/all"], 2, &[inside]);
+    program.fail(&["corrupt", "-d", "data", "-o", "data/damaged"], 2, &[inside]);
+    program.fail(&["update", "data", "--init", "rail", "-b", "pocket", "-d", "data"], 2, &[inside]);
+    assert!(!data.join("train/runs").exists() && !data.join("all").exists());
+    // In the folder of the data itself the default is refused, too.
+    let run =
+        program.command(&["fit", "-b", "pocket", "-d", ".", "-m", "coop", "--shots", "1"]).current_dir(&data).output();
+    let run = run.expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.code() == Some(2) && stderr.contains("lies in the data set `.`"), "{stderr}");
+
+    let eval = ["eval", "-b", "pocket", "-d", "data", "--resamples", "0"];
+    assert_eq!(program.run(&eval).stderr, "");
+    for name in ["train/hat/phone.heic", "test/hat/phone.HEIC", "train/hat/.DS_Store", "notes.txt"] {
+        std::fs::write(data.join(name), b"x").expect("writes");
+    }
+    let told = program.run(&eval).stderr;
+    assert!(told.contains("passed over: 1 .HEIC, 1 .heic, 1 .txt\n"), "{told}");
+}
+
 #[test]
 fn missing_and_damaged_inputs_are_named() {
     let program = Program::new();
@@ -87,6 +156,25 @@ fn missing_and_damaged_inputs_are_named() {
     program.succeed(&["encode", "-b", "pocket", "--images", sample(), "-o", "f.safetensors"]);
     let other = fixture("parity/clip_tiny/quick").display().to_string();
     program.fail(&["eval", "-b", &other, "-d", "f.safetensors"], 3, &["refused", "backbone of the features"]);
+}
+
+#[test]
+fn few_images_unread_images_and_names_with_blanks_are_told() {
+    let program = Program::new();
+    let data = program.path("my data");
+    copy(Path::new(sample()), &data);
+    std::fs::write(data.join("test/hat/broken.jpg"), b"this is no image").expect("writes");
+    let budget = "train.budget={ iterations = 3 }";
+    let fit = ["fit", "-b", "pocket", "-d", "my data", "-m", "coop", "--set", budget, "--on-bad-image", "skip"];
+    let run = program.run(&[&fit[..], &["--shots", "999", "-o", "my run"]].concat());
+    assert!(run.stderr.contains("note: 10 of 10 classes have fewer than 999 training images"), "{}", run.stderr);
+    assert!(run.stdout.contains("test images that could not be read: 1"), "{}", run.stdout);
+    assert!(run.stdout.contains("next: inarch eval -b pocket -d 'my data' -a 'my run'\n"), "{}", run.stdout);
+    std::fs::remove_dir_all(data.join("test")).expect("removes");
+    let run = program.run(&[&fit[..], &["--shots", "1", "-o", "other"]].concat());
+    assert!(run.stdout.contains("next: inarch predict -b pocket -a other IMAGE\n"), "{}", run.stdout);
+    assert!(!run.stderr.contains("note:"), "{}", run.stderr);
+    program.fail(&["fit", "my data"], 2, &["`my data` is a folder", "`-d`"]);
 }
 
 #[cfg(unix)]

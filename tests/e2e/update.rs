@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Program;
-use super::program::{adapter_bytes, sample};
+use super::program::{adapter_bytes, sample, short_fit};
 use crate::support::fixture;
 
 /// A part of the sample: some classes, every `step`-th training image from `from` on, and the test images.
@@ -270,4 +270,30 @@ fn devices_get_a_version_without_what_only_updates_need() {
     let mut whole = update("whole", &more, LENIENT);
     whole.extend(["-o", "again"]);
     program.json(&whole);
+}
+
+#[test]
+fn one_class_may_come_alone_where_others_are_known() {
+    let program = Program::new();
+    let (old, dress) = (part(&program, "old", &OLD, 0, 2), part(&program, "dress", &["dress"], 0, 2));
+    // A first version has nothing to tell it from.
+    program.fail(&update("shop", &dress, &["--init", "rail"]), 1, &["more than one class", "only `dress`"]);
+    program.succeed(&update("shop", &old, &["--init", "rail"]));
+    let second = program.json(&update("shop", &dress, LENIENT));
+    assert_eq!((&second["version"], &second["new_classes"]), (&json!("shop/2"), &json!(["dress"])));
+
+    // Steps need samples of others, which an adapter without a memory does not have.
+    program.succeed(&[&short_fit("linear-probe", "1", "probe")[..], &["--publish", "probe"]].concat());
+    std::fs::rename(program.path("probe"), program.path("moved")).expect("renames");
+    program.fail(&["update", "probe", "-b", "pocket", "-d", &dress], 1, &["one class, `dress`", "add images"]);
+
+    // Features and memories tell nothing apart.
+    let encoded = program.json(&["encode", "-b", "pocket", "--images", &dress, "-o", "dress.safetensors"]);
+    let images =
+        |split: &str| inarch_core::file::list(&program.path("dress").join(split).join("dress")).map(|all| all.len());
+    let (train, test) = (images("train").expect("images"), images("test").expect("images"));
+    assert_eq!(encoded["rows"], json!(train + test));
+    let added = program.json(&["memory", "add", "camera", "-b", "pocket", "-d", &dress]);
+    assert_eq!(added["samples"], json!(train));
+    program.fail(&["eval", "-b", "pocket", "-d", &dress], 1, &["more than one class", "only `dress`"]);
 }

@@ -3,23 +3,25 @@
 use clap::{Args, ValueEnum};
 use inarch_core::data::{ClipConfig, FrameSampling};
 
+/// The heading of these options in the help; given to each, since one that is given to all goes on to the options behind them.
+const HEADING: &str = "Clips";
+
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Clips")]
 pub(crate) struct ClipArgs {
     /// Frames that the model sees of a clip; folders of images inside class folders are then read as clips
-    #[arg(long, value_name = "T")]
+    #[arg(long, help_heading = HEADING, value_name = "T")]
     pub(crate) frames: Option<usize>,
     /// Which frames
-    #[arg(long, value_enum, value_name = "HOW")]
+    #[arg(long, help_heading = HEADING, value_enum, value_name = "HOW")]
     pub(crate) sampling: Option<SamplingArg>,
     /// With dense sampling, the step between frames
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = HEADING, value_name = "N")]
     pub(crate) frame_step: Option<usize>,
     /// Choices of frames of each clip that a test averages
-    #[arg(long, value_name = "V")]
+    #[arg(long, help_heading = HEADING, value_name = "V")]
     pub(crate) clip_views: Option<usize>,
     /// Crops of each frame that a test averages: 1, the centre, or 3, along the longer side
-    #[arg(long, value_name = "C")]
+    #[arg(long, help_heading = HEADING, value_name = "C")]
     pub(crate) clip_crops: Option<usize>,
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use inarch_peft::Combination;
 use serde::Serialize;
 
-use crate::adapter::load;
+use crate::adapter::{check_no_run, load};
 use crate::args::CombineArgs;
 use crate::backbones;
 use crate::error::CommandError;
@@ -21,6 +21,7 @@ struct CombineResult {
 }
 
 pub(crate) fn run(args: &CombineArgs, output: &Output) -> Result<(), CommandError> {
+    check_no_run(&args.output)?;
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&args.backbone, &device)?;
     let parts = load(&args.adapters, &backbone)?;

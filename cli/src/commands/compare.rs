@@ -9,7 +9,8 @@ use inarch_recipes::{Axis, BadImagePolicy, CompareConfig, compare};
 
 use crate::args::CompareArgs;
 use crate::backbones;
-use crate::data::open;
+use crate::commands::fit::check_seeds;
+use crate::data::{check_apart, open};
 use crate::error::CommandError;
 use crate::output::{Output, table};
 use crate::progress::Bars;
@@ -24,6 +25,7 @@ pub(crate) fn run(args: &CompareArgs, bars: &Bars, output: &Output) -> Result<()
             "leave `--subset` out, or give `--base-to-new` for both halves",
         ));
     }
+    check_seeds(&args.seeds)?;
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&args.backbone, &device)?;
     let described = args.descriptions.as_ref().map(|path| TemplateSet::descriptions(path)).transpose()?;
@@ -42,6 +44,7 @@ pub(crate) fn run(args: &CompareArgs, bars: &Bars, output: &Output) -> Result<()
         let protocol = if args.base_to_new { "base-to-new" } else { "compare" };
         Path::new("runs").join(format!("{protocol}-{}-{}", backbone.name(), dataset.name))
     });
+    check_apart(&folder, data)?;
     let policy = args.data.on_bad_image.map(BadImagePolicy::from).unwrap_or_default();
     let comparison = compare(&backbone, &dataset, &config, policy.into(), &folder, control)?;
     output.result(&comparison, || {

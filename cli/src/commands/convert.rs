@@ -7,7 +7,7 @@ use inarch_peft::{Artifact, Import, import, write_peft};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::adapter::{check_names, resolve};
+use crate::adapter::{check_names, check_no_run, resolve};
 use crate::args::{ConvertArgs, TargetFormat};
 use crate::backbones;
 use crate::error::CommandError;
@@ -25,6 +25,7 @@ struct ConvertResult {
 
 pub(crate) fn run(args: &ConvertArgs, output: &Output) -> Result<(), CommandError> {
     check_names(&args.classes)?;
+    check_no_run(&args.target)?;
     let device = inarch_core::device(&args.device.device)?;
     let backbone = backbones::open(&args.backbone, &device)?;
     let artifact = match args.from.import() {

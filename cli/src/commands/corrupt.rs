@@ -12,6 +12,7 @@ use inarch_recipes::Error::Stopped;
 use serde::Serialize;
 
 use crate::args::{OnBadImageArg, ShownArgs, SourceArgs};
+use crate::data::check_apart;
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::Bars;
@@ -92,6 +93,7 @@ pub(crate) fn run(args: &CorruptArgs, bars: &Bars, output: &Output) -> Result<()
     if let Some(severity) = args.severity.iter().find(|severity| !(1..=SEVERITIES).contains(severity)) {
         return Err(CommandError::usage(format!("there is no severity {severity}"), "severities are 1 to 5"));
     }
+    check_apart(&args.output, &args.data)?;
     let dataset = open_dataset_with(&args.data, &args.source.over(args.shown.options()))?;
     // A copy lies in class folders.
     dataset.need_single_labels("a damaged copy")?;

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::encode;
 use crate::args::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs, TilesArgs};
+use crate::data::check_apart;
 use crate::error::CommandError;
-use crate::output::{Output, table};
+use crate::output::{Output, quoted, table};
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -111,6 +112,7 @@ struct TilesResult {
 
 fn tiles(args: &TilesArgs, output: &Output) -> Result<(), CommandError> {
     let TilesArgs { side, shrink, tissue, .. } = *args;
+    check_apart(&args.output, &args.data)?;
     let dataset = open_dataset_with(&args.data, &args.source.over(DataOptions::default()))?;
     let policy = args.on_bad_image.map(BadImagePolicy::from).unwrap_or_default();
     let report = write_tiles(&dataset, &args.output, &TileConfig { side, shrink, tissue }, policy.into())?;
@@ -121,9 +123,10 @@ fn tiles(args: &TilesArgs, output: &Output) -> Result<(), CommandError> {
         for (split, classes) in slides {
             rows.extend(classes.iter().map(|(class, count)| vec![split.clone(), class.clone(), count.to_string()]));
         }
-        let output = result.output.display();
+        let output = result.output.display().to_string();
+        let data = quoted(&output);
         let unread: String = skipped.iter().map(|path| format!("{path}: could not be read\n")).collect();
-        format!("{}{unread}{tiles} tiles, {empty} without tissue left out: {output}\nnext: inarch fit -b BACKBONE -d {output} -m gated-pool --frames 32\n", table(&rows))
+        format!("{}{unread}{tiles} tiles, {empty} without tissue left out: {output}\nnext: inarch fit -b BACKBONE -d {data} -m gated-pool --frames 32\n", table(&rows))
     });
     Ok(())
 }

@@ -7,7 +7,7 @@ use inarch_recipes::test_time::{EpisodeStore, TestTimeReport};
 use inarch_recipes::{Evaluation, ReportHead, Session};
 use serde::Serialize;
 
-use crate::adapter::Model;
+use crate::adapter::{Model, check_no_run};
 use crate::args::EvalArgs;
 use crate::data::open;
 use crate::error::CommandError;
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     let Some(data) = &args.data.data else {
         return Err(CommandError::usage("no data set is given", "give one with `-d`"));
     };
+    args.calibrate.as_ref().map_or(Ok(()), |folder| check_no_run(folder))?;
     let model = Model::open(&args.model)?;
     // Splits that are made here are to be those of `fit`, or the adapter would be tested on what it has learned.
     let options = model.reading(args.data.options());

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use inarch_core::data::Dataset;
 use inarch_core::file;
 use inarch_core::metrics::{Detail, MeanStd};
 use inarch_core::text::TemplateSet;
@@ -13,9 +14,9 @@ use serde::Serialize;
 use crate::args::FitArgs;
 use crate::backbones;
 use crate::commands::registry::publish_folder;
-use crate::data::open;
+use crate::data::{check_apart, open};
 use crate::error::CommandError;
-use crate::output::{Output, percent, table};
+use crate::output::{Output, percent, quoted, table};
 use crate::progress::Bars;
 use crate::published;
 
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     let control = bars.control();
     let layers = layers(args)?;
     let seeds = if args.seed.is_empty() { vec![layers.clone().finish()?.seed] } else { args.seed.clone() };
+    check_seeds(&seeds)?;
     let recipe = layers.finish()?;
     if args.publish.is_some() && seeds.len() > 1 {
         let hint = "give one seed, or publish one of the folders with `inarch registry publish FOLDER NAME`";
@@ -81,6 +83,11 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
         return Ok(());
     }
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&recipe, backbone.name(), &dataset.name));
+    check_apart(&folder, &data)?;
+
+    if let Some(note) = recipe.shots.and_then(|shots| too_few(session.dataset(), shots)) {
+        control.progress.say(&note);
+    }
 
     let mut reports = Vec::new();
     for seed in &seeds {
@@ -108,6 +115,34 @@ pub(crate) fn run(args: &FitArgs, bars: &Bars, output: &Output) -> Result<(), Co
     Ok(())
 }
 
+/// Refuses a seed that is given twice: the same run again would make the spread too small.
+pub(crate) fn check_seeds(seeds: &[u64]) -> Result<(), CommandError> {
+    let twice = seeds.iter().enumerate().find(|(at, seed)| seeds[..*at].contains(seed));
+    twice.map_or(Ok(()), |(_, seed)| {
+        Err(CommandError::usage(format!("seed {seed} is given twice"), "each seed is a run of its own: give each once"))
+    })
+}
+
+/// What to say of classes that have fewer training images than are asked for.
+fn too_few(dataset: &Dataset, shots: usize) -> Option<String> {
+    let mut counts = vec![0_usize; dataset.classes.len()];
+    for example in &dataset.train {
+        let own = [example.label];
+        for label in if dataset.multi_label { &example.labels[..] } else { &own } {
+            counts[*label] += 1;
+        }
+    }
+    let few = counts.iter().filter(|count| **count < shots).count();
+    let (least, class) = counts.iter().zip(&dataset.classes).min()?;
+    let all = counts.len();
+    (few > 0).then(|| {
+        format!(
+            "note: {few} of {all} classes have fewer than {shots} training images, `{class}` {least}: all of theirs are \
+             taken"
+        )
+    })
+}
+
 /// The method of the adapter that lies in a folder, if it is another one.
 fn other_method(folder: &Path, own: &str) -> Option<String> {
     let manifest: serde_json::Value = file::read_json(&folder.join(MANIFEST_FILE), "adapter manifest").ok()?;
@@ -115,6 +150,12 @@ fn other_method(folder: &Path, own: &str) -> Option<String> {
 }
 
 fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
+    if let Some(path) = args.recipe.as_deref().filter(|path| path.is_dir()) {
+        return Err(CommandError::usage(
+            format!("`{}` is a folder, where a recipe file is expected", path.display()),
+            "a data set goes behind `-d`; a run is made again by the `recipe.toml` in its folder",
+        ));
+    }
     let mut layers = match (&args.recipe, &args.method) {
         (Some(path), _) => RecipeLayers::open(path)?,
         (None, Some(method)) => RecipeLayers::preset(method, args.official)?,
@@ -231,9 +272,14 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
         }
         text.push('\n');
     }
-    let skipped: usize = reports.iter().map(|(_, _, report)| report.data.skipped.len()).max().unwrap_or(0);
-    if skipped > 0 {
-        text.push_str(&format!("training images that could not be read: {skipped}; report.json lists them\n"));
+    let most =
+        |count: &dyn Fn(&FitReport) -> usize| reports.iter().map(|(_, _, report)| count(report)).max().unwrap_or(0);
+    let trained = most(&|report| report.data.skipped.len());
+    let tested = most(&|report| report.test.as_ref().map_or(0, |test| test.skipped.len()));
+    for (what, skipped) in [("training", trained), ("test", tested)] {
+        if skipped > 0 {
+            text.push_str(&format!("{what} images that could not be read: {skipped}; report.json lists them\n"));
+        }
     }
     if let Some((_, folder, report)) = reports.last() {
         text.push_str(&format!("adapter: {}\n", folder.display()));
@@ -242,8 +288,13 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
             text.push_str(&format!("published: {adapter}\n"));
         }
         if let (Some(backbone), Some(data)) = (&report.recipe.backbone, &report.recipe.data) {
-            let (data, reading) = (data.display(), reading(&report.recipe));
-            text.push_str(&format!("next: inarch eval -b {backbone} -d {data}{reading} -a {adapter}\n"));
+            let (backbone, adapter) = (quoted(backbone), quoted(&adapter));
+            let (data, reading) = (quoted(&data.display().to_string()), reading(&report.recipe));
+            // Without test images there is nothing to measure.
+            text.push_str(&match report.test {
+                Some(_) => format!("next: inarch eval -b {backbone} -d {data}{reading} -a {adapter}\n"),
+                None => format!("next: inarch predict -b {backbone} -a {adapter} IMAGE\n"),
+            });
         }
     }
     text
@@ -255,9 +306,9 @@ fn reading(recipe: &Recipe) -> String {
     let Recipe { root, group_by, slices, window, .. } = recipe;
     let given = [
         ("--root", root.as_ref().map(|root| root.display().to_string())),
-        ("--group-by", group_by.as_ref().map(|pattern| format!("'{pattern}'"))),
+        ("--group-by", group_by.clone()),
         ("--slices", slices.as_ref().map(ToString::to_string)),
         ("--window", window.as_ref().map(ToString::to_string)),
     ];
-    given.into_iter().filter_map(|(option, value)| Some(format!(" {option} {}", value?))).collect()
+    given.into_iter().filter_map(|(option, value)| Some(format!(" {option} {}", quoted(&value?)))).collect()
 }

@@ -9,7 +9,6 @@ use inarch_continual::{
     forget,
 };
 use inarch_core::Digest;
-use inarch_core::data::open_dataset_with;
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Progress as _, Session, Subset};
 use serde::Serialize;
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 use super::update::{now, read_key};
 use crate::args::{DriftArgs, ForgetArgs, MemoryArgs, MemoryCommand, MemoryTarget};
 use crate::backbones;
+use crate::data::open_more;
 use crate::error::CommandError;
 use crate::home::{features, home};
 use crate::output::{Output, table};
@@ -193,7 +193,7 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
     let shown = args.shown.options();
-    let presented = args.data.as_ref().map(|path| open_dataset_with(path, &shown)).transpose()?;
+    let presented = args.data.as_ref().map(|path| open_more(path, shown, bars)).transpose()?;
     let request = ForgetRequest {
         target: &args.target,
         ids: &args.ids,
@@ -238,7 +238,7 @@ fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandEr
     memory.fingerprint().check(&Fingerprint::of(&backbone), &format!("the memory `{}`", args.target.memory))?;
     let key = read_key(args.target.key.as_ref())?;
     let mut watch = DriftWatch::open(&memory, DriftConfig::default(), args.state.as_deref(), key.as_ref())?;
-    let dataset = open_dataset_with(&args.data, &args.shown.options())?;
+    let dataset = open_more(&args.data, args.shown.options(), bars)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let all: Vec<_> = dataset.examples().map(|(_, example)| example.clone()).collect();
     let verdict = watch.observe(&session.features(&all)?.values)?;

@@ -8,12 +8,15 @@ use inarch_recipes::{BadImagePolicy, Control};
 
 use crate::args::StreamArgs;
 use crate::backbones;
+use crate::commands::fit::check_seeds;
+use crate::data::check_apart;
 use crate::error::CommandError;
 use crate::output::{Output, table};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let control = bars.control();
+    check_seeds(&args.seeds)?;
     let protocol = recipe(args, control)?.protocol()?;
     let named = |what: &str, flag: &str| {
         CommandError::usage(format!("no {what} is given"), format!("give one with `{flag}` or in the recipe"))
@@ -35,6 +38,7 @@ pub(crate) fn run(args: &StreamArgs, bars: &Bars, output: &Output) -> Result<(),
         let names: Vec<&str> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         Path::new("runs").join(format!("stream-{}-{}", backbone.name(), names.join("+")))
     });
+    paths.iter().try_for_each(|path| check_apart(&folder, path))?;
     let policy = BadImagePolicy::from(args.on_bad_image);
     let report = run_stream(&backbone, &datasets, &protocol, policy.into(), &folder, control)?;
     output.result(&report, || {

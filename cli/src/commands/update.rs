@@ -1,6 +1,6 @@
 //! `inarch update`: bring a published adapter up to date, past a gate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use inarch_continual::{Key, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
 use inarch_core::data::{DataOptions, open_dataset_with};
@@ -9,9 +9,9 @@ use inarch_recipes::BadImagePolicy;
 
 use crate::args::UpdateArgs;
 use crate::backbones;
-use crate::data::open;
+use crate::data::{check_apart, open};
 use crate::error::CommandError;
-use crate::output::{Output, percent, table};
+use crate::output::{Output, percent, quoted, table};
 use crate::progress::Bars;
 use crate::versions::AnyVersions;
 
@@ -25,8 +25,14 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let key = read_key(args.version.key.as_ref())?;
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
+    let folder = args.output.as_deref().unwrap_or(&args.target);
+    // Other names are of the registry.
+    if Path::new(folder).exists() || (args.init.is_some() && !folder.contains('@')) {
+        check_apart(Path::new(folder), &args.data)?;
+    }
     let versions = AnyVersions::new();
-    let mut options = args.source.over(args.shown.options());
+    // A first version tells classes apart; what comes later may be more of one, or a new one alone.
+    let mut options = DataOptions { one_class: args.init.is_none(), ..args.source.over(args.shown.options()) };
     let mut clips = None;
     if args.init.is_none()
         && let Ok(version) = versions.open(&args.target)
@@ -39,7 +45,8 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     dataset.need_single_labels("an update")?;
     // Of these nothing is learned, so their names need not tell groups.
     let shown = DataOptions { window: options.window, ..args.shown.options() };
-    let probes = args.probe.iter().map(|path| open(path, shown.clone(), &args.clips, clips.as_ref(), bars));
+    let probe = DataOptions { one_class: true, ..shown.clone() };
+    let probes = args.probe.iter().map(|path| open(path, probe.clone(), &args.clips, clips.as_ref(), bars));
     let zero_shot = args.zero_shot.iter().map(|path| open_dataset_with(path, &shown));
     let request = UpdateRequest {
         target: &args.target,
@@ -105,9 +112,10 @@ fn text_of(report: &UpdateReport, backbone: &str) -> String {
     ));
     match (&report.version, &report.adapter) {
         (Some(version), Some(adapter)) => text.push_str(&format!(
-            "published {version} ({} bytes)\nnext: inarch predict -b {backbone} -a {} IMAGE\n",
+            "published {version} ({} bytes)\nnext: inarch predict -b {} -a {} IMAGE\n",
             report.bytes,
-            adapter.display()
+            quoted(backbone),
+            quoted(&adapter.display().to_string())
         )),
         _ => text.push_str("nothing was published\n"),
     }

@@ -124,7 +124,10 @@ impl StreamConfig {
     pub(super) fn deal(&self, classes: usize) -> Result<Vec<usize>> {
         if self.base == 0 && self.increment == 0 {
             if self.experiences > classes {
-                let reason = format!("{} experiences need as many classes, found {classes}", self.experiences);
+                let reason = format!(
+                    "{} experiences need as many classes, found {classes}; `--set stream.experiences=N` takes fewer",
+                    self.experiences
+                );
                 return Err(Error::setting("stream.experiences", reason));
             }
             let (share, rest) = (classes / self.experiences, classes % self.experiences);

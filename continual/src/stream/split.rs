@@ -231,7 +231,7 @@ fn of_experiences(
         test: all(|experience| &experience.test),
         features,
         clips,
-        ignored_files: 0,
+        ignored_files: Default::default(),
         multi_label: false,
     };
     Stream { classes, experiences, labels: config.label_space(), chunk: config.chunk, dataset }
@@ -268,7 +268,7 @@ mod tests {
             test,
             features: None,
             clips: None,
-            ignored_files: 0,
+            ignored_files: Default::default(),
             multi_label: false,
         }
     }

@@ -4,7 +4,7 @@
 //! return the adapter for all classes known now. Nothing is judged or published here.
 
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
-use inarch_core::data::{ClipConfig, Example};
+use inarch_core::data::{ClipConfig, Dataset, Example};
 use inarch_peft::{Artifact, Rows};
 use inarch_recipes::Session;
 use toml::Value;
@@ -57,13 +57,26 @@ fn templates(old: Option<&Artifact>) -> Result<Vec<inarch_core::text::Template>>
     })
 }
 
+/// Refuses a single class where the memory has no sample of another: steps on it would teach to answer nothing else.
+fn need_another_class(carried: &Estate, dataset: &Dataset) -> Result<()> {
+    let [class] = &dataset.classes[..] else { return Ok(()) };
+    if carried.memory.samples().any(|sample| sample.class != *class) {
+        return Ok(());
+    }
+    let reason = format!(
+        "it has one class, `{class}`, and the version before remembers no sample of another to tell it from; add images of \
+         other classes"
+    );
+    Err(Error::setting(format!("data set `{}`", dataset.name), reason))
+}
+
 /// Steps on the adapter of the version before, or on a fresh one, under the strategy of the recipe; returns the
 /// strategy's name as well. `train` and `fresh` are the same samples, as examples and as they are remembered. A
 /// training that was stopped goes on from what `work` holds.
 ///
 /// # Errors
-/// A strategy that trains nothing by steps, that needs all data, or that cannot go on from what the version before handed on; images that
-/// cannot be read, a training that diverges or is stopped.
+/// A class that stands alone; a strategy that trains nothing by steps, that needs all data, or that cannot go on from what the
+/// version before handed on; images that cannot be read, a training that diverges or is stopped.
 pub(super) fn learn_by_steps(
     session: &Session<'_>,
     carried: &mut Estate,
@@ -72,6 +85,7 @@ pub(super) fn learn_by_steps(
     request: &UpdateRequest<'_>,
     work: &Work,
 ) -> Result<(Artifact, String)> {
+    need_another_class(carried, request.dataset)?;
     let recipe = request.recipe;
     let strategy = match LearnerConfig::read(&recipe.strategy)? {
         LearnerConfig::Gradient(strategy) => strategy,

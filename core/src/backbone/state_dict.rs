@@ -387,7 +387,7 @@ impl DualEncoder {
             let Some(mut slot) = slots.remove(&name) else { continue };
             if let Some(index) = first_not_finite(&tensor.data) {
                 let found = format!("{} at element {index}", tensor.data[index]);
-                return fault(&tensor.origin, format!("shape {:?}", slot.shape()), found);
+                return fault(&tensor.origin, format!("finite values of shape {:?}", slot.shape()), found);
             }
             slot.fill(tensor, &mut spare, device);
         }

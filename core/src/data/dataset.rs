@@ -69,6 +69,9 @@ impl Example {
     }
 }
 
+/// What hidden files are called in [`Dataset::ignored_files`].
+pub const HIDDEN_FILES: &str = "hidden";
+
 /// Labelled examples in three splits.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -86,8 +89,8 @@ pub struct Dataset {
     pub features: Option<Arc<FeatureFile>>,
     /// How examples are read as clips; `None` for still images.
     pub clips: Option<ClipConfig>,
-    /// Files that were passed over because they are hidden or no images.
-    pub ignored_files: usize,
+    /// How many files were passed over, by what they are: [`HIDDEN_FILES`], `.txt`, `without extension`.
+    pub ignored_files: BTreeMap<String, usize>,
     /// Whether an image may have any number of classes, which are then in [`Example::labels`].
     pub multi_label: bool,
 }
@@ -120,7 +123,8 @@ impl Dataset {
     /// A data set without examples.
     pub(super) fn empty(name: String, classes: Vec<String>) -> Self {
         let (train, val, test) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, classes, train, val, test, features: None, clips: None, ignored_files: 0, multi_label: false }
+        let ignored_files = BTreeMap::new();
+        Self { name, classes, train, val, test, features: None, clips: None, ignored_files, multi_label: false }
     }
 
     pub(super) fn split_mut(&mut self, split: Split) -> &mut Vec<Example> {
@@ -171,11 +175,17 @@ impl Dataset {
     /// # Errors
     /// [`Error::Malformed`] with what is wrong and what to do.
     pub fn validate(&self, origin: &Path) -> Result<()> {
+        self.validate_with(origin, 2)
+    }
+
+    /// As [`validate`](Self::validate), where `fewest` classes are enough.
+    pub(super) fn validate_with(&self, origin: &Path, fewest: usize) -> Result<()> {
         let wrong = |reason: String| Err(Error::malformed("data set", origin, reason));
         let classes = self.classes.len();
-        if classes < 2 {
+        if classes < fewest {
+            let needed = if fewest > 1 { "more than one class is needed" } else { "a class is needed" };
             let found = self.classes.first().map_or("none".into(), |class| format!("only `{class}`"));
-            return wrong(format!("more than one class is needed, found {found}"));
+            return wrong(format!("{needed}, found {found}"));
         }
         let mut names = HashSet::new();
         if let Some(class) = self.classes.iter().find(|class| !names.insert(class.as_str())) {
@@ -292,7 +302,7 @@ impl Dataset {
             test: keep(&self.test),
             features: self.features.clone(),
             clips: self.clips.clone(),
-            ignored_files: self.ignored_files,
+            ignored_files: self.ignored_files.clone(),
             multi_label: self.multi_label,
         })
     }

@@ -34,7 +34,8 @@ pub(super) struct Entry {
 /// Where no split is said, each class is split by [`assign_group_splits`]. `origin` is what errors name.
 ///
 /// # Errors
-/// As [`Dataset::validate`] and [`Dataset::check_groups`], and faults of the options.
+/// As [`Dataset::validate`], where [`DataOptions::one_class`] may ask for less, and [`Dataset::check_groups`]; faults of the
+/// options.
 pub(super) fn dataset_of(
     origin: &Path,
     entries: Vec<Entry>,
@@ -76,7 +77,7 @@ pub(super) fn dataset_of(
         dataset.split_mut(split.unwrap_or(assigned[place])).push(example);
     }
     dataset.sort();
-    dataset.validate(origin)?;
+    dataset.validate_with(origin, options.fewest_classes())?;
     dataset.check_groups(origin)?;
     Ok(dataset)
 }

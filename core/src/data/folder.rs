@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::clip::{Clip, is_animation_name};
-use super::dataset::{Dataset, Source};
+use super::dataset::{Dataset, HIDDEN_FILES, Source};
 use super::entry::{Entry, dataset_of};
 use super::options::DataOptions;
 use super::split::Split;
@@ -34,8 +34,8 @@ pub fn read_folder(root: &Path, options: &DataOptions) -> Result<Dataset> {
         let reason = format!("there are no class folders in it, found {}; {LAYOUT}", top.describe());
         return Err(wrong(root, reason));
     }
-    let mut scan =
-        Scan { root, ignored_files: top.files.len() + top.hidden, ..Scan::new(root, options.clips.is_some()) };
+    let mut scan = Scan::new(root, options.clips.is_some());
+    top.pass_over(&mut scan.ignored_files);
     if is_split_layout(root, &top)? {
         for folder in &top.folders {
             let split = Split::from_name(name(folder)?);
@@ -83,28 +83,31 @@ struct Scan<'a> {
     images: Vec<(Option<Split>, String, Source, String)>,
     /// Class folders without images, and what was in them.
     empty: Vec<(String, String)>,
-    ignored_files: usize,
+    /// How many files were passed over, by kind.
+    ignored_files: BTreeMap<String, usize>,
 }
 
 impl<'a> Scan<'a> {
     fn new(root: &'a Path, clips: bool) -> Self {
-        Self { root, clips, images: Vec::new(), empty: Vec::new(), ignored_files: 0 }
+        Self { root, clips, images: Vec::new(), empty: Vec::new(), ignored_files: BTreeMap::new() }
     }
 
     /// Reads the class folders of a folder.
     fn classes(&mut self, folder: &Path, split: Option<Split>) -> Result<()> {
         let listing = Listing::of(folder)?;
         if folder != self.root {
-            self.ignored_files += listing.files.len() + listing.hidden;
+            listing.pass_over(&mut self.ignored_files);
         }
         for class_folder in &listing.folders {
             let class = name(class_folder)?;
             let before = self.images.len();
             let mut passed = BTreeMap::new();
             self.images_below(class_folder, class, split, &mut passed, 0)?;
-            self.ignored_files += passed.values().sum::<usize>();
             if self.images.len() == before {
                 self.empty.push((class.into(), describe(&passed)));
+            }
+            for (kind, count) in passed {
+                *self.ignored_files.entry(kind).or_default() += count;
             }
         }
         Ok(())
@@ -126,7 +129,7 @@ impl<'a> Scan<'a> {
         }
         let listing = Listing::of(folder)?;
         if listing.hidden > 0 {
-            *passed.entry("hidden".into()).or_default() += listing.hidden;
+            *passed.entry(HIDDEN_FILES.into()).or_default() += listing.hidden;
         }
         let mut frames = Vec::new();
         for path in listing.files {
@@ -197,11 +200,20 @@ impl Listing {
         Ok(Self { folders, files, hidden })
     }
 
+    /// Counts its files, by kind, as passed over.
+    fn pass_over(&self, passed: &mut BTreeMap<String, usize>) {
+        for path in &self.files {
+            *passed.entry(kind_of(path)).or_default() += 1;
+        }
+        if self.hidden > 0 {
+            *passed.entry(HIDDEN_FILES.into()).or_default() += self.hidden;
+        }
+    }
+
     fn describe(&self) -> String {
         let mut found = BTreeMap::new();
-        for path in &self.files {
-            *found.entry(kind_of(path)).or_default() += 1;
-        }
+        self.pass_over(&mut found);
+        found.remove(HIDDEN_FILES);
         describe(&found)
     }
 }
@@ -261,7 +273,10 @@ mod tests {
         assert_eq!(dataset.classes, ["hat", "t_shirt"]);
         let ids: Vec<&str> = dataset.train.iter().map(|example| example.id.as_str()).collect();
         assert_eq!(ids, ["train/hat/a/2.PNG", "train/t_shirt/1.jpg"]);
-        assert_eq!((dataset.val.len(), dataset.test.len(), dataset.ignored_files), (0, 1, 3));
+        assert_eq!((dataset.val.len(), dataset.test.len()), (0, 1));
+        let ignored: Vec<(&str, usize)> =
+            dataset.ignored_files.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
+        assert_eq!(ignored, [(".md", 1), (".txt", 1), ("hidden", 1)]);
         let named = read(&["train/a/1.jpg", "train/b/1.jpg", "validation/a/2.jpg"]).unwrap();
         assert_eq!((named.train.len(), named.val.len(), named.test.len()), (2, 1, 0));
         let named = read(&["Training/a/1.jpg", "Training/b/1.jpg", "VALID/a/2.jpg", "Testing/b/3.jpg"]).unwrap();
@@ -301,6 +316,16 @@ mod tests {
             .collect();
         assert_eq!(found, [("train/a/x", 2), ("train/a/y/z", 1), ("train/b/1.png", 0), ("train/b/k", 1)]);
         assert_eq!(read(&files).expect("images").train.len(), 5);
+    }
+
+    #[test]
+    fn one_class_is_enough_where_that_is_said() {
+        let files = ["train/a/1.jpg", "test/a/2.jpg"];
+        let one = DataOptions { one_class: true, ..DataOptions::default() };
+        let dataset = read_folder(folder(&files).path(), &one).expect("one class");
+        assert_eq!((dataset.classes.len(), dataset.train.len(), dataset.test.len()), (1, 1, 1));
+        let message = read(&files).unwrap_err();
+        assert!(message.contains("more than one class is needed, found only `a`"), "{message}");
     }
 
     #[test]

@@ -146,8 +146,10 @@ impl Reader<'_> {
 /// The column of a name.
 fn column(path: &Path, line: u64, name: &str) -> Result<usize> {
     COLUMNS.iter().position(|column| *column == name).ok_or_else(|| {
-        let reason =
-            format!("line {line}: unknown column `{name}`; expected `path`, `label` or `caption`, `split`, `group`");
+        let cure = if name.contains([';', '\t']) { "separate columns by commas" } else { "leave others out" };
+        let reason = format!(
+            "line {line}: unknown column `{name}`; expected `path`, `label` or `caption`, `split`, `group`: {cure}"
+        );
         Error::malformed(FORMAT, path, reason)
     })
 }
@@ -305,6 +307,7 @@ mod tests {
         for (name, text, words) in [
             ("m.csv", "path,label\n", "lists no images"),
             ("m.csv", "path,label,spilt\na,b,train\n", "line 1: unknown column `spilt`"),
+            ("m.csv", "path;label\na;b\n", "separate columns by commas"),
             ("m.csv", "path,path\na,b\n", "named twice"),
             ("m.csv", "path,label\na,x\nb\n", "line: 3"),
             ("m.csv", "path,label\na,x\nb,\n", "line 3: `label` is missing"),

@@ -28,7 +28,7 @@ pub use self::caption::{Captioned, CaptionedSet};
 pub use self::clip::{Clip, Picture, is_animation_name};
 pub use self::clip_config::{ClipConfig, FrameSampling, Purpose};
 pub use self::coop_split::read_coop_split;
-pub use self::dataset::{Dataset, Example, Source};
+pub use self::dataset::{Dataset, Example, HIDDEN_FILES, Source};
 pub use self::feature_file::{FeatureFile, FeatureKind};
 pub use self::few_shot::{base_new, few_shot, validation_shots};
 pub use self::folder::read_folder;

@@ -26,12 +26,19 @@ pub struct DataOptions {
     pub window: Option<Window>,
     /// How examples are read as clips, where they are meant as such.
     pub clips: Option<ClipConfig>,
+    /// Whether one class is enough, as for images that join what is known already or are encoded; otherwise two are needed.
+    pub one_class: bool,
 }
 
 impl DataOptions {
     /// Those of a data set whose images lie in `root`.
     pub fn at(root: Option<&Path>) -> Self {
         Self { root: root.map(Path::to_path_buf), ..Self::default() }
+    }
+
+    /// The fewest classes that make a data set.
+    pub(super) fn fewest_classes(&self) -> usize {
+        if self.one_class { 1 } else { 2 }
     }
 
     /// The pattern over ids.

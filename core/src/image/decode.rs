@@ -201,6 +201,9 @@ fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
     if dicom::is_dicom(bytes) {
         return dicom::decode(bytes, request);
     }
+    if let Some(name) = other_format(bytes) {
+        return Err(format!("it is {name} image, which is not read: save it as JPEG or PNG"));
+    }
     let words = |error: ::image::ImageError| error.to_string();
     let Ok(format) = ::image::guess_format(bytes) else {
         if nifti::is_nifti(bytes) {
@@ -233,6 +236,19 @@ fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
         image.apply_orientation(orientation);
     }
     to_rgb(image, request.window)
+}
+
+/// The format, with its article, of an image as phones and browsers write them, where it is none that is read here.
+fn other_format(bytes: &[u8]) -> Option<&'static str> {
+    // A box of ISO media: its length, `ftyp`, and the brand.
+    let brand = bytes.get(8..12).filter(|_| bytes[4..8] == *b"ftyp");
+    match brand {
+        Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"mif1" | b"msf1") => Some("a HEIC"),
+        Some(b"avif" | b"avis") => Some("an AVIF"),
+        _ if bytes.starts_with(b"\xff\x0a") || bytes.starts_with(b"\0\0\0\x0cJXL ") => Some("a JPEG XL"),
+        _ if bytes.starts_with(b"\0\0\0\x0cjP  ") => Some("a JPEG 2000"),
+        _ => None,
+    }
 }
 
 /// Drops alpha, repeats grey, shows 16 bits in the window or scales them.
@@ -363,6 +379,14 @@ mod tests {
     fn what_is_no_whole_image_is_an_error_that_names_it() {
         assert!(reason(b"").contains("empty"));
         assert!(reason(b"plain text").contains("first bytes"));
+        for (bytes, name) in [
+            (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "a HEIC image"),
+            (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF image"),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+            (b"\xff\x0a\0\0", "a JPEG XL image"),
+        ] {
+            assert!(reason(bytes).contains(name) && reason(bytes).contains("save it as JPEG"), "{name}");
+        }
         let photo = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * y) as u8, x as u8, y as u8]));
         for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Tiff] {
             let bytes = encode(photo.clone(), format);

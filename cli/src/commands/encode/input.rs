@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::{Entry, Pass, Tower, values};
 use inarch_core::data::{
-    Clip, ClipConfig, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name, is_image_name,
-    is_video_name,
+    Clip, ClipConfig, DataOptions, Dataset, Example, FeatureFile, FeatureKind, Source, Split, is_animation_name,
+    is_image_name, is_video_name,
 };
 use inarch_core::image::ImageAddress;
 use inarch_core::{Error, file};
@@ -60,7 +60,9 @@ impl Input {
             let dataset = Dataset { clips, ..Dataset::unlabelled(path.display().to_string(), Vec::new()) };
             return Ok(Self::Images { examples, splits: None, dataset: Box::new(dataset) });
         }
+        // Features tell no classes apart, so one is enough.
         let options = model.reading(args.source.over(args.shown.options()));
+        let options = DataOptions { one_class: true, ..options };
         let dataset = open(path, options, &args.clips, model.clips(), bars)?;
         let (splits, examples) = dataset.examples().map(|(split, example)| (split, example.clone())).unzip();
         Ok(Self::Images { examples, splits: Some(splits), dataset: Box::new(dataset) })
@@ -207,13 +209,15 @@ fn loose_images(path: &Path, shown: &ShownArgs, clips: bool) -> Result<Option<Ve
     };
     let file = ImageAddress::of(path).file;
     let shows = |path: &Path| path.is_file() && (is_image_name(path) || is_video_name(path));
+    // As in class folders: what a Mac leaves beside a photo, `._photo.jpg`, is no photo.
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     if shows(&file) {
         return Ok(Some(examples(&[path.to_path_buf()])?));
     }
     if !path.is_dir() {
         return Ok(None);
     }
-    let listed: Vec<PathBuf> = file::list(path)?.into_iter().filter(|entry| shows(entry)).collect();
+    let listed: Vec<PathBuf> = file::list(path)?.into_iter().filter(|entry| shows(entry) && !hidden(entry)).collect();
     if clips && listed.len() > 1 && !listed.iter().any(|entry| is_animation_name(entry)) {
         return Ok(Some(examples(&[path.to_path_buf()])?));
     }

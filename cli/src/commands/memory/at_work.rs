@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{Cause, Content, Fingerprint, Key, MemoryConfig, MemoryStore, Sample};
-use inarch_core::data::open_dataset_with;
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Progress as _, Session, Subset};
 use serde_json::json;
@@ -12,6 +11,7 @@ use super::super::update::{now, read_key};
 use super::{has_versions, store_path};
 use crate::args::{AddArgs, ForgetArgs};
 use crate::backbones;
+use crate::data::open_more;
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::Bars;
@@ -41,7 +41,7 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_dataset_with(&args.data, &args.source.over(args.shown.options()))?;
+    let dataset = open_more(&args.data, args.source.over(args.shown.options()), bars)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let features = session.features(&dataset.train)?;
     let time = now();

@@ -40,13 +40,37 @@ pub(super) fn run(command: &ChannelCommand, output: &Output) -> Result<(), Comma
         ChannelCommand::Show { channel } => {
             let (remote, name) = published::channel(channel)?;
             let offers =
-                with_channel(&*remote, &name, Lifetimes::default(), Timestamp::now(), |publisher| publisher.offers())?;
+                with_channel(&*remote, &name, Lifetimes::default(), Timestamp::now(), |publisher| publisher.offers())
+                    .map_err(|error| fault(channel, error))?;
             show(channel, offers, None, output);
             Ok(())
         }
         ChannelCommand::Decide { reference, reports, least_reports, failures } => {
             let limits = RolloutLimits { least_reports: *least_reports, failures: failures / 100.0 };
             decide_rollout(reference, reports, &limits, output)
+        }
+    }
+}
+
+/// Faults of a channel under the address that it was given by.
+fn fault(address: &str, error: inarch_registry::Error) -> CommandError {
+    use inarch_registry::Error;
+    match error {
+        Error::Unknown { kind: "channel", .. } => CommandError::usage(
+            format!("there is no channel `{address}`"),
+            "`inarch registry channel create` makes one",
+        ),
+        Error::Conflict { what, .. } if what == "the channel" => CommandError::refused(
+            format!("the channel `{address}` exists already"),
+            "`inarch registry channel rotate` changes its keys; another name begins another channel",
+        ),
+        error => {
+            let unsigned = error.to_string().contains("signatures that are needed");
+            let told = CommandError::from(error);
+            match unsigned {
+                true => told.with_hint("`--key` takes the online keys that the channel was made or rotated with"),
+                false => told,
+            }
         }
     }
 }
@@ -80,7 +104,8 @@ fn change_keys(
             None => publisher.create(&new)?,
         };
         Ok((bytes, publisher.offers()?))
-    })?;
+    })
+    .map_err(|error| fault(&args.channel, error))?;
     file::write(&roots.output, &bytes)?;
     show(&args.channel, offers, Some(roots.output.clone()), output);
     Ok(())
@@ -96,7 +121,8 @@ fn work(
     let offers = with_channel(&*remote, &name, lifetimes(args), Timestamp::now(), |publisher| {
         work(publisher, &keys)?;
         publisher.offers()
-    })?;
+    })
+    .map_err(|error| fault(&args.channel, error))?;
     show(&args.channel, offers, None, output);
     Ok(())
 }
