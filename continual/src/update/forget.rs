@@ -193,6 +193,7 @@ pub fn forget(
     let residual = residual(&method, backbone, statistics.as_ref(), memory.as_ref(), &ledger)?;
 
     let hashes: Vec<String> = ids.iter().map(|id| Ledger::name(id)).collect();
+    let _turn = versions.turn(target)?;
     check_in_force(versions, target, Some(&parent))?;
     let staging = versions.staging(target)?;
     let record = VersionRecord {

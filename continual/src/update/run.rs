@@ -250,6 +250,7 @@ pub fn update(
         return report.keep(started, versions, output);
     }
 
+    let _turn = versions.turn(output)?;
     if output == request.target {
         check_in_force(versions, output, parent.as_ref())?;
     }
