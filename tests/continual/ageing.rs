@@ -137,10 +137,22 @@ fn an_update_undoes_nothing_that_was_published_while_it_was_at_work() {
 
 #[test]
 fn what_is_held_out_to_judge_by_is_not_learned_under_another_split_or_name() {
+    learned_or_held_out(&[]);
+}
+
+#[test]
+fn nor_is_it_where_the_memory_and_the_probe_round_otherwise() {
+    for (memory, probe) in [("f16", "int8"), ("int8", "f32")] {
+        let settings = [format!("memory.precision=\"{memory}\""), format!("probe.precision=\"{probe}\"")];
+        learned_or_held_out(&settings.each_ref().map(String::as_str));
+    }
+}
+
+fn learned_or_held_out(settings: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let target = folder.path().join("line");
     let first = batch("first", 0.0);
-    updated(&target, &first, &When { day: 1, init: Some("simple-cil"), ..LATER });
+    updated(&target, &first, &When { day: 1, init: Some("simple-cil"), settings, ..LATER });
     let mut other = Dataset { name: "other".into(), ..first.clone() };
     other.train.extend(other.test.split_off(4));
     let report = updated(&target, &other, &When { day: 2, ..LATER });
@@ -150,7 +162,7 @@ fn what_is_held_out_to_judge_by_is_not_learned_under_another_split_or_name() {
     let target = folder.path().join("halves");
     let half: Vec<_> = first.train.iter().step_by(2).cloned().collect();
     let start = Dataset { train: half.clone(), ..first.clone() };
-    updated(&target, &start, &When { day: 1, init: Some("simple-cil"), ..LATER });
+    updated(&target, &start, &When { day: 1, init: Some("simple-cil"), settings, ..LATER });
     let report = updated(&target, &Dataset { test: half, ..first }, &When { day: 2, ..LATER });
     assert_eq!((report.learned, report.known, report.held_out), (2 * TRAIN, 2 * TRAIN, 0));
 }

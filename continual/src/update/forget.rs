@@ -281,7 +281,7 @@ fn presented(
 ) -> Result<BTreeMap<String, Sample>> {
     let Some(dataset) = request.presented else { return Ok(BTreeMap::new()) };
     let session = Session::new(backbone, dataset, Subset::All, OnBadImage::Fail, control)?;
-    let intake = Intake { session: &session, dataset, time: request.time };
+    let intake = Intake { session: &session, dataset, time: request.time, named: precision };
     let all: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
     let samples = intake.samples(&all, precision, Content::Latents)?;
     Ok(samples.into_iter().map(|sample| (sample.id.clone(), sample)).collect())
