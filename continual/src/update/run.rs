@@ -200,7 +200,8 @@ pub fn update(
     // Samples that are encrypted elsewhere must not lie about unencrypted, and a closed form has nothing to go on with.
     let keeps = key.is_none() && carried.method.analytic().is_none();
     let place = keeps.then(|| versions.work(output)).transpose()?;
-    let work = Work::open(place.as_deref(), &inputs_of(backbone, old.as_ref(), request))?;
+    let place = place.map(|place| (place, inputs_of(backbone, old.as_ref(), request)));
+    let work = Work::open(place.as_ref().map(|(place, inputs)| (place.as_path(), inputs)))?;
     let artifact = if carried.method.analytic().is_some() {
         report.strategy = carried.method.name().into();
         learn_analytic(backbone, &mut carried, old.as_ref(), fresh, dataset.clips.as_ref())?
