@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use inarch_continual::{Error, FolderVersions, Release, Result, Version, Versions};
+use inarch_continual::{Error, FolderVersions, Release, Result, Turn, Version, Versions};
 use inarch_core::file;
 use inarch_registry::{
     Checkout, Digest, Expect, GateVerdict, Name, PublishRequest, Reference, Registry, Selector, Source,
@@ -103,6 +103,16 @@ impl Versions for AnyVersions {
         let home = home().map_err(|error| invalid("home", error.message()))?;
         let place = Digest::of(target.as_bytes()).short();
         Ok(home.join("updates").join(format!("{name}-{place}")).join(".update"))
+    }
+
+    /// One for all aliases of a name, for all get their versions from one list.
+    fn turn(&self, target: &str) -> Result<Turn> {
+        self.takes_versions(target)?;
+        let Some((_, name, _)) = Self::registered(target)? else { return FolderVersions.turn(target) };
+        let home = home().map_err(|error| invalid("home", error.message()))?;
+        // No name begins with a dot.
+        let place = Digest::of(name.as_str().as_bytes()).short();
+        Turn::wait(&home.join("updates").join(".turns").join(place), target)
     }
 
     fn staging(&self, target: &str) -> Result<PathBuf> {

@@ -30,6 +30,6 @@ pub use merge::{MergeReport, MergeRequest, merge};
 pub use strategy::{GradientConfig, Strategy};
 pub use stream::{Corruption, Experience, LabelSpace, Order, Stream, StreamConfig, StreamKind};
 pub use update::{
-    ClassChange, FolderVersions, ForgetReport, ForgetRequest, Gate, Release, Rule, UpdateRecipe, UpdateReport,
+    ClassChange, FolderVersions, ForgetReport, ForgetRequest, Gate, Release, Rule, Turn, UpdateRecipe, UpdateReport,
     UpdateRequest, Verdict, Version, VersionRecord, Versions, forget, update,
 };

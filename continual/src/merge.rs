@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::learner::solve_head;
 use crate::memory::{Content, Fingerprint, Key, Ledger, Memory};
-use crate::update::{Release, Version, VersionRecord, Versions, accuracy_on, write_version};
+use crate::update::{Release, Version, VersionRecord, Versions, accuracy_on, check_in_force, write_version};
 
 /// What is to be merged.
 pub struct MergeRequest<'a> {
@@ -79,7 +79,7 @@ struct Part {
 ///
 /// # Errors
 /// Parts of other backbones or settings; parts that share other samples than those of the base; a pooled version that did
-/// not learn the same samples.
+/// not learn the same samples; [`Error::Refused`] where another version was published at the output meanwhile.
 pub fn merge(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -87,6 +87,7 @@ pub fn merge(
     control: Control<'_>,
 ) -> Result<MergeReport> {
     versions.takes_versions(request.output)?;
+    let began = versions.exists(request.output).then(|| versions.open(request.output)).transpose()?;
     let open = |name: &String| -> Result<Part> {
         let version = versions.open(name)?;
         let (memory, probe) = (version.memory(request.key)?, version.probe(request.key)?);
@@ -179,6 +180,8 @@ pub fn merge(
         strategy: if exact { method.name().into() } else { format!("{:?}", request.combination.merge).to_lowercase() },
         verdict: None,
     };
+    let _turn = versions.turn(request.output)?;
+    check_in_force(versions, request.output, began.as_ref())?;
     let staging = versions.staging(request.output)?;
     let files = crate::update::Content {
         artifact: &artifact,

@@ -287,16 +287,14 @@ impl<'a> Session<'a> {
         Ok((artifact, report))
     }
 
-    /// Identity of a run: recipe, backbone and training examples. Where the data lies does not matter.
+    /// Identity of a run: recipe, backbone and training examples, with what they show. Where the data lies does not matter.
     fn identity(&self, recipe: &Recipe, train: &[Example]) -> Digest {
         let recipe = Recipe { backbone: None, data: None, root: None, ..recipe.clone() };
         let mut builder = DigestBuilder::default();
         builder.piece(recipe.to_toml().as_bytes());
         builder.piece(self.backbone.digest().to_string().as_bytes());
         builder.piece(self.dataset.digest().to_string().as_bytes());
-        for example in train {
-            builder.piece(example.id.as_bytes());
-        }
+        builder.piece(self.dataset.contents(train).to_string().as_bytes());
         builder.finish()
     }
 }

@@ -86,7 +86,9 @@ impl Session<'_> {
         let all: Vec<Example> = train.iter().chain(&rehearsal[..images]).cloned().collect();
         let balance = Balance::new(recipe.train.imbalance, classes.len(), &all, None)?;
         let objective = self.objective(recipe, classes, &adapter, balance)?;
-        let run = SavedRun::new(folder, task_identity(&identity, recipe, classes, &train, &rehearsal));
+        let mut identity = task_identity(&identity, recipe, classes, &train, &rehearsal);
+        identity.piece(self.dataset.contents(&train).to_string().as_bytes());
+        let run = SavedRun::new(folder, identity.finish());
         let mut fitting = Fitting::new(self, recipe, train, objective, adapter).with_companion(companion, rehearsal);
         if let Some((step, state)) = run.load()? {
             fitting.load(step, &state)?;
@@ -254,14 +256,14 @@ impl Session<'_> {
     }
 }
 
-/// Identity of a training: what it was told apart by, its settings, its examples.
+/// Identity of a training: what it was told apart by, its settings, the names of its examples.
 fn task_identity(
     identity: &Digest,
     recipe: &Recipe,
     classes: &[String],
     train: &[Example],
     rehearsal: &[Example],
-) -> Digest {
+) -> DigestBuilder {
     let recipe = Recipe { backbone: None, data: None, root: None, ..recipe.clone() };
     let mut builder = DigestBuilder::default();
     builder.piece(identity.to_string().as_bytes()).piece(recipe.to_toml().as_bytes());
@@ -269,7 +271,7 @@ fn task_identity(
     for name in names {
         builder.piece(name.as_bytes());
     }
-    builder.finish()
+    builder
 }
 
 /// The view that every training image is seen in when nothing is to be drawn.

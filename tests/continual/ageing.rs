@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use inarch_continual::{FolderVersions, Result, UpdateRecipe, UpdateReport, UpdateRequest, Versions as _, update};
+use inarch_continual::{FolderVersions, Result, UpdateRecipe, UpdateReport, UpdateRequest, Versions, update};
 use inarch_core::Seed;
 use inarch_core::data::{DataOptions, Dataset, Split};
 use inarch_core::image::OnBadImage;
@@ -45,10 +45,15 @@ pub(super) struct When<'a> {
 pub(super) const LATER: When<'static> = When { day: 0, init: None, if_drift: false, state: None, settings: &[] };
 
 pub(super) fn updated(target: &Path, dataset: &Dataset, when: &When<'_>) -> UpdateReport {
-    tried(target, dataset, when, &Silent).expect("an update")
+    tried(&FolderVersions, target, dataset, (when, &Silent)).expect("an update")
 }
 
-fn tried(target: &Path, dataset: &Dataset, when: &When<'_>, progress: &dyn Progress) -> Result<UpdateReport> {
+pub(super) fn tried(
+    versions: &dyn Versions,
+    target: &Path,
+    dataset: &Dataset,
+    (when, progress): (&When<'_>, &dyn Progress),
+) -> Result<UpdateReport> {
     let lenient = ["gate.class_drop=1.0", "gate.accuracy_drop=1.0", "gate.negative_flips=1.0"];
     let settings: Vec<String> = lenient.iter().chain(when.settings).map(ToString::to_string).collect();
     let recipe = UpdateRecipe::read("", "test", &settings).expect("valid settings");
@@ -68,11 +73,11 @@ fn tried(target: &Path, dataset: &Dataset, when: &When<'_>, progress: &dyn Progr
         drift_state: when.state,
         policy: OnBadImage::Fail,
     };
-    update(tiny(), &FolderVersions, &request, Control::new(progress, &stop))
+    update(tiny(), versions, &request, Control::new(progress, &stop))
 }
 
 /// How many samples the memory of the version in force holds of each of two batches.
-fn held(target: &Path, batches: [&str; 2]) -> [usize; 2] {
+pub(super) fn held(target: &Path, batches: [&str; 2]) -> [usize; 2] {
     let version = FolderVersions.open(&target.display().to_string()).expect("a version");
     let memory = version.memory(None).expect("reads").expect("a memory");
     batches.map(|batch| memory.samples().filter(|sample| sample.source == batch).count())
@@ -119,21 +124,35 @@ fn an_update_undoes_nothing_that_was_published_while_it_was_at_work() {
     updated(&target, &batch("first", 0.0), &When { init: Some("simple-cil"), ..LATER });
     let beside = Beside { target: &target, is_done: AtomicBool::new(false) };
     let told = When { settings: &["memory.seed=9"], ..LATER };
-    let error = tried(&target, &batch("second", 0.0), &told, &beside).expect_err("another version came first");
+    let error = tried(&FolderVersions, &target, &batch("second", 0.0), (&told, &beside));
+    let error = error.expect_err("another version came first");
     let error = error.to_string();
     assert!(beside.is_done.load(Ordering::Relaxed) && error.contains("was published while"), "{error}");
     assert_eq!(held(&target, ["beside", "second"]), [4 * TRAIN, 0]);
     // Again, on top of that.
-    assert!(tried(&target, &batch("second", 0.0), &told, &beside).expect("an update").version.is_some());
+    let again = tried(&FolderVersions, &target, &batch("second", 0.0), (&told, &beside)).expect("an update");
+    assert!(again.version.is_some());
     assert_eq!(held(&target, ["beside", "second"]), [4 * TRAIN, 4 * TRAIN]);
 }
 
 #[test]
 fn what_is_held_out_to_judge_by_is_not_learned_under_another_split_or_name() {
+    learned_or_held_out(&[]);
+}
+
+#[test]
+fn nor_is_it_where_the_memory_and_the_probe_round_otherwise() {
+    for (memory, probe) in [("f16", "int8"), ("int8", "f32")] {
+        let settings = [format!("memory.precision=\"{memory}\""), format!("probe.precision=\"{probe}\"")];
+        learned_or_held_out(&settings.each_ref().map(String::as_str));
+    }
+}
+
+fn learned_or_held_out(settings: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let target = folder.path().join("line");
     let first = batch("first", 0.0);
-    updated(&target, &first, &When { day: 1, init: Some("simple-cil"), ..LATER });
+    updated(&target, &first, &When { day: 1, init: Some("simple-cil"), settings, ..LATER });
     let mut other = Dataset { name: "other".into(), ..first.clone() };
     other.train.extend(other.test.split_off(4));
     let report = updated(&target, &other, &When { day: 2, ..LATER });
@@ -143,7 +162,7 @@ fn what_is_held_out_to_judge_by_is_not_learned_under_another_split_or_name() {
     let target = folder.path().join("halves");
     let half: Vec<_> = first.train.iter().step_by(2).cloned().collect();
     let start = Dataset { train: half.clone(), ..first.clone() };
-    updated(&target, &start, &When { day: 1, init: Some("simple-cil"), ..LATER });
+    updated(&target, &start, &When { day: 1, init: Some("simple-cil"), settings, ..LATER });
     let report = updated(&target, &Dataset { test: half, ..first }, &When { day: 2, ..LATER });
     assert_eq!((report.learned, report.known, report.held_out), (2 * TRAIN, 2 * TRAIN, 0));
 }

@@ -10,4 +10,5 @@ mod prompt_pools;
 mod prompts;
 mod split_digits;
 mod strategies;
+mod turns;
 mod views;

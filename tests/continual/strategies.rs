@@ -255,9 +255,11 @@ fn every_strategy_learns_a_stream_and_rehearsal_beats_none() {
     assert!(report.failures.is_empty(), "{:?}", report.failures);
     let (joint, naive) = (last(&report, "joint"), last(&report, "naive"));
     assert!(joint > 0.9 && naive < joint, "joint {joint}, naive {naive}");
-    for name in &names {
-        let found = last(&report, name);
-        assert!(found > 0.2, "{name}: {found}");
+    assert_eq!(report.strategies.len(), names.len());
+    for strategy in &report.strategies {
+        // Each learns what comes first, and whatever it forgets answers better than by chance in the end.
+        let (first, found) = (strategy.seeds[0].seen[0], strategy.last.mean);
+        assert!(first > 0.75 && found > 0.25, "{}: {first} of two classes, {found} of four", strategy.name);
     }
     // Those that cannot forget, and those that remember.
     for name in [
@@ -301,7 +303,9 @@ fn streams_of_every_kind_run_online_and_blurry() {
         let settings = [SETTINGS, &[&kind_setting, "stream.chunk=12", "stream.blur=0.2"]].concat();
         let report = run(&["rail", "er"], &settings, folder.path());
         assert!(last(&report, "rail") > 0.7, "{kind}: rail {}", last(&report, "rail"));
-        assert!(last(&report, "er") > 0.2, "{kind}: er {}", last(&report, "er"));
+        // By chance it would be one of two classes, or of four.
+        let chance = if kind == "task-incremental" { 0.5 } else { 0.25 };
+        assert!(last(&report, "er") > chance, "{kind}: er {}", last(&report, "er"));
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Program;
 use super::program::{adapter_bytes, sample, short_fit};
+use super::update::part;
 use crate::support::fixture;
 
 /// A comparison of a few short runs.
@@ -82,6 +83,34 @@ fn a_comparison_goes_on_where_it_was() {
     // A damaged list is named, not overwritten.
     std::fs::write(&ledger, &before[..before.len() / 2]).expect("a writable folder");
     program.fail(&arguments, 1, &["runs.json"]);
+}
+
+#[test]
+fn an_image_that_has_changed_under_its_name_is_other_data() {
+    let program = Program::new();
+    let data = part(&program, "photos", &["hat", "pants", "shirt", "shoes"], 0, 4);
+    let short = ["--set", "train.budget={ iterations = 2 }"];
+    let compare =
+        ["compare", "-b", "pocket", "-d", data.as_str(), "-m", "taskres", "--shots", "1", "--seeds", "1", "-o", "out"];
+    let compare = [&compare[..], &short].concat();
+    let stream = ["stream", "-b", "pocket", "-d", data.as_str(), "-s", "simple-cil", "-o", "parts", "--seeds", "1"];
+    let stream = [&stream[..], &["--set", "stream.experiences=2"]].concat();
+    let done = || {
+        let list: Vec<Value> = inarch_core::file::read_json(&program.path("out/runs.json"), "list").expect("a list");
+        list.len()
+    };
+    let before = program.json(&stream);
+    program.succeed(&compare);
+    let images = inarch_core::file::list(&Path::new(&data).join("test/hat")).expect("images");
+    // Written anew it is the same image.
+    let [one, other] = [&images[0], &images[1]].map(|image| std::fs::read(image).expect("an image"));
+    std::fs::write(&images[0], &one).expect("writes");
+    program.succeed(&compare);
+    assert_eq!((done(), &program.json(&stream)["strategies"]), (1, &before["strategies"]));
+    std::fs::write(&images[0], &other).expect("writes");
+    program.succeed(&compare);
+    assert_eq!(done(), 2);
+    program.fail(&stream, 1, &["other settings or data"]);
 }
 
 #[test]

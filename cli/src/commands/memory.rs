@@ -9,13 +9,15 @@ use inarch_continual::{
     forget,
 };
 use inarch_core::Digest;
+use inarch_core::backbone::Backbone;
+use inarch_core::data::DataOptions;
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Progress as _, Session, Subset};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::update::{now, read_key};
-use crate::args::{DriftArgs, ForgetArgs, MemoryArgs, MemoryCommand, MemoryTarget};
+use crate::args::{DriftArgs, ForgetArgs, MemoryArgs, MemoryCommand, MemoryTarget, ShownArgs};
 use crate::backbones;
 use crate::data::open_more;
 use crate::error::CommandError;
@@ -76,6 +78,18 @@ fn store_path(name: &str) -> Result<PathBuf, CommandError> {
 fn has_versions(target: &str) -> bool {
     let at_work = || store_path(target).is_ok_and(|path| path.is_dir());
     Path::new(target).is_dir() || target.contains('@') || (!at_work() && AnyVersions::new().exists(target))
+}
+
+/// How images are shown beside those that `target` remembers: in the window of its version, where none is given. A snapshot and a
+/// memory at work know none.
+fn shown_beside(shown: &ShownArgs, target: &str, backbone: &Backbone) -> Result<DataOptions, CommandError> {
+    let options = shown.options();
+    if options.window.is_some() || Path::new(target).is_file() || !has_versions(target) {
+        return Ok(options);
+    }
+    let versions = AnyVersions::new();
+    let artifact = versions.open(target)?.artifact(backbone)?;
+    Ok(DataOptions { window: artifact.manifest.window, ..options })
 }
 
 /// Opens a memory of any kind.
@@ -192,8 +206,10 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let shown = args.shown.options();
-    let presented = args.data.as_ref().map(|path| open_more(path, shown, bars)).transpose()?;
+    let present = |path: &PathBuf| -> Result<_, CommandError> {
+        open_more(path, shown_beside(&args.shown, &args.target, &backbone)?, bars)
+    };
+    let presented = args.data.as_ref().map(present).transpose()?;
     let request = ForgetRequest {
         target: &args.target,
         ids: &args.ids,
@@ -238,7 +254,8 @@ fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandEr
     memory.fingerprint().check(&Fingerprint::of(&backbone), &format!("the memory `{}`", args.target.memory))?;
     let key = read_key(args.target.key.as_ref())?;
     let mut watch = DriftWatch::open(&memory, DriftConfig::default(), args.state.as_deref(), key.as_ref())?;
-    let dataset = open_more(&args.data, args.shown.options(), bars)?;
+    let shown = shown_beside(&args.shown, &args.target.memory, &backbone)?;
+    let dataset = open_more(&args.data, shown, bars)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let all: Vec<_> = dataset.examples().map(|(_, example)| example.clone()).collect();
     let verdict = watch.observe(&session.features(&all)?.values)?;

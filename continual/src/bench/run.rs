@@ -6,7 +6,6 @@ use std::time::Instant;
 use inarch_core::backbone::Backbone;
 use inarch_core::data::{Dataset, Example};
 use inarch_core::image::OnBadImage;
-use inarch_core::text::Template;
 use inarch_core::{Digest, DigestBuilder, file};
 use inarch_recipes::report::render;
 use inarch_recipes::{Control, ReportHead, Session, Subset};
@@ -67,10 +66,13 @@ pub fn run_stream(
         }
         let baseline = zero_shot(&session, &stream, &templates)?;
         let setting = Setting { session: &session, templates: &templates, seed: *seed };
+        let examples = stream.experiences.iter().flat_map(|part| part.train.iter().chain(&part.test));
+        let contents = stream.dataset.contents(examples);
         for (strategy, results) in protocol.strategies.iter().zip(&mut results) {
             control.progress.say(&format!("{} with seed {seed}", strategy.name()));
             let root = folder.join(label(protocol, strategy)).join(format!("seed-{seed}"));
-            match run_one(&setting, &stream, protocol, strategy, &templates, root, control) {
+            let run = identity(&setting, &stream, protocol, strategy, &contents);
+            match run_one(&setting, &stream, protocol, strategy, run, root, control) {
                 Ok(progress) => results.push(result(*seed, &stream, &baseline, progress)),
                 // One strategy that diverges or does not fit the data must not cost the others.
                 Err(error) if is_of_strategy(&error) && protocol.strategies.len() > 1 => {
@@ -140,11 +142,10 @@ fn run_one(
     stream: &Stream,
     protocol: &Protocol,
     strategy: &LearnerConfig,
-    templates: &[Template],
+    run: Digest,
     root: std::path::PathBuf,
     control: Control<'_>,
 ) -> Result<Progress> {
-    let run = identity(setting, stream, protocol, strategy, templates);
     let folder = RunFolder { root };
     let mut progress = folder.load(&run)?;
     if progress.done() == stream.experiences.len() {
@@ -219,13 +220,13 @@ fn result(seed: u64, stream: &Stream, zero_shot: &[f64], progress: Progress) -> 
     }
 }
 
-/// Identity of a run: strategy, settings, backbone, and every example in its place.
+/// Identity of a run: strategy, settings, backbone, and every example in its place, with the `contents` of all.
 fn identity(
     setting: &Setting<'_>,
     stream: &Stream,
     protocol: &Protocol,
     strategy: &LearnerConfig,
-    templates: &[Template],
+    contents: &Digest,
 ) -> Digest {
     let mut builder = DigestBuilder::default();
     builder.piece(strategy.identity().as_bytes());
@@ -237,7 +238,8 @@ fn identity(
         // How an image is shown is no part of its id.
         builder.piece(format!("window {window}").as_bytes());
     }
-    templates.iter().for_each(|template| {
+    builder.piece(contents.to_string().as_bytes());
+    setting.templates.iter().for_each(|template| {
         builder.piece(template.to_string().as_bytes());
     });
     for class in &stream.classes {

@@ -193,6 +193,7 @@ pub fn forget(
     let residual = residual(&method, backbone, statistics.as_ref(), memory.as_ref(), &ledger)?;
 
     let hashes: Vec<String> = ids.iter().map(|id| Ledger::name(id)).collect();
+    let _turn = versions.turn(target)?;
     check_in_force(versions, target, Some(&parent))?;
     let staging = versions.staging(target)?;
     let record = VersionRecord {
@@ -280,7 +281,7 @@ fn presented(
 ) -> Result<BTreeMap<String, Sample>> {
     let Some(dataset) = request.presented else { return Ok(BTreeMap::new()) };
     let session = Session::new(backbone, dataset, Subset::All, OnBadImage::Fail, control)?;
-    let intake = Intake { session: &session, dataset, time: request.time };
+    let intake = Intake { session: &session, dataset, time: request.time, named: precision };
     let all: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
     let samples = intake.samples(&all, precision, Content::Latents)?;
     Ok(samples.into_iter().map(|sample| (sample.id.clone(), sample)).collect())

@@ -13,6 +13,9 @@ pub(crate) struct Intake<'a> {
     pub(crate) session: &'a Session<'a>,
     pub(crate) dataset: &'a Dataset,
     pub(crate) time: u64,
+    /// How the latents are rounded that the ids tell of: as the memory rounds them, whatever the samples are kept in, so that what
+    /// was learned and what is held out have the same names.
+    pub(crate) named: Precision,
 }
 
 /// What tells a latent from all others, whatever its sample is called.
@@ -32,8 +35,7 @@ impl Intake<'_> {
         let mut samples = Vec::with_capacity(features.kept.len());
         for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
             let example = &examples[*position];
-            let latent = precision.rounded(latent);
-            let hash = digest_of(&latent);
+            let hash = digest_of(&self.named.rounded(latent));
             let image = match content {
                 Content::Images => example.source.file_bytes()?,
                 Content::Latents => None,
@@ -44,7 +46,7 @@ impl Intake<'_> {
                 source: self.dataset.name.clone(),
                 time: self.time,
                 weight: 1.0,
-                latent,
+                latent: precision.rounded(latent),
                 views: Vec::new(),
                 image,
                 scores: Vec::new(),

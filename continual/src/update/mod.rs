@@ -9,6 +9,7 @@ mod left_out;
 mod recipe;
 mod report_file;
 mod run;
+mod turn;
 mod version;
 mod watch;
 mod work;
@@ -17,7 +18,8 @@ pub use forget::{ForgetReport, ForgetRequest, forget};
 pub use gate::{ClassChange, Gate, Rule, Verdict};
 pub use recipe::UpdateRecipe;
 pub use run::{UpdateReport, UpdateRequest, update};
+pub use turn::Turn;
 pub use version::{FolderVersions, Release, Version, VersionRecord, Versions};
 
 pub(crate) use assess::accuracy_on;
-pub(crate) use version::{Content, write_version};
+pub(crate) use version::{Content, check_in_force, write_version};

@@ -26,7 +26,7 @@ use crate::bench::fit_recipe;
 use crate::drift::DriftVerdict;
 use crate::error::{Error, Result};
 use crate::learner::{Carried, LearnerConfig, empty_statistics};
-use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, Sample};
+use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, Precision, Sample};
 
 /// What an update is asked to do.
 pub struct UpdateRequest<'a> {
@@ -140,10 +140,15 @@ pub fn update(
     if let Some(line) = left_out(recipe, &carried.method, kept) {
         session_note(&session, &line);
     }
-    let intake = Intake { session: &session, dataset, time };
+    let (keeps, judges) = (*carried.memory.config(), *carried.probe.config());
+    let intake = Intake { session: &session, dataset, time, named: keeps.precision };
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
-    let MemoryConfig { precision, content, .. } = *carried.memory.config();
-    let samples = intake.samples(&learn, precision, content)?;
+    let mut samples = intake.samples(&learn, Precision::F32, keeps.content)?;
+    // What is held out to judge by stays out, however the data is split or called this time, and whatever it is rounded to there.
+    let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| digest_of(&sample.latent)).collect();
+    let is_held_out: Vec<bool> =
+        samples.iter().map(|sample| held_out.contains(&digest_of(&judges.precision.rounded(&sample.latent)))).collect();
+    samples.iter_mut().for_each(|sample| sample.latent = keeps.precision.rounded(&sample.latent));
     let drift = watch.observe(&samples)?;
 
     let mut report = UpdateReport {
@@ -173,10 +178,8 @@ pub fn update(
     }
     let (mut positions, mut names) = (Vec::new(), HashSet::new());
     let mut fresh: Vec<Sample> = Vec::new();
-    // What is held out to judge by stays out, however the data is split or called this time.
-    let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| digest_of(&sample.latent)).collect();
     for (position, sample) in samples.into_iter().enumerate() {
-        let is_known = carried.ledger.knows(&sample.id) || held_out.contains(&digest_of(&sample.latent));
+        let is_known = carried.ledger.knows(&sample.id) || is_held_out[position];
         // Twice in one folder is once as well.
         if is_known || !names.insert(sample.id.clone()) {
             report.known += 1;
@@ -197,7 +200,8 @@ pub fn update(
     // Samples that are encrypted elsewhere must not lie about unencrypted, and a closed form has nothing to go on with.
     let keeps = key.is_none() && carried.method.analytic().is_none();
     let place = keeps.then(|| versions.work(output)).transpose()?;
-    let work = Work::open(place.as_deref(), &inputs_of(backbone, old.as_ref(), request))?;
+    let place = place.map(|place| (place, inputs_of(backbone, old.as_ref(), request)));
+    let work = Work::open(place.as_ref().map(|(place, inputs)| (place.as_path(), inputs)))?;
     let artifact = if carried.method.analytic().is_some() {
         report.strategy = carried.method.name().into();
         learn_analytic(backbone, &mut carried, old.as_ref(), fresh, dataset.clips.as_ref())?
@@ -250,6 +254,7 @@ pub fn update(
         return report.keep(started, versions, output);
     }
 
+    let _turn = versions.turn(output)?;
     if output == request.target {
         check_in_force(versions, output, parent.as_ref())?;
     }
@@ -384,8 +389,8 @@ fn judge_on_others(
             dataset.classes.iter().filter(|class| old.manifest.classes.contains(class)).cloned().collect();
         let dataset = dataset.restrict(&known)?;
         let session = Session::new(backbone, &dataset, Subset::All, request.policy, control)?;
-        let intake = Intake { session: &session, dataset: &dataset, time: request.time };
-        let samples = intake.samples(&dataset.test, crate::memory::Precision::F32, Content::Images)?;
+        let intake = Intake { session: &session, dataset: &dataset, time: request.time, named: Precision::F32 };
+        let samples = intake.samples(&dataset.test, Precision::F32, Content::Images)?;
         let samples: Vec<&Sample> = samples.iter().collect();
         let (before, after) = (probe_answers(&session, old, &samples)?, probe_answers(&session, new, &samples)?);
         for ((sample, before), after) in samples.iter().zip(before).zip(after) {

@@ -8,6 +8,7 @@ use inarch_peft::{Artifact, MANIFEST_FILE, Statistics};
 use serde::{Deserialize, Serialize};
 
 use super::gate::Verdict;
+use super::turn::Turn;
 use crate::error::{Error, Result};
 use crate::memory::{Key, Ledger, Memory};
 
@@ -20,6 +21,8 @@ const PROBE: &str = "probe.inarch";
 const LEDGER: &str = "ledger.json";
 /// Which version of a folder of versions is in force.
 const CURRENT: &str = "current";
+/// What is locked by whoever puts a version in force.
+const LOCK: &str = ".lock";
 
 /// What is known about a version beside its adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,10 +180,11 @@ pub struct Release<'a> {
 }
 
 /// Refuses a version that would take the place of one it knows nothing of: what was learned, or forgotten, since `began` was in force.
+/// Whoever asks has the [turn](Versions::turn), and keeps it until the version is published: what is in force stays so.
 ///
 /// # Errors
 /// [`Error::Refused`] with the version that is in force now.
-pub(super) fn check_in_force(versions: &dyn Versions, target: &str, began: Option<&Version>) -> Result<()> {
+pub(crate) fn check_in_force(versions: &dyn Versions, target: &str, began: Option<&Version>) -> Result<()> {
     let now = versions.exists(target).then(|| versions.open(target)).transpose()?;
     match now {
         Some(now) if began.is_none_or(|began| began.name != now.name) => Err(Error::Refused(format!(
@@ -220,7 +224,14 @@ pub trait Versions {
     /// No place for state.
     fn work(&self, target: &str) -> Result<PathBuf>;
 
-    /// An empty folder in which a version is put together.
+    /// Waits until nobody else puts a version in force there, and keeps all others waiting until it is dropped. It is held
+    /// from the look at what is in force to the end of [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where another process does not come to its end; a place that cannot be written to.
+    fn turn(&self, target: &str) -> Result<Turn>;
+
+    /// An empty folder in which a version is put together, by whoever has the [turn](Self::turn).
     ///
     /// # Errors
     /// A place that cannot be written to.
@@ -309,8 +320,14 @@ impl Versions for FolderVersions {
         Ok(Path::new(target).join(".update"))
     }
 
+    fn turn(&self, target: &str) -> Result<Turn> {
+        self.takes_versions(target)?;
+        Turn::wait(&Path::new(target).join(LOCK), target)
+    }
+
     fn staging(&self, target: &str) -> Result<PathBuf> {
         self.takes_versions(target)?;
+        // What is there was left by a process that died.
         let staging = Path::new(target).join(".staging");
         if staging.is_dir() {
             file::remove_folder(&staging)?;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use inarch_core::backbone::Backbone;
+use inarch_core::data::Dataset;
 use inarch_core::{Digest, DigestBuilder, file};
 use inarch_peft::Artifact;
 use tempfile::TempDir;
@@ -31,11 +32,11 @@ struct Kept {
 }
 
 impl Work {
-    /// Opens the folders of an update; `inputs` tells it from others at the same `place`. Without a place, or where another process
-    /// is at work in it, nothing is kept.
-    pub(super) fn open(place: Option<&Path>, inputs: &Digest) -> Result<Self> {
+    /// Opens the folders of an update: a place of what is kept, and what tells the update from others at the same place. Without
+    /// one, or where another process is at work in it, nothing is kept.
+    pub(super) fn open(place: Option<(&Path, &Digest)>) -> Result<Self> {
         let own = tempfile::tempdir().map_err(inarch_core::Error::io("make", std::env::temp_dir()))?;
-        let kept = place.map(|place| Kept::open(place, inputs)).transpose()?.flatten();
+        let kept = place.map(|(place, inputs)| Kept::open(place, inputs)).transpose()?.flatten();
         Ok(Self { own, kept })
     }
 
@@ -68,8 +69,9 @@ impl Work {
     }
 }
 
-/// What an update learns from, so that no other goes on with its training. The training itself tells its examples apart.
+/// What an update learns from, so that no other goes on with its training.
 pub(super) fn inputs_of(backbone: &Backbone, old: Option<&Artifact>, request: &UpdateRequest<'_>) -> Digest {
+    let Dataset { train, val, .. } = request.dataset;
     let mut builder = DigestBuilder::default();
     builder
         .piece(backbone.digest().to_string().as_bytes())
@@ -77,6 +79,7 @@ pub(super) fn inputs_of(backbone: &Backbone, old: Option<&Artifact>, request: &U
         .piece(request.target.as_bytes())
         .piece(request.init.unwrap_or_default().as_bytes())
         .piece(request.dataset.digest().to_string().as_bytes())
+        .piece(request.dataset.contents(train.iter().chain(val)).to_string().as_bytes())
         .piece(serde_json::to_string(request.recipe).unwrap_or_default().as_bytes());
     builder.finish()
 }
@@ -131,19 +134,19 @@ mod tests {
             std::fs::write(work.training().join("state"), "3").unwrap();
         };
 
-        let work = Work::open(Some(&place), &one).unwrap();
+        let work = Work::open(Some((place.as_path(), &one))).unwrap();
         write(&work);
-        let beside = Work::open(Some(&place), &one).unwrap();
+        let beside = Work::open(Some((place.as_path(), &one))).unwrap();
         assert_ne!(beside.training(), work.training(), "another process is at work there");
         let said = work.stopped(interrupted()).to_string();
         assert!(said.contains("run the same command again to go on"), "{said}");
         drop((work, beside));
 
-        let work = Work::open(Some(&place), &one).unwrap();
+        let work = Work::open(Some((place.as_path(), &one))).unwrap();
         assert_eq!(std::fs::read_to_string(work.training().join("state")).unwrap(), "3");
         work.stopped(interrupted());
         drop(work);
-        let work = Work::open(Some(&place), &other).unwrap();
+        let work = Work::open(Some((place.as_path(), &other))).unwrap();
         assert!(!work.training().exists());
         write(&work);
         drop(work);
@@ -152,7 +155,7 @@ mod tests {
 
     #[test]
     fn without_a_place_it_is_said_that_nothing_was_kept() {
-        let work = Work::open(None, &inarch_core::Digest::of(b"one")).unwrap();
+        let work = Work::open(None).unwrap();
         let said = work.stopped(interrupted()).to_string();
         assert!(said.contains("step 3 of 9") && said.contains("begins anew"), "{said}");
     }

@@ -308,7 +308,8 @@ impl Dataset {
     }
 
     /// The identity of the data: class names in order, and id and label of every example by split. Neither the name,
-    /// the place nor the order of the examples counts.
+    /// the place nor the order of the examples counts, nor what the files hold: it is what a list says, without the images, and
+    /// reports and artifacts have it. Whether results of before are those of this data is told by [`contents`](Self::contents).
     pub fn digest(&self) -> Digest {
         let mut digest = DigestBuilder::default();
         digest.piece(&(self.classes.len() as u64).to_le_bytes());

@@ -5,6 +5,7 @@ pub mod caption;
 pub mod clip;
 pub mod clip_config;
 pub mod clip_set;
+mod content;
 pub mod coop_split;
 pub mod dataset;
 mod entry;

@@ -69,7 +69,7 @@ struct Job {
 }
 
 /// Runs what is missing of a comparison in `folder` and writes its report there. Runs that are done, by earlier calls too,
-/// are kept as long as recipe, backbone and data are the same.
+/// are kept as long as recipe, backbone and data are the same, down to the bytes of every image.
 ///
 /// # Errors
 /// An unknown method or setting before anything runs; faults of data and disk; an interruption, after which the same call
@@ -98,7 +98,8 @@ pub fn compare(
     session.need_frozen()?;
     file::create_folder(folder)?;
     let mut ledger = Ledger::open(folder)?;
-    let keys: Vec<Digest> = jobs.iter().map(|job| job.key(config, &session)).collect();
+    let contents = dataset.contents(dataset.examples().map(|(_, example)| example));
+    let keys: Vec<Digest> = jobs.iter().map(|job| job.key(config, &session, &contents)).collect();
     let before: Vec<bool> = keys.iter().map(|key| ledger.get(key).is_some()).collect();
     control.progress.start("compare", jobs.len() as u64);
     control.progress.resume(before.iter().filter(|done| **done).count() as u64);
@@ -169,14 +170,15 @@ fn jobs(config: &CompareConfig) -> Result<Vec<Job>> {
 }
 
 impl Job {
-    /// Identity of a run: all that decides its result.
-    fn key(&self, config: &CompareConfig, session: &Session<'_>) -> Digest {
+    /// Identity of a run: all that decides its result, with the `contents` of the data.
+    fn key(&self, config: &CompareConfig, session: &Session<'_>, contents: &Digest) -> Digest {
         let mut builder = DigestBuilder::default();
         for (_, recipe) in &self.recipes {
             builder.piece(recipe.to_toml().as_bytes());
         }
         builder.piece(session.backbone().digest().to_string().as_bytes());
         builder.piece(session.dataset().digest().to_string().as_bytes());
+        builder.piece(contents.to_string().as_bytes());
         if let Some(clips) = &session.dataset().clips {
             builder.piece(format!("{clips:?}").as_bytes());
         }

@@ -132,7 +132,8 @@ impl PairSet {
         (text, pair.group.clone())
     }
 
-    /// Identity of the pairs: ids, groups and captions.
+    /// Identity of the pairs: ids, groups and captions. Not what the images show: there are millions, of which a start would have
+    /// to read every byte.
     pub fn digest(&self) -> Digest {
         let mut builder = DigestBuilder::default();
         for pair in &self.pairs {

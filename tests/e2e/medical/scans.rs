@@ -221,3 +221,15 @@ fn what_an_update_remembers_of_scans_are_pixels_in_the_window_they_were_seen_in(
     assert!(second["accuracy_before"].is_number(), "{second}");
     assert!(searched(&program, &["ward"]) >= 8);
 }
+
+#[test]
+fn what_has_drifted_is_seen_in_the_window_of_the_version() {
+    let program = Program::new();
+    scans(&program);
+    let all = ["-b", "pocket", "-d", "scans", "--slices", "all"];
+    let window = ["--window", "-600:1500"];
+    program.json(&[&["update", "ward", "--init", "simple-cil"], &all[..], &window].concat());
+    let drift = |more: &[&str]| program.json(&[&["memory", "drift", "ward"], &all[..], more].concat());
+    assert_eq!(drift(&[]), drift(&window));
+    assert_ne!(drift(&[])["mmd"]["statistic"], drift(&["--window", "full"])["mmd"]["statistic"]);
+}
