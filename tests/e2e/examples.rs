@@ -172,7 +172,7 @@ fn every_other_recipe_of_fit_runs_and_its_adapter_is_measured_as_it_was() {
     findings(&program);
     patients(&program);
     let numbers = ["--train", "2", "--test", "2", "--length", "12", "--side", "32"];
-    program.succeed(&[&["data", "actions", sample(), "-o", "clips"], &numbers[..]].concat());
+    program.succeed(&[&["data", "actions", sample(), "-o", "movements"], &numbers[..]].concat());
     let sentences = r#"{"dress": ["a long dress", "a red one"], "hat": ["a hat"], "shoes": ["two shoes", "a pair"]}"#;
     std::fs::write(program.path("words.json"), sentences).expect("writes");
     let [vit, blip] =
@@ -180,10 +180,10 @@ fn every_other_recipe_of_fit_runs_and_its_adapter_is_measured_as_it_was() {
     let runs: [(&str, &str, &str, &[&str]); 9] = [
         ("dicom", "pocket", "scans", &[]),
         ("several-labels", "pocket", "findings.csv", &[]),
-        ("clips", "pocket", "clips", &[]),
-        ("clip-views", "pocket", "clips", &[]),
+        ("clips", "pocket", "movements", &[]),
+        ("clip-views", "pocket", "movements", &[]),
         // Folders of pictures are bags of tiles.
-        ("slides", "pocket", "clips", &[]),
+        ("slides", "pocket", "movements", &[]),
         ("descriptions", "pocket", "data", &["--descriptions", "words.json"]),
         ("vision-only", &vit, "data", &[]),
         ("captions", &blip, "data", &[]),
