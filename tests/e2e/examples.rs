@@ -177,10 +177,11 @@ fn every_other_recipe_of_fit_runs_and_its_adapter_is_measured_as_it_was() {
     std::fs::write(program.path("words.json"), sentences).expect("writes");
     let [vit, blip] =
         ["parity/families/vit", "parity/crossing/blip"].map(|folder| fixture(folder).display().to_string());
-    let runs: [(&str, &str, &str, &[&str]); 9] = [
+    let runs: [(&str, &str, &str, &[&str]); 10] = [
         ("dicom", "pocket", "scans", &[]),
         ("several-labels", "pocket", "findings.csv", &[]),
         ("clips", "pocket", "movements", &[]),
+        ("clips-in-the-tower", "pocket", "movements", &[]),
         ("clip-views", "pocket", "movements", &[]),
         // Folders of pictures are bags of tiles.
         ("slides", "pocket", "movements", &[]),
