@@ -42,9 +42,8 @@ impl Turn {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _file: file }),
                 // A file system without locks, as some network ones are, must not be without updates.
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                    return Ok(Self { _file: file });
-                }
+                Err(TryLockError::Error(error)) if is_without_locks(&error) => return Ok(Self { _file: file }),
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(TryLockError::Error(error)) => return Err(inarch_core::Error::io("lock", path)(error).into()),
                 Err(TryLockError::WouldBlock) if started.elapsed() >= patience => {
                     return Err(Error::Refused(format!(
@@ -57,13 +56,28 @@ impl Turn {
     }
 }
 
+/// Whether a file system has no locks, or those of a network one have no service.
+fn is_without_locks(error: &std::io::Error) -> bool {
+    // ENOLCK has no kind of its own.
+    let no_service = if cfg!(target_vendor = "apple") { 77 } else { 37 };
+    error.kind() == ErrorKind::Unsupported || (cfg!(unix) && error.raw_os_error() == Some(no_service))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use super::{PAUSE, Turn};
+    use super::{PAUSE, Turn, is_without_locks};
     use crate::error::Error;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn file_systems_without_locks_are_told_from_failing_ones() {
+        let of = std::io::Error::from_raw_os_error;
+        // EOPNOTSUPP and ENOLCK, then EIO and EACCES.
+        assert_eq!([95, 37, 5, 13].map(|code| is_without_locks(&of(code))), [true, true, false, false]);
+    }
 
     #[test]
     fn a_turn_is_waited_for_and_refused_when_it_does_not_come() {
