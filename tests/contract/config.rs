@@ -82,7 +82,7 @@ fn every_example_is_a_recipe_whose_method_can_begin() {
             "captions.toml" | "matched-captions.toml" => assert!(method.crosses()),
             "features.toml" => assert!(method.black_box()),
             "volumes.toml" => assert!(recipe.slices == Some(Frame::All) && recipe.window.is_some()),
-            "clips.toml" | "slides.toml" => assert!(recipe.clips.is_some()),
+            "clips.toml" | "clips-in-the-tower.toml" | "slides.toml" => assert!(recipe.clips.is_some()),
             "clip-views.toml" => {
                 let clips = recipe.clips.expect("clips");
                 clips.check().expect("valid settings");
