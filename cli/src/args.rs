@@ -23,7 +23,7 @@ use inarch_core::text::{Template, TemplateSet};
 pub(crate) use self::clips::ClipArgs;
 pub(crate) use self::combine::{CombineArgs, MergeArg};
 pub(crate) use self::convert::{ConvertArgs, TargetFormat};
-pub(crate) use self::data::{DataArgs, OnBadImageArg, ShownArgs, SourceArgs};
+pub(crate) use self::data::{DataArgs, OnBadImageArg, ReadingArgs, ShownArgs, SourceArgs};
 pub(crate) use self::data_sets::{
     ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, JoinArgs, SplitArgs, TilesArgs,
 };
@@ -318,9 +318,7 @@ pub(crate) struct EncodeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) texts: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    #[command(flatten)]
-    pub(crate) shown: ShownArgs,
+    pub(crate) reading: ReadingArgs,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
     pub(crate) on_bad_image: OnBadImageArg,

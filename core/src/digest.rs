@@ -40,6 +40,11 @@ impl Digest {
         Ok(hasher.finish())
     }
 
+    /// The digest of some values, as they lie in files.
+    pub fn of_values(values: &[f32]) -> Self {
+        Self::of(&little_endian(values))
+    }
+
     /// The hex digits alone, as in the name of a file.
     pub fn hex(&self) -> &str {
         self.0.strip_prefix("sha256:").unwrap_or(&self.0)
@@ -70,6 +75,11 @@ impl DigestBuilder {
         self
     }
 
+    /// Adds values as one piece.
+    pub fn values(&mut self, values: &[f32]) -> &mut Self {
+        self.piece(&little_endian(values))
+    }
+
     fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -85,9 +95,23 @@ impl DigestBuilder {
     }
 }
 
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Digest, PIECE};
+    use super::{Digest, DigestBuilder, PIECE};
+
+    #[test]
+    fn values_have_the_digest_of_their_bytes() {
+        let (values, bytes) = ([1.0, -2.5], [0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc0]);
+        assert_eq!(Digest::of_values(&values), Digest::of(&bytes));
+        let [mut as_values, mut as_bytes] = [(); 2].map(|()| DigestBuilder::default());
+        as_values.values(&values);
+        as_bytes.piece(&bytes);
+        assert_eq!(as_values.finish(), as_bytes.finish());
+    }
 
     #[test]
     fn a_file_has_the_digest_of_its_bytes() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ClipArgs, DeviceArgs, OnBadImageArg, ShownArgs, SourceArgs};
+use super::{ClipArgs, DeviceArgs, OnBadImageArg, ReadingArgs, ShownArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamArgs {
@@ -17,9 +17,7 @@ pub(crate) struct StreamArgs {
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    #[command(flatten)]
-    pub(crate) shown: ShownArgs,
+    pub(crate) reading: ReadingArgs,
     /// Method whose adapter learns, in place of the recipe's; for strategies that train one by steps
     #[arg(short = 'm', long, value_name = "METHOD")]
     pub(crate) method: Option<String>,
@@ -63,9 +61,7 @@ pub(crate) struct UpdateArgs {
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    #[command(flatten)]
-    pub(crate) shown: ShownArgs,
+    pub(crate) reading: ReadingArgs,
     #[command(flatten)]
     pub(crate) clips: ClipArgs,
     /// Start the first version, with this method
@@ -233,9 +229,7 @@ pub(crate) struct AddArgs {
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    #[command(flatten)]
-    pub(crate) shown: ShownArgs,
+    pub(crate) reading: ReadingArgs,
     /// Override one setting of a new memory, e.g. `budget_bytes=65536`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

@@ -16,9 +16,7 @@ pub(crate) struct DataArgs {
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    #[command(flatten)]
-    pub(crate) shown: ShownArgs,
+    pub(crate) reading: ReadingArgs,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, value_name = "POLICY")]
     pub(crate) on_bad_image: Option<OnBadImageArg>,
@@ -33,7 +31,23 @@ impl DataArgs {
     /// How the data set is read.
     pub(crate) fn options(&self) -> DataOptions {
         let clips = self.clips.over(None);
-        DataOptions { clips, ..self.source.over(self.shown.options()) }
+        DataOptions { clips, ..self.reading.options() }
+    }
+}
+
+/// How images are found and shown.
+#[derive(Debug, Args)]
+pub(crate) struct ReadingArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
+}
+
+impl ReadingArgs {
+    /// How data with these settings are read.
+    pub(crate) fn options(&self) -> DataOptions {
+        self.source.over(self.shown.options())
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ClipArgs, OnBadImageArg, ShownArgs, SourceArgs};
+use super::{ClipArgs, OnBadImageArg, ReadingArgs, SourceArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct DataSetsArgs {
@@ -103,9 +103,7 @@ pub(crate) struct SplitArgs {
     #[arg(short = 'd', long, value_name = "PATH")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    #[command(flatten)]
-    pub(crate) shown: ShownArgs,
+    pub(crate) reading: ReadingArgs,
     #[command(flatten)]
     pub(crate) clips: ClipArgs,
     /// Manifest to write, `path,label,split[,group]`; its paths are relative to the data

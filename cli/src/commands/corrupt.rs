@@ -11,7 +11,7 @@ use inarch_core::{Seed, file};
 use inarch_recipes::Error::Stopped;
 use serde::Serialize;
 
-use crate::args::{OnBadImageArg, ShownArgs, SourceArgs};
+use crate::args::{OnBadImageArg, ReadingArgs};
 use crate::data::check_apart;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -26,9 +26,7 @@ pub(crate) struct CorruptArgs {
     #[arg(short = 'd', long, value_name = "PATH")]
     data: PathBuf,
     #[command(flatten)]
-    source: SourceArgs,
-    #[command(flatten)]
-    shown: ShownArgs,
+    reading: ReadingArgs,
     /// Folder for the copies: one data set for each kind and severity
     #[arg(short = 'o', long, value_name = "FOLDER")]
     output: PathBuf,
@@ -94,7 +92,7 @@ pub(crate) fn run(args: &CorruptArgs, bars: &Bars, output: &Output) -> Result<()
         return Err(CommandError::usage(format!("there is no severity {severity}"), "severities are 1 to 5"));
     }
     check_apart(&args.output, &args.data)?;
-    let dataset = open_dataset_with(&args.data, &args.source.over(args.shown.options()))?;
+    let dataset = open_dataset_with(&args.data, &args.reading.options())?;
     // A copy lies in class folders.
     dataset.need_single_labels("a damaged copy")?;
     let examples = chosen(args, &dataset)?;

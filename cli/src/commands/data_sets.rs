@@ -43,7 +43,7 @@ struct SplitResult {
 }
 
 fn split(args: &SplitArgs, output: &Output) -> Result<(), CommandError> {
-    let options = DataOptions { clips: args.clips.over(None), ..args.source.over(args.shown.options()) };
+    let options = DataOptions { clips: args.clips.over(None), ..args.reading.options() };
     let dataset = open_dataset_with(&args.data, &options)?;
     write_manifest(&dataset, &args.output)?;
     let mut result = SplitResult { output: args.output.clone(), examples: BTreeMap::new(), groups: BTreeMap::new() };

@@ -127,8 +127,7 @@ pub(crate) fn check_seeds(seeds: &[u64]) -> Result<(), CommandError> {
 fn too_few(dataset: &Dataset, shots: usize) -> Option<String> {
     let mut counts = vec![0_usize; dataset.classes.len()];
     for example in &dataset.train {
-        let own = [example.label];
-        for label in if dataset.multi_label { &example.labels[..] } else { &own } {
+        for label in dataset.labels_of(example) {
             counts[*label] += 1;
         }
     }
@@ -174,16 +173,16 @@ fn layers(args: &FitArgs) -> Result<RecipeLayers, CommandError> {
     if let Some(data) = &args.data.data {
         overrides.push(format!("data={}", quoted(data)));
     }
-    if let Some(root) = &args.data.source.root {
+    if let Some(root) = &args.data.reading.source.root {
         overrides.push(format!("root={}", quoted(root)));
     }
-    if let Some(pattern) = &args.data.source.group_by {
+    if let Some(pattern) = &args.data.reading.source.group_by {
         overrides.push(format!("group_by={pattern:?}"));
     }
-    if let Some(slices) = args.data.shown.slices {
+    if let Some(slices) = args.data.reading.shown.slices {
         overrides.push(format!("slices=\"{slices}\""));
     }
-    if let Some(window) = args.data.shown.window {
+    if let Some(window) = args.data.reading.shown.window {
         overrides.push(format!("window=\"{window}\""));
     }
     if let Some(path) = &args.descriptions {

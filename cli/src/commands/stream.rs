@@ -71,14 +71,14 @@ fn recipe(args: &StreamArgs, control: Control<'_>) -> Result<StreamRecipe, Comma
     if !args.data.is_empty() {
         recipe.data = Some(inarch_continual::OneOrMore::More(args.data.clone()));
     }
-    if let Some(root) = &args.source.root {
+    if let Some(root) = &args.reading.source.root {
         recipe.root = Some(root.clone());
     }
-    if let Some(pattern) = &args.source.group_by {
+    if let Some(pattern) = &args.reading.source.group_by {
         recipe.group_by = Some(pattern.clone());
     }
-    recipe.slices = args.shown.slices.or(recipe.slices);
-    recipe.window = args.shown.window.or(recipe.window);
+    recipe.slices = args.reading.shown.slices.or(recipe.slices);
+    recipe.window = args.reading.shown.window.or(recipe.window);
     if !args.seeds.is_empty() {
         recipe.seeds.clone_from(&args.seeds);
     }

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     }
     let versions = AnyVersions::new();
     // A first version tells classes apart; what comes later may be more of one, or a new one alone.
-    let mut options = DataOptions { one_class: args.init.is_none(), ..args.source.over(args.shown.options()) };
+    let mut options = DataOptions { one_class: args.init.is_none(), ..args.reading.options() };
     let mut clips = None;
     if args.init.is_none()
         && let Ok(version) = versions.open(&args.target)
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &UpdateArgs, bars: &Bars, output: &Output) -> Result<(),
     let dataset = open(&args.data, options.clone(), &args.clips, clips.as_ref(), bars)?;
     dataset.need_single_labels("an update")?;
     // Of these nothing is learned, so their names need not tell groups.
-    let shown = DataOptions { window: options.window, ..args.shown.options() };
+    let shown = DataOptions { window: options.window, ..args.reading.shown.options() };
     let probe = DataOptions { one_class: true, ..shown.clone() };
     let probes = args.probe.iter().map(|path| open(path, probe.clone(), &args.clips, clips.as_ref(), bars));
     let zero_shot = args.zero_shot.iter().map(|path| open_dataset_with(path, &shown));

@@ -117,10 +117,7 @@ impl DriftMonitor {
 /// At most `most` rows by lot, normalised, in the order of the lots. A lot is a hash of what a row holds, so that
 /// neither the choice nor the order depends on the order in which rows came.
 fn chosen(rows: &[f32], dim: usize, most: usize, seed: Seed) -> Vec<f32> {
-    let lot = |row: &[f32]| {
-        let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
-        seed.hash(&Digest::of(&bytes).to_string())
-    };
+    let lot = |row: &[f32]| seed.hash(&Digest::of_values(row).to_string());
     let mut lots: Vec<(u64, &[f32])> = rows.chunks_exact(dim).map(|row| (lot(row), row)).collect();
     lots.sort_by_key(|(lot, _)| *lot);
     lots.into_iter()

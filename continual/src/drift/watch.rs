@@ -135,8 +135,7 @@ fn refused(path: &Path, reason: &str) -> Error {
 fn samples_of(memory: &Memory) -> Digest {
     let mut digest = DigestBuilder::default();
     for sample in memory.samples() {
-        let latent: Vec<u8> = sample.latent.iter().flat_map(|value| value.to_le_bytes()).collect();
-        digest.piece(sample.id.as_bytes()).piece(&latent);
+        digest.piece(sample.id.as_bytes()).values(&sample.latent);
     }
     digest.finish()
 }

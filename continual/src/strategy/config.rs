@@ -372,6 +372,12 @@ impl GradientConfig {
     }
 }
 
+/// A strategy as a test writes it.
+#[cfg(test)]
+pub(super) fn strategy(text: &str) -> GradientConfig {
+    toml::from_str(text).expect("a strategy")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{GRADIENT_STRATEGIES, GradientConfig};

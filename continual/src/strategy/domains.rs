@@ -126,12 +126,7 @@ impl GradientConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::GRADIENT_STRATEGIES;
-    use super::GradientConfig;
-
-    fn strategy(text: &str) -> GradientConfig {
-        toml::from_str(text).expect("a strategy")
-    }
+    use super::super::config::{GRADIENT_STRATEGIES, strategy};
 
     #[test]
     fn every_number_has_a_domain_that_holds_its_default_and_not_all_numbers() {

@@ -130,11 +130,7 @@ impl GradientConfig {
 mod tests {
     use inarch_peft::MethodConfig;
 
-    use super::super::config::{GRADIENT_STRATEGIES, GradientConfig};
-
-    fn strategy(text: &str) -> GradientConfig {
-        toml::from_str(text).expect("a strategy")
-    }
+    use super::super::config::{GRADIENT_STRATEGIES, strategy};
 
     fn method(text: &str) -> MethodConfig {
         toml::from_str(text).expect("a method")

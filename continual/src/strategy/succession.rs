@@ -58,12 +58,7 @@ impl GradientConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::GRADIENT_STRATEGIES;
-    use super::GradientConfig;
-
-    fn strategy(text: &str) -> GradientConfig {
-        toml::from_str(text).expect("a strategy")
-    }
+    use super::super::config::{GRADIENT_STRATEGIES, strategy};
 
     #[test]
     fn a_strategy_takes_up_its_own_state_and_none_goes_on_without_what_was_put_aside() {

@@ -18,12 +18,6 @@ pub(crate) struct Intake<'a> {
     pub(crate) named: Precision,
 }
 
-/// What tells a latent from all others, whatever its sample is called.
-pub(crate) fn digest_of(latent: &[f32]) -> Digest {
-    let bytes: Vec<u8> = latent.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Digest::of(&bytes)
-}
-
 impl Intake<'_> {
     /// Examples as samples, rounded to a precision. The id is the name of the data, the path in it, and a hash of the latent,
     /// so that two images of one name are two samples and one image given twice is one.
@@ -35,7 +29,7 @@ impl Intake<'_> {
         let mut samples = Vec::with_capacity(features.kept.len());
         for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
             let example = &examples[*position];
-            let hash = digest_of(&self.named.rounded(latent));
+            let hash = Digest::of_values(&self.named.rounded(latent));
             let image = match content {
                 Content::Images => example.source.file_bytes()?,
                 Content::Latents => None,

@@ -15,7 +15,7 @@ use toml::{Table, Value};
 
 use super::assess::{accuracy_on, milliseconds, probe_answers, zero_shot_accuracy};
 use super::gate::{Evidence, Verdict};
-use super::intake::{Intake, digest_of};
+use super::intake::Intake;
 use super::learn::{learn_analytic, learn_by_steps};
 use super::left_out::left_out;
 use super::recipe::UpdateRecipe;
@@ -136,18 +136,19 @@ pub fn update(
     let expired = carried.memory.expire(time) + carried.probe.expire(time);
 
     let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
-    let kept = [carried.memory.config(), carried.probe.config()];
-    if let Some(line) = left_out(recipe, &carried.method, kept) {
+    let (keeps, judges) = (*carried.memory.config(), *carried.probe.config());
+    if let Some(line) = left_out(recipe, &carried.method, [&keeps, &judges]) {
         session_note(&session, &line);
     }
-    let (keeps, judges) = (*carried.memory.config(), *carried.probe.config());
     let intake = Intake { session: &session, dataset, time, named: keeps.precision };
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
     let mut samples = intake.samples(&learn, Precision::F32, keeps.content)?;
     // What is held out to judge by stays out, however the data is split or called this time, and whatever it is rounded to there.
-    let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| digest_of(&sample.latent)).collect();
-    let is_held_out: Vec<bool> =
-        samples.iter().map(|sample| held_out.contains(&digest_of(&judges.precision.rounded(&sample.latent)))).collect();
+    let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| Digest::of_values(&sample.latent)).collect();
+    let is_held_out: Vec<bool> = samples
+        .iter()
+        .map(|sample| held_out.contains(&Digest::of_values(&judges.precision.rounded(&sample.latent))))
+        .collect();
     samples.iter_mut().for_each(|sample| sample.latent = keeps.precision.rounded(&sample.latent));
     let drift = watch.observe(&samples)?;
 

@@ -55,8 +55,7 @@ impl Embeddings {
         builder.piece(self.maker.as_bytes());
         builder.piece(&logit_scale.to_le_bytes());
         builder.piece(tokenizer.digest().to_string().as_bytes());
-        let bytes: Vec<u8> = values(self.table.clone()).iter().flat_map(|value| value.to_le_bytes()).collect();
-        builder.piece(&bytes);
+        builder.values(&values(self.table.clone()));
         builder.finish()
     }
 }

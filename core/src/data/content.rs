@@ -21,7 +21,7 @@ impl Dataset {
     pub fn contents<'e>(&self, examples: impl IntoIterator<Item = &'e Example>) -> Digest {
         let examples: Vec<&Example> = examples.into_iter().collect();
         let files: BTreeSet<PathBuf> =
-            examples.iter().flat_map(|example| pictures(&example.source)).map(|picture| picture.file).collect();
+            examples.iter().flat_map(|example| example.source.addresses()).map(|picture| picture.file).collect();
         let files: Vec<PathBuf> = files.into_iter().collect();
         let digests = parallel::map(&files, |file| Digest::of_file(file).ok());
         let digests: HashMap<&Path, Option<Digest>> = files.iter().map(PathBuf::as_path).zip(digests).collect();
@@ -33,10 +33,9 @@ impl Dataset {
             }
             if let Source::Row(row) = example.source {
                 let row = self.features.as_ref().and_then(|features| features.row(row)).unwrap_or_default();
-                let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
-                content.piece(&bytes);
+                content.values(row);
             }
-            for picture in pictures(&example.source) {
+            for picture in example.source.addresses() {
                 let file = digests.get(picture.file.as_path()).and_then(Option::as_ref);
                 content.piece(file.map(Digest::hex).unwrap_or_default().as_bytes());
                 let shown = ImageAddress { file: PathBuf::new(), ..picture };
@@ -47,12 +46,14 @@ impl Dataset {
     }
 }
 
-/// The images that are read from files.
-fn pictures(source: &Source) -> Vec<ImageAddress> {
-    match source {
-        Source::Image(path) | Source::Clip(Clip::Animation { path, .. }) => vec![ImageAddress::of(path)],
-        Source::Clip(Clip::Files(files)) => files.iter().map(|path| ImageAddress::of(path)).collect(),
-        Source::Bytes(..) | Source::Row(_) => Vec::new(),
+impl Source {
+    /// What is read from files: an image, an animation as a whole, or the frames of a clip.
+    pub fn addresses(&self) -> Vec<ImageAddress> {
+        match self {
+            Self::Image(path) | Self::Clip(Clip::Animation { path, .. }) => vec![ImageAddress::of(path)],
+            Self::Clip(Clip::Files(files)) => files.iter().map(|path| ImageAddress::of(path)).collect(),
+            Self::Bytes(..) | Self::Row(_) => Vec::new(),
+        }
     }
 }
 

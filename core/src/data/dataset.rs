@@ -141,6 +141,11 @@ impl Dataset {
         }
     }
 
+    /// The classes of an example, by number: one, or any number of them where an image may have several.
+    pub fn labels_of<'e>(&self, example: &'e Example) -> &'e [usize] {
+        if self.multi_label { &example.labels } else { std::slice::from_ref(&example.label) }
+    }
+
     /// Checks that every image has one label, for what cannot do with several.
     ///
     /// # Errors
@@ -200,8 +205,7 @@ impl Dataset {
             if !ids.insert(example.id.as_str()) {
                 return wrong(format!("`{}` is listed more than once (last in {split})", example.id));
             }
-            let labels = if self.multi_label { &example.labels[..] } else { &[example.label] };
-            for label in labels {
+            for label in self.labels_of(example) {
                 let Some(flag) = used[usize::from(split != Split::Train)].get_mut(*label) else {
                     let id = &example.id;
                     return wrong(format!("`{id}` has label {label}, but labels go from 0 to {}", classes - 1));

@@ -22,8 +22,8 @@ pub fn write_manifest(dataset: &Dataset, path: &Path) -> Result<()> {
             let reason = "it holds features, not images; a features file keeps its splits itself";
             return Err(Error::invalid(format!("data set `{}`", dataset.name), reason));
         }
-        let labels = if dataset.multi_label { &example.labels[..] } else { &[example.label] };
-        let labels: Vec<&str> = labels.iter().map(|label| dataset.classes[*label].as_str()).collect();
+        let labels: Vec<&str> =
+            dataset.labels_of(example).iter().map(|label| dataset.classes[*label].as_str()).collect();
         let (labels, split) = (labels.join(";"), split.to_string());
         let mut row = vec![example.id.as_str(), &labels, &split];
         if with_groups {

@@ -53,7 +53,7 @@ impl Input {
     /// An image, a clip, the images of a folder, or a data set.
     fn images(args: &EncodeArgs, model: &Model, path: &Path, bars: &Bars) -> Result<Self, CommandError> {
         let clips = args.clips.over(model.clips());
-        if let Some(examples) = loose_images(path, &args.shown.beside(model), clips.is_some())? {
+        if let Some(examples) = loose_images(path, &args.reading.shown.beside(model), clips.is_some())? {
             let moving = examples.iter().any(|example| matches!(example.source, Source::Clip(_)));
             let clips = clips.or_else(|| moving.then(ClipConfig::default));
             clips.as_ref().map_or(Ok(()), ClipConfig::check)?;
@@ -61,7 +61,7 @@ impl Input {
             return Ok(Self::Images { examples, splits: None, dataset: Box::new(dataset) });
         }
         // Features tell no classes apart, so one is enough.
-        let options = model.reading(args.source.over(args.shown.options()));
+        let options = model.reading(args.reading.options());
         let options = DataOptions { one_class: true, ..options };
         let dataset = open(path, options, &args.clips, model.clips(), bars)?;
         let (splits, examples) = dataset.examples().map(|(split, example)| (split, example.clone())).unzip();

@@ -1,12 +1,11 @@
 //! Which list it is, and what a part of it is made from.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use inarch_core::data::{Clip, Dataset, Example, Shard, Source, WorkList};
+use inarch_core::data::{Example, Shard, Source, WorkList};
 use inarch_core::image::ImageAddress;
-use inarch_core::{Digest, DigestBuilder, Error, file, parallel};
+use inarch_core::{Digest, Error, file};
 
 use super::input::{Input, label_text};
 use crate::adapter::Model;
@@ -47,49 +46,15 @@ impl Input {
         let entry = |(at, example): (usize, &Example)| -> Result<String, CommandError> {
             let split = splits.as_ref().map(|splits| splits[at]);
             let label = splits.as_ref().map(|_| label_text(dataset, example));
-            let sizes: Vec<u64> = files(&example.source).iter().map(|file| bytes(file)).collect();
+            let sizes: Vec<u64> = example.source.addresses().iter().map(|address| bytes(&address.file)).collect();
             json(&(&example.id, label, split, shown(&example.source), sizes))
         };
         let entries = examples.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>()?;
         let list = WorkList::new(&makers, entries);
         let range = shard.range(list.items)?;
-        let content = content(&examples[range.clone()], dataset);
+        // One that cannot be read is a matter of the policy, which comes later.
+        let content = dataset.contents(&examples[range.clone()]);
         Ok(Part { list, range, content })
-    }
-}
-
-/// The digest of what examples are made from.
-fn content(examples: &[Example], dataset: &Dataset) -> Digest {
-    let mut all: Vec<PathBuf> = examples.iter().flat_map(|example| files(&example.source)).collect();
-    // A volume is the file of each of its slices.
-    all.sort();
-    all.dedup();
-    // One that cannot be read is a matter of the policy, which comes later.
-    let digests = parallel::map(&all, |file| Digest::of_file(file).unwrap_or_else(|_| Digest::of(&[])));
-    let digests: HashMap<&PathBuf, Digest> = all.iter().zip(digests).collect();
-    let mut builder = DigestBuilder::default();
-    for example in examples {
-        if let (Source::Row(row), Some(features)) = (&example.source, &dataset.features) {
-            let values = features.row(*row).unwrap_or_default();
-            builder.piece(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-        }
-        if let Source::Bytes(_, bytes) = &example.source {
-            builder.piece(Digest::of(bytes).to_string().as_bytes());
-        }
-        for file in files(&example.source) {
-            builder.piece(digests[&file].to_string().as_bytes());
-        }
-    }
-    builder.finish()
-}
-
-/// The files that an example is read from.
-fn files(source: &Source) -> Vec<PathBuf> {
-    match source {
-        Source::Image(path) => vec![ImageAddress::of(path).file],
-        Source::Clip(Clip::Files(files)) => files.to_vec(),
-        Source::Clip(Clip::Animation { path, .. }) => vec![path.clone()],
-        Source::Bytes(..) | Source::Row(_) => Vec::new(),
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_more(&args.data, args.source.over(args.shown.options()), bars)?;
+    let dataset = open_more(&args.data, args.reading.options(), bars)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let features = session.features(&dataset.train)?;
     let time = now();
