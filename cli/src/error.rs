@@ -214,7 +214,9 @@ impl From<ContinualError> for CommandError {
             ContinualError::Stale { .. } => Self {
                 kind: Kind::Refused,
                 message,
-                hints: vec!["use the backbone that the memory was made with, or start a new memory".into()],
+                hints: vec![
+                    "use the backbone and the window that the memory was made with, or start a new memory".into(),
+                ],
             },
             ContinualError::Target { .. } => Self { kind: Kind::Usage, message, hints: Vec::new() },
             ContinualError::CannotForget { .. } | ContinualError::Gate(_) | ContinualError::Refused(_) => {

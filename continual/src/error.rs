@@ -19,9 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Recipe(#[from] inarch_recipes::Error),
     /// Latents of another backbone or image preparation.
-    #[error(
-        "refused: {what} holds latents of {expected}, this is {found}: latents of one backbone mean nothing to another"
-    )]
+    #[error("refused: {what} holds latents of {expected}, this is {found}: latents of one mean nothing to the other")]
     Stale {
         /// The memory or statistics.
         what: String,

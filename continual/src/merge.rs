@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::learner::solve_head;
-use crate::memory::{Content, Fingerprint, Key, Ledger, Memory};
+use crate::memory::{Content, Key, Ledger, Memory};
 use crate::update::{Release, Version, VersionRecord, Versions, accuracy_on, check_in_force, write_version};
 
 /// What is to be merged.
@@ -92,7 +92,7 @@ pub fn merge(
         let version = versions.open(name)?;
         let (memory, probe) = (version.memory(request.key)?, version.probe(request.key)?);
         for memory in [&memory, &probe].into_iter().flatten() {
-            memory.fingerprint().check(&Fingerprint::of(backbone), &format!("the memory of `{name}`"))?;
+            memory.fingerprint().check_backbone(backbone, &format!("the memory of `{name}`"))?;
         }
         Ok(Part { artifact: version.artifact(backbone)?, memory, probe, ledger: version.ledger()?, version })
     };

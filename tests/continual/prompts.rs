@@ -41,6 +41,7 @@ pub(super) fn images(folder: &Path) -> Dataset {
         test,
         features: None,
         clips: None,
+        window: None,
         ignored_files: Default::default(),
         multi_label: false,
     }

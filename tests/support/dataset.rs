@@ -47,6 +47,7 @@ pub(crate) fn feature_dataset(name: &str, classes: Vec<String>, rows: impl IntoI
         test,
         features: Some(Arc::new(features)),
         clips: None,
+        window: None,
         ignored_files: Default::default(),
         multi_label: false,
     }

@@ -9,9 +9,8 @@ use inarch_continual::{
     forget,
 };
 use inarch_core::Digest;
-use inarch_core::backbone::Backbone;
 use inarch_core::data::DataOptions;
-use inarch_core::image::OnBadImage;
+use inarch_core::image::{OnBadImage, Window};
 use inarch_recipes::{Progress as _, Session, Subset};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -45,7 +44,7 @@ pub(crate) fn run(args: &MemoryArgs, bars: &Bars, output: &Output) -> Result<(),
             if let Some(backbone) = backbone {
                 let backbone = backbones::open(backbone, &inarch_core::device(&device.device)?)?;
                 let name = format!("the memory `{}`", target.memory);
-                memory.fingerprint().check(&Fingerprint::of(&backbone), &name)?;
+                memory.fingerprint().check_backbone(&backbone, &name)?;
             }
             let fits = memory.bytes() <= memory.config().budget_bytes;
             let result = json!({ "samples": memory.len(), "bytes": memory.bytes(), "within_budget": fits });
@@ -80,16 +79,10 @@ fn has_versions(target: &str) -> bool {
     Path::new(target).is_dir() || target.contains('@') || (!at_work() && AnyVersions::new().exists(target))
 }
 
-/// How images are shown beside those that `target` remembers: in the window of its version, where none is given. A snapshot and a
-/// memory at work know none.
-fn shown_beside(shown: &ShownArgs, target: &str, backbone: &Backbone) -> Result<DataOptions, CommandError> {
+/// How images are shown beside those that a memory holds: in its window, where none is given.
+fn shown_beside(shown: &ShownArgs, remembered: Option<Window>) -> DataOptions {
     let options = shown.options();
-    if options.window.is_some() || Path::new(target).is_file() || !has_versions(target) {
-        return Ok(options);
-    }
-    let versions = AnyVersions::new();
-    let artifact = versions.open(target)?.artifact(backbone)?;
-    Ok(DataOptions { window: artifact.manifest.window, ..options })
+    DataOptions { window: options.window.or(remembered), ..options }
 }
 
 /// Opens a memory of any kind.
@@ -207,7 +200,8 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
     let present = |path: &PathBuf| -> Result<_, CommandError> {
-        open_more(path, shown_beside(&args.shown, &args.target, &backbone)?, bars)
+        let window = AnyVersions::new().open(&args.target)?.artifact(&backbone)?.manifest.window;
+        open_more(path, shown_beside(&args.shown, window), bars)
     };
     let presented = args.data.as_ref().map(present).transpose()?;
     let request = ForgetRequest {
@@ -251,11 +245,10 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
 fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let memory = open(&args.target)?;
     let backbone = backbones::open(&args.backbone, &inarch_core::device(&args.device.device)?)?;
-    memory.fingerprint().check(&Fingerprint::of(&backbone), &format!("the memory `{}`", args.target.memory))?;
+    memory.fingerprint().check_backbone(&backbone, &format!("the memory `{}`", args.target.memory))?;
     let key = read_key(args.target.key.as_ref())?;
     let mut watch = DriftWatch::open(&memory, DriftConfig::default(), args.state.as_deref(), key.as_ref())?;
-    let shown = shown_beside(&args.shown, &args.target.memory, &backbone)?;
-    let dataset = open_more(&args.data, shown, bars)?;
+    let dataset = open_more(&args.data, shown_beside(&args.shown, memory.fingerprint().window), bars)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let all: Vec<_> = dataset.examples().map(|(_, example)| example.clone()).collect();
     let verdict = watch.observe(&session.features(&all)?.values)?;

@@ -153,7 +153,8 @@ mod tests {
 
     fn memory(backbone: &str) -> Memory {
         let digest = Digest::of(backbone.as_bytes());
-        let print = Fingerprint { name: backbone.into(), backbone: digest.clone(), preprocess: digest, dim: DIM };
+        let print =
+            Fingerprint { name: backbone.into(), backbone: digest.clone(), preprocess: digest, window: None, dim: DIM };
         let mut memory = Memory::new(MemoryConfig::default(), print).unwrap();
         let sample = |at: u64| Sample {
             id: format!("patient-{at}"),

@@ -38,7 +38,7 @@ impl Learner for MemoryHeadLearner {
         let backbone = setting.session.backbone();
         let mut memory = match self.memory.take() {
             Some(memory) => memory,
-            None => Memory::new(self.config, Fingerprint::of(backbone))?,
+            None => Memory::new(self.config, Fingerprint::of(backbone, setting.session.dataset().window))?,
         };
         let features = setting.session.features(arrival.train)?;
         let rows = features.values.chunks_exact(features.dim).zip(&features.kept);

@@ -121,7 +121,7 @@ impl GradientLearner {
                 let content = if whole { Content::Images } else { self.memory_config.content };
                 let sampler = self.strategy.sampler().unwrap_or(self.memory_config.sampler);
                 let config = MemoryConfig { content, sampler, views: self.views(), ..self.memory_config };
-                Memory::new(config, Fingerprint::of(setting.session.backbone()))?
+                Memory::new(config, Fingerprint::of(setting.session.backbone(), setting.session.dataset().window))?
             }
         };
         let losses = self.losses(train, arrival, setting, recipe, &memory)?;

@@ -2,12 +2,13 @@
 
 use inarch_core::Digest;
 use inarch_core::backbone::Backbone;
+use inarch_core::image::Window;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// Identity of the backbone and of the image preparation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
     /// The backbone's name, for people.
@@ -16,18 +17,22 @@ pub struct Fingerprint {
     pub backbone: Digest,
     /// The image preparation.
     pub preprocess: Digest,
+    /// The window that grey values were shown in, where an image names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// Length of a latent.
     pub dim: usize,
 }
 
 impl Fingerprint {
-    /// Of a backbone.
-    pub fn of(backbone: &Backbone) -> Self {
+    /// Of a backbone that sees grey values in a window.
+    pub fn of(backbone: &Backbone, window: Option<Window>) -> Self {
         let preprocess = serde_json::to_vec(backbone.preprocess()).unwrap_or_default();
         Self {
             name: backbone.name().into(),
             backbone: backbone.digest().clone(),
             preprocess: Digest::of(&preprocess),
+            window,
             dim: backbone.spec().dim,
         }
     }
@@ -43,13 +48,23 @@ impl Fingerprint {
         Err(Error::Stale { what: what.into(), expected: self.shown(), found: other.shown() })
     }
 
+    /// Checks that latents of `self` are of a backbone, in whatever window; `what` is named otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub fn check_backbone(&self, backbone: &Backbone, what: &str) -> Result<()> {
+        self.check(&Self::of(backbone, self.window), what)
+    }
+
     /// Whether latents of both may stand beside each other.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
-        (&self.backbone, &self.preprocess) == (&other.backbone, &other.preprocess)
+        (&self.backbone, &self.preprocess, self.window) == (&other.backbone, &other.preprocess, other.window)
     }
 
     /// For people.
     pub(crate) fn shown(&self) -> String {
-        format!("backbone {} ({}), preparation {}", self.name, self.backbone.short(), self.preprocess.short())
+        let window = self.window.map(|window| format!(", window {window}")).unwrap_or_default();
+        let Self { name, backbone, preprocess, .. } = self;
+        format!("backbone {name} ({}), preparation {}{window}", backbone.short(), preprocess.short())
     }
 }

@@ -151,7 +151,8 @@ mod tests {
     /// A database of ten samples, of which the first three came two days before [`TIME`].
     fn filled(path: &Path, key: Option<Key>) -> (MemoryStore, Memory) {
         let digest = Digest::of(b"x");
-        let print = Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, dim: 4 };
+        let print =
+            Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, window: None, dim: 4 };
         let config = MemoryConfig { most_days: Some(1), ..MemoryConfig::default() };
         let sample = |at: u64| Sample {
             id: format!("patient-{at}"),

@@ -136,7 +136,8 @@ mod tests {
 
     fn memory() -> Memory {
         let digest = Digest::of(b"x");
-        let fingerprint = Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, dim: 4 };
+        let fingerprint =
+            Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, window: None, dim: 4 };
         let mut memory = Memory::new(MemoryConfig::default(), fingerprint).unwrap();
         let sample = |at: u64| Sample {
             id: at.to_string(),

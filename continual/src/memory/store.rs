@@ -255,7 +255,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = Key::create(&folder.path().join("key")).unwrap();
         let digest = Digest::of(b"x");
-        let print = Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, dim: 4 };
+        let print =
+            Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, window: None, dim: 4 };
         for (name, key) in [("plain", None), ("sealed", Some(key))] {
             let path = folder.path().join(name);
             let config = MemoryConfig { budget_bytes: 4096, ..MemoryConfig::default() };

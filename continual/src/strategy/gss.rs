@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn who_stays_is_what_the_published_algorithm_says() {
         let digest = Digest::of(b"x");
-        let print = Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, dim: 8 };
+        let print =
+            Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, window: None, dim: 8 };
         let config = MemoryConfig { budget_bytes: 2048, ..MemoryConfig::default() };
         let mut memory = Memory::new(config, print).unwrap();
         let seed = Seed::new(9);

@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn candidates_are_drawn_once_each_from_what_came_before() {
         let digest = Digest::of(b"x");
-        let print = Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, dim: 8 };
+        let print =
+            Fingerprint { name: "x".into(), backbone: digest.clone(), preprocess: digest, window: None, dim: 8 };
         let memory = Memory::new(MemoryConfig::default(), print).unwrap();
         let mir = |candidates: usize| Mir { past: vec![2, 3, 5, 7, 11, 13], ..Mir::new(2, candidates) };
         let mut found = mir(50).rehearse(&memory, Seed::new(1));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use inarch_core::Seed;
 use inarch_core::data::{ClipConfig, Dataset, Example, FeatureFile, few_shot};
+use inarch_core::image::Window;
 
 use super::config::{Order, StreamConfig, StreamKind};
 use super::experience::{Experience, Stream};
@@ -161,7 +162,7 @@ fn by_corruption(dataset: &Dataset, config: &StreamConfig, seed: Seed, folder: &
             test: corruption.domain(&dataset.test, folder, noise)?,
         });
     }
-    Ok(of_experiences((dataset.name.clone(), None, None), dataset.classes.clone(), experiences, config))
+    Ok(of_experiences((dataset.name.clone(), None, None, dataset.window), dataset.classes.clone(), experiences, config))
 }
 
 /// Each data set is an experience.
@@ -213,11 +214,12 @@ fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result
     }
     let name = datasets.iter().map(|dataset| dataset.name.as_str()).collect::<Vec<_>>().join("+");
     let clips = datasets.iter().find_map(|dataset| dataset.clips.clone());
-    Ok(of_experiences((name, features.file(), clips), classes, experiences, config))
+    let window = datasets.iter().find_map(|dataset| dataset.window);
+    Ok(of_experiences((name, features.file(), clips, window), classes, experiences, config))
 }
 
 fn of_experiences(
-    (name, features, clips): (String, Option<Arc<FeatureFile>>, Option<ClipConfig>),
+    (name, features, clips, window): (String, Option<Arc<FeatureFile>>, Option<ClipConfig>, Option<Window>),
     classes: Vec<String>,
     experiences: Vec<Experience>,
     config: &StreamConfig,
@@ -231,6 +233,7 @@ fn of_experiences(
         test: all(|experience| &experience.test),
         features,
         clips,
+        window,
         ignored_files: Default::default(),
         multi_label: false,
     };
@@ -268,6 +271,7 @@ mod tests {
             test,
             features: None,
             clips: None,
+            window: None,
             ignored_files: Default::default(),
             multi_label: false,
         }

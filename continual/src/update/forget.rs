@@ -97,7 +97,9 @@ pub fn forget(
     };
     let old = parent.artifact(backbone)?;
     let method = old.manifest.method.clone();
-    let fingerprint = Fingerprint::of(backbone);
+    // What is presented is subtracted, so it has to be seen as it was learned.
+    let window = request.presented.map_or(old.manifest.window, |dataset| dataset.window);
+    let fingerprint = Fingerprint::of(backbone, window);
     let (mut memory, mut probe, mut ledger) = (parent.memory(key)?, parent.probe(key)?, parent.ledger()?);
     for memory in [&memory, &probe].into_iter().flatten() {
         memory.fingerprint().check(&fingerprint, &format!("the memory of `{}`", parent.name))?;

@@ -323,7 +323,7 @@ fn carry(
     request: &UpdateRequest<'_>,
 ) -> Result<Estate> {
     let recipe = request.recipe;
-    let fingerprint = Fingerprint::of(backbone);
+    let fingerprint = Fingerprint::of(backbone, request.dataset.window);
     let dim = backbone.spec().dim;
     let (Some(parent), Some(old)) = (parent, old) else {
         let mut table: Table = recipe.method.clone();

@@ -11,7 +11,7 @@ use super::options::DataOptions;
 use super::split::Split;
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
-use crate::image::{ImageAddress, kept_image};
+use crate::image::{ImageAddress, Window, kept_image};
 
 /// Where the content of an example is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub struct Dataset {
     pub features: Option<Arc<FeatureFile>>,
     /// How examples are read as clips; `None` for still images.
     pub clips: Option<ClipConfig>,
+    /// The window that grey values are shown in, where an id names none.
+    pub window: Option<Window>,
     /// How many files were passed over, by what they are: [`HIDDEN_FILES`], `.txt`, `without extension`.
     pub ignored_files: BTreeMap<String, usize>,
     /// Whether an image may have any number of classes, which are then in [`Example::labels`].
@@ -124,7 +126,18 @@ impl Dataset {
     pub(super) fn empty(name: String, classes: Vec<String>) -> Self {
         let (train, val, test) = (Vec::new(), Vec::new(), Vec::new());
         let ignored_files = BTreeMap::new();
-        Self { name, classes, train, val, test, features: None, clips: None, ignored_files, multi_label: false }
+        Self {
+            name,
+            classes,
+            train,
+            val,
+            test,
+            features: None,
+            clips: None,
+            window: None,
+            ignored_files,
+            multi_label: false,
+        }
     }
 
     pub(super) fn split_mut(&mut self, split: Split) -> &mut Vec<Example> {
@@ -306,6 +319,7 @@ impl Dataset {
             test: keep(&self.test),
             features: self.features.clone(),
             clips: self.clips.clone(),
+            window: self.window,
             ignored_files: self.ignored_files.clone(),
             multi_label: self.multi_label,
         })

@@ -36,7 +36,7 @@ pub fn open_dataset(path: &Path, root: Option<&Path>) -> Result<Dataset> {
 /// As [`open_dataset`]; [`Error::Leak`] for a group in two splits, faults of the options, and [`Error::Malformed`] where clips
 /// are wanted and nothing has more than one frame.
 pub fn open_dataset_with(path: &Path, options: &DataOptions) -> Result<Dataset> {
-    let dataset = read(path, options)?;
+    let dataset = Dataset { window: options.window, ..read(path, options)? };
     let Some(config) = &options.clips else {
         let dataset = if dataset.holds_clips(path)? { dataset.into_clips(ClipConfig::default())? } else { dataset };
         dataset.check_files(path)?;

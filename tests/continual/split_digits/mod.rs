@@ -188,7 +188,7 @@ fn small(dataset: &Dataset) -> u64 {
         scores: Vec::new(),
     };
     let config = MemoryConfig { budget_bytes: 99_999, precision: Precision::F32, ..MemoryConfig::default() };
-    let mut memory = Memory::new(config, Fingerprint::of(tiny())).expect("a memory");
+    let mut memory = Memory::new(config, Fingerprint::of(tiny(), None)).expect("a memory");
     memory.offer(dataset.train.iter().enumerate().map(sample)).expect("samples");
     let (count, bytes) = (memory.len() as u64, memory.bytes());
     assert_eq!(count as usize, dataset.train.len());

@@ -233,3 +233,31 @@ fn what_has_drifted_is_seen_in_the_window_of_the_version() {
     assert_eq!(drift(&[]), drift(&window));
     assert_ne!(drift(&[])["mmd"]["statistic"], drift(&["--window", "full"])["mmd"]["statistic"]);
 }
+
+#[test]
+fn latents_of_two_windows_are_never_in_one_memory() {
+    let program = Program::new();
+    scans(&program);
+    let all = ["-b", "pocket", "-d", "scans", "--slices", "all"];
+    let (window, other) = (["--window", "-600:1500"], ["--window", "full"]);
+    let say = ["window -600:1500", "window full"];
+    // Of a version ...
+    program.json(&[&["update", "ward", "--init", "simple-cil"], &all[..], &window].concat());
+    program.fail(&[&["update", "ward"], &all[..], &other].concat(), 3, &say);
+    let ids = program.json(&["memory", "show", "ward", "--samples"])["ids"].clone();
+    let id = ids[0]["id"].as_str().expect("an id").to_string();
+    program.fail(&[&["memory", "forget", "ward", &id], &all[..], &other].concat(), 3, &say);
+    assert!(!program.path("ward/2").exists());
+    // ... and of a memory at work, which goes on in the window that it was begun with, and so does a snapshot of it.
+    program.json(&[&["memory", "add", "seen"], &all[..], &window].concat());
+    let before = program.json(&["memory", "show", "seen"]);
+    assert_eq!(before["fingerprint"]["window"], "-600:1500");
+    program.fail(&[&["memory", "add", "seen"], &all[..], &other].concat(), 3, &say);
+    program.json(&[&["memory", "add", "seen"], &all[..]].concat());
+    program.json(&["memory", "export", "seen", "seen.memory"]);
+    for memory in ["seen", "seen.memory"] {
+        let drift = |more: &[&str]| program.json(&[&["memory", "drift", memory], &all[..], more].concat());
+        assert_eq!(drift(&[]), drift(&window));
+        assert_ne!(drift(&[])["mmd"]["statistic"], drift(&other)["mmd"]["statistic"]);
+    }
+}

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use inarch_continual::{Cause, Content, Fingerprint, Key, MemoryConfig, MemoryStore, Sample};
+use inarch_continual::{Cause, Content, Fingerprint, Key, Memory, MemoryConfig, MemoryStore, Sample};
+use inarch_core::data::DataOptions;
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Progress as _, Session, Subset};
 use serde_json::json;
@@ -28,7 +29,8 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
         return Err(one_view(&args.name));
     }
     let (path, key) = (store_path(&args.name)?, read_key(args.version.key.as_ref())?);
-    let config = begun(&path, key.clone())?.unwrap_or(config);
+    let begun = begun(&path, key.clone())?;
+    let config = begun.as_ref().map_or(config, |memory| *memory.config());
     let kept = toml::Table::try_from(config).unwrap_or_default();
     let left_out: Vec<&str> = settings
         .iter()
@@ -41,7 +43,14 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
-    let dataset = open_more(&args.data, args.reading.options(), bars)?;
+    let options = args.reading.options();
+    let window = options.window.or_else(|| begun.as_ref()?.fingerprint().window);
+    let fingerprint = Fingerprint::of(&backbone, window);
+    let name = format!("the memory `{}`", args.name);
+    if let Some(memory) = &begun {
+        memory.fingerprint().check(&fingerprint, &name)?;
+    }
+    let dataset = open_more(&args.data, DataOptions { window, ..options }, bars)?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let features = session.features(&dataset.train)?;
     let time = now();
@@ -65,11 +74,10 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
         });
     }
     let store = MemoryStore::open(&path, key)?;
-    let fingerprint = Fingerprint::of(&backbone);
     let mut expired = 0;
     if let Some(mut memory) = store.memory()? {
         // What is refused changes nothing, age or not.
-        memory.fingerprint().check(&fingerprint, &format!("the memory `{}`", args.name))?;
+        memory.fingerprint().check(&fingerprint, &name)?;
         if memory.config().views > 1 {
             return Err(one_view(&args.name));
         }
@@ -84,12 +92,12 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     Ok(())
 }
 
-/// The settings of a memory that there is: what is added is kept as it keeps samples.
-fn begun(path: &Path, key: Option<Key>) -> Result<Option<MemoryConfig>, CommandError> {
+/// The memory that there is: what is added is seen and kept as it sees and keeps samples.
+fn begun(path: &Path, key: Option<Key>) -> Result<Option<Memory>, CommandError> {
     if !path.is_dir() {
         return Ok(None);
     }
-    Ok(MemoryStore::open(path, key)?.memory()?.map(|memory| *memory.config()))
+    Ok(MemoryStore::open(path, key)?.memory()?)
 }
 
 /// What is said where samples of several views would be added.

@@ -8,7 +8,7 @@ const SAMPLERS: [Sampler; 5] =
 
 fn fingerprint() -> Fingerprint {
     let digest = Digest::of(b"backbone");
-    Fingerprint { name: "test".into(), backbone: digest.clone(), preprocess: digest, dim: 8 }
+    Fingerprint { name: "test".into(), backbone: digest.clone(), preprocess: digest, window: None, dim: 8 }
 }
 
 fn memory(sampler: Sampler, budget_bytes: u64, seed: u64) -> Memory {
