@@ -139,6 +139,20 @@ fn an_output_in_the_data_is_refused_and_files_that_are_no_images_are_told() {
 }
 
 #[test]
+fn a_class_that_cannot_name_a_folder_is_refused_before_one_is_written() {
+    let program = Program::new();
+    let photo = |class: &str| {
+        let photos = inarch_core::file::list(&Path::new(sample()).join("train").join(class)).expect("a class");
+        photos[0].display().to_string()
+    };
+    let rows = format!("path,label,split\n{},../../hat,test\n{},shoes,test\n", photo("hat"), photo("shoes"));
+    std::fs::write(program.path("list.csv"), rows).expect("writes");
+    let corrupt = ["corrupt", "-d", "list.csv", "-o", "damaged", "--kind", "clean"];
+    program.fail(&corrupt, 1, &["`../../hat` cannot name a folder; rename it"]);
+    assert!(!program.path("damaged").exists());
+}
+
+#[test]
 fn missing_and_damaged_inputs_are_named() {
     let program = Program::new();
     program.fail(&["eval", "-b", "pocket", "-d", "nowhere"], 1, &["nowhere"]);
