@@ -13,8 +13,7 @@ impl Dataset {
     /// [`Error::Invalid`] naming the class.
     pub fn need_folder_names(&self) -> Result<()> {
         let Some(class) = self.classes.iter().find(|class| !names_folder(class)) else { return Ok(()) };
-        let reason =
-            format!("class `{class}` cannot name a folder; rename it, without `/` and no dot at its beginning");
+        let reason = format!("class `{class}` cannot name a folder; rename it: no `/`, and no dot at its beginning");
         Err(Error::invalid(format!("data set `{}`", self.name), reason))
     }
 }
