@@ -141,6 +141,10 @@ fn gifs_that_move_need_no_word_and_a_clip_that_cannot_be_read_is_left_out() {
     std::fs::write(&broken, b"no image").expect("written");
     fit(&program, "st-adapter", "frames", &["--frames", "8", "--on-bad-image", "skip", "--set", "views=0"], "skipping");
     assert!(Path::new(&program.path("skipping/adapter.json")).is_file());
+    // A frame that one view shows and the other does not.
+    let left = [&eval[..], &["-a", "skipping", "--clip-views", "2", "--on-bad-image", "skip"]].concat();
+    let left = program.json(&left);
+    assert_eq!((&left["n"], left["skipped"].as_array().map(Vec::len)), (&19.into(), Some(1)));
 
     // It costs a stream nothing else, whatever lies beside it.
     let broken = program.path("gifs/train/growing/001.gif");
