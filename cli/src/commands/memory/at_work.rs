@@ -43,6 +43,7 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     let device = inarch_core::device(&args.version.device.device)?;
     let backbone = backbones::open(&args.version.backbone, &device)?;
     let dataset = open_more(&args.data, args.reading.options(), bars)?;
+    dataset.need_single_labels("a memory")?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let features = session.features(&dataset.train)?;
     let kept: Vec<&Example> = features.kept.iter().map(|position| &dataset.train[*position]).collect();
