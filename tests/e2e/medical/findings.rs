@@ -46,5 +46,10 @@ fn images_may_have_several_findings() {
     let balanced = ["lora", "--set", "train.imbalance=\"balanced-sampling\""];
     program.fail(&[&fit[..], &balanced].concat(), 2, &["several labels"]);
     program.fail(&["eval", "-b", "pocket", "-d", "findings.csv", "--test-time", "zero"], 1, &["one label each"]);
+    program.fail(
+        &["pretrain", "-b", "pocket", "-d", "findings.csv", "-o", "pairs"],
+        1,
+        &["a caption", "one label each"],
+    );
     program.fail(&["memory", "add", "ward", "-b", "pocket", "-d", "findings.csv"], 1, &["a memory", "one label each"]);
 }
