@@ -7,7 +7,7 @@ use regex::Regex;
 use super::clip_config::ClipConfig;
 use super::dataset::{Example, Source};
 use crate::error::{Error, Result};
-use crate::image::{Frame, ImageAddress, Window, is_video_name, single_images};
+use crate::image::{Frame, ImageAddress, Window, is_image_name, is_video_name, single_images};
 
 /// How a data set is read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -64,15 +64,17 @@ impl DataOptions {
     /// where a list names them one by one.
     pub(super) fn expand(&self, example: Example) -> Result<Vec<Example>> {
         let Source::Image(path) = &example.source else { return Ok(vec![example]) };
-        if is_video_name(path) {
+        // A folder is a clip.
+        if is_video_name(path) || !is_image_name(path) && path.is_dir() {
             return Ok(vec![example]);
         }
         let mut address = ImageAddress::of(path);
+        // What the path says behind the file, the id says as well.
+        let says_more = address.file != *path;
+        let id = example.id.rsplit_once('#').filter(|_| says_more).map_or(&*example.id, |(file, _)| file).to_owned();
         let named = address.frame != Frame::Middle;
         address.frame = if named { address.frame } else { self.slices };
         address.window = address.window.or(self.window);
-        let id = ImageAddress { window: None, frame: Frame::Middle, ..ImageAddress::of(Path::new(&example.id)) };
-        let id = id.path().to_string_lossy().into_owned();
         if address.frame != Frame::All {
             let group = example.group.clone().or(named.then_some(id));
             return Ok(vec![Example { source: Source::Image(address.path()), group, ..example }]);
