@@ -86,10 +86,10 @@ impl Corruption {
     }
 
     /// Writes the changed images of examples under `folder` and gives the examples of the new domain. Images that are
-    /// there are left alone.
+    /// there are left alone. One that cannot be read is in the domain as it is, for whoever reads it to stop at or to leave out.
     ///
     /// # Errors
-    /// An image that cannot be read or written, or examples of features.
+    /// An image that cannot be written, or examples of features.
     pub(super) fn domain(self, examples: &[Example], folder: &Path, seed: Seed) -> Result<Vec<Example>> {
         let (mut domain, mut missing) = (Vec::with_capacity(examples.len()), Vec::new());
         for example in examples {
@@ -104,15 +104,18 @@ impl Corruption {
             if self != Self::None {
                 shown = folder.join(format!("{:016x}.png", seed.hash(&id)));
                 if !shown.is_file() {
-                    missing.push((path.as_path(), shown.clone(), seed.split(&id)));
+                    missing.push((domain.len(), path.as_path(), shown.clone(), seed.split(&id)));
                 }
             }
             domain.push(Example { id, source: Source::Image(shown), ..example.clone() });
         }
         for batch in missing.chunks(BATCH) {
-            let paths: Vec<&Path> = batch.iter().map(|(path, ..)| *path).collect();
-            for ((path, into, seed), image) in batch.iter().zip(decode_images(&paths)) {
-                self.write(image?, path, into, *seed)?;
+            let paths: Vec<&Path> = batch.iter().map(|(_, path, ..)| *path).collect();
+            for ((at, path, into, seed), image) in batch.iter().zip(decode_images(&paths)) {
+                match image {
+                    Ok(image) => self.write(image, path, into, *seed)?,
+                    Err(_) => domain[*at].source = Source::Image(path.to_path_buf()),
+                }
             }
         }
         Ok(domain)

@@ -417,5 +417,10 @@ mod tests {
         assert_eq!(shown(10), (first.clone(), dark));
         let (second, bright) = shown(100);
         assert!(10 < dark && dark < bright && first != second, "{dark} {bright}");
+
+        std::fs::write(&paths[0], "no image").unwrap();
+        let made = Stream::new(std::slice::from_ref(&data), &config, 1, &folder.path().join("domains")).unwrap();
+        let unread = |example: &&Example| example.source == Source::Image(paths[0].clone());
+        assert_eq!(made.experiences[0].train.iter().filter(unread).count(), 1, "whoever reads it is told");
     }
 }
