@@ -1,6 +1,6 @@
 //! Image features of many files, once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
@@ -332,7 +332,8 @@ fn encode_with(
     // A bad image is bad in every view, but it is one image.
     let mut bad: Vec<BadImage> = bad?;
     control.progress.finish();
-    bad.dedup_by(|left, right| left.path == right.path);
+    let mut named = HashSet::new();
+    bad.retain(|bad| named.insert(bad.path.clone()));
     copies.into_iter().for_each(|(from, to)| rows.copy(from, to));
     Ok(rows.features(count, each / joined.count(), bad))
 }

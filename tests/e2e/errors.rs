@@ -99,6 +99,12 @@ fn a_corrupt_image_is_named_or_skipped_and_counted() {
     let eval = program.json(&["eval", "-b", "pocket", "-d", &data, "--on-bad-image", "skip"]);
     assert_eq!(eval["n"], 179);
     assert!(eval["skipped"][0].as_str().is_some_and(|path| path.ends_with("broken.jpg")));
+    // In every domain of a stream, and named once.
+    let stream = ["stream", "-b", "pocket", "-d", &data, "-s", "simple-cil", "--seeds", "1", "-o", "stream"];
+    let domains = ["--set", "stream.kind=\"domain-incremental\"", "--set", "stream.corruptions=[\"none\", \"blur\"]"];
+    program.fail(&[&stream[..], &domains].concat(), 1, &["broken.jpg", "--on-bad-image skip"]);
+    let stream = program.json(&[&stream[..], &domains, &["--on-bad-image", "skip"]].concat());
+    assert_eq!(stream["skipped"], eval["skipped"]);
 
     std::fs::remove_file(&bad).expect("removes");
     std::fs::remove_dir_all(program.path("data/train/hat")).expect("removes");
