@@ -31,11 +31,12 @@ impl Session<'_> {
         let rows = values(stored.all(backbone));
         let (mut sums, mut counts) = (vec![0.0f64; classes.len() * dim], vec![0usize; classes.len()]);
         for (row, position) in rows.chunks(dim).zip(&stored.kept) {
-            let class = train[*position].label;
             let length = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt().max(1e-12);
-            counts[class] += 1;
-            let sum = &mut sums[class * dim..][..dim];
-            sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value) / length);
+            for &class in self.dataset.labels_of(&train[*position]) {
+                counts[class] += 1;
+                let sum = &mut sums[class * dim..][..dim];
+                sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value) / length);
+            }
         }
         if let Some(empty) = counts.iter().position(|count| *count == 0) {
             let reason = "it has no training image, and this backbone cannot tell a class by its name";

@@ -1,6 +1,6 @@
 //! Image features of many files, once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
@@ -332,9 +332,10 @@ fn encode_with(
     // A bad image is bad in every view, but it is one image.
     let mut bad: Vec<BadImage> = bad?;
     control.progress.finish();
-    bad.dedup_by(|left, right| left.path == right.path);
+    let mut named = HashSet::new();
+    bad.retain(|bad| named.insert(bad.path.clone()));
     copies.into_iter().for_each(|(from, to)| rows.copy(from, to));
-    rows.features(count, each / joined.count(), bad)
+    Ok(rows.features(count, each / joined.count(), bad))
 }
 
 /// Rows as they come, each at its place.
@@ -378,26 +379,18 @@ impl Rows {
         }
     }
 
-    /// All rows of those examples that have theirs, for each of their views and frames. A clip that lacks a frame is left out.
-    fn features(mut self, views: usize, frames: usize, bad: Vec<BadImage>) -> Result<ImageFeatures> {
+    /// All rows of those examples that have theirs, for each of their views and frames; one that lacks some is left out.
+    fn features(mut self, views: usize, frames: usize, bad: Vec<BadImage>) -> ImageFeatures {
         let [tokens, dim] = self.shape;
         let size = views * frames * tokens * dim;
         let mut kept = Vec::new();
         for (example, there) in self.there.chunks(views * frames).enumerate() {
-            match there.iter().filter(|there| **there).count() {
-                0 => {}
-                all if all == views * frames => {
-                    self.values.copy_within(example * size..(example + 1) * size, kept.len() * size);
-                    kept.push(example);
-                }
-                _ if frames > 1 => {}
-                _ => {
-                    let reason = "an image could be read in some views only";
-                    return Err(inarch_core::Error::invalid("images", reason).into());
-                }
+            if there.iter().all(|there| *there) {
+                self.values.copy_within(example * size..(example + 1) * size, kept.len() * size);
+                kept.push(example);
             }
         }
         self.values.truncate(kept.len() * size);
-        Ok(ImageFeatures { entry: self.entry, tokens, dim, views, frames, values: self.values, kept, bad })
+        ImageFeatures { entry: self.entry, tokens, dim, views, frames, values: self.values, kept, bad }
     }
 }

@@ -141,6 +141,29 @@ fn gifs_that_move_need_no_word_and_a_clip_that_cannot_be_read_is_left_out() {
     std::fs::write(&broken, b"no image").expect("written");
     fit(&program, "st-adapter", "frames", &["--frames", "8", "--on-bad-image", "skip", "--set", "views=0"], "skipping");
     assert!(Path::new(&program.path("skipping/adapter.json")).is_file());
+    // A frame that one view shows and the other does not.
+    let left = [&eval[..], &["-a", "skipping", "--clip-views", "2", "--on-bad-image", "skip"]].concat();
+    let left = program.json(&left);
+    assert_eq!((&left["n"], left["skipped"].as_array().map(Vec::len)), (&19.into(), Some(1)));
+
+    // It costs a stream nothing else, whatever lies beside it.
+    let broken = program.path("gifs/train/growing/001.gif");
+    let mut bytes = std::fs::read(&broken).expect("a clip");
+    let frame = 13 + bytes[13..].iter().position(|byte| *byte == 0x2C).expect("a frame");
+    let colours = if bytes[frame + 9] & 0x80 == 0 { 0 } else { 3usize << ((bytes[frame + 9] & 7) + 1) };
+    // No code of pixels has so many bits.
+    bytes[frame + 10 + colours] = 20;
+    std::fs::write(&broken, bytes).expect("written");
+    let stream = |output: &str| {
+        let stream = ["stream", "-b", "pocket", "-d", "gifs", "-s", "simple-cil", "--seeds", "1", "-o", output];
+        let more = ["--set", "stream.experiences=2", "--on-bad-image", "skip"];
+        let report = program.json(&[&stream[..], &more[..]].concat());
+        (report["strategies"][0]["seeds"][0]["bytes"].clone(), report["skipped"].as_array().map(Vec::len))
+    };
+    let (bytes, skipped) = stream("skipped");
+    assert_eq!(skipped, Some(1));
+    std::fs::remove_file(&broken).expect("removed");
+    assert_eq!(stream("without"), (bytes, Some(0)));
 }
 
 #[test]

@@ -99,6 +99,12 @@ fn a_corrupt_image_is_named_or_skipped_and_counted() {
     let eval = program.json(&["eval", "-b", "pocket", "-d", &data, "--on-bad-image", "skip"]);
     assert_eq!(eval["n"], 179);
     assert!(eval["skipped"][0].as_str().is_some_and(|path| path.ends_with("broken.jpg")));
+    // In every domain of a stream, and named once.
+    let stream = ["stream", "-b", "pocket", "-d", &data, "-s", "simple-cil", "--seeds", "1", "-o", "stream"];
+    let domains = ["--set", "stream.kind=\"domain-incremental\"", "--set", "stream.corruptions=[\"none\", \"blur\"]"];
+    program.fail(&[&stream[..], &domains].concat(), 1, &["broken.jpg", "--on-bad-image skip"]);
+    let stream = program.json(&[&stream[..], &domains, &["--on-bad-image", "skip"]].concat());
+    assert_eq!(stream["skipped"], eval["skipped"]);
 
     std::fs::remove_file(&bad).expect("removes");
     std::fs::remove_dir_all(program.path("data/train/hat")).expect("removes");
@@ -136,6 +142,20 @@ fn an_output_in_the_data_is_refused_and_files_that_are_no_images_are_told() {
     }
     let told = program.run(&eval).stderr;
     assert!(told.contains("passed over: 1 .HEIC, 1 .heic, 1 .txt\n"), "{told}");
+}
+
+#[test]
+fn a_class_that_cannot_name_a_folder_is_refused_before_one_is_written() {
+    let program = Program::new();
+    let photo = |class: &str| {
+        let photos = inarch_core::file::list(&Path::new(sample()).join("train").join(class)).expect("a class");
+        photos[0].display().to_string()
+    };
+    let rows = format!("path,label,split\n{},../../hat,test\n{},shoes,test\n", photo("hat"), photo("shoes"));
+    std::fs::write(program.path("list.csv"), rows).expect("writes");
+    let corrupt = ["corrupt", "-d", "list.csv", "-o", "damaged", "--kind", "clean"];
+    program.fail(&corrupt, 1, &["`../../hat` cannot name a folder; rename it"]);
+    assert!(!program.path("damaged").exists());
 }
 
 #[test]

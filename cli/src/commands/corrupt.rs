@@ -95,6 +95,7 @@ pub(crate) fn run(args: &CorruptArgs, bars: &Bars, output: &Output) -> Result<()
     let dataset = open_dataset_with(&args.data, &args.reading.options())?;
     // A copy lies in class folders.
     dataset.need_single_labels("a damaged copy")?;
+    dataset.need_folder_names()?;
     let examples = chosen(args, &dataset)?;
     let mut plan = Vec::new();
     for kind in kinds {

@@ -1,5 +1,6 @@
 //! Runs a benchmark.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -43,22 +44,11 @@ pub fn run_stream(
         // All features once, which also tells what cannot be read.
         let all: Vec<Example> =
             stream.experiences.iter().flat_map(|part| part.train.iter().chain(&part.test)).cloned().collect();
-        let bad = session.features(&all)?.bad;
-        if !bad.is_empty() {
-            let unreadable = |example: &Example| {
-                let path = match &example.source {
-                    inarch_core::data::Source::Image(path) | inarch_core::data::Source::Bytes(path, _) => {
-                        path.as_path()
-                    }
-                    // Any of its frames may be the bad one; they lie side by side.
-                    inarch_core::data::Source::Clip(clip) => clip.path(),
-                    inarch_core::data::Source::Row(_) => return false,
-                };
-                let clip = matches!(example.source, inarch_core::data::Source::Clip(_));
-                bad.iter().any(|bad| bad.path == path || (clip && bad.path.parent() == path.parent()))
-            };
-            stream.leave_out(&unreadable);
-            skipped = bad.iter().map(|bad| bad.path.display().to_string()).collect();
+        let features = session.features(&all)?;
+        if !features.bad.is_empty() {
+            let read: HashSet<&str> = features.kept.iter().map(|position| all[*position].id.as_str()).collect();
+            stream.leave_out(&|example: &Example| !read.contains(example.id.as_str()));
+            skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
         }
         if names.is_empty() {
             names = stream.experiences.iter().map(|experience| experience.name.clone()).collect();

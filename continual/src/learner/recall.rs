@@ -203,13 +203,11 @@ impl GradientLearner {
         let features = setting.session.features(train)?;
         let drawn = self.drawn(train, setting, config, &features.kept)?;
         let further = (config.views - 1) * features.dim;
+        let kept: Vec<&Example> = features.kept.iter().map(|position| &train[*position]).collect();
+        let images = config.content.images(&kept)?;
         let (mut samples, mut examples) = (Vec::new(), Vec::new());
-        for (row, position) in features.kept.iter().enumerate() {
+        for ((row, position), image) in features.kept.iter().enumerate().zip(images) {
             let example = &train[*position];
-            let image = match config.content {
-                Content::Images => example.source.file_bytes()?,
-                Content::Latents => None,
-            };
             samples.push(Sample {
                 id: example.id.clone(),
                 class: arrival.classes[example.label].clone(),

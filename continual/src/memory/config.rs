@@ -1,5 +1,6 @@
 //! What a memory keeps, and how much.
 
+use inarch_core::data::{Example, Source};
 use serde::{Deserialize, Serialize};
 
 use super::sample::Precision;
@@ -38,6 +39,22 @@ pub enum Content {
     Latents,
     /// The image file as well, for methods that change the image tower.
     Images,
+}
+
+impl Content {
+    /// What is kept of examples beside their latents, in their order: their images, as they may be kept, or nothing.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn images(self, examples: &[&Example]) -> Result<Vec<Option<Vec<u8>>>> {
+        match self {
+            Self::Latents => Ok(vec![None; examples.len()]),
+            Self::Images => {
+                let sources: Vec<&Source> = examples.iter().map(|example| &example.source).collect();
+                Ok(Source::file_bytes(&sources)?)
+            }
+        }
+    }
 }
 
 /// Settings of a memory.

@@ -1,12 +1,12 @@
 //! Domains made from one data set: common corruptions, after Hendrycks and Dietterich (2019, arXiv 1903.12261), at a middle
 //! severity. Written as images, so that every method meets them like any other domain.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::RgbImage;
 use image::imageops;
 use inarch_core::data::{Example, Source};
-use inarch_core::image::decode_image;
+use inarch_core::image::decode_images;
 use inarch_core::{Seed, file};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 
 /// Longest shorter side of a written image, in pixels.
 const MOST_PIXELS: u32 = 256;
+/// Images in memory at once.
+const BATCH: usize = 32;
 
 /// A change of all images of a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,43 +86,56 @@ impl Corruption {
     }
 
     /// Writes the changed images of examples under `folder` and gives the examples of the new domain. Images that are
-    /// there are left alone.
+    /// there are left alone. One that cannot be read is in the domain as it is, for whoever reads it to stop at or to leave out.
     ///
     /// # Errors
-    /// An image that cannot be read or written, or examples of features.
+    /// An image that cannot be written, or examples of features.
     pub(super) fn domain(self, examples: &[Example], folder: &Path, seed: Seed) -> Result<Vec<Example>> {
-        examples.iter().map(|example| self.one(example, folder, seed)).collect()
+        let (mut domain, mut missing) = (Vec::with_capacity(examples.len()), Vec::new());
+        for example in examples {
+            let Source::Image(path) = &example.source else {
+                return Err(Error::setting(
+                    "stream.corruptions",
+                    "only still images can be corrupted; the data set holds features or clips",
+                ));
+            };
+            let id = format!("{}/{}", self.name(), example.id);
+            let mut shown = path.clone();
+            if self != Self::None {
+                shown = folder.join(format!("{:016x}.png", seed.hash(&id)));
+                if !shown.is_file() {
+                    missing.push((domain.len(), path.as_path(), shown.clone(), seed.split(&id)));
+                }
+            }
+            domain.push(Example { id, source: Source::Image(shown), ..example.clone() });
+        }
+        for batch in missing.chunks(BATCH) {
+            let paths: Vec<&Path> = batch.iter().map(|(_, path, ..)| *path).collect();
+            for ((at, path, into, seed), image) in batch.iter().zip(decode_images(&paths)) {
+                match image {
+                    Ok(image) => self.write(image, path, into, *seed)?,
+                    Err(_) => domain[*at].source = Source::Image(path.to_path_buf()),
+                }
+            }
+        }
+        Ok(domain)
     }
 
-    fn one(self, example: &Example, folder: &Path, seed: Seed) -> Result<Example> {
-        let Source::Image(path) = &example.source else {
-            return Err(Error::setting(
-                "stream.corruptions",
-                "only still images can be corrupted; the data set holds features or clips",
-            ));
+    /// Writes the changed image of a file.
+    fn write(self, image: RgbImage, path: &Path, into: &Path, seed: Seed) -> Result<()> {
+        let (width, height) = image.dimensions();
+        let shorter = width.min(height);
+        let image = if shorter > MOST_PIXELS {
+            let scaled = |side: u32| (u64::from(side) * u64::from(MOST_PIXELS) / u64::from(shorter)).max(1) as u32;
+            imageops::resize(&image, scaled(width), scaled(height), imageops::FilterType::Triangle)
+        } else {
+            image
         };
-        let id = format!("{}/{}", self.name(), example.id);
-        if self == Self::None {
-            return Ok(Example { id, ..example.clone() });
-        }
-        let into: PathBuf = folder.join(format!("{:016x}.png", seed.hash(&id)));
-        if !into.is_file() {
-            let image = decode_image(path)?;
-            let (width, height) = image.dimensions();
-            let shorter = width.min(height);
-            let image = if shorter > MOST_PIXELS {
-                let scaled = |side: u32| (u64::from(side) * u64::from(MOST_PIXELS) / u64::from(shorter)).max(1) as u32;
-                imageops::resize(&image, scaled(width), scaled(height), imageops::FilterType::Triangle)
-            } else {
-                image
-            };
-            let mut bytes = std::io::Cursor::new(Vec::new());
-            self.apply(&image, seed.split(&id))
-                .write_to(&mut bytes, image::ImageFormat::Png)
-                .map_err(|error| inarch_core::Error::BadImage { path: path.clone(), reason: error.to_string() })?;
-            file::write(&into, bytes.get_ref())?;
-        }
-        Ok(Example { id, source: Source::Image(into), ..example.clone() })
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let fault =
+            |error: image::ImageError| inarch_core::Error::BadImage { path: path.into(), reason: error.to_string() };
+        self.apply(&image, seed).write_to(&mut bytes, image::ImageFormat::Png).map_err(fault)?;
+        Ok(file::write(into, bytes.get_ref())?)
     }
 }
 

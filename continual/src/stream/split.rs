@@ -148,6 +148,8 @@ fn by_appearance(
 fn by_corruption(dataset: &Dataset, config: &StreamConfig, seed: Seed, folder: &Path) -> Result<Stream> {
     let domains = &config.corruptions;
     let train = shots(&dataset.train, dataset.classes.len(), config, seed)?;
+    // What was made of other images is not taken for these.
+    let folder = folder.join(dataset.contents(dataset.examples().map(|(_, example)| example)).short());
     let share = |example: &Example| (seed.split("domain").hash(&example.id) % domains.len() as u64) as usize;
     let mut experiences = Vec::new();
     for (index, corruption) in domains.iter().enumerate() {
@@ -158,8 +160,8 @@ fn by_corruption(dataset: &Dataset, config: &StreamConfig, seed: Seed, folder: &
             name: corruption.name().into(),
             classes: (0..dataset.classes.len()).collect(),
             known: dataset.classes.len(),
-            train: corruption.domain(&own, folder, noise)?,
-            test: corruption.domain(&dataset.test, folder, noise)?,
+            train: corruption.domain(&own, &folder, noise)?,
+            test: corruption.domain(&dataset.test, &folder, noise)?,
         });
     }
     Ok(of_experiences((dataset.name.clone(), None, None, dataset.window), dataset.classes.clone(), experiences, config))
@@ -247,7 +249,7 @@ mod tests {
 
     use inarch_core::data::{Dataset, Example, FeatureFile, FeatureKind, Source};
 
-    use super::super::{Stream, StreamConfig, StreamKind};
+    use super::super::{Corruption, Stream, StreamConfig, StreamKind};
 
     fn dataset(name: &str, classes: &[&str]) -> Dataset {
         let make = |split: &str, count: usize| {
@@ -394,5 +396,35 @@ mod tests {
         assert!(error.contains("same classes"), "{error}");
         let error = Stream::new(&parts, &StreamConfig::default(), 1, Path::new("unused")).unwrap_err().to_string();
         assert!(error.contains("one data set"), "{error}");
+    }
+
+    #[test]
+    fn domains_are_made_anew_of_an_image_that_has_changed_under_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut data = dataset("photos", &["a", "b"]);
+        let mut paths = Vec::new();
+        for example in data.train.iter_mut().chain(&mut data.test) {
+            let path = folder.path().join(example.id.replace('/', "-"));
+            example.source = Source::Image(path.clone());
+            paths.push(path);
+        }
+        let corruptions = vec![Corruption::Brightness];
+        let config = StreamConfig { kind: StreamKind::DomainIncremental, corruptions, ..StreamConfig::default() };
+        let shown = |level: u8| {
+            let image = image::RgbImage::from_pixel(4, 4, image::Rgb([level; 3]));
+            paths.iter().for_each(|path| image.save(path).unwrap());
+            let made = Stream::new(std::slice::from_ref(&data), &config, 1, &folder.path().join("domains")).unwrap();
+            let Source::Image(path) = &made.experiences[0].test[0].source else { panic!("an image") };
+            (path.clone(), image::open(path).unwrap().to_rgb8().get_pixel(0, 0).0[0])
+        };
+        let (first, dark) = shown(10);
+        assert_eq!(shown(10), (first.clone(), dark));
+        let (second, bright) = shown(100);
+        assert!(10 < dark && dark < bright && first != second, "{dark} {bright}");
+
+        std::fs::write(&paths[0], "no image").unwrap();
+        let made = Stream::new(std::slice::from_ref(&data), &config, 1, &folder.path().join("domains")).unwrap();
+        let unread = |example: &&Example| example.source == Source::Image(paths[0].clone());
+        assert_eq!(made.experiences[0].train.iter().filter(unread).count(), 1, "whoever reads it is told");
     }
 }

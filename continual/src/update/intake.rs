@@ -26,14 +26,11 @@ impl Intake<'_> {
     /// An image that cannot be read.
     pub(crate) fn samples(&self, examples: &[Example], precision: Precision, content: Content) -> Result<Vec<Sample>> {
         let features = self.session.features(examples)?;
-        let mut samples = Vec::with_capacity(features.kept.len());
-        for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
-            let example = &examples[*position];
+        let kept: Vec<&Example> = features.kept.iter().map(|position| &examples[*position]).collect();
+        let images = content.images(&kept)?;
+        let mut samples = Vec::with_capacity(kept.len());
+        for ((latent, example), image) in features.values.chunks_exact(features.dim).zip(kept).zip(images) {
             let hash = Digest::of_values(&self.named.rounded(latent));
-            let image = match content {
-                Content::Images => example.source.file_bytes()?,
-                Content::Latents => None,
-            };
             samples.push(Sample {
                 id: format!("{}/{}#{}", self.dataset.name, example.id, &hash.short()[..8]),
                 class: self.dataset.classes[example.label].clone(),

@@ -132,6 +132,10 @@ mod tests {
         write(&root.join("frames/list.csv"), b"path,label,split\na/1,a,train\nb/2,b,train\n");
         let listed = open_dataset(&root.join("frames/list.csv"), None).expect("clips");
         assert_eq!((lengths(&listed), listed.clips), (vec![3, 3], Some(ClipConfig::default())));
+        // A window is nothing that a folder is called by.
+        let window = DataOptions { window: "full".parse().ok(), ..DataOptions::default() };
+        let listed = open_dataset_with(&root.join("frames/list.csv"), &window).expect("clips");
+        assert_eq!(lengths(&listed), [3, 3]);
 
         // The same folders could be images in folders of their own.
         let images = open_dataset(&root.join("frames"), None).expect("images");

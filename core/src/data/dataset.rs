@@ -11,7 +11,7 @@ use super::options::DataOptions;
 use super::split::Split;
 use crate::digest::{Digest, DigestBuilder};
 use crate::error::{Error, Result};
-use crate::image::{ImageAddress, Window, kept_image};
+use crate::image::{ImageAddress, Window, kept_images};
 
 /// Where the content of an example is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,17 +28,26 @@ pub enum Source {
 }
 
 impl Source {
-    /// The content of its image file as it may be kept ([`kept_image`]): of files that may name a patient the pixels alone. `None`
-    /// where it is no single image.
+    /// The contents of image files as they may be kept ([`kept_images`]): of files that may name a patient the pixels alone. `None`
+    /// where a source is no single image.
     ///
     /// # Errors
-    /// As [`kept_image`].
-    pub fn file_bytes(&self) -> Result<Option<Vec<u8>>> {
-        match self {
-            Self::Image(path) => kept_image(path).map(Some),
+    /// As [`kept_images`], the first one.
+    pub fn file_bytes(sources: &[&Self]) -> Result<Vec<Option<Vec<u8>>>> {
+        let paths: Vec<&Path> = sources
+            .iter()
+            .filter_map(|source| match source {
+                Self::Image(path) => Some(path.as_path()),
+                Self::Bytes(..) | Self::Clip(_) | Self::Row(_) => None,
+            })
+            .collect();
+        let mut files = kept_images(&paths).into_iter();
+        let content = |source: &&Self| match source {
+            Self::Image(_) => files.next().transpose(),
             Self::Bytes(_, bytes) => Ok(Some(bytes.to_vec())),
             Self::Clip(_) | Self::Row(_) => Ok(None),
-        }
+        };
+        sources.iter().map(content).collect()
     }
 }
 

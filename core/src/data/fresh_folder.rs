@@ -1,9 +1,27 @@
-//! A folder that appears when all of it is there.
+//! A folder that appears when all of it is there, and class folders in it.
 
 use std::path::Path;
 
+use super::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::file;
+
+impl Dataset {
+    /// Checks that every class can name a folder, for what writes class folders.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the class.
+    pub fn need_folder_names(&self) -> Result<()> {
+        let Some(class) = self.classes.iter().find(|class| !names_folder(class)) else { return Ok(()) };
+        let reason = format!("class `{class}` cannot name a folder; rename it: no `/`, and no dot at its beginning");
+        Err(Error::invalid(format!("data set `{}`", self.name), reason))
+    }
+}
+
+/// Whether a class can name a folder: one folder, within another, that is not passed over as hidden.
+pub(super) fn names_folder(class: &str) -> bool {
+    !class.is_empty() && !class.starts_with('.') && !class.contains(['/', '\\', '\0'])
+}
 
 /// Refuses a target that exists; what takes long is not begun for it.
 pub(super) fn check_absent(target: &Path) -> Result<()> {

@@ -178,6 +178,8 @@ fn csv_rows(path: &Path) -> Result<Vec<Row>> {
 fn json_rows(path: &Path) -> Result<Vec<Row>> {
     let text = file::read_text(path)?;
     let mut rows = Vec::new();
+    // Editors of Windows begin a text with a mark.
+    let text = text.trim_start_matches('\u{feff}');
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |reason: String| Error::malformed(FORMAT, path, format!("line {number}: {reason}"));
         let object: Map<String, Value> = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
@@ -232,6 +234,16 @@ mod tests {
              {\"path\": \"x/3.jpg\", \"label\": \"ape\", \"split\": \"val\"}\n",
         );
         assert_eq!(csv.digest(), json.digest());
+        for (name, text) in [
+            ("m.csv", "\u{feff}path,label,split\r\na,x,train\r\nb,y,train\r\n"),
+            (
+                "m.jsonl",
+                "\u{feff}{\"path\": \"a\", \"label\": \"x\", \"split\": \"train\"}\r\n\
+                         {\"path\": \"b\", \"label\": \"y\", \"split\": \"train\"}\r\n",
+            ),
+        ] {
+            assert_eq!(labelled(name, text).classes, ["x", "y"], "{name}");
+        }
         assert_eq!(csv.classes, ["ape", "zebra"]);
         assert_eq!((csv.train[1].id.as_str(), csv.train[1].label), ("x/1.jpg", 1));
         assert_eq!(csv.val[0].source, Source::Image("root/x/3.jpg".into()));

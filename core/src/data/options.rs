@@ -7,7 +7,7 @@ use regex::Regex;
 use super::clip_config::ClipConfig;
 use super::dataset::{Example, Source};
 use crate::error::{Error, Result};
-use crate::image::{Frame, ImageAddress, Window, is_video_name, single_images};
+use crate::image::{Frame, ImageAddress, Window, is_image_name, is_video_name, single_images};
 
 /// How a data set is read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,21 +60,25 @@ impl DataOptions {
         Ok(Grouping { pattern: fits.then_some(pattern) })
     }
 
-    /// The examples of an example: one for each of its frames, where several are wanted. Those of one file are one group.
+    /// The examples of an example: one for each of its frames, where several are wanted. Those of one file are one group, also
+    /// where a list names them one by one.
     pub(super) fn expand(&self, example: Example) -> Result<Vec<Example>> {
         let Source::Image(path) = &example.source else { return Ok(vec![example]) };
-        if is_video_name(path) {
+        // A folder is a clip.
+        if is_video_name(path) || !is_image_name(path) && path.is_dir() {
             return Ok(vec![example]);
         }
         let mut address = ImageAddress::of(path);
+        // What the path says behind the file, the id says as well.
+        let says_more = address.file != *path;
+        let id = example.id.rsplit_once('#').filter(|_| says_more).map_or(&*example.id, |(file, _)| file).to_owned();
         let named = address.frame != Frame::Middle;
         address.frame = if named { address.frame } else { self.slices };
         address.window = address.window.or(self.window);
         if address.frame != Frame::All {
-            return Ok(vec![Example { source: Source::Image(address.path()), ..example }]);
+            let group = example.group.clone().or(named.then_some(id));
+            return Ok(vec![Example { source: Source::Image(address.path()), group, ..example }]);
         }
-        let id = ImageAddress { window: None, frame: Frame::Middle, ..ImageAddress::of(Path::new(&example.id)) };
-        let id = id.path().to_string_lossy().into_owned();
         let paths = single_images(&address.path())?;
         if paths.len() == 1 {
             // Called as its file is, and shown in the window all the same.
@@ -139,6 +143,33 @@ mod tests {
             assert_eq!(one.source, Source::Image(path(&format!("deep.png#{source}"))), "{id}");
             assert_eq!((one.id.as_str(), &one.group), (id.trim_end_matches("#*"), &None));
         }
+    }
+
+    #[test]
+    fn frames_of_one_file_that_are_named_one_by_one_are_one_group() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rows = |split: fn(usize) -> &'static str| -> String {
+            let row = |at: usize| format!("v{}.nii#{},{}{}\n", at / 4, at % 4 + 1, ["a", "b"][at / 4 % 2], split(at));
+            (0..40).map(row).collect()
+        };
+        for file in 0..10 {
+            std::fs::write(folder.path().join(format!("v{file}.nii")), "x").expect("written");
+        }
+        let list = |header: &str, rows: String| {
+            let path = folder.path().join("list.csv");
+            std::fs::write(&path, format!("{header}\n{rows}")).expect("written");
+            open(&path, &DataOptions::default())
+        };
+        let dataset = list("path,label", rows(|_| "")).expect("a data set");
+        assert!(!dataset.train.is_empty() && !dataset.test.is_empty());
+        for (_, example) in dataset.examples() {
+            let file = example.id.split('#').next().map(String::from);
+            assert_eq!(example.group, file, "{}", example.id);
+        }
+        let given = list("path,label,group", rows(|at| if at < 20 { ",p1" } else { ",p2" })).expect("a data set");
+        assert!(given.examples().all(|(_, example)| matches!(example.group.as_deref(), Some("p1" | "p2"))));
+        let parted = list("path,label,split", rows(|at| if at % 4 == 0 { ",test" } else { ",train" }));
+        assert!(matches!(parted, Err(Error::Leak { parted: 10, .. })), "{parted:?}");
     }
 
     #[test]

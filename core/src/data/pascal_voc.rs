@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use roxmltree::{Document, Node};
 use serde::Serialize;
 
-use super::fresh_folder::{check_absent, fresh_folder};
+use super::fresh_folder::{check_absent, fresh_folder, names_folder};
 use super::split::{Split, assign_splits};
 use crate::error::{Error, Result};
 use crate::file;
@@ -167,8 +167,7 @@ fn annotation(path: &Path, images: &HashMap<String, PathBuf>) -> Result<Annotati
     });
     let objects = root.children().filter(|node| node.has_tag_name("object")).map(|object| {
         let class = child(object, "name").and_then(|node| node.text()).map(str::trim).unwrap_or_default();
-        let plain = !class.is_empty() && !class.starts_with('.') && !class.contains(['/', '\\', '\0']);
-        if !plain {
+        if !names_folder(class) {
             return Err(malformed(format!("an object's name must be a word that can name a folder, found `{class}`")));
         }
         let sides = child(object, "bndbox");

@@ -1,6 +1,6 @@
 //! Slides cut into tiles: a folder of tiles for each slide, which is what clips are read from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage, imageops};
@@ -52,7 +52,8 @@ pub struct TileReport {
 ///
 /// # Errors
 /// [`Error::Invalid`] for settings outside their domain, a target that exists, a data set whose images have several labels, a
-/// slide that is smaller than a tile or shows no tissue; [`Error::BadImage`], unless such slides are left out by `policy`.
+/// class that cannot name a folder, a slide that is smaller than a tile or shows no tissue; [`Error::BadImage`], unless such
+/// slides are left out by `policy`.
 pub fn write_tiles(dataset: &Dataset, target: &Path, config: &TileConfig, policy: OnBadImage) -> Result<TileReport> {
     for (name, value, most) in [("side", config.side, 4096), ("shrink", config.shrink, 256)] {
         if !(1..=most).contains(&value) {
@@ -66,20 +67,23 @@ pub fn write_tiles(dataset: &Dataset, target: &Path, config: &TileConfig, policy
         let reason = "its images have several labels each, and a folder stands for one class";
         return Err(Error::invalid(format!("data set `{}`", dataset.name), reason));
     }
+    dataset.need_folder_names()?;
     let mut report = TileReport::default();
     let mut jobs = Vec::new();
-    let mut taken: HashMap<PathBuf, usize> = HashMap::new();
+    let mut taken: HashSet<PathBuf> = HashSet::new();
     for (split, example) in dataset.examples() {
         let Source::Image(path) = &example.source else {
             return Err(Error::invalid(format!("data set `{}`", dataset.name), "it holds no images that could be cut"));
         };
         let class = &dataset.classes[example.label];
         let stem = ImageAddress::of(path).file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let folder = Path::new(&split.to_string()).join(class).join(stem);
+        let within = Path::new(&split.to_string()).join(class);
         // Slides of different folders may have one name.
-        let count = taken.entry(folder.clone()).or_default();
-        *count += 1;
-        let folder = if *count == 1 { folder } else { folder.with_extension(count.to_string()) };
+        let (mut folder, mut count) = (within.join(&stem), 1);
+        while !taken.insert(folder.clone()) {
+            count += 1;
+            folder = within.join(format!("{stem}.{count}"));
+        }
         jobs.push((path.clone(), folder, [split.to_string(), class.clone()]));
     }
     fresh_folder(target, |into| {
@@ -205,6 +209,32 @@ mod tests {
             write_tiles(&dataset, &halves, &shrunk, OnBadImage::Fail).expect("slides");
         assert_eq!((tiles, empty), (4 * 2 * 2, 0));
         assert_eq!(decode_image(&halves.join("test/b/s/0-1.png")).expect("a tile").get_pixel(0, 4).0, [200, 17, 9]);
+    }
+
+    #[test]
+    fn slides_of_one_name_have_folders_of_their_own_and_classes_name_folders() {
+        const SLIDES: [&str; 5] = ["p1/s.a.png", "p2/s.a.png", "p1/s.b.png", "p2/s.b.png", "p3/s.a.2.png"];
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        SLIDES.iter().chain(["other.png"].iter()).for_each(|name| slide(&path(name)));
+        let cut = |class: &str| {
+            let rows: String = SLIDES.iter().map(|name| format!("{name},x,train\n")).collect();
+            std::fs::write(path("list.csv"), format!("path,label,split\n{rows}other.png,{class},train\n"))
+                .expect("written");
+            let dataset = open_dataset(&path("list.csv"), None).expect("a data set");
+            let config = TileConfig { side: 8, shrink: 1, tissue: 0.5 };
+            write_tiles(&dataset, &path("tiles"), &config, OnBadImage::Fail)
+        };
+        for class in ["n/a", "../up", "/up", ".hidden"] {
+            let error = cut(class).expect_err(class).to_string();
+            assert!(error.contains(&format!("`{class}` cannot name a folder")), "{error}");
+        }
+        assert!(!path("tiles").exists());
+        assert_eq!(cut("y").expect("slides").tiles, 6 * 6);
+        let made = file::list(&path("tiles/train/x")).expect("folders");
+        let names: Vec<_> = made.iter().map(|made| made.file_name().unwrap_or_default().to_string_lossy()).collect();
+        assert_eq!(names, ["s.a", "s.a.2", "s.a.2.2", "s.b", "s.b.2"]);
+        assert!(made.iter().all(|made| file::list(made).expect("tiles").len() == 6));
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl fmt::Display for Frame {
 /// A file, a frame of it, and the window that it is shown in.
 ///
 /// As a path it is the file's, then `#`, then the frame (a number or `*`) and the window, separated by `;` where both are
-/// there. A `#` counts only behind the extension of an image, so that folders and files may have it in their names.
+/// there. A `#` counts behind the extension of an image, so that folders and files may have it in their names; behind another
+/// name, as those of DICOM files often are, where there is a file of that name and nothing of the whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageAddress {
     /// The file.
@@ -80,7 +81,7 @@ impl ImageAddress {
     pub fn of(path: &Path) -> Self {
         let whole = || Self { file: path.to_path_buf(), frame: Frame::Middle, window: None };
         let Some((file, parts)) = path.to_str().and_then(|text| text.rsplit_once('#')) else { return whole() };
-        if !is_image_name(Path::new(file)) {
+        if !is_image_name(Path::new(file)) && (!Path::new(file).is_file() || path.exists()) {
             return whole();
         }
         let mut address = Self { file: file.into(), ..whole() };
@@ -159,6 +160,28 @@ mod tests {
                 "{path}"
             );
             assert_eq!(address.path(), Path::new(path));
+        }
+    }
+
+    #[test]
+    fn behind_a_name_without_extension_an_address_is_of_a_file_that_is_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["IM0001", "1.2.840.55", "IM0001#4"] {
+            std::fs::write(path(name), b"x").expect("written");
+        }
+        std::fs::create_dir(path("clip")).expect("made");
+        for (name, file) in [
+            ("IM0001#3", "IM0001"),
+            ("1.2.840.55#3", "1.2.840.55"),
+            ("IM0001#4", "IM0001#4"),
+            ("IM0002#3", "IM0002#3"),
+            ("clip#3", "clip#3"),
+        ] {
+            let address = ImageAddress::of(&path(name));
+            let frame = if file == name { Frame::Middle } else { Frame::Number(3) };
+            assert_eq!((address.file.clone(), address.frame), (path(file), frame), "{name}");
+            assert_eq!(address.path(), path(name));
         }
     }
 

@@ -10,13 +10,32 @@ use std::path::Path;
 use ::image::{GrayImage, ImageError, ImageFormat, RgbImage};
 
 use super::address::{Frame, ImageAddress};
-use super::decode::{bad, decode_image};
+use super::decode::{bad, decode_image, decode_images};
+use super::volume::of_one_volume;
 use super::{dicom, nifti};
 use crate::error::Result;
 use crate::file;
 
 /// How TIFF files begin, small and big, of either byte order.
 const TIFF: [&[u8]; 4] = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"];
+/// Slices in memory at once.
+const BATCH: usize = 32;
+
+/// As [`kept_image`], of some image files in their order. A volume of which slices follow one another is unpacked once for
+/// many of them.
+pub fn kept_images(paths: &[&Path]) -> Vec<Result<Vec<u8>>> {
+    let of_group = |group: &[&Path]| match group {
+        [path] => vec![kept_image(path)],
+        slices => slices.chunks(BATCH).flat_map(kept_slices).collect(),
+    };
+    paths.chunk_by(|left, right| of_one_volume(left, right)).flat_map(of_group).collect()
+}
+
+/// Slices of one volume.
+fn kept_slices(paths: &[&Path]) -> Vec<Result<Vec<u8>>> {
+    let images = paths.iter().zip(decode_images(paths));
+    images.map(|(path, image)| pixels_alone(path, &image?)).collect()
+}
 
 /// The content of an image file as it may be kept: what [`decode_image`] makes of the path is what
 /// [`decode_image_bytes`](super::decode_image_bytes) makes of the content, to the last bit. A path may name a frame and a window.
@@ -33,7 +52,11 @@ pub fn kept_image(path: &Path) -> Result<Vec<u8>> {
         return Ok(bytes);
     }
     drop(bytes);
-    as_png(&decode_image(path)?).map_err(|error| bad(path, error.to_string()))
+    pixels_alone(path, &decode_image(path)?)
+}
+
+fn pixels_alone(path: &Path, image: &RgbImage) -> Result<Vec<u8>> {
+    as_png(image).map_err(|error| bad(path, error.to_string()))
 }
 
 /// Pixels as a PNG, with one sample each where all are grey.

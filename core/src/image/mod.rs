@@ -40,7 +40,7 @@ pub use self::decode::{
     panics_are_private, single_images,
 };
 pub use self::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
-pub use self::kept::kept_image;
+pub use self::kept::{kept_image, kept_images};
 pub use self::loader::Loader;
 pub use self::preprocess::{CLIP_MEAN, CLIP_STD, CropPlace, HALF_MEAN_STD, Preprocess, Resize, Size};
 pub use self::resize::{Resample, resize};

@@ -104,10 +104,17 @@ impl PixelSource {
         if let Some(held) = held {
             return Ok(held);
         }
-        let wanted: Vec<usize> = jobs.iter().filter_map(|job| job.frame).collect();
+        // A short clip repeats frames, which then share their pixels.
+        let mut wanted: Vec<usize> = jobs.iter().filter_map(|job| job.frame).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
         let frames: Vec<_> = decode_frames(&jobs[0].path, &wanted)?.into_iter().map(Arc::new).collect();
-        jobs.iter().zip(&frames).for_each(|(job, image)| self.offer(&job.path, job.frame, image));
-        Ok(frames)
+        let shown = |job: &ImageJob| {
+            let place = wanted.binary_search(&job.frame?).ok()?;
+            self.offer(&job.path, job.frame, &frames[place]);
+            Some(frames[place].clone())
+        };
+        Ok(jobs.iter().filter_map(shown).collect())
     }
 
     /// Slices of one volume: the first `count` of `jobs`.
@@ -135,5 +142,38 @@ impl PixelSource {
             volumes.keep(volume);
         }
         outcomes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ::image::codecs::gif::GifEncoder;
+    use ::image::{Frame, Rgba, RgbaImage};
+
+    use super::{ImageJob, PixelSource};
+    use crate::image::{Preprocess, View};
+
+    #[test]
+    fn frames_that_a_clip_repeats_share_their_pixels() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("clip.gif");
+        let mut encoder = GifEncoder::new(std::fs::File::create(&path).expect("created"));
+        let frame = |level: u8| Frame::new(RgbaImage::from_pixel(3, 3, Rgba([level, 0, 0, 255])));
+        encoder.encode_frames([frame(10), frame(200)]).expect("encoded");
+        drop(encoder);
+        let job = |(index, frame)| ImageJob {
+            index,
+            path: path.clone(),
+            frame: Some(frame),
+            bytes: None,
+            view: View::Centre,
+        };
+        let jobs: Vec<ImageJob> = [1, 0, 0, 1].into_iter().enumerate().map(job).collect();
+        let frames = PixelSource { preprocess: Preprocess::clip(4), cache: None }.frames(&jobs).expect("frames");
+        let levels: Vec<bool> = frames.iter().map(|frame| frame.get_pixel(1, 1).0[0] > 100).collect();
+        assert_eq!(levels, [true, false, false, true]);
+        assert!(Arc::ptr_eq(&frames[0], &frames[3]) && Arc::ptr_eq(&frames[1], &frames[2]));
     }
 }

@@ -31,8 +31,9 @@ impl PairSet {
     /// Labelled images (the training split), whose texts are drawn from templates and names.
     ///
     /// # Errors
-    /// No template, no image, or a data set of features.
+    /// No template, no image, images with several labels, or a data set of features.
     pub fn from_labels(dataset: &Dataset, captions: &CaptionConfig) -> Result<Self> {
+        dataset.need_single_labels("a caption")?;
         if captions.templates.is_empty() {
             return Err(Error::Recipe {
                 origin: "captions.templates".into(),

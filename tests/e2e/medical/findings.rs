@@ -1,6 +1,7 @@
 //! Several findings an image.
 
 use super::{Program, halves, share};
+use crate::support::fixture;
 
 #[test]
 fn images_may_have_several_findings() {
@@ -46,4 +47,27 @@ fn images_may_have_several_findings() {
     let balanced = ["lora", "--set", "train.imbalance=\"balanced-sampling\""];
     program.fail(&[&fit[..], &balanced].concat(), 2, &["several labels"]);
     program.fail(&["eval", "-b", "pocket", "-d", "findings.csv", "--test-time", "zero"], 1, &["one label each"]);
+    program.fail(
+        &["pretrain", "-b", "pocket", "-d", "findings.csv", "-o", "pairs"],
+        1,
+        &["a caption", "one label each"],
+    );
+    program.fail(&["memory", "add", "ward", "-b", "pocket", "-d", "findings.csv"], 1, &["a memory", "one label each"]);
+}
+
+#[test]
+fn a_finding_that_is_seen_beside_another_only_is_learned_without_words_too() {
+    let program = Program::new();
+    let mut rows = String::from("path,label,split\n");
+    for number in 0..12u32 {
+        let path = format!("images/{number}.png");
+        let right = number % 3 == 0;
+        halves(&program, &path, number % 3 < 2, right, number);
+        let findings = ["mass;fluid", "mass", ""][number as usize % 3];
+        rows.push_str(&format!("{path},{findings},{}\n", if number < 9 { "train" } else { "test" }));
+    }
+    std::fs::write(program.path("findings.csv"), rows).expect("writes");
+    let backbone = fixture("parity/families/vit").display().to_string();
+    let fit = ["fit", "-b", &backbone, "-d", "findings.csv", "-m", "linear-probe", "-o", "out"];
+    program.succeed(&[&fit[..], &["--set", "train.budget={ iterations = 2 }"]].concat());
 }

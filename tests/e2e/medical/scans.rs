@@ -1,5 +1,6 @@
 //! DICOM files and volumes as images, and what of them may be told.
 
+use inarch_core::data::FeatureFile;
 use serde_json::Value;
 
 use super::Program;
@@ -260,4 +261,26 @@ fn latents_of_two_windows_are_never_in_one_memory() {
         assert_eq!(drift(&[]), drift(&window));
         assert_ne!(drift(&[])["mmd"]["statistic"], drift(&other)["mmd"]["statistic"]);
     }
+}
+
+/// Files of an archive often have no extension.
+#[test]
+fn files_without_extension_are_shown_in_a_window_and_frame_by_frame() {
+    let program = Program::new();
+    for (from, to) in [("ct.dcm", "IM1"), ("ct.dcm", "one.dcm"), ("loop.dcm", "IM2"), ("loop.dcm", "two.dcm")] {
+        std::fs::copy(fixture("parity/medical_images").join(from), program.path(to)).expect("the fixture");
+    }
+    for (list, rows) in [("plain.csv", "IM1,a\nIM2,b\n"), ("named.csv", "one.dcm,a\ntwo.dcm,b\n")] {
+        std::fs::write(program.path(list), format!("path,label\n{rows}")).expect("a writable folder");
+    }
+    let features = |list: &str, more: &[&str]| {
+        let encode = ["encode", "-b", "pocket", "--images", list, "-o", "features.safetensors"];
+        program.succeed(&[&encode[..], more].concat());
+        FeatureFile::read(&program.path("features.safetensors")).expect("features").values
+    };
+    for more in [&["--window", "-600:1500"][..], &["--slices", "all"], &["--slices", "1", "--window", "full"]] {
+        assert_eq!(features("plain.csv", more), features("named.csv", more), "{more:?}");
+    }
+    let predict = ["predict", "-b", "pocket", "--classes", "a,b", "IM2#3", "--window", "full"];
+    assert_eq!(program.json(&predict)["images"][0]["image"], "IM2#3");
 }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use inarch_core::image::{decode_image, decode_image_bytes, kept_image, single_images};
+use inarch_core::image::{decode_image, decode_image_bytes, kept_image, kept_images, single_images};
 use serde_json::Value;
 
 use crate::support::fixture;
@@ -62,6 +62,20 @@ fn what_is_kept_of_a_file_shows_the_same_and_names_nobody() {
         assert!(!names(&kept), "{address}");
         let shown = decode_image_bytes(&kept, Path::new("kept")).expect(address);
         assert!(shown == decode_image(&path).expect(address), "{address}: other pixels");
+    }
+    // Together as one by one, slices of one volume behind one another among them.
+    let folder = fixture("parity/medical_images");
+    let mut paths = single_images(&folder.join("short.nii.gz#*")).expect("slices");
+    paths.extend(["short.nii.gz#7", "ct.dcm", "float.nii", "short.nii.gz", "deep.png"].map(|name| folder.join(name)));
+    let paths: Vec<&Path> = paths.iter().map(|path| path.as_path()).collect();
+    let kept = kept_images(&paths);
+    assert_eq!(kept.len(), paths.len());
+    for (path, kept) in paths.iter().zip(kept) {
+        match (kept, kept_image(path)) {
+            (Ok(kept), Ok(one)) => assert!(kept == one, "{}", path.display()),
+            (Err(kept), Err(one)) => assert_eq!(kept.to_string(), one.to_string()),
+            (kept, one) => panic!("{}: {} and {}", path.display(), kept.is_ok(), one.is_ok()),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use inarch_continual::{Cause, Content, Fingerprint, Key, Memory, MemoryConfig, MemoryStore, Sample};
-use inarch_core::data::DataOptions;
+use inarch_continual::{Cause, Fingerprint, Key, Memory, MemoryConfig, MemoryStore, Sample};
+use inarch_core::data::{DataOptions, Example};
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Progress as _, Session, Subset};
 use serde_json::json;
@@ -51,16 +51,14 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
         memory.fingerprint().check(&fingerprint, &name)?;
     }
     let dataset = open_more(&args.data, DataOptions { window, ..options }, bars)?;
+    dataset.need_single_labels("a memory")?;
     let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
     let features = session.features(&dataset.train)?;
+    let kept: Vec<&Example> = features.kept.iter().map(|position| &dataset.train[*position]).collect();
+    let images = config.content.images(&kept)?;
     let time = now();
-    let mut samples = Vec::with_capacity(features.kept.len());
-    for (latent, position) in features.values.chunks_exact(features.dim).zip(&features.kept) {
-        let example = &dataset.train[*position];
-        let image = match config.content {
-            Content::Images => example.source.file_bytes()?,
-            Content::Latents => None,
-        };
+    let mut samples = Vec::with_capacity(kept.len());
+    for ((latent, example), image) in features.values.chunks_exact(features.dim).zip(kept).zip(images) {
         samples.push(Sample {
             id: format!("{}/{}", dataset.name, example.id),
             class: dataset.classes[example.label].clone(),
