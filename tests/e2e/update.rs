@@ -1,7 +1,9 @@
 //! `update`, `memory` and `merge`: an adapter in use, new images, and what must be forgotten.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use inarch_continual::Memory;
 use serde_json::{Value, json};
 
 use super::Program;
@@ -193,6 +195,30 @@ fn an_adapter_trained_by_steps_is_updated_with_rehearsal_and_cannot_be_undone() 
     assert_eq!((&report["influence_removed"], &report["from_memory"]), (&json!(false), &json!(1)));
     assert_eq!(record(&program, "line/3/forgotten.json"), report);
     assert!(adapter_bytes(&program.path("line/2"))[0] == adapter_bytes(&program.path("line/3"))[0]);
+}
+
+#[test]
+fn an_image_that_cannot_be_read_leaves_the_others_under_their_own_names() {
+    let program = Program::new();
+    let old = part(&program, "old", &OLD[..2], 0, 4);
+    let update = |target: &str| {
+        let more = ["--init", "linear-probe", "--set", "fit.train.budget={ iterations = 2 }", "--on-bad-image", "skip"];
+        program.json(&[&["update", target, "-b", "pocket", "-d", old.as_str()], &more[..]].concat())
+    };
+    let remembered = |target: &str| -> BTreeMap<String, (String, Vec<f32>)> {
+        program.json(&["memory", "export", target, "a.memory"]);
+        let memory = Memory::load(&program.path("a.memory"), None).expect("a snapshot");
+        memory.samples().map(|sample| (sample.id.clone(), (sample.class.clone(), sample.latent.clone()))).collect()
+    };
+    update("whole");
+    let first = inarch_core::file::list(&Path::new(&old).join("train/hat")).expect("images")[0].clone();
+    std::fs::write(&first, "no image").expect("writes");
+    let report = update("rest");
+    let name = first.file_name().expect("a name").to_string_lossy().into_owned();
+    let mut expected = remembered("whole");
+    expected.retain(|id, _| !id.contains(&name));
+    assert_eq!(remembered("rest"), expected);
+    assert_eq!(report["learned"].as_u64(), Some(expected.len() as u64));
 }
 
 #[test]

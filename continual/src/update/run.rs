@@ -142,7 +142,7 @@ pub fn update(
     }
     let intake = Intake { session: &session, dataset, time, named: keeps.precision };
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
-    let mut samples = intake.samples(&learn, Precision::F32, keeps.content)?;
+    let (readable, mut samples) = intake.positioned(&learn, Precision::F32, keeps.content)?;
     // What is held out to judge by stays out, however the data is split or called this time, and whatever it is rounded to there.
     let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| Digest::of_values(&sample.latent)).collect();
     let is_held_out: Vec<bool> = samples
@@ -179,8 +179,8 @@ pub fn update(
     }
     let (mut positions, mut names) = (Vec::new(), HashSet::new());
     let mut fresh: Vec<Sample> = Vec::new();
-    for (position, sample) in samples.into_iter().enumerate() {
-        let is_known = carried.ledger.knows(&sample.id) || is_held_out[position];
+    for ((position, sample), is_held_out) in readable.into_iter().zip(samples).zip(is_held_out) {
+        let is_known = carried.ledger.knows(&sample.id) || is_held_out;
         // Twice in one folder is once as well.
         if is_known || !names.insert(sample.id.clone()) {
             report.known += 1;
