@@ -115,6 +115,22 @@ fn a_strategy_is_handed_on_from_version_to_version() {
 }
 
 #[test]
+fn what_is_learned_without_rehearsal_is_remembered_for_a_strategy_that_rehearses() {
+    let program = Program::new();
+    let update = |name: &str, classes: &[&str], more: &[&str]| {
+        let data = part(&program, name, classes, 0, 8);
+        let own = ["update", "line", "-b", "pocket", "-d", &data, "--set", "fit.train.budget={ iterations = 2 }"];
+        program.json(&[&own[..], more, LENIENT].concat())["learned"].as_u64().expect("a number")
+    };
+    let naive = ["--set", "strategy.name=\"naive\""];
+    let first = update("old", &OLD[..2], &[&["--init", "linear-probe"], &naive[..]].concat());
+    let second = update("new", &NEW, &naive);
+    let third = update("more", &OLD[3..], &[]);
+    let remembered = |version: &str| program.json(&["memory", "show", version])["samples"].as_u64().expect("a number");
+    assert_eq!(["line/1", "line/2", "line/3"].map(remembered), [first, first + second, first + second + third]);
+}
+
+#[test]
 fn what_a_strategy_put_aside_is_lost_to_no_other_one() {
     let program = Program::new();
     let (old, new) = (part(&program, "old", &OLD[..2], 0, 8), part(&program, "new", &NEW, 0, 8));

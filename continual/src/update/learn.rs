@@ -135,7 +135,8 @@ pub(super) fn learn_by_steps(
     if let (Some(handed_on), Some(parent)) = (&handed_on, parent) {
         learner.take_up(handed_on, &parent.folder, &setting)?;
     }
-    if carried.memory.config().views > 1 && learner.memory().is_none() && !learner.rehearses() {
+    let trains_on_memory = strategy.scope() == Scope::Memory;
+    if carried.memory.config().views > 1 && !learner.rehearses() && !(trains_on_memory && learner.memory().is_some()) {
         let reason = format!("`{}` rehearses no views; use e.g. `er`, or leave it out", strategy.name());
         return Err(Error::setting("memory.views", reason));
     }
@@ -152,11 +153,14 @@ pub(super) fn learn_by_steps(
     learner.learn(&arrival, &setting, &work.training()).map_err(|error| work.stopped(error))?;
     let artifact = learner.artifact(&setting)?;
     learner.hand_on(work.own(), index)?;
-    if artifact.adapter.entry(Tower::Image) < Entry::Feature && carried.memory.config().content == Content::Latents {
-        session_note(session, "the method changes the image tower, so its memory keeps whole images");
-    }
-    match learner.memory() {
-        Some(memory) => carried.memory = memory.clone(),
+    match learner.memory().filter(|_| learner.rehearses() || trains_on_memory) {
+        Some(memory) => {
+            if (carried.memory.config().content, memory.config().content) == (Content::Latents, Content::Images) {
+                session_note(session, "the method changes the image tower, so its memory keeps whole images");
+            }
+            carried.memory = memory.clone();
+        }
+        // What this strategy does not rehearse, that of a later update may.
         None => carried.memory.offer(fresh.to_vec())?,
     }
     fresh.iter().for_each(|sample| carried.ledger.enter(sample));
