@@ -271,7 +271,12 @@ fn an_alias_of_the_registry_is_brought_up_to_date() {
     assert_eq!(first["version"], "shop@1");
     let refused = program.run(&update("shop@prod", &new, &[LENIENT, &["--set", "gate.most_bytes=10"]].concat()));
     assert_eq!(refused.code, 3, "{}", refused.stderr);
+    // As a process leaves it that is killed while it publishes.
+    let left = program.path("home/updates/.staging").join(inarch_core::Digest::of(b"shop").short());
+    std::fs::create_dir_all(&left).expect("creates");
+    std::fs::write(left.join("memory.inarch"), "samples").expect("writes");
     let text = program.succeed(&update("shop@prod", &new, LENIENT));
+    assert!(!left.exists(), "it went with the next version");
     assert!(text.contains("published shop@2") && text.contains("predict -b pocket -a shop@2 "), "{text}");
     let shown = program.json(&["registry", "show", "shop@prod"]);
     assert_eq!(shown["number"], 2, "{shown}");
