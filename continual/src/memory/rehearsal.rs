@@ -145,10 +145,17 @@ impl Memory {
         } else {
             None
         };
-        match fault {
-            Some(reason) => Err(Error::setting(format!("sample `{}`", sample.id), reason)),
-            None => Ok(sample.into_kept(self.config.precision, self.config.content == Content::Images)),
+        let refused = |id: &str, reason: String| Err(Error::setting(format!("sample `{id}`"), reason));
+        if let Some(reason) = fault {
+            return refused(&sample.id, reason);
         }
+        let kept = sample.into_kept(self.config.precision, self.config.content == Content::Images);
+        if !kept.latent.iter().chain(&kept.views).all(|value| value.is_finite()) {
+            let reason =
+                "its latent holds a value that is too large for `f16`; a memory of `f32` takes it (`memory.precision`)";
+            return refused(&kept.id, reason.into());
+        }
+        Ok(kept)
     }
 
     /// Counts an offer, unless the sample is there.

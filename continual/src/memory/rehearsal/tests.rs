@@ -290,6 +290,23 @@ fn every_view_is_counted_in_the_budget_and_comes_back() {
 }
 
 #[test]
+fn a_latent_that_could_not_be_read_back_is_refused() {
+    for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+        let config = MemoryConfig { precision, ..MemoryConfig::default() };
+        let mut memory = Memory::new(config, fingerprint()).unwrap();
+        memory.offer(samples(0..3, 1)).unwrap();
+        let mut large = samples(3..4, 1);
+        large[0].latent[5] = 1e5;
+        match memory.offer(large) {
+            Ok(()) => assert!(precision != Precision::F16 && memory.len() == 4),
+            Err(error) => assert!(precision == Precision::F16 && error.to_string().contains("`00003`"), "{error}"),
+        }
+        let read = Memory::decode(&memory.snapshot(None), std::path::Path::new("a snapshot"), None);
+        assert_eq!(read.unwrap(), memory, "{precision:?}");
+    }
+}
+
+#[test]
 fn another_number_of_views_is_refused() {
     let three = |seed: u64| {
         let config = MemoryConfig { views: 3, seed, ..MemoryConfig::default() };
