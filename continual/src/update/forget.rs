@@ -163,7 +163,7 @@ pub fn forget(
     if let Some(memory) = &mut memory {
         // It was offered those as well that it did not keep.
         let dropped: Vec<&Sample> = gone.iter().filter(|sample| memory.get(&sample.id).is_none()).collect();
-        dropped.into_iter().for_each(|sample| memory.uncount(&sample.class));
+        dropped.into_iter().for_each(|sample| memory.uncount_dropped(&sample.class));
     }
     let from_memory = memory.as_mut().map_or(0, |memory| memory.remove(&ids).len());
     let from_probe = probe.as_mut().map_or(0, |probe| probe.remove(&ids).len());
