@@ -131,6 +131,21 @@ fn what_is_learned_without_rehearsal_is_remembered_for_a_strategy_that_rehearses
 }
 
 #[test]
+fn scores_are_remembered_whatever_the_data_is_called() {
+    let program = Program::new();
+    let bytes = |name: &str| {
+        let data = part(&program, name, &OLD[..2], 0, 8);
+        let line = format!("{name}-line");
+        let steps = ["--set", "fit.train.budget={ iterations = 2 }", "--set", "strategy.name=\"der\""];
+        let own = ["update", &line, "--init", "linear-probe", "-b", "pocket", "-d", &data];
+        program.json(&[&own[..], &steps[..]].concat());
+        program.json(&["memory", "show", &line])["bytes"].clone()
+    };
+    // A memory's samples are examples by the name `memory/..` while they are rehearsed.
+    assert_eq!(bytes("memory"), bytes("albums"));
+}
+
+#[test]
 fn what_a_strategy_put_aside_is_lost_to_no_other_one() {
     let program = Program::new();
     let (old, new) = (part(&program, "old", &OLD[..2], 0, 8), part(&program, "new", &NEW, 0, 8));

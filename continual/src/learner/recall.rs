@@ -171,7 +171,10 @@ impl GradientLearner {
         }
         let scores = self.scores(recipe, arrival, setting, &examples)?;
         let rows = scores.chunks_exact(arrival.classes.len()).map(<[f32]>::to_vec);
-        let named = examples.iter().map(|example| example.id.trim_start_matches("memory/").to_string()).zip(rows);
+        let named = examples
+            .iter()
+            .map(|example| example.id.strip_prefix("memory/").unwrap_or(&example.id).to_string())
+            .zip(rows);
         if let Some(memory) = &mut self.memory {
             memory.set_scores(named);
         }
