@@ -250,6 +250,8 @@ fn memories_are_kept_apart_from_other_backbones_and_other_eyes() {
     std::fs::remove_dir_all(program.path("home/memory/camera.sled")).expect("removes");
     let imported = program.json(&["memory", "import", "camera.memory", "camera"]);
     assert_eq!(imported["digest"], exported["digest"]);
+    program.json(&["memory", "import", "camera.memory", "sealed", "--seal", "key"]);
+    program.fail(&["memory", "import", "camera.memory", "sealed"], 2, &["sealed.sled", "encrypted", "--seal"]);
     let one = ids(&program, "camera")[0].clone();
     assert_eq!(program.json(&["memory", "forget", "camera", &one])["forgotten"], 1);
     let records = record(&program, "home/memory/camera.forgotten.json");
