@@ -234,12 +234,14 @@ pub fn update(
     if let Some(old) = &old {
         evidence.known.clone_from(&old.manifest.classes);
         let before = probe_answers(&session, old, &samples)?;
+        let mut judged = HashSet::new();
         for ((sample, before), after) in samples.iter().zip(before).zip(after) {
             if let (Some(before), Some(after)) = (before, after) {
+                judged.insert(Digest::of_values(&sample.latent));
                 evidence.answers.push((sample.class.clone(), before, after));
             }
         }
-        judge_on_others(backbone, old, &artifact, request, control, &mut evidence)?;
+        judge_on_others(backbone, (old, &artifact), request, control, (judged, precision), &mut evidence)?;
         if evidence.answers.is_empty() {
             session_note(
                 &session,
@@ -376,13 +378,14 @@ pub(super) fn session_note(session: &Session<'_>, line: &str) {
     session.control().progress.say(line);
 }
 
-/// The gate's further evidence: given probe sets of known classes, and zero-shot on others.
+/// The gate's further evidence: given probe sets of known classes, and zero-shot on others. An image that has `judged` already, by its
+/// latent in a precision, does not judge again: as two it would make the verdict surer than it is.
 fn judge_on_others(
     backbone: &Backbone,
-    old: &Artifact,
-    new: &Artifact,
+    (old, new): (&Artifact, &Artifact),
     request: &UpdateRequest<'_>,
     control: Control<'_>,
+    (mut judged, precision): (HashSet<Digest>, Precision),
     evidence: &mut Evidence,
 ) -> Result<()> {
     for dataset in request.probes {
@@ -392,10 +395,12 @@ fn judge_on_others(
         let session = Session::new(backbone, &dataset, Subset::All, request.policy, control)?;
         let intake = Intake { session: &session, dataset: &dataset, time: request.time, named: Precision::F32 };
         let samples = intake.samples(&dataset.test, Precision::F32, Content::Images)?;
-        let samples: Vec<&Sample> = samples.iter().collect();
+        let name = |sample: &Sample| Digest::of_values(&precision.rounded(&sample.latent));
+        let samples: Vec<&Sample> = samples.iter().filter(|sample| !judged.contains(&name(sample))).collect();
         let (before, after) = (probe_answers(&session, old, &samples)?, probe_answers(&session, new, &samples)?);
         for ((sample, before), after) in samples.iter().zip(before).zip(after) {
             if let (Some(before), Some(after)) = (before, after) {
+                judged.insert(name(sample));
                 evidence.answers.push((sample.class.clone(), before, after));
             }
         }
