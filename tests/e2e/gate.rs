@@ -66,6 +66,9 @@ fn a_further_probe_judges_what_was_not_held_out() {
     // What is held out, or given twice, is no further evidence.
     let again = samples("again", &["--probe", &probe, "--probe", &probe, "--probe", &old]);
     assert_eq!(again, probed);
+    program.json(&update("fresh", &old, &["--init", "rail"]));
+    let words = ["probe `new`", "knows none of its classes", "`hat`"];
+    program.fail(&update("fresh", &new, &["--probe", &new]), 1, &words);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::assess::{accuracy_on, milliseconds, probe_answers, zero_shot_accuracy};
-use super::gate::{Evidence, Verdict};
+use super::gate::{Evidence, Verdict, listed};
 use super::intake::Intake;
 use super::learn::{learn_analytic, learn_by_steps};
 use super::left_out::left_out;
@@ -130,6 +130,7 @@ pub fn update(
     versions.takes_versions(output)?;
     let parent = open_parent(versions, request)?;
     let old = parent.as_ref().map(|parent| parent.artifact(backbone)).transpose()?;
+    old.iter().try_for_each(|old| check_probes(request.probes, &old.manifest.classes))?;
     let mut carried = carry(backbone, parent.as_ref(), old.as_ref(), request)?;
     // Before anything is dropped: a state belongs to what the version before remembers.
     let mut watch = Watch::begin(&carried.memory, request)?;
@@ -376,6 +377,19 @@ fn carry(
 
 pub(super) fn session_note(session: &Session<'_>, line: &str) {
     session.control().progress.say(line);
+}
+
+/// Refuses a probe that would judge nothing, for the version before knows none of its classes: before anything is learned.
+fn check_probes(probes: &[Dataset], known: &[String]) -> Result<()> {
+    let judges = |probe: &Dataset| probe.classes.iter().any(|class| known.contains(class));
+    let Some(probe) = probes.iter().find(|probe| !judges(probe)) else { return Ok(()) };
+    let known: Vec<&String> = known.iter().collect();
+    let reason = format!(
+        "the version before knows none of its classes, so that it judges nothing; give images of {}, or of other classes by \
+         `--zero-shot`",
+        listed(&known)
+    );
+    Err(Error::setting(format!("probe `{}`", probe.name), reason))
 }
 
 /// The gate's further evidence: given probe sets of known classes, and zero-shot on others. An image that has `judged` already, by its
