@@ -69,6 +69,9 @@ fn a_further_probe_judges_what_was_not_held_out() {
     program.json(&update("fresh", &old, &["--init", "rail"]));
     let words = ["probe `new`", "knows none of its classes", "`hat`"];
     program.fail(&update("fresh", &new, &["--probe", &new]), 1, &words);
+    // Nor is what is held out once more, under another name.
+    part(&program, "new", &OLD[..1], 1, 4);
+    assert_eq!(samples("renamed", &["--probe", &probe]), probed);
 }
 
 #[test]

@@ -225,24 +225,12 @@ pub fn update(
     carried.probe.offer(held_out)?;
 
     let samples: Vec<&Sample> = carried.probe.samples().collect();
-    let after = probe_answers(&session, &artifact, &samples)?;
     let mut evidence = Evidence { bytes: adapter_bytes(&artifact), ..Evidence::default() };
-    if recipe.gate.most_ms.is_some() {
-        // Any sample tells the time, also where none is held out.
-        let timed: Vec<&Sample> = samples.iter().copied().chain(carried.memory.samples()).collect();
-        evidence.ms = milliseconds(&session, &artifact, &timed)?;
-    }
     if let Some(old) = &old {
         evidence.known.clone_from(&old.manifest.classes);
-        let before = probe_answers(&session, old, &samples)?;
         let mut judged = HashSet::new();
-        for ((sample, before), after) in samples.iter().zip(before).zip(after) {
-            if let (Some(before), Some(after)) = (before, after) {
-                judged.insert(Digest::of_values(&sample.latent));
-                evidence.answers.push((sample.class.clone(), before, after));
-            }
-        }
-        judge_on_others(backbone, (old, &artifact), request, control, (judged, precision), &mut evidence)?;
+        compare(&session, (old, &artifact), &samples, (&mut judged, precision), &mut evidence)?;
+        judge_on_others(backbone, (old, &artifact), request, control, (&mut judged, precision), &mut evidence)?;
         if evidence.answers.is_empty() {
             session_note(
                 &session,
@@ -252,6 +240,11 @@ pub fn update(
         report.accuracy_before = accuracy_on(&session, old, &carried.probe)?;
     }
     report.accuracy = accuracy_on(&session, &artifact, &carried.probe)?;
+    if recipe.gate.most_ms.is_some() {
+        // Any sample tells the time, also where none is held out; the first answers, which take longer, have been given.
+        let timed: Vec<&Sample> = samples.iter().copied().chain(carried.memory.samples()).collect();
+        evidence.ms = milliseconds(&session, &artifact, &timed)?;
+    }
     let verdict = recipe.gate.judge(&evidence);
     report.verdict = Some(verdict.clone());
     if !verdict.passed {
@@ -392,14 +385,33 @@ fn check_probes(probes: &[Dataset], known: &[String]) -> Result<()> {
     Err(Error::setting(format!("probe `{}`", probe.name), reason))
 }
 
-/// The gate's further evidence: given probe sets of known classes, and zero-shot on others. An image that has `judged` already, by its
-/// latent in a precision, does not judge again: as two it would make the verdict surer than it is.
+/// Adds how both versions answer for samples that both can be asked about. An image judges once, whatever it is called; it is told by its
+/// latent in some precision. As two it would make the verdict surer than it is.
+fn compare(
+    session: &Session<'_>,
+    (old, new): (&Artifact, &Artifact),
+    samples: &[&Sample],
+    (judged, precision): (&mut HashSet<Digest>, Precision),
+    evidence: &mut Evidence,
+) -> Result<()> {
+    let (before, after) = (probe_answers(session, old, samples)?, probe_answers(session, new, samples)?);
+    for ((sample, before), after) in samples.iter().zip(before).zip(after) {
+        if let (Some(before), Some(after)) = (before, after)
+            && judged.insert(Digest::of_values(&precision.rounded(&sample.latent)))
+        {
+            evidence.answers.push((sample.class.clone(), before, after));
+        }
+    }
+    Ok(())
+}
+
+/// The gate's further evidence: given probe sets of known classes, and zero-shot on others.
 fn judge_on_others(
     backbone: &Backbone,
     (old, new): (&Artifact, &Artifact),
     request: &UpdateRequest<'_>,
     control: Control<'_>,
-    (mut judged, precision): (HashSet<Digest>, Precision),
+    (judged, precision): (&mut HashSet<Digest>, Precision),
     evidence: &mut Evidence,
 ) -> Result<()> {
     for dataset in request.probes {
@@ -409,15 +421,8 @@ fn judge_on_others(
         let session = Session::new(backbone, &dataset, Subset::All, request.policy, control)?;
         let intake = Intake { session: &session, dataset: &dataset, time: request.time, named: Precision::F32 };
         let samples = intake.samples(&dataset.test, Precision::F32, Content::Images)?;
-        let name = |sample: &Sample| Digest::of_values(&precision.rounded(&sample.latent));
-        let samples: Vec<&Sample> = samples.iter().filter(|sample| !judged.contains(&name(sample))).collect();
-        let (before, after) = (probe_answers(&session, old, &samples)?, probe_answers(&session, new, &samples)?);
-        for ((sample, before), after) in samples.iter().zip(before).zip(after) {
-            if let (Some(before), Some(after)) = (before, after) {
-                judged.insert(name(sample));
-                evidence.answers.push((sample.class.clone(), before, after));
-            }
-        }
+        let samples: Vec<&Sample> = samples.iter().collect();
+        compare(&session, (old, new), &samples, (&mut *judged, precision), evidence)?;
     }
     for dataset in request.zero_shot {
         let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
