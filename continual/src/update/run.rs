@@ -151,6 +151,8 @@ pub fn update(
         .map(|sample| held_out.contains(&Digest::of_values(&judges.precision.rounded(&sample.latent))))
         .collect();
     samples.iter_mut().for_each(|sample| sample.latent = keeps.precision.rounded(&sample.latent));
+    // And what was learned judges nothing.
+    let learned = carried.ledger.contents();
     let drift = watch.observe(&samples)?;
 
     let mut report = UpdateReport {
@@ -219,8 +221,11 @@ pub fn update(
         carried.probe = carried.probe.keeping_images(carried.memory.config().budget_bytes);
     }
     let MemoryConfig { precision, content, .. } = *carried.probe.config();
-    let mut held_out = intake.samples(&dataset.test, precision, content)?;
-    held_out.retain(|sample| !carried.ledger.knows(&sample.id));
+    let mut held_out = intake.samples(&dataset.test, Precision::F32, content)?;
+    held_out.retain(|sample| {
+        let contents = Ledger::contents_of(&intake.named.rounded(&sample.latent), &sample.class);
+        !carried.ledger.knows(&sample.id) && !contents.iter().any(|content| learned.contains(content))
+    });
     report.held_out = held_out.len();
     carried.probe.offer(held_out)?;
 
