@@ -117,17 +117,23 @@ fn a_strategy_is_handed_on_from_version_to_version() {
 #[test]
 fn what_is_learned_without_rehearsal_is_remembered_for_a_strategy_that_rehearses() {
     let program = Program::new();
-    let update = |name: &str, classes: &[&str], more: &[&str]| {
-        let data = part(&program, name, classes, 0, 8);
-        let own = ["update", "line", "-b", "pocket", "-d", &data, "--set", "fit.train.budget={ iterations = 2 }"];
-        program.json(&[&own[..], more, LENIENT].concat())["learned"].as_u64().expect("a number")
-    };
-    let naive = ["--set", "strategy.name=\"naive\""];
-    let first = update("old", &OLD[..2], &[&["--init", "linear-probe"], &naive[..]].concat());
-    let second = update("new", &NEW, &naive);
-    let third = update("more", &OLD[3..], &[]);
-    let remembered = |version: &str| program.json(&["memory", "show", version])["samples"].as_u64().expect("a number");
-    assert_eq!(["line/1", "line/2", "line/3"].map(remembered), [first, first + second, first + second + third]);
+    // The memory of one that changes the image tower is of images.
+    for (method, content) in [("linear-probe", "latents"), ("lora", "images")] {
+        let update = |name: &str, classes: &[&str], more: &[&str]| {
+            let data = part(&program, name, classes, 0, 8);
+            let own = ["update", method, "-b", "pocket", "-d", &data, "--set", "fit.train.budget={ iterations = 2 }"];
+            program.json(&[&own[..], more, LENIENT].concat())["learned"].as_u64().expect("a number")
+        };
+        let naive = ["--set", "strategy.name=\"naive\""];
+        let first = update("old", &OLD[..2], &[&["--init", method], &naive[..]].concat());
+        let second = update("new", &NEW, &naive);
+        let third = update("more", &OLD[3..], &[]);
+        for (number, count) in [(1, first), (2, first + second), (3, first + second + third)] {
+            let shown = program.json(&["memory", "show", &format!("{method}/{number}")]);
+            assert_eq!(shown["samples"].as_u64(), Some(count), "{method} {number}");
+            assert_eq!(shown["config"]["content"], content, "{method} {number}");
+        }
+    }
 }
 
 #[test]

@@ -153,15 +153,26 @@ pub(super) fn learn_by_steps(
     learner.learn(&arrival, &setting, &work.training()).map_err(|error| work.stopped(error))?;
     let artifact = learner.artifact(&setting)?;
     learner.hand_on(work.own(), index)?;
+    let whole = artifact.adapter.entry(Tower::Image) < Entry::Feature;
+    if whole && carried.memory.config().content == Content::Latents {
+        session_note(session, "the method changes the image tower, so its memory keeps whole images");
+    }
     match learner.memory().filter(|_| learner.rehearses() || trains_on_memory) {
-        Some(memory) => {
-            if (carried.memory.config().content, memory.config().content) == (Content::Latents, Content::Images) {
-                session_note(session, "the method changes the image tower, so its memory keeps whole images");
-            }
-            carried.memory = memory.clone();
-        }
+        Some(memory) => carried.memory = memory.clone(),
         // What this strategy does not rehearse, that of a later update may.
-        None => carried.memory.offer(fresh.to_vec())?,
+        None => {
+            if whole {
+                carried.memory = carried.memory.clone().keeping_images(0);
+            }
+            let remembered = |(example, sample): (&Example, &Sample)| -> Result<Sample> {
+                let image = match &sample.image {
+                    None if whole => example.source.file_bytes()?,
+                    image => image.clone(),
+                };
+                Ok(Sample { image, ..sample.clone() })
+            };
+            carried.memory.offer(train.iter().zip(fresh).map(remembered).collect::<Result<Vec<_>>>()?)?;
+        }
     }
     fresh.iter().for_each(|sample| carried.ledger.enter(sample));
     Ok((artifact, strategy.name().into()))
