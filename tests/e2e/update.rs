@@ -219,6 +219,17 @@ fn an_image_that_cannot_be_read_leaves_the_others_under_their_own_names() {
     expected.retain(|id, _| !id.contains(&name));
     assert_eq!(remembered("rest"), expected);
     assert_eq!(report["learned"].as_u64(), Some(expected.len() as u64));
+
+    for class in &OLD[..2] {
+        for path in inarch_core::file::list(&Path::new(&old).join("train").join(class)).expect("images") {
+            std::fs::write(path, "no image").expect("writes");
+        }
+    }
+    for method in ["rail", "linear-probe"] {
+        let arguments = ["update", "none", "-b", "pocket", "-d", &old, "--init", method, "--on-bad-image", "skip"];
+        program.fail(&arguments, 1, &["data set `old`", "nothing to learn from"]);
+        assert!(!program.path("none/1").exists());
+    }
 }
 
 #[test]

@@ -192,9 +192,11 @@ pub fn update(
             fresh.push(sample);
         }
     }
-    if fresh.is_empty() && parent.is_some() {
-        let reason =
-            format!("all {} samples have been learned before or are held out; nothing is to be done", report.known);
+    if fresh.is_empty() {
+        let reason = match report.known {
+            0 => "it has nothing to learn from that can be read; nothing is to be done".to_string(),
+            known => format!("all {known} samples have been learned before or are held out; nothing is to be done"),
+        };
         return Err(Error::setting(format!("data set `{}`", dataset.name), reason));
     }
     report.learned = fresh.len();
