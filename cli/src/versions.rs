@@ -44,6 +44,12 @@ impl AnyVersions {
     }
 }
 
+/// A place beside the updates that is the same for all aliases of a name; no name begins with a dot, as `kind` does.
+fn place(kind: &str, name: &Name) -> Result<PathBuf> {
+    let home = home().map_err(|error| invalid("home", error.message()))?;
+    Ok(home.join("updates").join(kind).join(Digest::of(name.as_str().as_bytes()).short()))
+}
+
 fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Error {
     inarch_core::Error::invalid(what, reason).into()
 }
@@ -109,17 +115,14 @@ impl Versions for AnyVersions {
     fn turn(&self, target: &str) -> Result<Turn> {
         self.takes_versions(target)?;
         let Some((_, name, _)) = Self::registered(target)? else { return FolderVersions.turn(target) };
-        let home = home().map_err(|error| invalid("home", error.message()))?;
-        // No name begins with a dot.
-        let place = Digest::of(name.as_str().as_bytes()).short();
-        Turn::wait(&home.join("updates").join(".turns").join(place), target)
+        Turn::wait(&place(".turns", &name)?, target)
     }
 
     fn staging(&self, target: &str) -> Result<PathBuf> {
         self.takes_versions(target)?;
         let Some((_, name, _)) = Self::registered(target)? else { return FolderVersions.staging(target) };
-        let home = home().map_err(|error| invalid("home", error.message()))?;
-        let staging = home.join("updates").join(format!("{name}-{}", std::process::id()));
+        let staging = place(".staging", &name)?;
+        // What is there was left by a process that died, or that the registry refused.
         if staging.is_dir() {
             file::remove_folder(&staging)?;
         }

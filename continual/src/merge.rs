@@ -7,7 +7,7 @@
 //!
 //! Memories are joined where they choose samples alike; what all started from was offered once. Held-out samples are
 //! joined as well where some versions kept their images and others their latents alone: those judge adapters that leave
-//! the image tower as it is.
+//! the image tower as it is. What one version held out and another learned judges no longer.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::learner::solve_head;
-use crate::memory::{Content, Key, Ledger, Memory};
+use crate::memory::{Content, Key, Ledger, Memory, Precision, Sample};
 use crate::update::{Release, Version, VersionRecord, Versions, accuracy_on, check_in_force, write_version};
 
 /// What is to be merged.
@@ -159,7 +159,11 @@ pub fn merge(
     let common = base.as_ref().map(|base| base.memory(request.key)).transpose()?.flatten();
     let held_out = base.as_ref().map(|base| base.probe(request.key)).transpose()?.flatten();
     let memory = joined("memory", parts.iter().map(|part| (&part.version, part.memory.clone())), common.as_ref())?;
-    let probe = joined("probe", probes(&parts).into_iter(), held_out.as_ref())?;
+    let mut probe = joined("probe", probes(&parts).into_iter(), held_out.as_ref())?;
+    if let Some(probe) = &mut probe {
+        let precision = memory.as_ref().map_or(Precision::F32, |memory| memory.config().precision);
+        take_out_learned(probe, &ledger, precision);
+    }
 
     let nothing = Dataset::unlabelled("held-out samples".into(), Vec::new());
     let session = Session::new(backbone, &nothing, Subset::All, OnBadImage::Fail, control)?;
@@ -236,6 +240,17 @@ fn probes(parts: &[Part]) -> Vec<(&Version, Option<Memory>)> {
         (probe, _) => probe,
     };
     parts.iter().map(|part| (&part.version, own(part))).collect()
+}
+
+/// Takes out of the held-out samples of one part what another learned, under whatever name, as latents of a precision.
+fn take_out_learned(probe: &mut Memory, ledger: &Ledger, precision: Precision) {
+    let learned = ledger.contents();
+    let is_learned = |sample: &&Sample| {
+        let contents = Ledger::contents_of(&precision.rounded(&sample.latent), &sample.class);
+        ledger.knows(&sample.id) || contents.iter().any(|content| learned.contains(content))
+    };
+    let ids: Vec<String> = probe.samples().filter(is_learned).map(|sample| sample.id.clone()).collect();
+    probe.remove(&ids);
 }
 
 /// Whether versions can be merged: of one method, and where the result is to be exact, of one head.

@@ -163,8 +163,12 @@ fn learned_or_held_out(settings: &[&str]) {
     let half: Vec<_> = first.train.iter().step_by(2).cloned().collect();
     let start = Dataset { train: half.clone(), ..first.clone() };
     updated(&target, &start, &When { day: 1, init: Some("simple-cil"), settings, ..LATER });
-    let report = updated(&target, &Dataset { test: half, ..first }, &When { day: 2, ..LATER });
+    let report = updated(&target, &Dataset { test: half.clone(), ..first.clone() }, &When { day: 2, ..LATER });
     assert_eq!((report.learned, report.known, report.held_out), (2 * TRAIN, 2 * TRAIN, 0));
+    // Nor under another name, by which it would be learned again.
+    let renamed = Dataset { name: "renamed".into(), test: half, ..first };
+    let report = updated(&target, &renamed, &When { day: 3, ..LATER });
+    assert_eq!((report.learned, report.held_out), (4 * TRAIN, 0));
 }
 
 #[test]

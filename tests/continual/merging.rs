@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use inarch_continual::{Content, Error, FolderVersions, MergeReport, MergeRequest, Version, Versions as _, merge};
 use inarch_core::backbone::Backbone;
+use inarch_core::data::Dataset;
 use inarch_peft::Combination;
 use inarch_recipes::{Control, Silent};
 
@@ -156,6 +157,22 @@ fn held_out_samples_are_joined_whether_images_were_kept_or_not() {
         assert!(report.accuracy > Some(0.5), "{report:?}");
         assert_eq!(content(&output.display().to_string()), (Content::Images, 512 << 10, 2 * 4 * TEST));
     }
+}
+
+#[test]
+fn what_one_version_held_out_and_another_learned_judges_no_longer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = begun(folder.path(), "one", &[]);
+    let own = batch("one", 0.0);
+    let train: Vec<_> = own.test.iter().step_by(2).cloned().collect();
+    let other = Dataset { name: "two".into(), train, test: Vec::new(), ..own };
+    let two = folder.path().join("two");
+    let report = updated(&two, &other, &When { init: Some("simple-cil"), ..LATER });
+    assert_eq!((report.learned, report.held_out), (2 * TEST, 0));
+    let output = folder.path().join("merged");
+    merged([&one, &two.display().to_string()], &output).expect("they are merged");
+    let version = FolderVersions.open(&output.display().to_string()).expect("a version");
+    assert_eq!(version.probe(None).expect("reads").expect("a probe").len(), 2 * TEST);
 }
 
 #[test]

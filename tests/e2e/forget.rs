@@ -41,6 +41,27 @@ fn an_alias_of_the_registry_forgets() {
 }
 
 #[test]
+fn what_was_forgotten_is_purged_from_older_versions_later_on() {
+    let program = Program::new();
+    let old = part(&program, "old", &OLD, 0, 4);
+    program.json(&update("shop", &old, &["--init", "rail"]));
+    let one = ids(&program, "shop")[0].clone();
+    let first = program.json(&forget("shop", &one, &[]));
+    assert_eq!((&first["from_memory"], &first["still_in"]), (&json!(1), &json!(["shop/1"])));
+    let left = ids(&program, "shop");
+    // As a process leaves it that is killed while it removes a version.
+    std::fs::create_dir(program.path("shop/.withdrawn")).expect("creates");
+    std::fs::write(program.path("shop/.withdrawn/memory.inarch"), "samples").expect("writes");
+    let name = one.split('#').next().expect("a name");
+    let purged = program.json(&forget("shop", name, &["--purge"]));
+    assert_eq!((&purged["version"], &purged["from_memory"]), (&json!("shop/3"), &json!(0)));
+    assert_eq!((&purged["purged"], &purged["still_in"]), (&json!(["shop/1"]), &json!([])));
+    assert!(!program.path("shop/1").exists() && !program.path("shop/.withdrawn").exists());
+    assert!(program.path("shop/2").exists() && ids(&program, "shop") == left);
+    program.fail(&forget("shop", &one, &["--purge"]), 2, &["unknown sample"]);
+}
+
+#[test]
 fn what_the_memory_has_dropped_is_forgotten_by_its_image() {
     let program = Program::new();
     let old = part(&program, "old", &OLD, 0, 1);

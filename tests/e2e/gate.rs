@@ -45,22 +45,33 @@ fn each_default_threshold_refuses_wrong_labels() {
 fn a_further_probe_judges_what_was_not_held_out() {
     let program = Program::new();
     let (old, new) = (part(&program, "old", &OLD, 0, 1), part(&program, "new", &NEW, 0, 1));
-    let unseen = ["shoes", "skirt"];
+    let (seen, unseen) = OLD.split_at(3);
     for class in unseen {
         std::fs::remove_dir_all(program.path("old/test").join(class)).expect("removes");
     }
-    let probe = part(&program, "probe", &unseen, 0, 1);
+    let probe = part(&program, "probe", unseen, 0, 1);
     let samples = |target: &str, more: &[&str]| {
         program.json(&update(target, &old, &["--init", "rail"]));
         let report = program.json(&update(target, &new, &[LENIENT, more].concat()));
         let classes = report["verdict"]["classes"].as_array().expect("a list").clone();
-        unseen.map(|class| {
+        OLD.map(|class| {
             let found = classes.iter().find(|one| one["class"] == class);
             found.map_or(0, |one| one["samples"].as_u64().expect("a number"))
         })
     };
     let (alone, probed) = (samples("alone", &[]), samples("probed", &["--probe", &probe]));
-    assert!(alone.iter().zip(probed).all(|(alone, probed)| *alone < probed), "{alone:?} {probed:?}");
+    let (same, mut more) = (0..seen.len(), seen.len()..OLD.len());
+    assert_eq!(alone[same.clone()], probed[same]);
+    assert!(more.all(|at| alone[at] < probed[at]), "{alone:?} {probed:?}");
+    // What is held out, or given twice, is no further evidence.
+    let again = samples("again", &["--probe", &probe, "--probe", &probe, "--probe", &old]);
+    assert_eq!(again, probed);
+    program.json(&update("fresh", &old, &["--init", "rail"]));
+    let words = ["probe `new`", "knows none of its classes", "`hat`"];
+    program.fail(&update("fresh", &new, &["--probe", &new]), 1, &words);
+    // Nor is what is held out once more, under another name.
+    part(&program, "new", &OLD[..1], 1, 4);
+    assert_eq!(samples("renamed", &["--probe", &probe]), probed);
 }
 
 #[test]

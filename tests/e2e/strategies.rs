@@ -115,6 +115,43 @@ fn a_strategy_is_handed_on_from_version_to_version() {
 }
 
 #[test]
+fn what_is_learned_without_rehearsal_is_remembered_for_a_strategy_that_rehearses() {
+    let program = Program::new();
+    // The memory of one that changes the image tower is of images.
+    for (method, content) in [("linear-probe", "latents"), ("lora", "images")] {
+        let update = |name: &str, classes: &[&str], more: &[&str]| {
+            let data = part(&program, name, classes, 0, 8);
+            let own = ["update", method, "-b", "pocket", "-d", &data, "--set", "fit.train.budget={ iterations = 2 }"];
+            program.json(&[&own[..], more, LENIENT].concat())["learned"].as_u64().expect("a number")
+        };
+        let naive = ["--set", "strategy.name=\"naive\""];
+        let first = update("old", &OLD[..2], &[&["--init", method], &naive[..]].concat());
+        let second = update("new", &NEW, &naive);
+        let third = update("more", &OLD[3..], &[]);
+        for (number, count) in [(1, first), (2, first + second), (3, first + second + third)] {
+            let shown = program.json(&["memory", "show", &format!("{method}/{number}")]);
+            assert_eq!(shown["samples"].as_u64(), Some(count), "{method} {number}");
+            assert_eq!(shown["config"]["content"], content, "{method} {number}");
+        }
+    }
+}
+
+#[test]
+fn scores_are_remembered_whatever_the_data_is_called() {
+    let program = Program::new();
+    let bytes = |name: &str| {
+        let data = part(&program, name, &OLD[..2], 0, 8);
+        let line = format!("{name}-line");
+        let steps = ["--set", "fit.train.budget={ iterations = 2 }", "--set", "strategy.name=\"der\""];
+        let own = ["update", &line, "--init", "linear-probe", "-b", "pocket", "-d", &data];
+        program.json(&[&own[..], &steps[..]].concat());
+        program.json(&["memory", "show", &line])["bytes"].clone()
+    };
+    // A memory's samples are examples by the name `memory/..` while they are rehearsed.
+    assert_eq!(bytes("memory"), bytes("albums"));
+}
+
+#[test]
 fn what_a_strategy_put_aside_is_lost_to_no_other_one() {
     let program = Program::new();
     let (old, new) = (part(&program, "old", &OLD[..2], 0, 8), part(&program, "new", &NEW, 0, 8));

@@ -1,7 +1,9 @@
 //! `update`, `memory` and `merge`: an adapter in use, new images, and what must be forgotten.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use inarch_continual::Memory;
 use serde_json::{Value, json};
 
 use super::Program;
@@ -196,6 +198,41 @@ fn an_adapter_trained_by_steps_is_updated_with_rehearsal_and_cannot_be_undone() 
 }
 
 #[test]
+fn an_image_that_cannot_be_read_leaves_the_others_under_their_own_names() {
+    let program = Program::new();
+    let old = part(&program, "old", &OLD[..2], 0, 4);
+    let update = |target: &str| {
+        let more = ["--init", "linear-probe", "--set", "fit.train.budget={ iterations = 2 }", "--on-bad-image", "skip"];
+        program.json(&[&["update", target, "-b", "pocket", "-d", old.as_str()], &more[..]].concat())
+    };
+    let remembered = |target: &str| -> BTreeMap<String, (String, Vec<f32>)> {
+        program.json(&["memory", "export", target, "a.memory"]);
+        let memory = Memory::load(&program.path("a.memory"), None).expect("a snapshot");
+        memory.samples().map(|sample| (sample.id.clone(), (sample.class.clone(), sample.latent.clone()))).collect()
+    };
+    update("whole");
+    let first = inarch_core::file::list(&Path::new(&old).join("train/hat")).expect("images")[0].clone();
+    std::fs::write(&first, "no image").expect("writes");
+    let report = update("rest");
+    let name = first.file_name().expect("a name").to_string_lossy().into_owned();
+    let mut expected = remembered("whole");
+    expected.retain(|id, _| !id.contains(&name));
+    assert_eq!(remembered("rest"), expected);
+    assert_eq!(report["learned"].as_u64(), Some(expected.len() as u64));
+
+    for class in &OLD[..2] {
+        for path in inarch_core::file::list(&Path::new(&old).join("train").join(class)).expect("images") {
+            std::fs::write(path, "no image").expect("writes");
+        }
+    }
+    for method in ["rail", "linear-probe"] {
+        let arguments = ["update", "none", "-b", "pocket", "-d", &old, "--init", method, "--on-bad-image", "skip"];
+        program.fail(&arguments, 1, &["data set `old`", "nothing to learn from"]);
+        assert!(!program.path("none/1").exists());
+    }
+}
+
+#[test]
 fn memories_are_kept_apart_from_other_backbones_and_other_eyes() {
     let program = Program::new();
     let old = part(&program, "old", &OLD, 0, 2);
@@ -224,6 +261,8 @@ fn memories_are_kept_apart_from_other_backbones_and_other_eyes() {
     std::fs::remove_dir_all(program.path("home/memory/camera.sled")).expect("removes");
     let imported = program.json(&["memory", "import", "camera.memory", "camera"]);
     assert_eq!(imported["digest"], exported["digest"]);
+    program.json(&["memory", "import", "camera.memory", "sealed", "--seal", "key"]);
+    program.fail(&["memory", "import", "camera.memory", "sealed"], 2, &["sealed.sled", "encrypted", "--seal"]);
     let one = ids(&program, "camera")[0].clone();
     assert_eq!(program.json(&["memory", "forget", "camera", &one])["forgotten"], 1);
     let records = record(&program, "home/memory/camera.forgotten.json");
@@ -245,7 +284,12 @@ fn an_alias_of_the_registry_is_brought_up_to_date() {
     assert_eq!(first["version"], "shop@1");
     let refused = program.run(&update("shop@prod", &new, &[LENIENT, &["--set", "gate.most_bytes=10"]].concat()));
     assert_eq!(refused.code, 3, "{}", refused.stderr);
+    // As a process leaves it that is killed while it publishes.
+    let left = program.path("home/updates/.staging").join(inarch_core::Digest::of(b"shop").short());
+    std::fs::create_dir_all(&left).expect("creates");
+    std::fs::write(left.join("memory.inarch"), "samples").expect("writes");
     let text = program.succeed(&update("shop@prod", &new, LENIENT));
+    assert!(!left.exists(), "it went with the next version");
     assert!(text.contains("published shop@2") && text.contains("predict -b pocket -a shop@2 "), "{text}");
     let shown = program.json(&["registry", "show", "shop@prod"]);
     assert_eq!(shown["number"], 2, "{shown}");

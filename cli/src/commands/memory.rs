@@ -5,8 +5,8 @@ mod at_work;
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{
-    DriftConfig, DriftWatch, Fingerprint, ForgetRequest, Key, Memory, MemoryConfig, MemoryStore, Sample, Versions as _,
-    forget,
+    DriftConfig, DriftWatch, Error, Fingerprint, ForgetRequest, Key, Memory, MemoryConfig, MemoryStore, Sample,
+    Versions as _, forget,
 };
 use inarch_core::Digest;
 use inarch_core::data::DataOptions;
@@ -173,7 +173,14 @@ fn import(file: &Path, name: &str, keys: [Option<&PathBuf>; 2], output: &Output)
     let [key, seal] = [read_key(keys[0])?, read_key(keys[1])?];
     let snapshot = Memory::load(file, key.as_ref())?;
     let store = MemoryStore::open(&store_path(name)?, seal)?;
-    let memory = match store.memory()? {
+    let there = store.memory().map_err(|error| match error {
+        Error::Sealed { path, .. } if keys[1].is_none() => CommandError::usage(
+            format!("`{}` is encrypted", path.display()),
+            "`--seal FILE` names the key file of the memory at work; `--key` is for the snapshot",
+        ),
+        error => error.into(),
+    });
+    let memory = match there? {
         Some(mut memory) => {
             memory.merge(&snapshot)?;
             memory

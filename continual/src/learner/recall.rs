@@ -129,7 +129,7 @@ impl GradientLearner {
         Ok((memory, samples, examples))
     }
 
-    /// The loss of each example, for a sampler that asks.
+    /// The loss of each example that can be read, for a sampler that asks.
     fn losses(
         &self,
         train: &[Example],
@@ -141,14 +141,16 @@ impl GradientLearner {
         if memory.config().sampler != crate::memory::Sampler::LossAware {
             return Ok(Vec::new());
         }
-        let scores = self.scores(recipe, arrival, setting, train)?;
+        let kept = setting.session.features(train)?.kept;
+        let readable: Vec<Example> = kept.into_iter().map(|position| train[position].clone()).collect();
+        let scores = self.scores(recipe, arrival, setting, &readable)?;
         let columns = arrival.classes.len();
         let loss = |(row, example): (&[f32], &Example)| {
             let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f32 = row.iter().map(|score| (score - greatest).exp()).sum();
             (greatest + sum.ln() - row[example.label]).max(1e-3)
         };
-        Ok(scores.chunks_exact(columns).zip(train).map(loss).collect())
+        Ok(scores.chunks_exact(columns).zip(&readable).map(loss).collect())
     }
 
     /// Writes the scores of the samples that came now into the memory, where the strategy holds on to scores.
@@ -171,7 +173,10 @@ impl GradientLearner {
         }
         let scores = self.scores(recipe, arrival, setting, &examples)?;
         let rows = scores.chunks_exact(arrival.classes.len()).map(<[f32]>::to_vec);
-        let named = examples.iter().map(|example| example.id.trim_start_matches("memory/").to_string()).zip(rows);
+        let named = examples
+            .iter()
+            .map(|example| example.id.strip_prefix("memory/").unwrap_or(&example.id).to_string())
+            .zip(rows);
         if let Some(memory) = &mut self.memory {
             memory.set_scores(named);
         }
@@ -213,7 +218,7 @@ impl GradientLearner {
                 class: arrival.classes[example.label].clone(),
                 source: arrival.source.into(),
                 time: arrival.time,
-                weight: losses.get(*position).copied().unwrap_or(1.0),
+                weight: losses.get(row).copied().unwrap_or(1.0),
                 latent: features.values[row * features.dim..(row + 1) * features.dim].to_vec(),
                 views: drawn[row * further..(row + 1) * further].to_vec(),
                 image,

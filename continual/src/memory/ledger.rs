@@ -1,7 +1,7 @@
 //! Which samples a model has learned, without their names: a hash of each id, and of the latent and the class it was learned by. It
 //! tells whether a sample must be taken out, and whether what is presented is the sample that went in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use inarch_core::{Digest, Seed};
 use serde::{Deserialize, Serialize};
@@ -44,9 +44,17 @@ impl Ledger {
     /// Whether it is this sample that went in under its id: by its latent and its class.
     pub fn has(&self, sample: &Sample) -> bool {
         let Sample { id, class, latent, .. } = sample;
-        let is =
-            |known: &String| [Some(class.as_str()), None].iter().any(|class| *known == Self::content(latent, *class));
-        self.0.get(&Self::name(id)).is_some_and(is)
+        self.0.get(&Self::name(id)).is_some_and(|known| Self::contents_of(latent, class).contains(known))
+    }
+
+    /// The hashes that stand for what was learned, whatever it was called.
+    pub(crate) fn contents(&self) -> HashSet<String> {
+        self.0.values().cloned().collect()
+    }
+
+    /// The hashes that stand for a latent that was learned as some class.
+    pub(crate) fn contents_of(latent: &[f32], class: &str) -> [String; 2] {
+        [Some(class), None].map(|class| Self::content(latent, class))
     }
 
     /// The samples that are in both.

@@ -145,15 +145,26 @@ impl Memory {
         } else {
             None
         };
-        match fault {
-            Some(reason) => Err(Error::setting(format!("sample `{}`", sample.id), reason)),
-            None => Ok(sample.into_kept(self.config.precision, self.config.content == Content::Images)),
+        let refused = |id: &str, reason: String| Err(Error::setting(format!("sample `{id}`"), reason));
+        if let Some(reason) = fault {
+            return refused(&sample.id, reason);
         }
+        let kept = sample.into_kept(self.config.precision, self.config.content == Content::Images);
+        if !kept.latent.iter().chain(&kept.views).all(|value| value.is_finite()) {
+            let reason =
+                "its latent holds a value that is too large for `f16`; a memory of `f32` takes it (`memory.precision`)";
+            return refused(&kept.id, reason.into());
+        }
+        Ok(kept)
     }
 
-    /// Counts an offer, unless the sample is there.
+    /// Counts an offer, unless the sample is there; of one that is there under another class the count moves with it.
     fn count(&mut self, sample: &Sample) {
-        if !self.samples.contains_key(&sample.id) {
+        let before = self.samples.get(&sample.id).map(|own| own.class.clone());
+        if before.as_ref() != Some(&sample.class) {
+            if let Some(class) = before {
+                self.uncount(&class);
+            }
             *self.offered.entry(sample.class.clone()).or_default() += 1;
         }
     }
@@ -176,8 +187,16 @@ impl Memory {
         gone
     }
 
+    /// Takes back an offer of a sample of some class that is not there: unless all that count are, for then it was taken out before.
+    pub(crate) fn uncount_dropped(&mut self, class: &str) {
+        let held = self.samples().filter(|sample| sample.class == class).count() as u64;
+        if self.offered.get(class).is_some_and(|offered| *offered > held) {
+            self.uncount(class);
+        }
+    }
+
     /// Takes back an offer of a sample of some class.
-    pub(crate) fn uncount(&mut self, class: &str) {
+    fn uncount(&mut self, class: &str) {
         if let Some(count) = self.offered.get_mut(class) {
             *count = count.saturating_sub(1);
         }

@@ -64,7 +64,11 @@ impl Key {
             options.mode(0o600);
         }
         let mut file = options.open(path).map_err(inarch_core::Error::io("create", path))?;
-        writeln!(file, "{text}").map_err(inarch_core::Error::io("write", path))?;
+        // On the disk before anything is encrypted under it; a file without a key would be in the way of the next one.
+        if let Err(fault) = writeln!(file, "{text}").and_then(|()| file.sync_all()) {
+            let _ = std::fs::remove_file(path);
+            return Err(inarch_core::Error::io("write", path)(fault).into());
+        }
         Ok(Self(key))
     }
 

@@ -37,7 +37,7 @@ pub struct ForgetRequest<'a> {
     pub key: Option<&'a Key>,
     /// Now, in seconds since 1970.
     pub time: u64,
-    /// Also removes older versions that hold a trace of the samples.
+    /// Also removes older versions that hold a trace of the samples, of which the version in force may know nothing any more.
     pub purge: bool,
     /// Takes the samples out of the memories and leaves the adapter as it is.
     pub memory_only: bool,
@@ -109,7 +109,10 @@ pub fn forget(
 
     let mut ids = Vec::new();
     for wanted in request.ids {
-        let found = resolve(wanted, [memory.as_ref(), probe.as_ref()], &presented, &ledger);
+        let mut found = resolve(wanted, [memory.as_ref(), probe.as_ref()], &presented, &ledger);
+        if found.is_empty() && request.purge {
+            found = known_before(versions, request, wanted)?;
+        }
         if found.is_empty() {
             return Err(unknown(wanted, [memory.as_ref(), probe.as_ref()]));
         }
@@ -162,7 +165,7 @@ pub fn forget(
     if let Some(memory) = &mut memory {
         // It was offered those as well that it did not keep.
         let dropped: Vec<&Sample> = gone.iter().filter(|sample| memory.get(&sample.id).is_none()).collect();
-        dropped.into_iter().for_each(|sample| memory.uncount(&sample.class));
+        dropped.into_iter().for_each(|sample| memory.uncount_dropped(&sample.class));
     }
     let from_memory = memory.as_mut().map_or(0, |memory| memory.remove(&ids).len());
     let from_probe = probe.as_mut().map_or(0, |probe| probe.remove(&ids).len());
@@ -303,6 +306,17 @@ fn resolve(
     let held = memories.into_iter().flatten().flat_map(Memory::samples).map(|sample| sample.id.as_str());
     let shown = presented.keys().map(String::as_str).filter(|id| ledger.knows(id));
     held.chain(shown).filter(|id| meant(id)).map(String::from).collect()
+}
+
+/// The full ids that a name stood for in any version: what was forgotten before is purged from those that still know it.
+fn known_before(versions: &dyn Versions, request: &ForgetRequest<'_>, wanted: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for version in versions.all(request.target)? {
+        // A memory under a key that is not given names nobody.
+        let (memory, probe) = (version.memory(request.key).ok().flatten(), version.probe(request.key).ok().flatten());
+        found.extend(resolve(wanted, [memory.as_ref(), probe.as_ref()], &BTreeMap::new(), &version.ledger()?));
+    }
+    Ok(found)
 }
 
 fn unknown(wanted: &str, memories: [Option<&Memory>; 2]) -> Error {

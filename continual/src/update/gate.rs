@@ -206,7 +206,7 @@ fn rule(name: &str, passed: bool, found: String) -> Rule {
 }
 
 /// Some names, and how many there are beside them.
-fn listed(names: &[&String]) -> String {
+pub(super) fn listed(names: &[&String]) -> String {
     let shown: Vec<String> = names.iter().take(NAMES).map(|name| format!("`{name}`")).collect();
     match names.len().saturating_sub(NAMES) {
         0 => shown.join(", "),

@@ -25,6 +25,20 @@ impl Intake<'_> {
     /// # Errors
     /// An image that cannot be read.
     pub(crate) fn samples(&self, examples: &[Example], precision: Precision, content: Content) -> Result<Vec<Sample>> {
+        Ok(self.positioned(examples, precision, content)?.1)
+    }
+
+    /// As [`samples`](Self::samples), with the position of each among the examples: those that cannot be read and are passed over
+    /// have none.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub(crate) fn positioned(
+        &self,
+        examples: &[Example],
+        precision: Precision,
+        content: Content,
+    ) -> Result<(Vec<usize>, Vec<Sample>)> {
         let features = self.session.features(examples)?;
         let kept: Vec<&Example> = features.kept.iter().map(|position| &examples[*position]).collect();
         let images = content.images(&kept)?;
@@ -43,6 +57,6 @@ impl Intake<'_> {
                 scores: Vec::new(),
             });
         }
-        Ok(samples)
+        Ok((features.kept, samples))
     }
 }

@@ -135,7 +135,8 @@ pub(super) fn learn_by_steps(
     if let (Some(handed_on), Some(parent)) = (&handed_on, parent) {
         learner.take_up(handed_on, &parent.folder, &setting)?;
     }
-    if carried.memory.config().views > 1 && learner.memory().is_none() && !learner.rehearses() {
+    let trains_on_memory = strategy.scope() == Scope::Memory;
+    if carried.memory.config().views > 1 && !learner.rehearses() && !(trains_on_memory && learner.memory().is_some()) {
         let reason = format!("`{}` rehearses no views; use e.g. `er`, or leave it out", strategy.name());
         return Err(Error::setting("memory.views", reason));
     }
@@ -152,12 +153,26 @@ pub(super) fn learn_by_steps(
     learner.learn(&arrival, &setting, &work.training()).map_err(|error| work.stopped(error))?;
     let artifact = learner.artifact(&setting)?;
     learner.hand_on(work.own(), index)?;
-    if artifact.adapter.entry(Tower::Image) < Entry::Feature && carried.memory.config().content == Content::Latents {
+    let whole = artifact.adapter.entry(Tower::Image) < Entry::Feature;
+    if whole && carried.memory.config().content == Content::Latents {
         session_note(session, "the method changes the image tower, so its memory keeps whole images");
     }
-    match learner.memory() {
+    match learner.memory().filter(|_| learner.rehearses() || trains_on_memory) {
         Some(memory) => carried.memory = memory.clone(),
-        None => carried.memory.offer(fresh.to_vec())?,
+        // What this strategy does not rehearse, that of a later update may.
+        None => {
+            if whole {
+                carried.memory = carried.memory.clone().keeping_images(0);
+            }
+            let remembered = |(example, sample): (&Example, &Sample)| -> Result<Sample> {
+                let image = match &sample.image {
+                    None if whole => example.source.file_bytes()?,
+                    image => image.clone(),
+                };
+                Ok(Sample { image, ..sample.clone() })
+            };
+            carried.memory.offer(train.iter().zip(fresh).map(remembered).collect::<Result<Vec<_>>>()?)?;
+        }
     }
     fresh.iter().for_each(|sample| carried.ledger.enter(sample));
     Ok((artifact, strategy.name().into()))

@@ -14,7 +14,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::assess::{accuracy_on, milliseconds, probe_answers, zero_shot_accuracy};
-use super::gate::{Evidence, Verdict};
+use super::gate::{Evidence, Verdict, listed};
 use super::intake::Intake;
 use super::learn::{learn_analytic, learn_by_steps};
 use super::left_out::left_out;
@@ -130,6 +130,7 @@ pub fn update(
     versions.takes_versions(output)?;
     let parent = open_parent(versions, request)?;
     let old = parent.as_ref().map(|parent| parent.artifact(backbone)).transpose()?;
+    old.iter().try_for_each(|old| check_probes(request.probes, &old.manifest.classes))?;
     let mut carried = carry(backbone, parent.as_ref(), old.as_ref(), request)?;
     // Before anything is dropped: a state belongs to what the version before remembers.
     let mut watch = Watch::begin(&carried.memory, request)?;
@@ -142,7 +143,7 @@ pub fn update(
     }
     let intake = Intake { session: &session, dataset, time, named: keeps.precision };
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
-    let mut samples = intake.samples(&learn, Precision::F32, keeps.content)?;
+    let (readable, mut samples) = intake.positioned(&learn, Precision::F32, keeps.content)?;
     // What is held out to judge by stays out, however the data is split or called this time, and whatever it is rounded to there.
     let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| Digest::of_values(&sample.latent)).collect();
     let is_held_out: Vec<bool> = samples
@@ -150,6 +151,8 @@ pub fn update(
         .map(|sample| held_out.contains(&Digest::of_values(&judges.precision.rounded(&sample.latent))))
         .collect();
     samples.iter_mut().for_each(|sample| sample.latent = keeps.precision.rounded(&sample.latent));
+    // And what was learned judges nothing.
+    let learned = carried.ledger.contents();
     let drift = watch.observe(&samples)?;
 
     let mut report = UpdateReport {
@@ -179,8 +182,8 @@ pub fn update(
     }
     let (mut positions, mut names) = (Vec::new(), HashSet::new());
     let mut fresh: Vec<Sample> = Vec::new();
-    for (position, sample) in samples.into_iter().enumerate() {
-        let is_known = carried.ledger.knows(&sample.id) || is_held_out[position];
+    for ((position, sample), is_held_out) in readable.into_iter().zip(samples).zip(is_held_out) {
+        let is_known = carried.ledger.knows(&sample.id) || is_held_out;
         // Twice in one folder is once as well.
         if is_known || !names.insert(sample.id.clone()) {
             report.known += 1;
@@ -189,9 +192,11 @@ pub fn update(
             fresh.push(sample);
         }
     }
-    if fresh.is_empty() && parent.is_some() {
-        let reason =
-            format!("all {} samples have been learned before or are held out; nothing is to be done", report.known);
+    if fresh.is_empty() {
+        let reason = match report.known {
+            0 => "it has nothing to learn from that can be read; nothing is to be done".to_string(),
+            known => format!("all {known} samples have been learned before or are held out; nothing is to be done"),
+        };
         return Err(Error::setting(format!("data set `{}`", dataset.name), reason));
     }
     report.learned = fresh.len();
@@ -218,28 +223,21 @@ pub fn update(
         carried.probe = carried.probe.keeping_images(carried.memory.config().budget_bytes);
     }
     let MemoryConfig { precision, content, .. } = *carried.probe.config();
-    let mut held_out = intake.samples(&dataset.test, precision, content)?;
-    held_out.retain(|sample| !carried.ledger.knows(&sample.id));
+    let mut held_out = intake.samples(&dataset.test, Precision::F32, content)?;
+    held_out.retain(|sample| {
+        let contents = Ledger::contents_of(&intake.named.rounded(&sample.latent), &sample.class);
+        !carried.ledger.knows(&sample.id) && !contents.iter().any(|content| learned.contains(content))
+    });
     report.held_out = held_out.len();
     carried.probe.offer(held_out)?;
 
     let samples: Vec<&Sample> = carried.probe.samples().collect();
-    let after = probe_answers(&session, &artifact, &samples)?;
     let mut evidence = Evidence { bytes: adapter_bytes(&artifact), ..Evidence::default() };
-    if recipe.gate.most_ms.is_some() {
-        // Any sample tells the time, also where none is held out.
-        let timed: Vec<&Sample> = samples.iter().copied().chain(carried.memory.samples()).collect();
-        evidence.ms = milliseconds(&session, &artifact, &timed)?;
-    }
     if let Some(old) = &old {
         evidence.known.clone_from(&old.manifest.classes);
-        let before = probe_answers(&session, old, &samples)?;
-        for ((sample, before), after) in samples.iter().zip(before).zip(after) {
-            if let (Some(before), Some(after)) = (before, after) {
-                evidence.answers.push((sample.class.clone(), before, after));
-            }
-        }
-        judge_on_others(backbone, old, &artifact, request, control, &mut evidence)?;
+        let mut judged = HashSet::new();
+        compare(&session, (old, &artifact), &samples, (&mut judged, precision), &mut evidence)?;
+        judge_on_others(backbone, (old, &artifact), request, control, (&mut judged, precision), &mut evidence)?;
         if evidence.answers.is_empty() {
             session_note(
                 &session,
@@ -249,6 +247,11 @@ pub fn update(
         report.accuracy_before = accuracy_on(&session, old, &carried.probe)?;
     }
     report.accuracy = accuracy_on(&session, &artifact, &carried.probe)?;
+    if recipe.gate.most_ms.is_some() {
+        // Any sample tells the time, also where none is held out; the first answers, which take longer, have been given.
+        let timed: Vec<&Sample> = samples.iter().copied().chain(carried.memory.samples()).collect();
+        evidence.ms = milliseconds(&session, &artifact, &timed)?;
+    }
     let verdict = recipe.gate.judge(&evidence);
     report.verdict = Some(verdict.clone());
     if !verdict.passed {
@@ -376,13 +379,46 @@ pub(super) fn session_note(session: &Session<'_>, line: &str) {
     session.control().progress.say(line);
 }
 
+/// Refuses a probe that would judge nothing, for the version before knows none of its classes: before anything is learned.
+fn check_probes(probes: &[Dataset], known: &[String]) -> Result<()> {
+    let judges = |probe: &Dataset| probe.classes.iter().any(|class| known.contains(class));
+    let Some(probe) = probes.iter().find(|probe| !judges(probe)) else { return Ok(()) };
+    let known: Vec<&String> = known.iter().collect();
+    let reason = format!(
+        "the version before knows none of its classes, so that it judges nothing; give images of {}, or of other classes by \
+         `--zero-shot`",
+        listed(&known)
+    );
+    Err(Error::setting(format!("probe `{}`", probe.name), reason))
+}
+
+/// Adds how both versions answer for samples that both can be asked about. An image judges once, whatever it is called; it is told by its
+/// latent in some precision. As two it would make the verdict surer than it is.
+fn compare(
+    session: &Session<'_>,
+    (old, new): (&Artifact, &Artifact),
+    samples: &[&Sample],
+    (judged, precision): (&mut HashSet<Digest>, Precision),
+    evidence: &mut Evidence,
+) -> Result<()> {
+    let (before, after) = (probe_answers(session, old, samples)?, probe_answers(session, new, samples)?);
+    for ((sample, before), after) in samples.iter().zip(before).zip(after) {
+        if let (Some(before), Some(after)) = (before, after)
+            && judged.insert(Digest::of_values(&precision.rounded(&sample.latent)))
+        {
+            evidence.answers.push((sample.class.clone(), before, after));
+        }
+    }
+    Ok(())
+}
+
 /// The gate's further evidence: given probe sets of known classes, and zero-shot on others.
 fn judge_on_others(
     backbone: &Backbone,
-    old: &Artifact,
-    new: &Artifact,
+    (old, new): (&Artifact, &Artifact),
     request: &UpdateRequest<'_>,
     control: Control<'_>,
+    (judged, precision): (&mut HashSet<Digest>, Precision),
     evidence: &mut Evidence,
 ) -> Result<()> {
     for dataset in request.probes {
@@ -393,12 +429,7 @@ fn judge_on_others(
         let intake = Intake { session: &session, dataset: &dataset, time: request.time, named: Precision::F32 };
         let samples = intake.samples(&dataset.test, Precision::F32, Content::Images)?;
         let samples: Vec<&Sample> = samples.iter().collect();
-        let (before, after) = (probe_answers(&session, old, &samples)?, probe_answers(&session, new, &samples)?);
-        for ((sample, before), after) in samples.iter().zip(before).zip(after) {
-            if let (Some(before), Some(after)) = (before, after) {
-                evidence.answers.push((sample.class.clone(), before, after));
-            }
-        }
+        compare(&session, (old, new), &samples, (&mut *judged, precision), evidence)?;
     }
     for dataset in request.zero_shot {
         let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;

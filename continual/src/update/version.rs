@@ -21,6 +21,9 @@ const PROBE: &str = "probe.inarch";
 const LEDGER: &str = "ledger.json";
 /// Which version of a folder of versions is in force.
 const CURRENT: &str = "current";
+/// Where a version is put together, and where one is that is being removed.
+const STAGING: &str = ".staging";
+const WITHDRAWN: &str = ".withdrawn";
 /// What is locked by whoever puts a version in force.
 const LOCK: &str = ".lock";
 
@@ -256,6 +259,14 @@ pub trait Versions {
     fn withdraw(&self, target: &str, version: &Version) -> Result<()>;
 }
 
+/// Removes a folder, if it is there.
+fn clear(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        file::remove_folder(folder)?;
+    }
+    Ok(())
+}
+
 /// Versions in a folder: `1`, `2`, .. and `current`, which names the one in force.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FolderVersions;
@@ -327,11 +338,10 @@ impl Versions for FolderVersions {
 
     fn staging(&self, target: &str) -> Result<PathBuf> {
         self.takes_versions(target)?;
+        let [staging, withdrawn] = [STAGING, WITHDRAWN].map(|name| Path::new(target).join(name));
         // What is there was left by a process that died.
-        let staging = Path::new(target).join(".staging");
-        if staging.is_dir() {
-            file::remove_folder(&staging)?;
-        }
+        clear(&withdrawn)?;
+        clear(&staging)?;
         file::create_folder(&staging)?;
         Ok(staging)
     }
@@ -353,6 +363,10 @@ impl Versions for FolderVersions {
         if self.open(target)?.folder == version.folder {
             return Err(Error::setting(format!("version `{}`", version.name), "it is in force and cannot be removed"));
         }
-        Ok(file::remove_folder(&version.folder)?)
+        // In one step: half of a version would hold samples, and be no version that can be removed.
+        let withdrawn = Path::new(target).join(WITHDRAWN);
+        clear(&withdrawn)?;
+        file::rename(&version.folder, &withdrawn)?;
+        Ok(file::remove_folder(&withdrawn)?)
     }
 }

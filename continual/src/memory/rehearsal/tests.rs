@@ -161,6 +161,26 @@ fn removal_from_a_full_memory_leaves_a_smaller_sample_of_the_rest() {
 }
 
 #[test]
+fn as_many_samples_count_as_are_there_at_least_and_under_their_classes() {
+    let mut memory = memory(Sampler::Balanced, 1 << 20, 1);
+    memory.offer(samples(0..4, 2)).unwrap();
+    // One of them under another class, twice.
+    for _ in 0..2 {
+        memory.offer(samples(0..1, 1).into_iter().map(|sample| Sample { class: "class 1".into(), ..sample })).unwrap();
+        assert_eq!((memory.offered()["class 0"], memory.offered()["class 1"]), (1, 3));
+    }
+    // One that the memory never held or has lost already is not taken out of those that it holds.
+    memory.remove(&["00000".to_string()]);
+    for (class, left) in [("class 1", 2), ("class 0", 1)] {
+        memory.uncount_dropped(class);
+        assert_eq!(memory.offered()[class], left);
+    }
+    *memory.offered.get_mut("class 0").unwrap() += 1;
+    memory.uncount_dropped("class 0");
+    assert_eq!(memory.offered()["class 0"], 1);
+}
+
+#[test]
 fn classes_share_evenly_and_borrow_what_others_do_not_need() {
     let mut memory = memory(Sampler::Balanced, 8192, 1);
     // 3 of the first class, many of two others.
@@ -286,6 +306,23 @@ fn every_view_is_counted_in_the_budget_and_comes_back() {
         let ((count, bytes), (same, more)) = (few(1), few(3));
         assert_eq!((count, same), (9, 9));
         assert_eq!(more - bytes, 9 * 2 * latent + ",\"views\":3".len() as u64, "{precision:?}");
+    }
+}
+
+#[test]
+fn a_latent_that_could_not_be_read_back_is_refused() {
+    for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+        let config = MemoryConfig { precision, ..MemoryConfig::default() };
+        let mut memory = Memory::new(config, fingerprint()).unwrap();
+        memory.offer(samples(0..3, 1)).unwrap();
+        let mut large = samples(3..4, 1);
+        large[0].latent[5] = 1e5;
+        match memory.offer(large) {
+            Ok(()) => assert!(precision != Precision::F16 && memory.len() == 4),
+            Err(error) => assert!(precision == Precision::F16 && error.to_string().contains("`00003`"), "{error}"),
+        }
+        let read = Memory::decode(&memory.snapshot(None), std::path::Path::new("a snapshot"), None);
+        assert_eq!(read.unwrap(), memory, "{precision:?}");
     }
 }
 
