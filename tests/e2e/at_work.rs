@@ -22,7 +22,7 @@ const REMOVALS: usize = 8;
 
 fn part(number: usize) -> Memory {
     let (backbone, preprocess) = (Digest::of(b"backbone"), Digest::of(b"preparation"));
-    let fingerprint = Fingerprint { name: "made up".into(), backbone, preprocess, dim: DIM };
+    let fingerprint = Fingerprint { name: "made up".into(), backbone, preprocess, window: None, dim: DIM };
     let config = MemoryConfig { budget_bytes: BUDGET, ..MemoryConfig::default() };
     let mut memory = Memory::new(config, fingerprint).expect("a memory");
     let sample = |at: usize| Sample {
