@@ -111,7 +111,9 @@ impl From<&CoreError> for CommandError {
                 ],
             ),
             CoreError::BadImage { .. } => {
-                (Kind::Failed, vec!["`--on-bad-image skip` leaves such images out and lists them in the report".into()])
+                let hint = "`--on-bad-image skip` leaves such images out and lists them in the report; a command without it needs \
+                            them all: mend the file, or take it out";
+                (Kind::Failed, vec![hint.into()])
             }
             CoreError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 (Kind::Failed, vec![missing(path)])

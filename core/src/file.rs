@@ -100,14 +100,14 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_folder(folder)?;
     let attempt = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".inarch-").tempfile_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".inarch-");
+        // Whoever may read other files of this user may read this one; the system takes off what its mask forbids.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        }
         file.persist(path)?;
         // So that the name outlives a loss of power too; file systems that cannot do this for folders lose no contents.
         #[cfg(unix)]

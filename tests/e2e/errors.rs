@@ -268,3 +268,24 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+/// What lies in an artifact or a memory may be nobody else's business.
+#[cfg(unix)]
+#[test]
+fn files_are_readable_by_whom_the_mask_of_the_user_lets_read_them() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = Program::new();
+    let fit = ["fit", "-b", "pocket", "-d", sample(), "-m", "simple-cil", "-o"];
+    for (mask, mode) in [("077", 0o600), ("022", 0o644), ("002", 0o664)] {
+        let plain = program.command(&[&fit[..], &[mask]].concat());
+        let mut masked = std::process::Command::new("sh");
+        masked
+            .args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\"")])
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        masked.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(program.folder());
+        assert!(masked.output().expect("a shell").status.success());
+        let about = std::fs::metadata(program.path(mask).join("adapter.json")).expect("an adapter");
+        assert_eq!(about.permissions().mode() & 0o777, mode, "under {mask}");
+    }
+}

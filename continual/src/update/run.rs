@@ -259,7 +259,7 @@ pub fn update(
     }
 
     let _turn = versions.turn(output)?;
-    if output == request.target {
+    if is_one_place(output, request.target) {
         check_in_force(versions, output, parent.as_ref())?;
     }
     let staging = versions.staging(output)?;
@@ -304,6 +304,12 @@ pub fn update(
         );
     }
     report.keep(started, versions, output)
+}
+
+/// Whether two targets are one, however they are written.
+fn is_one_place(left: &str, right: &str) -> bool {
+    let place = |target: &str| Path::new(target).canonicalize().ok();
+    left == right || place(left).is_some_and(|left| place(right) == Some(left))
 }
 
 fn open_parent(versions: &dyn Versions, request: &UpdateRequest<'_>) -> Result<Option<Version>> {

@@ -309,7 +309,8 @@ impl Versions for FolderVersions {
     }
 
     fn exists(&self, target: &str) -> bool {
-        self.open(target).is_ok()
+        // Versions of which nobody can tell which is in force are there, and nothing is begun over them.
+        Path::new(target).join(CURRENT).exists() || self.open(target).is_ok()
     }
 
     fn all(&self, target: &str) -> Result<Vec<Version>> {
