@@ -1,6 +1,7 @@
 //! Bringing a published adapter up to date: with new data, past a gate, or with less data than before.
 
 mod assess;
+mod comparison;
 mod forget;
 mod gate;
 mod intake;

@@ -13,13 +13,16 @@ use inarch_recipes::{Control, ReportHead, Session, Subset};
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::assess::{accuracy_on, milliseconds, probe_answers, zero_shot_accuracy};
-use super::gate::{Evidence, Verdict, listed};
+use super::assess::{accuracy_on, milliseconds};
+use super::comparison::{Comparison, check_probes};
+use super::gate::{Evidence, Verdict};
 use super::intake::Intake;
 use super::learn::{learn_analytic, learn_by_steps};
 use super::left_out::left_out;
 use super::recipe::UpdateRecipe;
-use super::version::{Content as Files, Release, Version, VersionRecord, Versions, check_in_force, write_version};
+use super::version::{
+    Content as Files, Release, Version, VersionRecord, Versions, check_in_force, is_one_place, write_version,
+};
 use super::watch::Watch;
 use super::work::{Work, inputs_of};
 use crate::bench::fit_recipe;
@@ -235,9 +238,9 @@ pub fn update(
     let mut evidence = Evidence { bytes: adapter_bytes(&artifact), ..Evidence::default() };
     if let Some(old) = &old {
         evidence.known.clone_from(&old.manifest.classes);
-        let mut judged = HashSet::new();
-        compare(&session, (old, &artifact), &samples, (&mut judged, precision), &mut evidence)?;
-        judge_on_others(backbone, (old, &artifact), request, control, (&mut judged, precision), &mut evidence)?;
+        let mut comparison = Comparison::new(old, &artifact, precision);
+        comparison.on_samples(&session, &samples, &mut evidence)?;
+        comparison.on_others(backbone, request, control, &mut evidence)?;
         if evidence.answers.is_empty() {
             session_note(
                 &session,
@@ -260,7 +263,7 @@ pub fn update(
 
     let _turn = versions.turn(output)?;
     if is_one_place(output, request.target) {
-        check_in_force(versions, output, parent.as_ref())?;
+        check_in_force(versions, request.target, parent.as_ref())?;
     }
     let staging = versions.staging(output)?;
     let mut artifact = artifact;
@@ -304,12 +307,6 @@ pub fn update(
         );
     }
     report.keep(started, versions, output)
-}
-
-/// Whether two targets are one, however they are written.
-fn is_one_place(left: &str, right: &str) -> bool {
-    let place = |target: &str| Path::new(target).canonicalize().ok();
-    left == right || place(left).is_some_and(|left| place(right) == Some(left))
 }
 
 fn open_parent(versions: &dyn Versions, request: &UpdateRequest<'_>) -> Result<Option<Version>> {
@@ -383,66 +380,6 @@ fn carry(
 
 pub(super) fn session_note(session: &Session<'_>, line: &str) {
     session.control().progress.say(line);
-}
-
-/// Refuses a probe that would judge nothing, for the version before knows none of its classes: before anything is learned.
-fn check_probes(probes: &[Dataset], known: &[String]) -> Result<()> {
-    let judges = |probe: &Dataset| probe.classes.iter().any(|class| known.contains(class));
-    let Some(probe) = probes.iter().find(|probe| !judges(probe)) else { return Ok(()) };
-    let known: Vec<&String> = known.iter().collect();
-    let reason = format!(
-        "the version before knows none of its classes, so that it judges nothing; give images of {}, or of other classes by \
-         `--zero-shot`",
-        listed(&known)
-    );
-    Err(Error::setting(format!("probe `{}`", probe.name), reason))
-}
-
-/// Adds how both versions answer for samples that both can be asked about. An image judges once, whatever it is called; it is told by its
-/// latent in some precision. As two it would make the verdict surer than it is.
-fn compare(
-    session: &Session<'_>,
-    (old, new): (&Artifact, &Artifact),
-    samples: &[&Sample],
-    (judged, precision): (&mut HashSet<Digest>, Precision),
-    evidence: &mut Evidence,
-) -> Result<()> {
-    let (before, after) = (probe_answers(session, old, samples)?, probe_answers(session, new, samples)?);
-    for ((sample, before), after) in samples.iter().zip(before).zip(after) {
-        if let (Some(before), Some(after)) = (before, after)
-            && judged.insert(Digest::of_values(&precision.rounded(&sample.latent)))
-        {
-            evidence.answers.push((sample.class.clone(), before, after));
-        }
-    }
-    Ok(())
-}
-
-/// The gate's further evidence: given probe sets of known classes, and zero-shot on others.
-fn judge_on_others(
-    backbone: &Backbone,
-    (old, new): (&Artifact, &Artifact),
-    request: &UpdateRequest<'_>,
-    control: Control<'_>,
-    (judged, precision): (&mut HashSet<Digest>, Precision),
-    evidence: &mut Evidence,
-) -> Result<()> {
-    for dataset in request.probes {
-        let known: Vec<String> =
-            dataset.classes.iter().filter(|class| old.manifest.classes.contains(class)).cloned().collect();
-        let dataset = dataset.restrict(&known)?;
-        let session = Session::new(backbone, &dataset, Subset::All, request.policy, control)?;
-        let intake = Intake { session: &session, dataset: &dataset, time: request.time, named: Precision::F32 };
-        let samples = intake.samples(&dataset.test, Precision::F32, Content::Images)?;
-        let samples: Vec<&Sample> = samples.iter().collect();
-        compare(&session, (old, new), &samples, (&mut *judged, precision), evidence)?;
-    }
-    for dataset in request.zero_shot {
-        let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
-        let (before, after) = (zero_shot_accuracy(&session, old)?, zero_shot_accuracy(&session, new)?);
-        evidence.zero_shot.push((dataset.name.clone(), before, after));
-    }
-    Ok(())
 }
 
 fn adapter_bytes(artifact: &Artifact) -> u64 {

@@ -198,6 +198,12 @@ pub(crate) fn check_in_force(versions: &dyn Versions, target: &str, began: Optio
     }
 }
 
+/// Whether two targets are one, however they are written.
+pub(super) fn is_one_place(left: &str, right: &str) -> bool {
+    let place = |target: &str| Path::new(target).canonicalize().ok();
+    left == right || place(left).is_some_and(|left| place(right) == Some(left))
+}
+
 /// Where versions are kept.
 pub trait Versions {
     /// The version that is in force.
@@ -369,5 +375,23 @@ impl Versions for FolderVersions {
         clear(&withdrawn)?;
         file::rename(&version.folder, &withdrawn)?;
         Ok(file::remove_folder(&withdrawn)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FolderVersions, Versions as _, is_one_place};
+
+    #[test]
+    fn a_folder_of_versions_is_one_however_it_is_written_and_is_there_when_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::create_dir_all(path("shop")).unwrap();
+        assert!(is_one_place(&path("shop"), &path("./shop/../shop")) && is_one_place(&path("none"), &path("none")));
+        assert!(!is_one_place(&path("shop"), &path("")) && !is_one_place(&path("none"), &path("./none")));
+
+        assert!(!FolderVersions.exists(&path("shop")));
+        std::fs::write(path("shop/current"), "one").unwrap();
+        assert!(FolderVersions.exists(&path("shop")) && FolderVersions.open(&path("shop")).is_err());
     }
 }
