@@ -164,14 +164,10 @@ pub(super) fn learn_by_steps(
             if whole {
                 carried.memory = carried.memory.clone().keeping_images(0);
             }
-            let remembered = |(example, sample): (&Example, &Sample)| -> Result<Sample> {
-                let image = match &sample.image {
-                    None if whole => example.source.file_bytes()?,
-                    image => image.clone(),
-                };
-                Ok(Sample { image, ..sample.clone() })
-            };
-            carried.memory.offer(train.iter().zip(fresh).map(remembered).collect::<Result<Vec<_>>>()?)?;
+            let examples: Vec<&Example> = train.iter().collect();
+            let images = carried.memory.config().content.images(&examples)?;
+            let remembered = fresh.iter().zip(images).map(|(sample, image)| Sample { image, ..sample.clone() });
+            carried.memory.offer(remembered)?;
         }
     }
     fresh.iter().for_each(|sample| carried.ledger.enter(sample));

@@ -29,7 +29,7 @@ use crate::bench::fit_recipe;
 use crate::drift::DriftVerdict;
 use crate::error::{Error, Result};
 use crate::learner::{Carried, LearnerConfig, empty_statistics};
-use crate::memory::{Content, Fingerprint, Key, Ledger, Memory, MemoryConfig, Precision, Sample};
+use crate::memory::{Fingerprint, Key, Ledger, Memory, MemoryConfig, Precision, Sample};
 
 /// What an update is asked to do.
 pub struct UpdateRequest<'a> {
