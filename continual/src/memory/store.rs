@@ -273,10 +273,13 @@ mod tests {
             found.remove(&[first]);
             store.put(&found).unwrap();
             assert_eq!(store.memory().unwrap().unwrap(), found);
-            let other = Fingerprint { backbone: Digest::of(b"y"), ..print.clone() };
-            assert!(
-                store.offer(config, &other, [sample(1)]).unwrap_err().to_string().contains("latents of one backbone")
-            );
+            let window = "full".parse().ok();
+            for other in
+                [Fingerprint { backbone: Digest::of(b"y"), ..print.clone() }, Fingerprint { window, ..print.clone() }]
+            {
+                let refused = store.offer(config, &other, [sample(1)]).unwrap_err().to_string();
+                assert!(refused.contains("latents of one mean nothing to the other"), "{refused}");
+            }
             drop(store);
             let bytes: Vec<u8> = inarch_core::file::list(&path)
                 .unwrap()
