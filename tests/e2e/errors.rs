@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::Program;
 use super::program::{sample, short_fit};
+use super::update::part;
 use crate::support::fixture;
 
 #[test]
@@ -111,6 +114,32 @@ fn a_corrupt_image_is_named_or_skipped_and_counted() {
     std::fs::create_dir(program.path("data/train/hat")).expect("creates");
     program.fail(&["fit", "-b", "pocket", "-d", &data, "-m", "coop", "-o", "out"], 1, &["hat"]);
     assert!(!program.path("out").exists());
+}
+
+#[test]
+fn training_images_that_cannot_be_read_are_counted_whatever_the_method() {
+    let program = Program::new();
+    let data = part(&program, "data", &["hat", "shoes"], 0, 4);
+    let files = |class: &str| inarch_core::file::list(&Path::new(&data).join("train").join(class)).expect("a folder");
+    let images = [files("hat"), files("shoes")].concat();
+    // Features that are computed once, towers that run in every step, images that a method starts from.
+    let methods = ["linear-probe", "lora", "tip-adapter"];
+    let fit = ["fit", "-b", "pocket", "-d", &data, "--on-bad-image", "skip"];
+    let short = ["--set", "train.budget={ iterations = 2 }"];
+    std::fs::write(&images[0], "no image").expect("a writable folder");
+    for method in methods {
+        program.succeed(&[&fit[..], &short, &["-m", method, "-o", method]].concat());
+        let report: Value =
+            inarch_core::file::read_json(&program.path(method).join("report.json"), "report").expect("a report");
+        let found = (report["data"]["train"].as_u64(), report["data"]["skipped"].as_array().map(Vec::len));
+        assert_eq!(found, (Some(images.len() as u64 - 1), Some(1)), "{method}");
+    }
+    images.iter().for_each(|image| std::fs::write(image, "no image").expect("a writable folder"));
+    for method in methods {
+        let fit = [&fit[..], &short, &["-m", method, "-o", "none"]].concat();
+        program.fail(&fit, 1, &["training images", "none of them can be read"]);
+    }
+    assert!(!program.path("none").exists());
 }
 
 /// A folder of results in a folder of classes is a class the next time.
