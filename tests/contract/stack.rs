@@ -1,7 +1,7 @@
 //! Trained adapters are stacked as artifacts.
 
 use inarch_core::backbone::Pass;
-use inarch_peft::{Artifact, MethodConfig};
+use inarch_peft::{Artifact, Combination, MethodConfig};
 
 use super::case::{artifact, configured, scores};
 use crate::support::{classes, differs, pixels, same, tiny};
@@ -31,6 +31,20 @@ fn a_stack_of_artifacts_is_saved_and_loaded_as_one() {
     let nested = Artifact::stack(&[alone, parts[1].clone()], tiny()).expect("a stack and a part");
     assert!(matches!(&nested.manifest.method, MethodConfig::Stack(stack) if stack.members.len() == 2));
     same("nested", of(&nested), of(&stack), 0.0);
+}
+
+#[test]
+fn the_scores_at_which_an_image_has_a_class_are_kept_where_the_classes_are() {
+    let [lora, probe] = ["lora", "linear-probe"].map(|name| artifact(&configured(name, "")));
+    let mut several = lora;
+    several.manifest.offsets = Some(vec![0.5; classes().len()]);
+    let stack = Artifact::stack(&[several.clone(), probe.clone()], tiny()).expect("parts of one backbone");
+    assert_eq!(stack.manifest.offsets, several.manifest.offsets);
+    let combined = Combination::default().combine(&[several.clone(), several.clone()], tiny()).expect("equal parts");
+    assert_eq!(combined.manifest.offsets, several.manifest.offsets);
+    several.manifest.classes.reverse();
+    let other = Artifact::stack(&[several, probe], tiny()).expect("one part is bound to classes");
+    assert_eq!(other.manifest.offsets, None);
 }
 
 #[test]
