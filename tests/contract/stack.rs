@@ -1,10 +1,10 @@
 //! Trained adapters are stacked as artifacts.
 
-use inarch_core::backbone::Pass;
+use inarch_core::backbone::{Pass, Sites as _};
 use inarch_peft::{Artifact, Combination, MethodConfig};
 
-use super::case::{artifact, configured, scores};
-use crate::support::{classes, differs, pixels, same, tiny};
+use super::case::{artifact, configured, fresh, scores};
+use crate::support::{classes, differs, pixels, plain, same, tiny};
 
 fn of(artifact: &Artifact) -> burn::tensor::Tensor<2> {
     scores(&artifact.manifest.method, &artifact.adapter, &classes(), pixels(3), &Pass::evaluate())
@@ -45,6 +45,24 @@ fn the_scores_at_which_an_image_has_a_class_are_kept_where_the_classes_are() {
     several.manifest.classes.reverse();
     let other = Artifact::stack(&[several, probe], tiny()).expect("one part is bound to classes");
     assert_eq!(other.manifest.offsets, None);
+}
+
+#[test]
+fn members_of_a_fusion_have_their_stages_and_are_told_of_the_image() {
+    let members = |names: &str| fresh(&configured("fusion", &format!("members = [{names}]")), 1, &plain());
+    let mut staged = members("{ name = \"lora\" }, { name = \"2sfs\" }");
+    assert_eq!(staged.learner().stages(), [0.6]);
+    let head = "members.1.TwoStage.residuals";
+    assert_eq!(staged.learner().rate(head), 0.0);
+    staged.learner_mut().enter_stage(1);
+    assert_eq!(staged.learner().rate(head), 1.0);
+    let norms =
+        staged.parameters().into_keys().filter(|name| name.starts_with("members.1.TwoStage.norms")).collect::<Vec<_>>();
+    assert!(!norms.is_empty() && norms.iter().all(|name| staged.learner().rate(name) == 0.0), "{norms:?}");
+
+    assert!(!staged.queries_image());
+    let routed = "{ name = \"moe-adapters\", experiences = 2, experts = 3, hidden = 8, code = 1 }";
+    assert!(members(&format!("{{ name = \"lora\" }}, {routed}")).queries_image());
 }
 
 #[test]
