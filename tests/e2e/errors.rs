@@ -220,7 +220,11 @@ fn few_images_unread_images_and_names_with_blanks_are_told() {
     assert!(run.stdout.contains("test images that could not be read: 1"), "{}", run.stdout);
     assert!(run.stdout.contains("next: inarch eval -b pocket -d 'my data' -a 'my run'\n"), "{}", run.stdout);
     let half = program.run(&[&fit[..], &["--shots", "1", "--subset", "base", "-o", "half"]].concat());
-    assert!(half.stdout.contains("next: inarch eval -b pocket -d 'my data' --subset base -a half\n"), "{}", half.stdout);
+    assert!(
+        half.stdout.contains("next: inarch eval -b pocket -d 'my data' --subset base -a half\n"),
+        "{}",
+        half.stdout
+    );
     std::fs::remove_dir_all(data.join("test")).expect("removes");
     let run = program.run(&[&fit[..], &["--shots", "1", "-o", "other"]].concat());
     assert!(run.stdout.contains("next: inarch predict -b pocket -a other IMAGE\n"), "{}", run.stdout);
