@@ -224,7 +224,7 @@ impl<'a> Session<'a> {
             Objective::Classify { balance, .. } => balance.offsets().map(<[f32]>::to_vec),
             Objective::Match { .. } => None,
         };
-        let run = SavedRun::new(folder, self.identity(recipe, &train));
+        let run = SavedRun::new(folder, self.identity(recipe, &train)?);
         let mut fitting = Fitting::new(self, recipe, train, objective, adapter);
         fitting.skipped = skipped;
         if let Some((step, state)) = run.load()? {
@@ -305,14 +305,13 @@ impl<'a> Session<'a> {
     }
 
     /// Identity of a run: recipe, backbone and training examples, with what they show. Where the data lies does not matter.
-    fn identity(&self, recipe: &Recipe, train: &[Example]) -> Digest {
-        let recipe = Recipe { backbone: None, data: None, root: None, ..recipe.clone() };
+    fn identity(&self, recipe: &Recipe, train: &[Example]) -> Result<Digest> {
         let mut builder = DigestBuilder::default();
-        builder.piece(recipe.to_toml().as_bytes());
+        builder.piece(recipe.identity()?.as_bytes());
         builder.piece(self.backbone.digest().to_string().as_bytes());
         builder.piece(self.dataset.digest().to_string().as_bytes());
         builder.piece(self.dataset.contents(train).to_string().as_bytes());
-        builder.finish()
+        Ok(builder.finish())
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use inarch_core::Digest;
 use inarch_core::backbone::Products;
 use inarch_core::data::{ClipConfig, DataOptions};
 use inarch_core::image::{Augment, Frame, OnBadImage, Window};
 use inarch_core::text::{Template, TemplateSet};
-use inarch_peft::MethodConfig;
+use inarch_peft::{MANIFEST_FILE, MethodConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Imbalance;
@@ -218,6 +219,24 @@ impl Recipe {
         self.augment.validate()?;
         self.clips.as_ref().map_or(Ok(()), ClipConfig::check)?;
         Ok(())
+    }
+
+    /// What tells this recipe from others, wherever backbone and data lie: it in full, with what is in the files that it names.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let mut recipe = Self { backbone: None, data: None, root: None, ..self.clone() };
+        if matches!(&recipe.templates, Templates::Named(name) if is_descriptions(name)) {
+            recipe.templates = Templates::List(recipe.templates.resolve()?);
+        }
+        let mut text = recipe.to_toml();
+        if let MethodConfig::Fusion(fusion) = &recipe.method {
+            for source in &fusion.sources {
+                text.push_str(Digest::of_file(&source.join(MANIFEST_FILE))?.hex());
+            }
+        }
+        Ok(text)
     }
 
     /// The recipe as TOML.

@@ -153,6 +153,13 @@ fn described_classes_are_other_runs_and_those_of_a_fit() {
     describe("words.json", "a blurred photo of");
     program.succeed(&described);
     assert_eq!(done(), 3);
+    // Also where a setting names the file.
+    let named = compare("taskres", &[&one[..], &["--set", "templates=words.json"]].concat());
+    program.succeed(&named);
+    let before = done();
+    describe("words.json", "a sharp photo of");
+    program.succeed(&named);
+    assert_eq!(done(), before + 1);
     std::fs::write(program.path("words.json"), r#"{"hat": ["a red hat"]}"#).expect("writes");
     program.fail(&described, 1, &["class `dress`"]);
 }

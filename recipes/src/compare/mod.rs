@@ -99,7 +99,7 @@ pub fn compare(
     file::create_folder(folder)?;
     let mut ledger = Ledger::open(folder)?;
     let contents = dataset.contents(dataset.examples().map(|(_, example)| example));
-    let keys: Vec<Digest> = jobs.iter().map(|job| job.key(config, &session, &contents)).collect();
+    let keys = jobs.iter().map(|job| job.key(config, &session, &contents)).collect::<Result<Vec<Digest>>>()?;
     let before: Vec<bool> = keys.iter().map(|key| ledger.get(key).is_some()).collect();
     control.progress.start("compare", jobs.len() as u64);
     control.progress.resume(before.iter().filter(|done| **done).count() as u64);
@@ -175,10 +175,10 @@ fn jobs(config: &CompareConfig) -> Result<Vec<Job>> {
 
 impl Job {
     /// Identity of a run: all that decides its result, with the `contents` of the data.
-    fn key(&self, config: &CompareConfig, session: &Session<'_>, contents: &Digest) -> Digest {
+    fn key(&self, config: &CompareConfig, session: &Session<'_>, contents: &Digest) -> Result<Digest> {
         let mut builder = DigestBuilder::default();
         for (_, recipe) in &self.recipes {
-            builder.piece(recipe.to_toml().as_bytes());
+            builder.piece(recipe.identity()?.as_bytes());
         }
         builder.piece(session.backbone().digest().to_string().as_bytes());
         builder.piece(session.dataset().digest().to_string().as_bytes());
@@ -187,7 +187,7 @@ impl Job {
             builder.piece(format!("{clips:?}").as_bytes());
         }
         builder.piece(if config.base_to_new { b"base to new" } else { b"all classes" });
-        builder.finish()
+        Ok(builder.finish())
     }
 
     /// Where the run of a recipe stands in the folder of the comparison.
