@@ -206,9 +206,8 @@ impl Recipe {
         if train.batch == 0 {
             return Err(fault("train.batch", "must be at least 1".into()));
         }
-        if !(train.optimizer.lr().is_finite() && train.optimizer.lr() > 0.0) {
-            return Err(fault("train.optimizer.lr", format!("must be above 0, found {}", train.optimizer.lr())));
-        }
+        let optimizer = train.optimizer.check();
+        optimizer.map_err(|(setting, reason)| fault(&format!("train.optimizer.{setting}"), reason))?;
         if self.shots == Some(0) {
             return Err(fault("shots", "must be at least 1; leave it out to train on all images".into()));
         }
