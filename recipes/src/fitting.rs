@@ -233,17 +233,22 @@ impl<'a> Fitting<'a> {
             companion.stepped(&Change { before: &before, gradients: &gradients, after: &self.adapter.parameters() });
         }
         self.losses.push(loss);
-        self.step += 1;
-        self.average_epoch();
-        self.enter_stages(self.step - 1);
+        self.advance(&format!("loss {loss:.3}"));
         let control = self.session.control;
-        control.progress.advance(1, &format!("loss {loss:.3}"));
         let stop = control.stopped();
         if stop || self.saved.elapsed().as_secs() >= SAVE_SECONDS {
             self.keep(run)?;
             self.saved = Instant::now();
         }
         if stop { Err(Error::Interrupted { step: self.step, steps: self.steps }) } else { Ok(()) }
+    }
+
+    /// Ends a step: one that was taken, or one of which no image can be read.
+    fn advance(&mut self, note: &str) {
+        self.step += 1;
+        self.average_epoch();
+        self.enter_stages(self.step - 1);
+        self.session.control.progress.advance(1, note);
     }
 
     /// At the end of an epoch, adds it to the average.

@@ -134,6 +134,9 @@ fn training_images_that_cannot_be_read_are_counted_whatever_the_method() {
         let found = (report["data"]["train"].as_u64(), report["data"]["skipped"].as_array().map(Vec::len));
         assert_eq!(found, (Some(images.len() as u64 - 1), Some(1)), "{method}");
     }
+    // Alone in its batch it is a step without an image, wherever that stands in an epoch.
+    let single = ["-m", "lora", "--set", "train.batch=1", "--set", "train.budget={ epochs = 3 }", "-o", "single"];
+    program.succeed(&[&fit[..], &single].concat());
     images.iter().for_each(|image| std::fs::write(image, "no image").expect("a writable folder"));
     for method in methods {
         let fit = [&fit[..], &short, &["-m", method, "-o", "none"]].concat();

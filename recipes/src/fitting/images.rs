@@ -93,7 +93,6 @@ impl Fitting<'_> {
             let view = if self.recipe.views == 0 { epoch } else { epoch % self.recipe.views };
             let seed = self.seed.split("augment");
             let batches = self.batches(epoch);
-            let before = self.step;
             let jobs: Vec<ImageJob> = batches
                 .iter()
                 .flatten()
@@ -106,19 +105,26 @@ impl Fitting<'_> {
                 })
                 .collect();
             let mut missing: BTreeSet<usize> = batches.iter().flatten().copied().collect();
+            let mut planned = batches.iter();
             let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
                 let batch = whole(batch, self.frames());
+                let Some(first) = batch.indices.first() else { return Ok(()) };
                 for example in &batch.indices {
                     missing.remove(example);
                 }
-                let any = !batch.indices.is_empty();
-                if any && self.step < self.steps { self.image_step(&batch, run) } else { Ok(()) }
+                // A batch of which nothing can be read does not come, and is a step all the same: which images the others show
+                // does not depend on where a run goes on.
+                while planned.next().is_some_and(|examples| !examples.contains(first)) {
+                    self.advance("");
+                }
+                self.image_step(&batch, run)
             })?;
             self.name_unread(&bad);
             self.unread.extend(missing);
-            if self.step == before {
+            if self.losses.is_empty() {
                 return Err(none_readable());
             }
+            planned.for_each(|_| self.advance(""));
         }
         session.control.progress.finish();
         Ok(0.0)
