@@ -203,10 +203,14 @@ impl Artifact {
         Ok(parts.iter().fold(stack, Self::with_reading_of))
     }
 
-    /// The same, read as another one was where nothing is known of that: window and groups.
+    /// The same, read as another one was where nothing is known of that: window and groups, and of the same classes the scores
+    /// at which an image has them.
     #[must_use]
     pub fn with_reading_of(mut self, other: &Self) -> Self {
-        let Manifest { group_by, window, .. } = &mut self.manifest;
+        let Manifest { group_by, window, offsets, classes, .. } = &mut self.manifest;
+        if offsets.is_none() && *classes == other.manifest.classes {
+            offsets.clone_from(&other.manifest.offsets);
+        }
         *window = window.or(other.manifest.window);
         *group_by = group_by.take().or_else(|| other.manifest.group_by.clone());
         self

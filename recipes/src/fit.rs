@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::shares_image_features;
 use crate::fit_page::fit_page;
 use crate::fit_report::{DataReport, FitReport, Timing};
-use crate::fitting::{Fitted, Fitting, training_views};
+use crate::fitting::{Fitted, Fitting, none_readable, training_views};
 use crate::objective::Objective;
 use crate::plan::Plan;
 use crate::pretrain::PairSet;
@@ -39,6 +39,8 @@ struct Prepared<'a> {
     objective: Objective<'a>,
     adapter: Adapter,
     templates: Vec<Template>,
+    /// Training images that are left out, since they could not be read.
+    skipped: Vec<String>,
 }
 
 impl<'a> Session<'a> {
@@ -49,8 +51,8 @@ impl<'a> Session<'a> {
     /// Faults of recipe and data, a diverged loss, or [`Error::Interrupted`] after the state was saved.
     pub fn fit(&self, recipe: &Recipe, folder: &Path) -> Result<(Artifact, FitReport)> {
         let recipe = &self.resolved(recipe)?;
-        let Prepared { train, objective, adapter, templates } = self.prepare(recipe)?;
-        self.train(recipe, train, objective, adapter, &templates, folder)
+        let Prepared { train, objective, adapter, templates, skipped } = self.prepare(recipe)?;
+        self.train(recipe, (train, skipped), objective, adapter, &templates, folder)
     }
 
     /// What [`fit`](Self::fit) would compute once, and what in every step.
@@ -89,11 +91,12 @@ impl<'a> Session<'a> {
         let templates = recipe.templates.resolve()?;
         check_described(&templates, classes)?;
         let class_features = self.class_features(classes, &train, &templates)?;
-        let (adapter, train) = self.begin(recipe, train, &class_features)?;
+        let (adapter, train, skipped) = self.begin(recipe, train, &class_features)?;
         let classifier = Classifier::adapted(self.backbone, &recipe.method, classes, classes, &templates)?;
         let text = classifier.parts(adapter.sites(), text_shards(classes.len()));
         let balance = self.balance(recipe, &train, &class_features, &adapter)?;
-        Ok(Prepared { train, objective: Objective::Classify { classifier, text, balance }, adapter, templates })
+        let objective = Objective::Classify { classifier, text, balance };
+        Ok(Prepared { train, objective, adapter, templates, skipped })
     }
 
     /// Trains an adapter on image-text pairs, into `folder`; resumable like [`fit`](Self::fit). The session's data set must be
@@ -122,7 +125,7 @@ impl<'a> Session<'a> {
         let loss = recipe.train.pair_loss.unwrap_or(own);
         let mut recipe = recipe.clone();
         recipe.train.pair_loss = Some(loss);
-        self.train(&recipe, train, Objective::Match { pairs, loss }, adapter, &templates, folder)
+        self.train(&recipe, (train, Vec::new()), Objective::Match { pairs, loss }, adapter, &templates, folder)
     }
 
     /// How steps are judged. Images with several labels need scores to start from, where each class is as likely as it is
@@ -148,29 +151,36 @@ impl<'a> Session<'a> {
             });
         }
         let stored = self.frozen(Entry::Feature, train, &training_views(recipe, 1))?;
+        let train: Vec<Example> = stored.kept.iter().map(|position| train[*position].clone()).collect();
+        if train.is_empty() {
+            return Err(none_readable());
+        }
         let images = normalise(stored.all(self.backbone));
         let text = normalise(class_features.clone());
         let shift = offset_of_scores(self.backbone, adapter.sites(), &images, &text);
         let scores = images.matmul(text.transpose()) * self.backbone.logit_scale();
         let means = values(scores.mean_dim(0)).iter().zip(shift).map(|(mean, shift)| mean + shift).collect();
-        Balance::new(imbalance, self.dataset.classes.len(), train, Some(means))
+        Balance::new(imbalance, self.dataset.classes.len(), &train, Some(means))
     }
 
-    /// A fresh adapter and the training examples that can be read. A method that starts from the training images sees
-    /// their frozen features in the views that training will use.
+    /// A fresh adapter, the training examples to use, and those that are left out. A method that starts from the training images
+    /// sees the frozen features of all that can be read, in the views that training will use.
     fn begin(
         &self,
         recipe: &Recipe,
         train: Vec<Example>,
         class_features: &Tensor<2>,
-    ) -> Result<(Adapter, Vec<Example>)> {
+    ) -> Result<(Adapter, Vec<Example>, Vec<String>)> {
         if !recipe.method.needs_support() {
-            return Ok((self.fresh(recipe, class_features, None)?, train));
+            return Ok((self.fresh(recipe, class_features, None)?, train, Vec::new()));
         }
         let Self { backbone, dataset, .. } = self;
         let views = training_views(recipe, recipe.views.max(1));
         let stored = self.frozen(Entry::Feature, &train, &views)?;
         let train: Vec<Example> = stored.kept.iter().map(|position| train[*position].clone()).collect();
+        if train.is_empty() {
+            return Err(none_readable());
+        }
         let labels: Vec<usize> = train.iter().map(|example| example.label).collect();
         let every = (0..train.len()).flat_map(|image| (0..stored.views).map(move |view| (image, view)));
         let clips = dataset.clips.as_ref();
@@ -182,7 +192,8 @@ impl<'a> Session<'a> {
             pixels: dataset.features.is_none().then_some(&visit),
         };
         let adapter = self.fresh(recipe, class_features, Some(&support))?;
-        Ok((adapter, train))
+        let skipped = stored.bad.iter().map(|bad| bad.path.display().to_string()).collect();
+        Ok((adapter, train, skipped))
     }
 
     /// A fresh adapter on the autodiff device.
@@ -196,7 +207,7 @@ impl<'a> Session<'a> {
     fn train(
         &self,
         recipe: &Recipe,
-        train: Vec<Example>,
+        (train, skipped): (Vec<Example>, Vec<String>),
         objective: Objective<'_>,
         adapter: Adapter,
         templates: &[Template],
@@ -213,8 +224,9 @@ impl<'a> Session<'a> {
             Objective::Classify { balance, .. } => balance.offsets().map(<[f32]>::to_vec),
             Objective::Match { .. } => None,
         };
-        let run = SavedRun::new(folder, self.identity(recipe, &train));
+        let run = SavedRun::new(folder, self.identity(recipe, &train)?);
         let mut fitting = Fitting::new(self, recipe, train, objective, adapter);
+        fitting.skipped = skipped;
         if let Some((step, state)) = run.load()? {
             fitting.load(step, &state)?;
             self.control.progress.say(&format!("going on from step {step} of {}", fitting.steps));
@@ -231,7 +243,7 @@ impl<'a> Session<'a> {
         fitting.keep(&run)?;
         let trained = started.elapsed().as_secs_f64();
 
-        let steps = fitting.steps;
+        let (steps, before) = (fitting.steps, fitting.before);
         let Fitted { adapter, train, losses, skipped } = fitting.finish()?;
         let mut artifact = Artifact::new(
             adapter,
@@ -279,7 +291,12 @@ impl<'a> Session<'a> {
             zero_shot,
             baseline: if self.backbone.has_words() { "zero-shot" } else { "own head" },
             test,
-            seconds: Timing { encode, train: trained - encode, evaluate: total - trained, total },
+            seconds: Timing {
+                encode,
+                train: before + trained - encode,
+                evaluate: total - trained,
+                total: before + total,
+            },
         };
         file::write_json(&folder.join("report.json"), &report)?;
         file::write(&folder.join("report.html"), render(&fit_page(&report))?.as_bytes())?;
@@ -288,14 +305,13 @@ impl<'a> Session<'a> {
     }
 
     /// Identity of a run: recipe, backbone and training examples, with what they show. Where the data lies does not matter.
-    fn identity(&self, recipe: &Recipe, train: &[Example]) -> Digest {
-        let recipe = Recipe { backbone: None, data: None, root: None, ..recipe.clone() };
+    fn identity(&self, recipe: &Recipe, train: &[Example]) -> Result<Digest> {
         let mut builder = DigestBuilder::default();
-        builder.piece(recipe.to_toml().as_bytes());
+        builder.piece(recipe.identity()?.as_bytes());
         builder.piece(self.backbone.digest().to_string().as_bytes());
         builder.piece(self.dataset.digest().to_string().as_bytes());
         builder.piece(self.dataset.contents(train).to_string().as_bytes());
-        builder.finish()
+        Ok(builder.finish())
     }
 }
 

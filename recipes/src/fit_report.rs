@@ -57,7 +57,7 @@ pub struct DataReport {
 pub struct Timing {
     /// Frozen features of the training images.
     pub encode: f64,
-    /// Training.
+    /// Training, also before an interruption.
     pub train: f64,
     /// Both evaluations.
     pub evaluate: f64,

@@ -4,14 +4,16 @@ mod images;
 mod state;
 mod step;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use inarch_core::Seed;
 use inarch_core::data::Example;
+use inarch_core::image::BadImage;
 use inarch_peft::{Adapter, Parameters};
 
-pub(crate) use self::images::training_views;
+pub(crate) use self::images::{none_readable, training_views};
 use crate::balance::{Imbalance, balanced_order};
 use crate::companion::{Change, Companion};
 use crate::error::{Error, Result};
@@ -30,9 +32,14 @@ const LARGEST: f32 = 1e12;
 pub(crate) struct Fitting<'a> {
     session: &'a Session<'a>,
     recipe: &'a Recipe,
-    pub(crate) train: Vec<Example>,
+    train: Vec<Example>,
     /// How many of the examples the epochs go through; those behind are rehearsed by the companion.
     fresh: usize,
+    /// Positions of the examples that batches are made of: all but those whose image is known to be unreadable before the first
+    /// step.
+    readable: Vec<usize>,
+    /// Positions of the examples whose image could not be read.
+    unread: BTreeSet<usize>,
     companion: Option<&'a mut dyn Companion>,
     objective: Objective<'a>,
     /// Whether activations are too many to be kept for the way back.
@@ -48,6 +55,11 @@ pub(crate) struct Fitting<'a> {
     /// The running average of the epochs, where the method asks for one.
     average: Parameters,
     saved: Instant,
+    began: Instant,
+    /// Seconds of work that is done once.
+    encode: f64,
+    /// Seconds of training before it was interrupted.
+    pub(crate) before: f64,
 }
 
 /// What a finished run leaves.
@@ -81,6 +93,8 @@ impl<'a> Fitting<'a> {
             recipe,
             recompute: kept > KEPT_BYTES,
             fresh: train.len(),
+            readable: (0..train.len()).collect(),
+            unread: BTreeSet::new(),
             train,
             companion: None,
             objective,
@@ -94,12 +108,16 @@ impl<'a> Fitting<'a> {
             skipped: Vec::new(),
             average: Parameters::new(),
             saved: Instant::now(),
+            began: Instant::now(),
+            encode: 0.0,
+            before: 0.0,
         }
     }
 
     /// Lets a companion take part, with examples that it may add to batches.
     pub(crate) fn with_companion(mut self, companion: &'a mut dyn Companion, rehearsal: Vec<Example>) -> Self {
         self.train.extend(rehearsal);
+        self.readable = (0..self.train.len()).collect();
         self.companion = Some(companion);
         self
     }
@@ -141,22 +159,26 @@ impl<'a> Fitting<'a> {
                 .with_parameters(average, device)
                 .map_err(|reason| inarch_core::Error::invalid("average over epochs", reason))?
         };
-        Ok(Fitted { adapter, train: self.train, losses: self.losses, skipped: self.skipped })
+        let read = |(position, example): (usize, Example)| (!self.unread.contains(&position)).then_some(example);
+        let train = self.train.into_iter().enumerate().filter_map(read).collect();
+        Ok(Fitted { adapter, train, losses: self.losses, skipped: self.skipped })
     }
 
     /// The examples of each step of an epoch, from the current step on; those that are rehearsed come last.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
         let seed = self.seed.split("order").split(epoch);
+        let fresh = self.readable_fresh();
         let order = if self.recipe.train.imbalance == Imbalance::BalancedSampling {
-            let labels: Vec<usize> = self.train[..self.fresh].iter().map(|example| example.label).collect();
+            let labels: Vec<usize> = fresh.iter().map(|position| self.train[*position].label).collect();
             balanced_order(&labels, seed)
         } else {
-            seed.order(self.fresh)
+            seed.order(fresh.len())
         };
-        let batch = self.recipe.train.batch.min(self.fresh);
+        let batch = self.recipe.train.batch.min(fresh.len());
         let rehearsed = |step: usize| {
             let positions = self.companion.as_ref().map(|companion| companion.rehearse(step)).unwrap_or_default();
-            positions.into_iter().map(|position| self.fresh + position)
+            let positions = positions.into_iter().map(|position| self.fresh + position);
+            positions.filter(|position| self.readable.binary_search(position).is_ok())
         };
         order
             .chunks_exact(batch)
@@ -164,8 +186,23 @@ impl<'a> Fitting<'a> {
             .skip(self.step % self.steps_per_epoch)
             .take(self.steps - self.step)
             .zip(self.step..)
-            .map(|(batch, step)| batch.iter().copied().chain(rehearsed(step)).collect())
+            .map(|(batch, step)| batch.iter().map(|place| fresh[*place]).chain(rehearsed(step)).collect())
             .collect()
+    }
+
+    /// Those of the examples that batches are made of which the epochs go through.
+    fn readable_fresh(&self) -> &[usize] {
+        &self.readable[..self.readable.partition_point(|position| *position < self.fresh)]
+    }
+
+    /// Names images that could not be read, each once.
+    fn name_unread(&mut self, bad: &[BadImage]) {
+        for bad in bad {
+            let name = bad.path.display().to_string();
+            if !self.skipped.contains(&name) {
+                self.skipped.push(name);
+            }
+        }
     }
 
     /// The learning rate of the current step.
@@ -196,17 +233,22 @@ impl<'a> Fitting<'a> {
             companion.stepped(&Change { before: &before, gradients: &gradients, after: &self.adapter.parameters() });
         }
         self.losses.push(loss);
-        self.step += 1;
-        self.average_epoch();
-        self.enter_stages(self.step - 1);
+        self.advance(&format!("loss {loss:.3}"));
         let control = self.session.control;
-        control.progress.advance(1, &format!("loss {loss:.3}"));
         let stop = control.stopped();
         if stop || self.saved.elapsed().as_secs() >= SAVE_SECONDS {
             self.keep(run)?;
             self.saved = Instant::now();
         }
         if stop { Err(Error::Interrupted { step: self.step, steps: self.steps }) } else { Ok(()) }
+    }
+
+    /// Ends a step: one that was taken, or one of which no image can be read.
+    fn advance(&mut self, note: &str) {
+        self.step += 1;
+        self.average_epoch();
+        self.enter_stages(self.step - 1);
+        self.session.control.progress.advance(1, note);
     }
 
     /// At the end of an epoch, adds it to the average.

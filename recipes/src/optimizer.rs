@@ -63,6 +63,31 @@ impl OptimizerConfig {
         }
     }
 
+    /// Checks the values; `Err` has the setting and what is wrong with it.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        let above = |setting: &'static str, value: f64| match value.is_finite() && value > 0.0 {
+            true => Ok(()),
+            false => Err((setting, format!("must be above 0, found {value}"))),
+        };
+        above("lr", self.lr())?;
+        let weight_decay = match *self {
+            Self::Sgd { momentum, weight_decay, .. } => {
+                if !(0.0..1.0).contains(&momentum) {
+                    return Err(("momentum", format!("must be at least 0 and below 1, found {momentum}")));
+                }
+                weight_decay
+            }
+            Self::Adamw { weight_decay, epsilon, .. } | Self::Adam { weight_decay, epsilon, .. } => {
+                above("epsilon", f64::from(epsilon))?;
+                weight_decay
+            }
+        };
+        match weight_decay.is_finite() && weight_decay >= 0.0 {
+            true => Ok(()),
+            false => Err(("weight_decay", format!("must be at least 0, found {weight_decay}"))),
+        }
+    }
+
     /// The optimizer itself, without state.
     pub(crate) fn build(self) -> ModuleOptimizer {
         let decay = |weight_decay: f32| (weight_decay > 0.0).then(|| WeightDecayConfig::new(weight_decay));

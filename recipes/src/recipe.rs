@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use inarch_core::Digest;
 use inarch_core::backbone::Products;
 use inarch_core::data::{ClipConfig, DataOptions};
 use inarch_core::image::{Augment, Frame, OnBadImage, Window};
 use inarch_core::text::{Template, TemplateSet};
-use inarch_peft::MethodConfig;
+use inarch_peft::{MANIFEST_FILE, MethodConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Imbalance;
@@ -205,9 +206,8 @@ impl Recipe {
         if train.batch == 0 {
             return Err(fault("train.batch", "must be at least 1".into()));
         }
-        if !(train.optimizer.lr().is_finite() && train.optimizer.lr() > 0.0) {
-            return Err(fault("train.optimizer.lr", format!("must be above 0, found {}", train.optimizer.lr())));
-        }
+        let optimizer = train.optimizer.check();
+        optimizer.map_err(|(setting, reason)| fault(&format!("train.optimizer.{setting}"), reason))?;
         if self.shots == Some(0) {
             return Err(fault("shots", "must be at least 1; leave it out to train on all images".into()));
         }
@@ -218,6 +218,24 @@ impl Recipe {
         self.augment.validate()?;
         self.clips.as_ref().map_or(Ok(()), ClipConfig::check)?;
         Ok(())
+    }
+
+    /// What tells this recipe from others, wherever backbone and data lie: it in full, with what is in the files that it names.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let mut recipe = Self { backbone: None, data: None, root: None, ..self.clone() };
+        if matches!(&recipe.templates, Templates::Named(name) if is_descriptions(name)) {
+            recipe.templates = Templates::List(recipe.templates.resolve()?);
+        }
+        let mut text = recipe.to_toml();
+        if let MethodConfig::Fusion(fusion) = &recipe.method {
+            for source in &fusion.sources {
+                text.push_str(Digest::of_file(&source.join(MANIFEST_FILE))?.hex());
+            }
+        }
+        Ok(text)
     }
 
     /// The recipe as TOML.

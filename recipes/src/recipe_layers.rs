@@ -152,6 +152,23 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_an_optimizer_outside_their_domain_are_named() {
+        for (method, setting, value) in [
+            ("coop", "lr", "0.0"),
+            ("coop", "momentum", "2.0"),
+            ("coop", "weight_decay", "-1.0"),
+            ("coop", "weight_decay", "nan"),
+            ("lora", "weight_decay", "inf"),
+            ("lora", "epsilon", "0.0"),
+        ] {
+            let mut layers = RecipeLayers::preset(method, false).expect("a method");
+            layers.set(&format!("train.optimizer.{setting}={value}")).expect("sets");
+            let error = layers.finish().expect_err("outside").to_string();
+            assert!(error.contains(&format!("`train.optimizer.{setting}`: must be")), "{error}");
+        }
+    }
+
+    #[test]
     fn a_part_of_a_section_is_over_what_stands_there_by_default() {
         // Its preset has no `augment`.
         let read = |set: &[&str]| {

@@ -21,9 +21,9 @@ impl Budget {
     /// The number of steps for a run of `shots` with `steps_per_epoch` steps in an epoch.
     pub(crate) fn steps(self, shots: usize, steps_per_epoch: usize) -> usize {
         match self {
-            Self::Epochs(epochs) => epochs * steps_per_epoch,
+            Self::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
             Self::Iterations(steps) => steps,
-            Self::IterationsPerShot(steps) => steps * shots,
+            Self::IterationsPerShot(steps) => steps.saturating_mul(shots),
             Self::CoopEpochs => {
                 let epochs = match shots {
                     0..=1 => 50,

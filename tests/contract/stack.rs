@@ -1,10 +1,10 @@
 //! Trained adapters are stacked as artifacts.
 
-use inarch_core::backbone::Pass;
-use inarch_peft::{Artifact, MethodConfig};
+use inarch_core::backbone::{Pass, Sites as _};
+use inarch_peft::{Artifact, Combination, MethodConfig};
 
-use super::case::{artifact, configured, scores};
-use crate::support::{classes, differs, pixels, same, tiny};
+use super::case::{artifact, configured, fresh, scores};
+use crate::support::{classes, differs, pixels, plain, same, tiny};
 
 fn of(artifact: &Artifact) -> burn::tensor::Tensor<2> {
     scores(&artifact.manifest.method, &artifact.adapter, &classes(), pixels(3), &Pass::evaluate())
@@ -31,6 +31,38 @@ fn a_stack_of_artifacts_is_saved_and_loaded_as_one() {
     let nested = Artifact::stack(&[alone, parts[1].clone()], tiny()).expect("a stack and a part");
     assert!(matches!(&nested.manifest.method, MethodConfig::Stack(stack) if stack.members.len() == 2));
     same("nested", of(&nested), of(&stack), 0.0);
+}
+
+#[test]
+fn the_scores_at_which_an_image_has_a_class_are_kept_where_the_classes_are() {
+    let [lora, probe] = ["lora", "linear-probe"].map(|name| artifact(&configured(name, "")));
+    let mut several = lora;
+    several.manifest.offsets = Some(vec![0.5; classes().len()]);
+    let stack = Artifact::stack(&[several.clone(), probe.clone()], tiny()).expect("parts of one backbone");
+    assert_eq!(stack.manifest.offsets, several.manifest.offsets);
+    let combined = Combination::default().combine(&[several.clone(), several.clone()], tiny()).expect("equal parts");
+    assert_eq!(combined.manifest.offsets, several.manifest.offsets);
+    several.manifest.classes.reverse();
+    let other = Artifact::stack(&[several, probe], tiny()).expect("one part is bound to classes");
+    assert_eq!(other.manifest.offsets, None);
+}
+
+#[test]
+fn members_of_a_fusion_have_their_stages_and_are_told_of_the_image() {
+    let members = |names: &str| fresh(&configured("fusion", &format!("members = [{names}]")), 1, &plain());
+    let mut staged = members("{ name = \"lora\" }, { name = \"2sfs\" }");
+    assert_eq!(staged.learner().stages(), [0.6]);
+    let head = "members.1.TwoStage.residuals";
+    assert_eq!(staged.learner().rate(head), 0.0);
+    staged.learner_mut().enter_stage(1);
+    assert_eq!(staged.learner().rate(head), 1.0);
+    let norms =
+        staged.parameters().into_keys().filter(|name| name.starts_with("members.1.TwoStage.norms")).collect::<Vec<_>>();
+    assert!(!norms.is_empty() && norms.iter().all(|name| staged.learner().rate(name) == 0.0), "{norms:?}");
+
+    assert!(!staged.queries_image());
+    let routed = "{ name = \"moe-adapters\", experiences = 2, experts = 3, hidden = 8, code = 1 }";
+    assert!(members(&format!("{{ name = \"lora\" }}, {routed}")).queries_image());
 }
 
 #[test]

@@ -153,6 +153,13 @@ fn described_classes_are_other_runs_and_those_of_a_fit() {
     describe("words.json", "a blurred photo of");
     program.succeed(&described);
     assert_eq!(done(), 3);
+    // Also where a setting names the file.
+    let named = compare("taskres", &[&one[..], &["--set", "templates=words.json"]].concat());
+    program.succeed(&named);
+    let before = done();
+    describe("words.json", "a sharp photo of");
+    program.succeed(&named);
+    assert_eq!(done(), before + 1);
     std::fs::write(program.path("words.json"), r#"{"hat": ["a red hat"]}"#).expect("writes");
     program.fail(&described, 1, &["class `dress`"]);
 }
@@ -166,6 +173,12 @@ fn settings_are_chosen_on_validation_images_only() {
     let chosen = report["runs"][0]["chosen"].as_str().expect("a choice");
     assert!(chosen.starts_with("train.optimizer.lr="), "{chosen}");
     program.fail(&compare("taskres", &["--tune", "train.optimizer.lr="]), 2, &["--tune", "no values"]);
+    // A value may have spaces.
+    let budgets = ["--shots", "1", "--seeds", "1", "--tune", "train.budget={ iterations = 1 },{ iterations = 3 }"];
+    let report = program.json(&compare("taskres", &[&budgets[..], &["-o", "budgets"]].concat()));
+    let chosen = report["runs"][0]["chosen"].as_str().expect("a choice");
+    let steps = report["runs"][0]["steps"].as_u64().expect("a number");
+    assert_eq!(chosen, format!("train.budget={{ iterations = {steps} }}"));
     // With every image in training there is none to choose on.
     let all = ["--shots", "1000", "--seeds", "1", "--tune", tune, "-o", "all"];
     program.fail(&compare("taskres", &all), 1, &["choose settings", "val"]);
@@ -190,6 +203,33 @@ fn base_to_new_measures_both_halves() {
     // A method with a row for each class cannot name new ones.
     assert!(line("taskres")["base_to_new"].is_null());
     assert!(report["zero_shot"]["new_accuracy"].is_f64());
+}
+
+#[test]
+fn without_words_both_halves_are_measured_as_far_as_classes_are_known() {
+    let program = Program::new();
+    let backbone = fixture("parity/families/vit").display().to_string();
+    let compare = ["compare", "-b", &backbone, "-d", sample(), "-m", "lora,linear-probe", "--base-to-new", "-o", "out"];
+    let short = ["--shots", "1", "--seeds", "1", "--set", "train.budget={ iterations = 2 }"];
+    let report = program.json(&[&compare[..], &short].concat());
+    assert!(report["zero_shot"].is_null());
+    for line in report["lines"].as_array().expect("lines") {
+        assert!(line["accuracy"]["mean"].is_f64() && line["base_to_new"].is_null(), "{line}");
+    }
+}
+
+#[test]
+fn shots_that_are_given_twice_are_one_run_beside_zero_shot_with_its_templates() {
+    let program = Program::new();
+    let drawn = ["--set", "templates=[\"a bad drawing of the {}\"]", "-o", "out"];
+    let report = program.json(&compare("taskres", &[&["--shots", "1,1", "--seeds", "1"][..], &drawn].concat()));
+    let counts = (report["runs"].as_array().map(Vec::len), report["lines"].as_array().map(Vec::len));
+    assert_eq!((counts, &report["lines"][0]["accuracy"]["n"]), ((Some(1), Some(1)), &json!(1)));
+    let run = program.path("out/runs/taskres-1-shot-seed-1/report.json");
+    let run: Value = inarch_core::file::read_json(&run, "report").expect("a report");
+    for measure in ["accuracy", "ece"] {
+        assert_eq!(report["zero_shot"][measure], run["zero_shot"][measure], "{measure}");
+    }
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::Program;
 use super::program::{sample, short_fit};
+use super::update::part;
 use crate::support::fixture;
 
 #[test]
@@ -113,6 +116,35 @@ fn a_corrupt_image_is_named_or_skipped_and_counted() {
     assert!(!program.path("out").exists());
 }
 
+#[test]
+fn training_images_that_cannot_be_read_are_counted_whatever_the_method() {
+    let program = Program::new();
+    let data = part(&program, "data", &["hat", "shoes"], 0, 4);
+    let files = |class: &str| inarch_core::file::list(&Path::new(&data).join("train").join(class)).expect("a folder");
+    let images = [files("hat"), files("shoes")].concat();
+    // Features that are computed once, towers that run in every step, images that a method starts from.
+    let methods = ["linear-probe", "lora", "tip-adapter"];
+    let fit = ["fit", "-b", "pocket", "-d", &data, "--on-bad-image", "skip"];
+    let short = ["--set", "train.budget={ iterations = 2 }"];
+    std::fs::write(&images[0], "no image").expect("a writable folder");
+    for method in methods {
+        program.succeed(&[&fit[..], &short, &["-m", method, "-o", method]].concat());
+        let report: Value =
+            inarch_core::file::read_json(&program.path(method).join("report.json"), "report").expect("a report");
+        let found = (report["data"]["train"].as_u64(), report["data"]["skipped"].as_array().map(Vec::len));
+        assert_eq!(found, (Some(images.len() as u64 - 1), Some(1)), "{method}");
+    }
+    // Alone in its batch it is a step without an image, wherever that stands in an epoch.
+    let single = ["-m", "lora", "--set", "train.batch=1", "--set", "train.budget={ epochs = 3 }", "-o", "single"];
+    program.succeed(&[&fit[..], &single].concat());
+    images.iter().for_each(|image| std::fs::write(image, "no image").expect("a writable folder"));
+    for method in methods {
+        let fit = [&fit[..], &short, &["-m", method, "-o", "none"]].concat();
+        program.fail(&fit, 1, &["training images", "none of them can be read"]);
+    }
+    assert!(!program.path("none").exists());
+}
+
 /// A folder of results in a folder of classes is a class the next time.
 #[test]
 fn an_output_in_the_data_is_refused_and_files_that_are_no_images_are_told() {
@@ -190,6 +222,12 @@ fn few_images_unread_images_and_names_with_blanks_are_told() {
     assert!(run.stderr.contains("note: 10 of 10 classes have fewer than 999 training images"), "{}", run.stderr);
     assert!(run.stdout.contains("test images that could not be read: 1"), "{}", run.stdout);
     assert!(run.stdout.contains("next: inarch eval -b pocket -d 'my data' -a 'my run'\n"), "{}", run.stdout);
+    let half = program.run(&[&fit[..], &["--shots", "1", "--subset", "base", "-o", "half"]].concat());
+    assert!(
+        half.stdout.contains("next: inarch eval -b pocket -d 'my data' --subset base -a half\n"),
+        "{}",
+        half.stdout
+    );
     std::fs::remove_dir_all(data.join("test")).expect("removes");
     let run = program.run(&[&fit[..], &["--shots", "1", "-o", "other"]].concat());
     assert!(run.stdout.contains("next: inarch predict -b pocket -a other IMAGE\n"), "{}", run.stdout);

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::Program;
 use super::program::{adapter_bytes, sample, short_fit};
 use super::update::LENIENT;
@@ -41,11 +43,20 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
         files(&program.path("stopped"))
     );
     assert!(!program.path("stopped/adapter.json").exists());
+    let read = |name: &str| -> Value {
+        inarch_core::file::read_json(&program.path("stopped").join(name), "file of a run").expect("a file")
+    };
+    let state = read("state.json")["folder"].as_str().expect("a name").to_string();
+    let before = read(&format!("{state}/past.json"))["seconds"].as_f64().expect("seconds");
 
     let run = program.run(&arguments("stopped"));
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stderr.contains("going on from step"), "{}", run.stderr);
     assert!(adapter_bytes(&program.path("whole")) == adapter_bytes(&program.path("stopped")));
+    // What it took before it was stopped is part of what it took.
+    let report = read("report.json");
+    let [training, all] = ["train", "total"].map(|part| report["seconds"][part].as_f64().expect("seconds"));
+    assert!(0.0 < before && before < training && training < all, "{before} {training} {all}");
     assert!(!files(&program.path("stopped")).iter().any(|name| name.starts_with("state")));
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     let model = Model::open(&args.model)?;
     // Splits that are made here are to be those of `fit`, or the adapter would be tested on what it has learned.
     let options = model.reading(args.data.options());
+    let (window, group_by) = (options.window, options.group_by.clone());
     let dataset = open(data, options, &args.data.clips, model.clips(), bars)?;
     let subset = args.data.subset.map_or_else(Default::default, Into::into);
     let policy = args.data.on_bad_image.map_or_else(Default::default, inarch_recipes::BadImagePolicy::from);
@@ -61,7 +62,10 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
     }
     let calibrated = match &args.calibrate {
         Some(folder) => {
-            let (artifact, temperature) = session.calibrated(model.adapter.as_ref(), &args.prompts.templates()?)?;
+            let (mut artifact, temperature) = session.calibrated(model.adapter.as_ref(), &args.prompts.templates()?)?;
+            // Its images are to be shown as those that it was fitted to.
+            artifact.manifest.window = window;
+            artifact.manifest.group_by = group_by.or(artifact.manifest.group_by);
             artifact.save(folder)?;
             Some((artifact, temperature))
         }

@@ -7,7 +7,7 @@ use inarch_core::file;
 use inarch_core::metrics::{Detail, MeanStd};
 use inarch_core::text::TemplateSet;
 use inarch_peft::MANIFEST_FILE;
-use inarch_recipes::{FitReport, Recipe, RecipeLayers, ReportHead, Session};
+use inarch_recipes::{FitReport, Recipe, RecipeLayers, ReportHead, Session, Subset};
 use inarch_registry::Version;
 use serde::Serialize;
 
@@ -299,15 +299,21 @@ fn text(result: &FitResult, reports: &[(u64, PathBuf, FitReport)]) -> String {
     text
 }
 
-/// The options by which another command sees the same images in the same splits: test images that are drawn otherwise
-/// may have been trained on.
+/// The options by which another command sees the same images of the same classes in the same splits: test images that are
+/// drawn otherwise may have been trained on.
 fn reading(recipe: &Recipe) -> String {
-    let Recipe { root, group_by, slices, window, .. } = recipe;
+    let Recipe { root, group_by, slices, window, subset, .. } = recipe;
+    let subset = match subset {
+        Subset::All => None,
+        Subset::Base => Some("base".to_string()),
+        Subset::New => Some("new".to_string()),
+    };
     let given = [
         ("--root", root.as_ref().map(|root| root.display().to_string())),
         ("--group-by", group_by.clone()),
         ("--slices", slices.as_ref().map(ToString::to_string)),
         ("--window", window.as_ref().map(ToString::to_string)),
+        ("--subset", subset),
     ];
     given.into_iter().filter_map(|(option, value)| Some(format!(" {option} {}", quoted(&value?)))).collect()
 }

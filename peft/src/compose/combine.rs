@@ -51,13 +51,23 @@ pub enum Merge {
     DareTies,
 }
 
+impl Merge {
+    /// The weight of each of so many equal adapters under which they merge to themselves.
+    fn share(self, parts: usize) -> f64 {
+        match self {
+            Self::Linear | Self::MagnitudePrune | Self::DareLinear => 1.0 / parts as f64,
+            Self::Ties | Self::DareTies => 1.0,
+        }
+    }
+}
+
 /// Settings of a combination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Combination {
     /// How changes are merged.
     pub merge: Merge,
-    /// One weight for each adapter; equal shares that sum to 1 when empty.
+    /// One weight for each adapter; when empty equal shares that sum to 1, or 1 each where members are averaged already.
     pub weights: Vec<f64>,
     /// Rank of the result; `None` keeps every singular value that is more than rounding.
     pub rank: Option<usize>,
@@ -119,7 +129,7 @@ impl Combination {
             }
         }
         let weights = match self.weights.len() {
-            0 => vec![1.0 / parts.len() as f64; parts.len()],
+            0 => vec![self.merge.share(parts.len()); parts.len()],
             given if given == parts.len() => self.weights.clone(),
             given => {
                 return fault("weights", format!("expected {} (one for each adapter), found {given}", parts.len()));

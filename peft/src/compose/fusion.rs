@@ -8,6 +8,8 @@
 //! trained; without, the members are fresh and trained with it. Count: `(image depth + text depth + 2) * members`, and the
 //! members' where they are trained. Sites: those of the members.
 //!
+//! In training the loss is the cross entropy plus what the own loss of each trained member adds to it.
+//!
 //! A member runs the frozen layers that it changes for itself, so such a layer costs one more pass for each of its members.
 //!
 //! Unlike the paper, weights depend on the block and not on the token, so that they can be read: which adapter is used where.
@@ -23,11 +25,11 @@ use inarch_core::backbone::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::stack::{member_parameters, words_of};
+use super::stack::{joint_loss, joint_stages, member_parameters, words_of};
 use crate::adapter::{Adapter, MethodConfig};
 use crate::artifact::Artifact;
 use crate::error::{Error, Result};
-use crate::learner::Learner;
+use crate::learner::{Learner, Loss, Step};
 use crate::linear::LoraConfig;
 use crate::method::{Method, Prior, Stacking, Start, Words};
 
@@ -184,6 +186,10 @@ impl Fusion {
         self.members.iter().chain(&self.fixed)
     }
 
+    fn learners(&self) -> impl Iterator<Item = &dyn Learner> {
+        self.members.iter().map(Adapter::learner)
+    }
+
     /// `frozen` and the weighted differences from it of the outputs of the members that act there, at a row of a tower.
     fn mix<const D: usize>(
         &self,
@@ -230,12 +236,26 @@ fn norm_row_of(at: NormSite) -> Option<usize> {
 }
 
 impl Learner for Fusion {
+    fn loss(&self, step: &Step<'_>) -> Loss {
+        joint_loss(self.learners(), step)
+    }
+
     fn rate(&self, parameter: &str) -> f64 {
         let mut parts = parameter.splitn(4, '.');
         let (list, index, _, own) = (parts.next(), parts.next(), parts.next(), parts.next());
         let index = index.filter(|_| list == Some("members")).and_then(|index| index.parse::<usize>().ok());
         let member = index.and_then(|index| self.members.get(index));
         member.zip(own).map_or(1.0, |(member, own)| member.learner().rate(own))
+    }
+
+    fn stages(&self) -> Vec<f64> {
+        joint_stages(self.learners()).into_iter().map(|(begins, _, _)| begins).collect()
+    }
+
+    fn enter_stage(&mut self, stage: usize) {
+        if let Some((_, member, own)) = joint_stages(self.learners()).get(stage - 1) {
+            self.members[*member].learner_mut().enter_stage(*own);
+        }
     }
 }
 
@@ -246,6 +266,10 @@ impl Sites for Fusion {
 
     fn shares_beginnings(&self, mode: Mode) -> bool {
         self.parts().all(|member| member.shares_beginnings(mode))
+    }
+
+    fn queries_image(&self) -> bool {
+        self.parts().any(Sites::queries_image)
     }
 
     fn touched(&self) -> Touched {

@@ -218,6 +218,28 @@ pub fn stacked(parts: impl IntoIterator<Item = (MethodConfig, Adapter)>) -> Resu
     Ok((MethodConfig::Stack(config), Adapter::Stack(Stack { members })))
 }
 
+/// Cross entropy, and what each learner's own loss adds to it.
+pub(super) fn joint_loss<'a>(learners: impl Iterator<Item = &'a dyn Learner>, step: &Step<'_>) -> Loss {
+    let mut losses = learners.map(|learner| learner.loss(step));
+    let Some(Loss { mut task, mut guide }) = losses.next() else { return Loss::plain(step.cross_entropy()) };
+    for loss in losses {
+        task = task + loss.task - step.cross_entropy();
+        guide = guide.or(loss.guide);
+    }
+    Loss { task, guide }
+}
+
+/// Every stage of every learner: when it begins, whose it is, its number there.
+pub(super) fn joint_stages<'a>(learners: impl Iterator<Item = &'a dyn Learner>) -> Vec<(f64, usize, usize)> {
+    let of_member = |(member, learner): (usize, &dyn Learner)| {
+        let stages = learner.stages();
+        (0..stages.len()).map(move |stage| (stages[stage], member, stage + 1)).collect::<Vec<_>>()
+    };
+    let mut all: Vec<_> = learners.enumerate().flat_map(of_member).collect();
+    all.sort_by(|left, right| left.0.total_cmp(&right.0));
+    all
+}
+
 impl Stack {
     /// The members, the one closest to the frozen layers first.
     pub fn members(&self) -> &[Adapter] {
@@ -231,28 +253,11 @@ impl Stack {
     fn learners(&self) -> impl Iterator<Item = &dyn Learner> {
         self.members.iter().map(Adapter::learner)
     }
-
-    /// Every stage of every member: when it begins, whose it is, its number there.
-    fn schedule(&self) -> Vec<(f64, usize, usize)> {
-        let of_member = |(member, learner): (usize, &dyn Learner)| {
-            let stages = learner.stages();
-            (0..stages.len()).map(move |stage| (stages[stage], member, stage + 1)).collect::<Vec<_>>()
-        };
-        let mut all: Vec<_> = self.learners().enumerate().flat_map(of_member).collect();
-        all.sort_by(|left, right| left.0.total_cmp(&right.0));
-        all
-    }
 }
 
 impl Learner for Stack {
     fn loss(&self, step: &Step<'_>) -> Loss {
-        let mut losses = self.learners().map(|learner| learner.loss(step));
-        let Some(Loss { mut task, mut guide }) = losses.next() else { return Loss::plain(step.cross_entropy()) };
-        for loss in losses {
-            task = task + loss.task - step.cross_entropy();
-            guide = guide.or(loss.guide);
-        }
-        Loss { task, guide }
+        joint_loss(self.learners(), step)
     }
 
     fn needs_frozen_image(&self) -> bool {
@@ -271,11 +276,11 @@ impl Learner for Stack {
     }
 
     fn stages(&self) -> Vec<f64> {
-        self.schedule().into_iter().map(|(begins, _, _)| begins).collect()
+        joint_stages(self.learners()).into_iter().map(|(begins, _, _)| begins).collect()
     }
 
     fn enter_stage(&mut self, stage: usize) {
-        if let Some((_, member, own)) = self.schedule().get(stage - 1) {
+        if let Some((_, member, own)) = joint_stages(self.learners()).get(stage - 1) {
             self.members[*member].learner_mut().enter_stage(*own);
         }
     }

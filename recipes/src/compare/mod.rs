@@ -99,7 +99,7 @@ pub fn compare(
     file::create_folder(folder)?;
     let mut ledger = Ledger::open(folder)?;
     let contents = dataset.contents(dataset.examples().map(|(_, example)| example));
-    let keys: Vec<Digest> = jobs.iter().map(|job| job.key(config, &session, &contents)).collect();
+    let keys = jobs.iter().map(|job| job.key(config, &session, &contents)).collect::<Result<Vec<Digest>>>()?;
     let before: Vec<bool> = keys.iter().map(|key| ledger.get(key).is_some()).collect();
     control.progress.start("compare", jobs.len() as u64);
     control.progress.resume(before.iter().filter(|done| **done).count() as u64);
@@ -137,29 +137,33 @@ fn jobs(config: &CompareConfig) -> Result<Vec<Job>> {
     if config.shots.contains(&0) {
         return Err(fault("shots must be at least 1"));
     }
-    let mut choices = vec![String::new()];
+    let mut choices: Vec<Vec<String>> = vec![Vec::new()];
     for Axis { key, values } in &config.tune {
         if values.is_empty() {
             return Err(fault(&format!("`{key}` is to be tuned but has no values")));
         }
-        let with = |choice: &String, value: &String| format!("{choice} {key}={value}").trim().to_string();
+        let with = |choice: &[String], value: &String| [choice, &[format!("{key}={value}")]].concat();
         choices = choices.iter().flat_map(|choice| values.iter().map(move |value| with(choice, value))).collect();
     }
-    let mut jobs = Vec::new();
+    let mut jobs: Vec<Job> = Vec::new();
     for seed in &config.seeds {
         for shots in &config.shots {
             for method in &config.methods {
-                let recipe = |choice: &String| -> Result<(String, Recipe)> {
+                let same = |job: &Job| (job.seed, job.shots, &job.method) == (*seed, *shots, method);
+                if jobs.iter().any(same) {
+                    // Given twice it is one run, which must not count twice.
+                    continue;
+                }
+                let recipe = |choice: &Vec<String>| -> Result<(String, Recipe)> {
                     let mut layers = RecipeLayers::preset(method, config.official)?;
                     config.templates.iter().for_each(|templates| layers.describe(templates));
                     let own = [format!("shots={shots}"), format!("seed={seed}")];
-                    let tuned = choice.split_whitespace().map(String::from);
-                    for assignment in own.into_iter().chain(config.set.iter().cloned()).chain(tuned) {
-                        layers.set(&assignment)?;
+                    for assignment in own.iter().chain(&config.set).chain(choice) {
+                        layers.set(assignment)?;
                     }
                     let mut recipe = layers.finish()?;
                     recipe.subset = if config.base_to_new { Subset::Base } else { Subset::All };
-                    Ok((choice.clone(), recipe))
+                    Ok((choice.join(" "), recipe))
                 };
                 let recipes = choices.iter().map(recipe).collect::<Result<_>>()?;
                 jobs.push(Job { method: method.clone(), shots: *shots, seed: *seed, recipes });
@@ -171,10 +175,10 @@ fn jobs(config: &CompareConfig) -> Result<Vec<Job>> {
 
 impl Job {
     /// Identity of a run: all that decides its result, with the `contents` of the data.
-    fn key(&self, config: &CompareConfig, session: &Session<'_>, contents: &Digest) -> Digest {
+    fn key(&self, config: &CompareConfig, session: &Session<'_>, contents: &Digest) -> Result<Digest> {
         let mut builder = DigestBuilder::default();
         for (_, recipe) in &self.recipes {
-            builder.piece(recipe.to_toml().as_bytes());
+            builder.piece(recipe.identity()?.as_bytes());
         }
         builder.piece(session.backbone().digest().to_string().as_bytes());
         builder.piece(session.dataset().digest().to_string().as_bytes());
@@ -183,7 +187,7 @@ impl Job {
             builder.piece(format!("{clips:?}").as_bytes());
         }
         builder.piece(if config.base_to_new { b"base to new" } else { b"all classes" });
-        builder.finish()
+        Ok(builder.finish())
     }
 
     /// Where the run of a recipe stands in the folder of the comparison.
@@ -236,7 +240,8 @@ impl Job {
             if best.as_ref().is_some_and(|(known, ..)| *known >= score) {
                 continue;
             }
-            let new = match unseen.filter(|_| !recipe.method.bound_to_classes()) {
+            // Where words have no features every method learns its classes.
+            let new = match unseen.filter(|_| !artifact.manifest.method.bound_to_classes()) {
                 Some(unseen) => Some(unseen.evaluate(&artifact)?.metrics.accuracy),
                 None => None,
             };

@@ -27,7 +27,7 @@ pub struct Comparison {
     pub classes: usize,
     /// Test images of those classes.
     pub test: usize,
-    /// Without any adapter; `null` where words have no features.
+    /// Without any adapter; `null` where nothing can name the classes.
     pub zero_shot: Option<ZeroShot>,
     /// One line for each method and number of shots, the best at the most shots first.
     pub lines: Vec<Line>,
@@ -35,7 +35,7 @@ pub struct Comparison {
     pub runs: Vec<Run>,
 }
 
-/// Zero-shot with the template of the presets, or with what classes are described with.
+/// Zero-shot with the templates of the runs of the first method.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ZeroShot {
     /// Accuracy.
@@ -126,17 +126,21 @@ impl Comparison {
         let method = config.methods.first().map_or("linear-probe", String::as_str);
         let templates = match &config.templates {
             Some(templates) => templates.clone(),
-            None => RecipeLayers::preset(method, false)?.finish()?.templates.resolve()?,
+            None => {
+                let mut layers = RecipeLayers::preset(method, config.official)?;
+                config.set.iter().try_for_each(|assignment| layers.set(assignment))?;
+                layers.finish()?.templates.resolve()?
+            }
         };
         let own = session.unadapted(&templates)?;
-        let new = unseen.map(|unseen| unseen.zero_shot(&templates)).transpose()?;
+        let new = unseen.map(|unseen| unseen.unadapted(&templates)).transpose()?.flatten();
         let most = config.shots.iter().copied().max().unwrap_or(0);
         let mut methods = config.methods.clone();
-        methods.dedup();
         methods.sort_by(|left, right| {
             let mean = |method: &str| Line::new(method, most, runs).mean();
             mean(right).total_cmp(&mean(left)).then_with(|| left.cmp(right))
         });
+        methods.dedup();
         let mut shots = config.shots.clone();
         shots.sort_unstable();
         shots.dedup();

@@ -1,5 +1,6 @@
 //! Where the images of a run come from: a store of what is frozen, or files that are decoded and varied in each step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use inarch_core::image::{ImageBatch, ImageJob, Loader, View};
 use super::Fitting;
 use crate::clips::{jobs, whole};
 use crate::encode::{ImageFeatures, Views};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::stored_views;
 use crate::recipe::Recipe;
 use crate::saved_run::SavedRun;
@@ -45,14 +46,16 @@ impl Fitting<'_> {
         let frozen = (entry < Entry::Feature && self.adapter.learner().needs_frozen_image())
             .then(|| store(Entry::Feature))
             .transpose()?;
-        self.leave_out(&stored);
-        let seconds = started.elapsed().as_secs_f64();
+        self.leave_out(&stored)?;
+        self.encode = started.elapsed().as_secs_f64();
         session.control.progress.start("train", self.steps as u64);
         session.control.progress.resume(self.step as u64);
         while self.step < self.steps {
             let epoch = self.step / self.steps_per_epoch;
             for batch in self.batches(epoch) {
-                let rows = |from: usize, to: usize| batch[from..to].iter().map(move |example| (*example, epoch));
+                let places: Vec<usize> =
+                    batch.iter().filter_map(|example| self.readable.binary_search(example).ok()).collect();
+                let rows = |from: usize, to: usize| places[from..to].iter().map(move |place| (*place, epoch));
                 if entry == Entry::Feature && !session.backbone.crosses() {
                     let features = stored.gather(rows(0, batch.len()), session.backbone);
                     self.step(&ImageSide::Features(features), &batch, run)?;
@@ -69,7 +72,7 @@ impl Fitting<'_> {
             }
         }
         session.control.progress.finish();
-        Ok(seconds)
+        Ok(self.encode)
     }
 
     /// Trains through the image tower; images are decoded, varied and encoded in each step.
@@ -90,7 +93,6 @@ impl Fitting<'_> {
             let view = if self.recipe.views == 0 { epoch } else { epoch % self.recipe.views };
             let seed = self.seed.split("augment");
             let batches = self.batches(epoch);
-            let before = self.step;
             let jobs: Vec<ImageJob> = batches
                 .iter()
                 .flatten()
@@ -102,20 +104,27 @@ impl Fitting<'_> {
                     jobs(example, self.recipe.clips.as_ref(), Purpose::Train(seed), &view, first)
                 })
                 .collect();
+            let mut missing: BTreeSet<usize> = batches.iter().flatten().copied().collect();
+            let mut planned = batches.iter();
             let bad = loader.run(&jobs, |batch: ImageBatch| -> Result<()> {
                 let batch = whole(batch, self.frames());
-                let any = !batch.indices.is_empty();
-                if any && self.step < self.steps { self.image_step(&batch, run) } else { Ok(()) }
-            })?;
-            for bad in bad {
-                let name = bad.path.display().to_string();
-                if !self.skipped.contains(&name) {
-                    self.skipped.push(name);
+                let Some(first) = batch.indices.first() else { return Ok(()) };
+                for example in &batch.indices {
+                    missing.remove(example);
                 }
+                // A batch of which nothing can be read does not come, and is a step all the same: which images the others show
+                // does not depend on where a run goes on.
+                while planned.next().is_some_and(|examples| !examples.contains(first)) {
+                    self.advance("");
+                }
+                self.image_step(&batch, run)
+            })?;
+            self.name_unread(&bad);
+            self.unread.extend(missing);
+            if self.losses.is_empty() {
+                return Err(none_readable());
             }
-            if self.step == before {
-                return Err(inarch_core::Error::invalid("training images", "none of them can be read").into());
-            }
+            planned.for_each(|_| self.advance(""));
         }
         session.control.progress.finish();
         Ok(0.0)
@@ -131,15 +140,26 @@ impl Fitting<'_> {
         self.step(&ImageSide::Towers { part: &part, shards: shards.count(), frozen: None }, &batch.indices, run)
     }
 
-    /// Drops examples whose image could not be read.
-    fn leave_out(&mut self, features: &ImageFeatures) {
-        self.skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
-        if features.kept.len() < self.train.len() {
-            self.fresh = features.kept.iter().filter(|position| **position < self.fresh).count();
-            self.train = features.kept.iter().map(|position| self.train[*position].clone()).collect();
-            self.steps_per_epoch = (self.fresh / self.recipe.train.batch).max(1);
+    /// Makes no batch of examples whose image could not be read. Each keeps its position, by which others know it: its text among
+    /// pairs, a companion.
+    fn leave_out(&mut self, features: &ImageFeatures) -> Result<()> {
+        self.name_unread(&features.bad);
+        self.readable.clone_from(&features.kept);
+        let read: BTreeSet<usize> = features.kept.iter().copied().collect();
+        self.unread = (0..self.train.len()).filter(|position| !read.contains(position)).collect();
+        match self.readable_fresh().len() {
+            0 => Err(none_readable()),
+            images => {
+                self.steps_per_epoch = (images / self.recipe.train.batch).max(1);
+                Ok(())
+            }
         }
     }
+}
+
+/// What is said where no training image can be read.
+pub(crate) fn none_readable() -> Error {
+    inarch_core::Error::invalid("training images", "none of them can be read").into()
 }
 
 /// The views in which training images are seen when `count` of them are fixed.

@@ -1,10 +1,11 @@
 //! The state of a run on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use inarch_core::checkpoint::{Precision, encode_safetensors, read_safetensors};
 use inarch_core::file;
+use serde::{Deserialize, Serialize};
 
 use super::Fitting;
 use crate::error::Result;
@@ -15,6 +16,15 @@ const ADAPTER: &str = "adapter.safetensors";
 const AVERAGE: &str = "average.safetensors";
 const OPTIMIZER: &str = "optimizer.bin";
 const LOSSES: &str = "losses.json";
+const PAST: &str = "past.json";
+
+/// What a report tells of the steps before.
+#[derive(Serialize, Deserialize)]
+struct Past {
+    seconds: f64,
+    skipped: Vec<String>,
+    unread: BTreeSet<usize>,
+}
 
 impl Fitting<'_> {
     /// Saves the state of the current step.
@@ -31,6 +41,12 @@ impl Fitting<'_> {
         if let Some(companion) = &self.companion {
             companion.save(into)?;
         }
+        let past = Past {
+            seconds: self.before + self.began.elapsed().as_secs_f64() - self.encode,
+            skipped: self.skipped.clone(),
+            unread: self.unread.clone(),
+        };
+        file::write_json(&into.join(PAST), &past)?;
         Ok(file::write_json(&into.join(LOSSES), &self.losses)?)
     }
 
@@ -45,6 +61,11 @@ impl Fitting<'_> {
         (self.average, _) = read_safetensors(&from.join(AVERAGE))?;
         self.optimizer = load_optimizer(self.optimizer.clone(), &from.join(OPTIMIZER))?;
         self.losses = file::read_json(&from.join(LOSSES), "loss history")?;
+        if from.join(PAST).is_file() {
+            // An earlier version kept none.
+            let Past { seconds, skipped, unread } = file::read_json(&from.join(PAST), "past of a run")?;
+            (self.before, self.skipped, self.unread) = (seconds, skipped, unread);
+        }
         if let Some(companion) = &mut self.companion {
             companion.load(from)?;
         }

@@ -69,6 +69,11 @@ fn a_temperature_from_validation_images_changes_probabilities_and_no_answer() {
         assert!((share(&again["nll"]) - share(&after["nll"])).abs() < 1e-6, "{} {}", again["nll"], after["nll"]);
         assert!(again["temperature"].is_null());
     }
+    // It remembers the window of its images, as an adapter does.
+    program.json(&[&eval[..], &["--window", "full", "--calibrate", "shown"]].concat());
+    let manifest: Value =
+        inarch_core::file::read_json(&program.path("shown/adapter.json"), "manifest").expect("a manifest");
+    assert_eq!(manifest["window"], "full");
     std::fs::remove_dir_all(program.path("data/val")).expect("a folder");
     program.fail(&[&eval[..], &["--calibrate", "none"]].concat(), 1, &["no validation images"]);
 }

@@ -80,6 +80,18 @@ fn an_exact_sum_has_the_rank_of_its_parts_and_keeps_everything() {
 }
 
 #[test]
+fn equal_adapters_merge_to_themselves_where_no_weights_are_given() {
+    let parts = [part("first"), part("first")];
+    let original = changes(&parts[0]);
+    for merge in [Merge::Linear, Merge::MagnitudePrune, Merge::Ties, Merge::DareLinear, Merge::DareTies] {
+        let combination = Combination { merge, density: 1.0, ..Combination::default() };
+        for (site, found) in changes(&combination.combine(&parts, tiny()).expect("two adapters of one backbone")) {
+            close(&format!("{merge:?} {site}"), &found, &original[&site], 1e-5);
+        }
+    }
+}
+
+#[test]
 fn dropping_at_random_keeps_the_share_and_the_mean_and_follows_the_seed() {
     let one = [part("first")];
     let combine = |merge, density, seed| {

@@ -104,6 +104,30 @@ fn pairs_are_trained_by_the_loss_of_the_backbone_or_of_the_recipe() {
     }
 }
 
+#[test]
+fn a_pair_whose_image_cannot_be_read_leaves_the_others_their_captions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let all = pairs(folder.path());
+    let manifest = std::fs::read_to_string(folder.path().join("captions.csv")).expect("captions");
+    let others: String =
+        manifest.lines().filter(|line| !line.starts_with("0.png")).map(|line| format!("{line}\n")).collect();
+    let path = folder.path().join("others.csv");
+    std::fs::write(&path, others).expect("a writable folder");
+    let others = PairSet::from_captions(&read_captions(&path, None).expect("captions")).expect("pairs");
+    std::fs::write(folder.path().join("0.png"), "no image").expect("a writable folder");
+    // An adapter of the texts alone, beside features that are computed once.
+    let texts = recipe("lora", &["method.dropout=0.0", "method.targets=[\"text.*.q_proj\"]"]);
+    let [found, expected] = [&all, &others].map(|set| {
+        let (out, stop) = (tempfile::tempdir().expect("a folder"), AtomicBool::new(false));
+        let dataset = set.dataset("pairs");
+        let control = Control::new(&Silent, &stop);
+        let session = Session::new(tiny(), &dataset, Subset::All, OnBadImage::Skip, control).expect("a session");
+        session.fit_pairs(&texts, set, out.path()).expect("a run").1
+    });
+    close("losses", &found.losses, &expected.losses, 1e-6);
+    assert_eq!((found.data.train, found.data.skipped.len()), (5, 1));
+}
+
 /// Images of three classes; with `several`, of any number of them.
 fn classes(folder: &Path, several: bool) -> Dataset {
     let mut manifest = String::from("path,label,split\n");
