@@ -13,7 +13,7 @@ use inarch_core::checkpoint::open_backbone;
 use inarch_peft::Artifact;
 
 use crate::parity::reference::Reference;
-use crate::support::{close, copied, edit_json, plain};
+use crate::support::{close, copied, edit_json, edit_tensors, plain};
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -187,6 +187,33 @@ fn text_towers_equal_their_references() {
         let refused = case.backbone.pixels(vec![0.0; 3 * 64], [1, 3, 8, 8]).expect_err("it has no image tower");
         assert!(refused.to_string().contains("image tower"), "{refused}");
     }
+}
+
+#[test]
+fn a_bert_under_the_names_of_old_files_is_the_same() {
+    let folder = copied("parity/families/bert");
+    edit_tensors(&folder.path().join("model.safetensors"), |tensors| {
+        let old = |name: String| {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        };
+        *tensors = std::mem::take(tensors).into_iter().map(|(name, tensor)| (old(name), tensor)).collect();
+        assert!(tensors.keys().any(|name| name.ends_with("attention.output.LayerNorm.gamma")));
+    });
+    let found = open_backbone(folder.path(), &plain()).expect("a BERT");
+    assert_eq!(found.digest(), Case::open("bert").backbone.digest());
+}
+
+#[test]
+fn a_pooling_of_several_kinds_is_refused() {
+    let folder = copied("parity/families/bert");
+    let path = folder.path().join("1_Pooling");
+    std::fs::create_dir(&path).expect("a writable folder");
+    let write = |text: &str| std::fs::write(path.join("config.json"), text).expect("a writable folder");
+    write(r#"{"word_embedding_dimension": 24, "pooling_mode_cls_token": true, "pooling_mode_max_tokens": false}"#);
+    open_backbone(folder.path(), &plain()).expect("the first token");
+    write(r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#);
+    let error = open_backbone(folder.path(), &plain()).expect_err("a feature of twice the width").to_string();
+    assert!(error.contains("1_Pooling") && error.contains("pooling_mode_max_tokens"), "{error}");
 }
 
 #[test]

@@ -73,14 +73,21 @@ fn pooling(folder: &Path) -> Result<TextPool> {
         return Ok(TextPool::First);
     }
     let config: Value = file::read_json(&path, "sentence-transformers pooling")?;
-    let on = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
-    match (on("pooling_mode_mean_tokens"), on("pooling_mode_cls_token")) {
-        (true, false) => Ok(TextPool::Mean),
-        (false, true) => Ok(TextPool::First),
+    // Several together are concatenated.
+    let on: Vec<&str> = config
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, value)| key.starts_with("pooling_mode_") && **value == Value::Bool(true))
+        .map(|(key, _)| key.as_str())
+        .collect();
+    match on[..] {
+        ["pooling_mode_mean_tokens"] => Ok(TextPool::Mean),
+        ["pooling_mode_cls_token"] => Ok(TextPool::First),
         _ => Err(crate::Error::malformed(
             "sentence-transformers pooling",
             &path,
-            "one of `pooling_mode_mean_tokens` and `pooling_mode_cls_token` must be true",
+            format!("`pooling_mode_mean_tokens` or `pooling_mode_cls_token` alone must be true, found {on:?}"),
         )),
     }
 }
@@ -96,7 +103,9 @@ pub(in crate::checkpoint) fn canonical(tensors: StateDict) -> StateDict {
 }
 
 fn rename(name: &str) -> Option<String> {
+    // Old files call the two parts of a normalisation as TensorFlow does.
     let inner = name.strip_prefix("bert.").unwrap_or(name);
+    let inner = &inner.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
     if inner.starts_with("pooler.") || inner.starts_with("cls.") || inner == "embeddings.position_ids" {
         return None; // Behind the feature, or a buffer.
     }
@@ -105,12 +114,12 @@ fn rename(name: &str) -> Option<String> {
         return Some(known.unwrap_or_else(|| name.to_string()));
     }
     let embeddings = "text_model.embeddings";
-    Some(match inner {
+    Some(match inner.as_str() {
         "embeddings.word_embeddings.weight" => format!("{embeddings}.token_embedding.weight"),
         "embeddings.position_embeddings.weight" => format!("{embeddings}.position_embedding.weight"),
         "embeddings.token_type_embeddings.weight" => format!("{embeddings}.token_type_embeddings.weight"),
-        "embeddings.LayerNorm.weight" | "embeddings.LayerNorm.gamma" => format!("{embeddings}.layer_norm.weight"),
-        "embeddings.LayerNorm.bias" | "embeddings.LayerNorm.beta" => format!("{embeddings}.layer_norm.bias"),
+        "embeddings.LayerNorm.weight" => format!("{embeddings}.layer_norm.weight"),
+        "embeddings.LayerNorm.bias" => format!("{embeddings}.layer_norm.bias"),
         _ => name.to_string(),
     })
 }
