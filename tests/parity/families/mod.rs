@@ -165,6 +165,13 @@ fn a_vit_beside_a_bert_equals_open_clip() {
         let error = open_backbone(folder.path(), &plain()).expect_err("another model").to_string();
         assert!(error.contains(key) && error.contains(value) && error.contains(word), "{error}");
     }
+    // Without the key OpenCLIP takes the mean over all tokens.
+    let folder = copied("parity/families/biomed");
+    edit_json(&folder.path().join("open_clip_config.json"), |config| {
+        config["model_cfg"]["vision_cfg"].as_object_mut().expect("a table").remove("timm_pool");
+    });
+    let error = open_backbone(folder.path(), &plain()).expect_err("another pool").to_string();
+    assert!(error.contains("timm_pool") && error.contains("class token"), "{error}");
 }
 
 #[test]
