@@ -231,6 +231,9 @@ fn a_config_that_cannot_be_met_is_refused_by_name() {
         ("siglip", "model_type", "\"siglip2\"", "NaFlex"),
         ("vit", "image_size", "\"large\"", "image_size"),
         ("vit", "hidden_size", "25", "25"),
+        ("vit", "hidden_act", "5", "hidden_act"),
+        ("vit", "layer_norm_eps", "\"1e-6\"", "layer_norm_eps"),
+        ("vit", "layer_norm_eps", "-1", "layer_norm_eps"),
         ("dinov2", "use_swiglu_ffn", "true", "use_swiglu_ffn"),
         ("bert", "position_embedding_type", "\"relative_key\"", "position_embedding_type"),
     ] {
@@ -240,4 +243,18 @@ fn a_config_that_cannot_be_met_is_refused_by_name() {
         let error = open_backbone(folder.path(), &plain()).expect_err("an impossible config").to_string();
         assert!(error.contains(word), "{family}.{key}: {error}");
     }
+}
+
+#[test]
+fn padding_beyond_the_vocabulary_is_refused() {
+    let folder = copied("parity/families/siglip");
+    std::fs::remove_file(folder.path().join("tokenizer_config.json")).expect("a file");
+    edit_json(&folder.path().join("tokenizer.json"), |file| {
+        file["padding"] = serde_json::json!({
+            "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null, "pad_id": 99_999,
+            "pad_type_id": 0, "pad_token": "<other>",
+        });
+    });
+    let error = open_backbone(folder.path(), &plain()).expect_err("no such row").to_string();
+    assert!(error.contains("padding token") && error.contains("99999"), "{error}");
 }
