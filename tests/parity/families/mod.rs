@@ -8,6 +8,7 @@ mod trunks;
 use std::ops::Deref;
 
 use burn::tensor::Tensor;
+use inarch_core::Error;
 use inarch_core::backbone::{Entry, Frozen, Pass, Tower, values};
 use inarch_core::checkpoint::open_backbone;
 use inarch_peft::Artifact;
@@ -257,4 +258,27 @@ fn padding_beyond_the_vocabulary_is_refused() {
     });
     let error = open_backbone(folder.path(), &plain()).expect_err("no such row").to_string();
     assert!(error.contains("padding token") && error.contains("99999"), "{error}");
+}
+
+#[test]
+fn a_giant_that_a_config_claims_takes_no_memory() {
+    let folder = copied("parity/clip_tiny/quick");
+    edit_json(&folder.path().join("config.json"), |config| {
+        for (key, value) in [
+            ("image_size", 1 << 14),
+            ("patch_size", 1),
+            ("hidden_size", 1 << 16),
+            ("num_hidden_layers", 1 << 10),
+            ("intermediate_size", 1 << 20),
+        ] {
+            config["vision_config"][key] = value.into();
+        }
+    });
+    edit_json(&folder.path().join("preprocessor_config.json"), |config| {
+        config["size"] = serde_json::json!({ "shortest_edge": 1 << 14 });
+        config["crop_size"] = serde_json::json!({ "height": 1 << 14, "width": 1 << 14 });
+    });
+    // 64 TiB of positions alone.
+    let error = open_backbone(folder.path(), &plain()).expect_err("the tensors are those of a dwarf");
+    assert!(matches!(error, Error::Tensor { .. }), "{error}");
 }
