@@ -114,13 +114,27 @@ fn a_damaged_torch_file_is_named() {
 fn a_fused_projection_of_another_size_is_named_as_it_is_in_the_file() {
     let folder = folder();
     let name = "transformer.resblocks.1.attn.in_proj_weight";
+    // A row less for each of the three, then one more that belongs to none of them.
+    for rows in [-3, 4] {
+        edit_tensors(&folder.path().join("open_clip_model.safetensors"), |tensors| {
+            let tensor = tensors.get_mut(name).expect("a tensor of the model");
+            tensor.shape[0] = tensor.shape[0].saturating_add_signed(rows);
+            tensor.data.resize(tensor.shape.iter().product(), 0.0);
+        });
+        let error = open_backbone(folder.path(), &plain()).expect_err("a wrong shape");
+        assert!(matches!(&error, Error::Tensor { name: found, .. } if found == name), "{error}");
+    }
+}
+
+#[test]
+fn a_tensor_without_values_is_refused_whatever_it_claims() {
+    let folder = folder();
     edit_tensors(&folder.path().join("open_clip_model.safetensors"), |tensors| {
-        let tensor = tensors.get_mut(name).expect("a tensor of the model");
-        tensor.shape[0] -= 3;
-        tensor.data.truncate(tensor.shape.iter().product());
+        let tensor = tensors.get_mut("visual.proj").expect("a tensor of the model");
+        (tensor.shape, tensor.data) = (vec![0, 1 << 40], Vec::new());
     });
-    let error = open_backbone(folder.path(), &plain()).expect_err("a wrong shape");
-    assert!(matches!(&error, Error::Tensor { name: found, .. } if found == name), "{error}");
+    let error = open_backbone(folder.path(), &plain()).expect_err("an empty tensor");
+    assert!(matches!(&error, Error::Tensor { name, .. } if name == "visual.proj"), "{error}");
 }
 
 #[test]
