@@ -16,7 +16,7 @@ use super::embeddings::{self, Embeddings, TextFeatures};
 use super::pass::Pass;
 use super::place::{BlockSite, Entry, LinearSite, NormSite, Tower};
 use super::site::{Frozen, Scores, Sites};
-use super::spec::BackboneSpec;
+use super::spec::{BackboneSpec, TextPool};
 use super::state_dict::{self, StateDict, values};
 use super::trunk::TrunkSpec;
 use crate::digest::Digest;
@@ -310,7 +310,7 @@ impl Backbone {
             );
             return Err(Error::invalid(format!("prompt `{}`", texts[at]), reason));
         }
-        Ok(tokens.into_iter().map(|tokens| tokens.ids).collect())
+        Ok(tokens.into_iter().map(|tokens| self.until_end(tokens.ids)).collect())
     }
 
     /// Token rows of some texts.
@@ -319,7 +319,17 @@ impl Backbone {
     /// As [`Tokenizer::encode`] and [`need_words`](Self::need_words).
     pub fn tokenize<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
         self.need_words("texts")?;
-        Ok(self.tokenizer.encode(texts)?.into_iter().map(|tokens| tokens.ids).collect())
+        Ok(self.tokenizer.encode(texts)?.into_iter().map(|tokens| self.until_end(tokens.ids)).collect())
+    }
+
+    /// Token ids up to the first end token, at which CLIP pools; a text may spell it out, and nothing behind it is seen.
+    fn until_end(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        let text = &self.spec.text;
+        if text.is_causal() && text.style.pool == TextPool::End && !self.crosses() {
+            let end = ids.iter().position(|id| *id == self.tokenizer.eot());
+            ids.truncate(end.map_or(ids.len(), |end| end + 1));
+        }
+        ids
     }
 
     /// Scaled cosine similarities `[images, classes]`, through the logits site. Where images and texts meet before the score, that is
