@@ -127,6 +127,14 @@ impl Backbone {
         let number = |param: &Option<Param<Tensor<1>>>| param.as_ref().map(|param| values(param.val())[0]);
         let unscaled = if spec.crossing.is_some() { 1.0 } else { LONE_SCALE };
         let logit_scale = number(&model.logit_scale).map_or(unscaled, f32::exp);
+        if !(logit_scale.is_finite() && logit_scale > 0.0) {
+            return Err(Error::Tensor {
+                path: path.to_path_buf(),
+                name: "logit_scale".into(),
+                expected: "the natural logarithm of a scale".into(),
+                found: format!("a scale of {logit_scale}; where it is the scale itself, store its logarithm"),
+            });
+        }
         let logit_bias = number(&model.logit_bias);
         let (name, device, source) = (name.into(), device.clone(), Source::Towers(Box::new(model)));
         let head = None;

@@ -74,6 +74,12 @@ fn a_value_that_is_no_number_is_named_with_its_place() {
 }
 
 #[test]
+fn a_scale_in_place_of_its_logarithm_is_named() {
+    let error = damaged(|tensors| tensors.get_mut("logit_scale").expect("a scale").data[0] = 100.0);
+    names(&error, &["model.safetensors", "logit_scale", "inf", "logarithm"]);
+}
+
+#[test]
 fn a_tensor_too_many_is_named() {
     let error = damaged(|tensors| {
         let origin = "text_model.encoder.layers.2.mlp.fc1.bias".to_string();
