@@ -225,6 +225,22 @@ fn a_pooling_of_several_kinds_is_refused() {
 }
 
 #[test]
+fn a_layer_behind_the_pooling_is_refused() {
+    let folder = copied("parity/families/bert");
+    let module = |kind: &str| serde_json::json!({ "type": format!("sentence_transformers.models.{kind}") });
+    for (kinds, opens) in
+        [(["Transformer", "Pooling", "Normalize"], true), (["Transformer", "Pooling", "Dense"], false)]
+    {
+        let modules = serde_json::json!(kinds.map(module));
+        std::fs::write(folder.path().join("modules.json"), modules.to_string()).expect("a writable folder");
+        match open_backbone(folder.path(), &plain()) {
+            Ok(_) => assert!(opens, "{kinds:?}"),
+            Err(error) => assert!(!opens && error.to_string().contains("Dense"), "{error}"),
+        }
+    }
+}
+
+#[test]
 fn a_config_that_cannot_be_met_is_refused_by_name() {
     for (family, key, value, word) in [
         ("vit", "hidden_act", "\"swish\"", "swish"),

@@ -14,7 +14,7 @@ use crate::backbone::{
     BackboneSpec, ImageSpec, NormOrder, StateDict, TextAttention, TextPool, TextProjection, TextSpec, TextStyle,
     TransformerSpec,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file;
 
 pub(super) const TOWER: Defaults =
@@ -68,6 +68,7 @@ pub(in crate::checkpoint) fn text(
 
 /// How a sentence-transformers folder pools.
 fn pooling(folder: &Path) -> Result<TextPool> {
+    check_modules(&folder.join("modules.json"))?;
     let path = folder.join("1_Pooling").join("config.json");
     if !path.is_file() {
         return Ok(TextPool::First);
@@ -84,10 +85,30 @@ fn pooling(folder: &Path) -> Result<TextPool> {
     match on[..] {
         ["pooling_mode_mean_tokens"] => Ok(TextPool::Mean),
         ["pooling_mode_cls_token"] => Ok(TextPool::First),
-        _ => Err(crate::Error::malformed(
+        _ => Err(Error::malformed(
             "sentence-transformers pooling",
             &path,
             format!("`pooling_mode_mean_tokens` or `pooling_mode_cls_token` alone must be true, found {on:?}"),
+        )),
+    }
+}
+
+/// Refuses a sentence-transformers folder with something behind the pooling that changes the direction of a feature, as a dense layer
+/// does.
+fn check_modules(path: &Path) -> Result<()> {
+    const FORMAT: &str = "list of sentence-transformers modules";
+    const KNOWN: [&str; 4] = ["Transformer", "Pooling", "Normalize", "Dropout"];
+    if !path.is_file() {
+        return Ok(());
+    }
+    let modules: Vec<Value> = file::read_json(path, FORMAT)?;
+    let mut kinds = modules.iter().filter_map(|module| module.get("type")?.as_str());
+    match kinds.find(|kind| !KNOWN.iter().any(|known| kind.ends_with(known))) {
+        None => Ok(()),
+        Some(kind) => Err(Error::malformed(
+            FORMAT,
+            path,
+            format!("module `{kind}` is not supported; known are {}", KNOWN.join(", ")),
         )),
     }
 }
