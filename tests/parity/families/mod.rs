@@ -263,6 +263,14 @@ fn a_config_that_cannot_be_met_is_refused_by_name() {
 }
 
 #[test]
+fn merges_that_are_drawn_are_refused() {
+    let folder = copied("parity/families/siglip");
+    edit_json(&folder.path().join("tokenizer.json"), |file| file["model"]["dropout"] = 0.1.into());
+    let error = open_backbone(folder.path(), &plain()).expect_err("ids that differ from call to call").to_string();
+    assert!(error.contains("tokenizer.json") && error.contains("dropout"), "{error}");
+}
+
+#[test]
 fn padding_beyond_the_vocabulary_is_refused() {
     let folder = copied("parity/families/siglip");
     std::fs::remove_file(folder.path().join("tokenizer_config.json")).expect("a file");
