@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 use super::class_head::ClassHead;
 use super::dual_encoder::DualEncoder;
@@ -386,6 +386,27 @@ impl Backbone {
 
 /// Rows scaled to Euclidean length 1.
 pub fn normalise(features: Tensor<2>) -> Tensor<2> {
+    // The square of 256 is beyond the range of such floats, and what keeps a length from being 0 below it.
+    if features.dtype() == DType::F16 {
+        return normalise(features.cast(FloatDType::F32)).cast(FloatDType::F16);
+    }
     let norm = features.clone().powf_scalar(2.0).sum_dim(1).sqrt();
     features / norm.clamp_min(1e-12)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+    use super::{normalise, values};
+
+    #[test]
+    fn long_and_empty_features_of_16_bits_are_normalised() {
+        let features = Tensor::<2>::from_data([[300.0f32, 400.0], [0.0, 0.0]], &Device::flex());
+        let found = normalise(features.cast(FloatDType::F16));
+        assert_eq!(found.dtype(), DType::F16);
+        for (found, expected) in values(found).into_iter().zip([0.6, 0.8, 0.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-3, "{found}");
+        }
+    }
 }
