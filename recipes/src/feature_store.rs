@@ -172,9 +172,14 @@ impl Shelf<'_> {
         found
     }
 
-    /// Adds a row `[tokens, width]`, and gives it back as later runs will find it.
+    /// Adds a row `[tokens, width]`, and gives it back as later runs will find it. One with a value beyond what the precision holds
+    /// is left as it is and not kept, so that later runs compute it again.
     pub(crate) fn add(&mut self, key: Option<&String>, shape: [usize; 2], row: &mut [f32]) {
-        row.iter_mut().for_each(|value| *value = self.store.precision.rounded(*value));
+        let precision = self.store.precision;
+        if row.iter().any(|value| !precision.rounded(*value).is_finite()) {
+            return;
+        }
+        row.iter_mut().for_each(|value| *value = precision.rounded(*value));
         let Some(key) = key else { return };
         let fits = self.written + (self.bytes + size_of_val(row)) as u64 <= self.store.limit;
         if self.fault.is_some() || !fits {
@@ -223,4 +228,27 @@ fn is_segment(path: &Path) -> bool {
 fn whole(path: &Path) -> bool {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     file::read(path).is_ok_and(|bytes| Digest::of(&bytes).hex() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use inarch_core::checkpoint::Precision;
+
+    use super::{FeatureStore, Shelf};
+
+    #[test]
+    fn a_row_beyond_the_precision_is_not_kept() {
+        let store = FeatureStore::new("nowhere", 1 << 20, Precision::F16);
+        let (folder, waiting) = (PathBuf::from("nowhere/shelf"), BTreeMap::new());
+        let mut shelf = Shelf { store: &store, folder, waiting, bytes: 0, written: 0, fault: None };
+        let (mut wide, mut plain) = ([1.0, 1e5], [0.1, 2.0]);
+        shelf.add(Some(&"wide".to_string()), [1, 2], &mut wide);
+        shelf.add(Some(&"plain".to_string()), [1, 2], &mut plain);
+        assert_eq!(wide, [1.0, 1e5]);
+        assert!(plain[0] != 0.1 && plain[1] == 2.0, "{plain:?}");
+        assert_eq!(shelf.waiting.keys().collect::<Vec<_>>(), ["plain"]);
+    }
 }

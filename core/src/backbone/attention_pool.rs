@@ -37,7 +37,7 @@ impl AttentionPool {
         let width = spec.width;
         let square = || parameter::linear(width, width, true, device);
         Self {
-            probe: Param::from_tensor(Tensor::zeros([width], device)),
+            probe: parameter::zeros([width], device),
             q_proj: square(),
             k_proj: square(),
             v_proj: square(),

@@ -71,7 +71,7 @@ impl Block {
     pub(super) fn zeros(spec: &TransformerSpec, device: &Device) -> Self {
         let (width, attention) = (spec.width, spec.attention_width());
         let into_heads = || parameter::linear(width, attention, !spec.plain_qkv, device);
-        let scale = || spec.layer_scale.then(|| Param::from_tensor(Tensor::ones([width], device)));
+        let scale = || spec.layer_scale.then(|| parameter::ones(width, device));
         Self {
             norm1: parameter::layer_norm(width, spec.epsilon(), device),
             q_proj: into_heads(),

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 use super::class_head::ClassHead;
 use super::dual_encoder::DualEncoder;
@@ -16,7 +16,7 @@ use super::embeddings::{self, Embeddings, TextFeatures};
 use super::pass::Pass;
 use super::place::{BlockSite, Entry, LinearSite, NormSite, Tower};
 use super::site::{Frozen, Scores, Sites};
-use super::spec::BackboneSpec;
+use super::spec::{BackboneSpec, TextPool};
 use super::state_dict::{self, StateDict, values};
 use super::trunk::TrunkSpec;
 use crate::digest::Digest;
@@ -127,6 +127,14 @@ impl Backbone {
         let number = |param: &Option<Param<Tensor<1>>>| param.as_ref().map(|param| values(param.val())[0]);
         let unscaled = if spec.crossing.is_some() { 1.0 } else { LONE_SCALE };
         let logit_scale = number(&model.logit_scale).map_or(unscaled, f32::exp);
+        if !(logit_scale.is_finite() && logit_scale > 0.0) {
+            return Err(Error::Tensor {
+                path: path.to_path_buf(),
+                name: "logit_scale".into(),
+                expected: "the natural logarithm of a scale".into(),
+                found: format!("a scale of {logit_scale}; where it is the scale itself, store its logarithm"),
+            });
+        }
         let logit_bias = number(&model.logit_bias);
         let (name, device, source) = (name.into(), device.clone(), Source::Towers(Box::new(model)));
         let head = None;
@@ -310,7 +318,7 @@ impl Backbone {
             );
             return Err(Error::invalid(format!("prompt `{}`", texts[at]), reason));
         }
-        Ok(tokens.into_iter().map(|tokens| tokens.ids).collect())
+        Ok(tokens.into_iter().map(|tokens| self.until_end(tokens.ids)).collect())
     }
 
     /// Token rows of some texts.
@@ -319,7 +327,17 @@ impl Backbone {
     /// As [`Tokenizer::encode`] and [`need_words`](Self::need_words).
     pub fn tokenize<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>> {
         self.need_words("texts")?;
-        Ok(self.tokenizer.encode(texts)?.into_iter().map(|tokens| tokens.ids).collect())
+        Ok(self.tokenizer.encode(texts)?.into_iter().map(|tokens| self.until_end(tokens.ids)).collect())
+    }
+
+    /// Token ids up to the first end token, at which CLIP pools; a text may spell it out, and nothing behind it is seen.
+    fn until_end(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        let text = &self.spec.text;
+        if text.is_causal() && text.style.pool == TextPool::End && !self.crosses() {
+            let end = ids.iter().position(|id| *id == self.tokenizer.eot());
+            ids.truncate(end.map_or(ids.len(), |end| end + 1));
+        }
+        ids
     }
 
     /// Scaled cosine similarities `[images, classes]`, through the logits site. Where images and texts meet before the score, that is
@@ -368,6 +386,27 @@ impl Backbone {
 
 /// Rows scaled to Euclidean length 1.
 pub fn normalise(features: Tensor<2>) -> Tensor<2> {
+    // The square of 256 is beyond the range of such floats, and what keeps a length from being 0 below it.
+    if features.dtype() == DType::F16 {
+        return normalise(features.cast(FloatDType::F32)).cast(FloatDType::F16);
+    }
     let norm = features.clone().powf_scalar(2.0).sum_dim(1).sqrt();
     features / norm.clamp_min(1e-12)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+    use super::{normalise, values};
+
+    #[test]
+    fn long_and_empty_features_of_16_bits_are_normalised() {
+        let features = Tensor::<2>::from_data([[300.0f32, 400.0], [0.0, 0.0]], &Device::flex());
+        let found = normalise(features.cast(FloatDType::F16));
+        assert_eq!(found.dtype(), DType::F16);
+        for (found, expected) in values(found).into_iter().zip([0.6, 0.8, 0.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-3, "{found}");
+        }
+    }
 }

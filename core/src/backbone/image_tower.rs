@@ -58,7 +58,7 @@ impl ImageTower {
         let (transformer, style) = (&spec.transformer, &spec.style);
         let width = transformer.width;
         let norm = || parameter::layer_norm(width, transformer.epsilon(), device);
-        let token = |_| Param::from_tensor(Tensor::zeros([width], device));
+        let token = |_| parameter::zeros([width], device);
         let (embedding, trained) = match &style.trunk {
             Some(TrunkSpec::ResNet(trunk)) => (Embedding::Trunk(ResNet::zeros(trunk, device)), 0),
             Some(TrunkSpec::EfficientNet(trunk)) => (Embedding::EfficientNet(EfficientNet::zeros(trunk, device)), 0),
@@ -71,7 +71,7 @@ impl ImageTower {
             embedding,
             class_embeddings: (0..trained).map(token).collect(),
             position_embedding: (!style.trunk.as_ref().is_some_and(TrunkSpec::pools))
-                .then(|| Param::from_tensor(Tensor::zeros([spec.tokens(), width], device))),
+                .then(|| parameter::zeros([spec.tokens(), width], device)),
             pre_norm: style.pre_norm.then(norm),
             blocks: (0..transformer.depth).map(|_| Block::zeros(transformer, device)).collect(),
             post_norm: (style.trunk.is_none() && transformer.depth > 0).then(norm),

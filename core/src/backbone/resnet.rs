@@ -10,6 +10,7 @@ use burn::tensor::ops::{AvgPoolOptions, ConvOptions};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::parameter;
 use super::pointwise::{Pointwise, TrunkContext};
 
 /// Channels that leave a bottleneck for each that is inside of it.
@@ -72,7 +73,7 @@ pub struct Convolution {
 impl Convolution {
     pub(super) fn zeros(inputs: usize, outputs: usize, side: usize, device: &Device) -> Self {
         Self {
-            weight: Param::from_tensor(Tensor::zeros([outputs, inputs, side, side], device)),
+            weight: parameter::zeros([outputs, inputs, side, side], device),
             bias: Param::from_tensor(Tensor::zeros([outputs], device)),
         }
     }

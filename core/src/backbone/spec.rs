@@ -125,9 +125,12 @@ impl BackboneSpec {
         if !crossing.matches && !crossing.words {
             return Err(Error::mismatch("heads of a model whose towers meet", "at least one", 0));
         }
-        if crossing.start.is_some_and(|start| start as usize >= self.text.vocabulary) {
-            let expected = format!("a token below {}", self.text.vocabulary);
-            return Err(Error::mismatch("text_config.bos_token_id", expected, format!("{:?}", crossing.start)));
+        for (what, token) in
+            [("text_config.bos_token_id", crossing.start), ("mask token of the text tower", crossing.mask)]
+        {
+            if let Some(token) = token.filter(|token| *token as usize >= self.text.vocabulary) {
+                return Err(Error::mismatch(what, format!("a token below {}", self.text.vocabulary), token));
+            }
         }
         Ok(())
     }

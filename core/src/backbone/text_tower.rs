@@ -45,8 +45,8 @@ impl TextTower {
         let offset = style.projection == TextProjection::Offset;
         let hidden = (style.projection == TextProjection::Hidden).then_some((width + dim) / 2);
         Self {
-            token_embedding: parameter::zeros(spec.vocabulary, width, device),
-            position_embedding: Param::from_tensor(Tensor::zeros([spec.context, width], device)),
+            token_embedding: parameter::zeros([spec.vocabulary, width], device),
+            position_embedding: parameter::zeros([spec.context, width], device),
             embedding_norm: style.embedding_norm.then(norm),
             blocks: (0..transformer.depth).map(|_| Block::zeros(transformer, device)).collect(),
             final_norm: style.final_norm.then(norm),

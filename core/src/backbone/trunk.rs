@@ -82,8 +82,8 @@ impl TrunkSpec {
     pub(super) fn check(&self, patch: usize, transformer: &TransformerSpec) -> Result<()> {
         let sizes = match self {
             Self::ResNet(spec) => {
-                let blocks: usize = spec.stages.iter().sum();
-                spec.width <= 1 << 10 && !spec.stages.contains(&0) && blocks <= 1 << 8
+                let stages = spec.stages.iter().all(|blocks| (1..=1 << 8).contains(blocks));
+                (2..=1 << 10).contains(&spec.width) && stages && spec.stages.iter().sum::<usize>() <= 1 << 8
             }
             Self::EfficientNet(spec) => spec.fits(),
         };
@@ -141,7 +141,19 @@ impl Embedding {
 #[cfg(test)]
 mod tests {
     use super::super::efficient_net::{EfficientNetSpec, InvertedSpec, MapPool};
-    use super::{ResNetSpec, TrunkSpec};
+    use super::super::spec::Activation;
+    use super::{ResNetSpec, TransformerSpec, TrunkSpec};
+
+    #[test]
+    fn a_trunk_without_channels_is_refused() {
+        let fits = |width: usize| {
+            let trunk = TrunkSpec::ResNet(ResNetSpec { width, stages: [1; 4] });
+            let transformer = TransformerSpec::new(trunk.channels(), 0, 1, 0, Activation::Gelu, 1e-5);
+            trunk.check(trunk.stride(), &transformer).is_ok()
+        };
+        // The stem halves the width.
+        assert_eq!([0, 1, 2, 64].map(fits), [false, false, true, true]);
+    }
 
     #[test]
     fn maps_shrink_where_a_stage_begins() {

@@ -16,7 +16,7 @@ pub const WEIGHT_FILES: [&str; 6] = [
 ];
 
 /// Names of the files that may lie beside weights: what the model is, its tokenizer, how images are prepared.
-pub const COMPANION_FILES: [&str; 11] = [
+pub const COMPANION_FILES: [&str; 12] = [
     "config.json",
     "open_clip_config.json",
     "preprocessor_config.json",
@@ -27,6 +27,7 @@ pub const COMPANION_FILES: [&str; 11] = [
     "vocab.json",
     "vocab.txt",
     "merges.txt",
+    "modules.json",
     "1_Pooling/config.json",
 ];
 

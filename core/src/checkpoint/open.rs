@@ -22,6 +22,15 @@ use crate::text::Tokenizer;
 pub fn open_backbone(path: &Path, device: &Device) -> Result<Backbone> {
     let (folder, weights) = locate(path)?;
     let tensors = read_tensors(&weights)?;
+    if let Some((name, empty)) = tensors.iter().find(|(_, tensor)| tensor.data.is_empty()) {
+        // It could claim any size without a byte of the file.
+        return Err(Error::Tensor {
+            path: weights,
+            name: name.clone(),
+            expected: "at least one value".into(),
+            found: format!("shape {:?}", empty.shape),
+        });
+    }
     let config = folder.join("config.json");
     let preprocess = folder.join("preprocessor_config.json");
     let preprocess = preprocess.is_file().then(|| Preprocess::from_hf(&preprocess)).transpose()?;

@@ -167,7 +167,9 @@ impl<'a> Config<'a> {
             "mean_pooler" => TextPool::Mean,
             _ => return Err(self.wrong("text_cfg.hf_pooler_type", "`cls_last_hidden_state_pooler` or `mean_pooler`")),
         };
-        if !matches!(self.text("vision_cfg", "timm_pool"), "" | "token") {
+        // Without the key OpenCLIP takes the mean.
+        let pool = self.model.pointer("/vision_cfg/timm_pool").map_or("avg", |pool| pool.as_str().unwrap_or_default());
+        if !matches!(pool, "" | "token") {
             return Err(self.wrong("vision_cfg.timm_pool", "the class token (`token`, or empty)"));
         }
         let name = self.text("vision_cfg", "timm_model_name");

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::hf::thirds;
 use super::openai_resnet;
@@ -114,6 +114,7 @@ fn transposed(tensor: HostTensor) -> HostTensor {
 pub(super) fn spec(tensors: &StateDict, weights: &Path) -> Result<BackboneSpec> {
     let config = config(weights)?;
     let config = config.as_ref().and_then(|config| config.get("model_cfg"));
+    config.map_or(Ok(()), |config| check(config, weights))?;
     let axis = |name: &str, axis: usize| -> Result<usize> {
         tensors.get(name).and_then(|tensor| tensor.shape.get(axis)).copied().ok_or_else(|| Error::Tensor {
             path: weights.to_path_buf(),
@@ -155,6 +156,27 @@ pub(super) fn spec(tensors: &StateDict, weights: &Path) -> Result<BackboneSpec> 
     Ok(spec)
 }
 
+/// Refuses a `model_cfg` that asks for what would change the features and shows in no tensor.
+fn check(model: &Value, weights: &Path) -> Result<()> {
+    for (section, key, known) in [
+        ("vision_cfg", "pool_type", json!(["tok"])),
+        ("vision_cfg", "global_average_pool", json!([false])),
+        ("vision_cfg", "act_kwargs", json!([{}])),
+        ("vision_cfg", "norm_kwargs", json!([{}])),
+        ("text_cfg", "pool_type", json!(["argmax", "eos"])),
+        ("text_cfg", "no_causal_mask", json!([false])),
+        ("text_cfg", "act_kwargs", json!([{}])),
+        ("text_cfg", "norm_kwargs", json!([{}])),
+    ] {
+        let found = &model[section][key];
+        if !found.is_null() && !known.as_array().is_some_and(|known| known.contains(found)) {
+            let reason = format!("`model_cfg.{section}.{key}` must be one of {known}, found {found}");
+            return Err(Error::malformed("OpenCLIP config", &weights.with_file_name("open_clip_config.json"), reason));
+        }
+    }
+    Ok(())
+}
+
 /// `open_clip_config.json` beside the weights, if there is one.
 fn config(weights: &Path) -> Result<Option<Value>> {
     let path = weights.with_file_name("open_clip_config.json");
@@ -187,5 +209,6 @@ pub(super) fn preprocess(weights: &Path, size: u32) -> Result<Preprocess> {
         Some(Some("squash")) => preprocess.resize = Resize::Exact(Size::square(size)),
         Some(_) => return Err(wrong("resize_mode", "`shortest` or `squash`")),
     }
+    preprocess.validate().map_err(|error| Error::malformed("OpenCLIP config", &path, error))?;
     Ok(preprocess)
 }

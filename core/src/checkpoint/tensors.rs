@@ -50,7 +50,17 @@ fn read_shards(path: &Path) -> Result<StateDict> {
         if Path::new(shard).file_name().is_none_or(|name| name != shard.as_str()) {
             return Err(Error::malformed("safetensors index", path, format!("`{shard}` is not a file name")));
         }
-        tensors.extend(read_safetensors(&folder.join(shard))?.0);
+        for (name, tensor) in read_safetensors(&folder.join(shard))?.0 {
+            if tensors.insert(name.clone(), tensor).is_some() {
+                let found = "a second one of the same name".into();
+                return Err(Error::Tensor {
+                    path: folder.join(shard),
+                    name,
+                    expected: "a tensor in one shard".into(),
+                    found,
+                });
+            }
+        }
     }
     for (name, shard) in &index.weight_map {
         if !tensors.contains_key(name) {

@@ -86,6 +86,9 @@ impl Detail {
             let found = format!("{} labels", truth.len());
             return Err(Error::mismatch("labels", format!("{} in rows of {classes}", scores.len()), found));
         }
+        if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
+            return Err(Error::invalid("scores", format!("row {} holds {}", at / classes, scores[at])));
+        }
         let score = |row: usize, class: usize| f64::from(scores[row * classes + class]);
         let positive = |row: usize, class: usize| truth[row * classes + class];
         Self::ranked([scores.len() / classes, classes], &score, &positive, groups, config)
@@ -169,6 +172,9 @@ mod tests {
         assert_eq!((area(0), area(1), found.auroc), (1.0, 0.0, Some(0.5)));
         assert_eq!(found.mean_average_precision, Some((1.0 + 1.0 / 3.0) / 2.0));
         assert!(Detail::from_labels(&scores, 2, &truth[..5], None, DetailConfig::default()).is_err());
+        let broken = [3.0, 1.0, 2.0, f32::NAN, 1.0, 3.0];
+        let error = Detail::from_labels(&broken, 2, &truth, None, DetailConfig::default()).unwrap_err().to_string();
+        assert!(error.contains("row 1 holds NaN"), "{error}");
     }
     #[test]
     fn groups_are_drawn_where_one_has_several_images() {

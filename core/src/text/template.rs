@@ -33,7 +33,7 @@ impl Template {
             && !sentences.is_empty()
         {
             let others = Self::new(&sentences.remove("").unwrap_or_else(|| PLACE.into()))?;
-            return Ok(Self { sentences, ..others });
+            return Ok(Self { sentences: BTreeMap::new(), ..others }.with_sentences(sentences));
         }
         let found = text.matches(PLACE).count();
         match text.split_once(PLACE) {
@@ -136,6 +136,9 @@ mod tests {
         assert!(template.lacks("hat") && !template.lacks("Normal"));
         assert_eq!(Template::new(&template.to_string()).unwrap(), template);
         assert!(!Template::new("{}").unwrap().lacks("hat"));
+        // As people write them.
+        let template = Template::new(r#"{"Lung_Opacity": "haze", "": "an {}"}"#).unwrap();
+        assert_eq!(["Lung_Opacity", "hat"].map(|class| template.fill(class)), ["haze", "an hat"]);
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl Tokenizer {
         let mut bytes = file::read(path)?;
         let malformed = |error: serde_json::Error| Error::malformed(FORMAT, path, error);
         let mut file: Value = serde_json::from_slice(&bytes).map_err(malformed)?;
+        check_merges(&file).map_err(|reason| Error::malformed(FORMAT, path, reason))?;
         let config = config_beside(path)?;
         if lower_case(&mut file, &config) {
             bytes = serde_json::to_vec(&file).map_err(malformed)?;
@@ -334,10 +335,15 @@ fn check_model(file: &Value) -> Result<(), String> {
     if model.get("end_of_word_suffix").and_then(Value::as_str) != Some(WORD_END) {
         return Err(format!("expected words that end in `{WORD_END}`, as CLIP's do"));
     }
-    if model.get("dropout").and_then(Value::as_f64).is_some_and(|dropout| dropout > 0.0) {
-        return Err("its merges are dropped at random (`dropout`), so that ids would differ between calls".to_owned());
+    check_merges(file)
+}
+
+/// Refuses merges that are drawn.
+fn check_merges(file: &Value) -> Result<(), String> {
+    match file.pointer("/model/dropout").and_then(Value::as_f64).is_some_and(|dropout| dropout > 0.0) {
+        true => Err("its merges are dropped at random (`dropout`), so that ids would differ between calls".to_owned()),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// The digest of what decides ids, in one spelling.

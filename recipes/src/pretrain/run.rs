@@ -202,6 +202,21 @@ fn check(recipe: &PretrainRecipe, pairs: &PairSet) -> Result<()> {
         }
     }
     recipe.augment.validate()?;
+    check_model(recipe)
+}
+
+/// What the shape of a model must be beside what every backbone's is.
+fn check_model(recipe: &PretrainRecipe) -> Result<()> {
+    let fault = |origin: &str, reason: String| Err(Error::Recipe { origin: origin.into(), reason });
+    let crop = recipe.preprocess.crop;
+    if crop.height != crop.width {
+        return fault("preprocess.crop", format!("must be a square, found {} x {}", crop.height, crop.width));
+    }
+    // Positions start in a subspace of their own.
+    let width = recipe.model.image.width;
+    if width < 8 {
+        return fault("model.image.width", format!("must be at least 8, found {width}"));
+    }
     Ok(())
 }
 
@@ -359,4 +374,24 @@ impl burn::module::ModuleVisitor for Matrices<'_> {
 /// The logarithm of the logit scale, `[1]`.
 fn log_scale(model: &DualEncoder) -> Tensor<1> {
     model.logit_scale.as_ref().expect("two towers have a temperature").val()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PretrainRecipe, check_model};
+
+    #[test]
+    fn a_shape_that_cannot_be_trained_is_refused_by_its_key() {
+        let check = |overrides: &[String]| {
+            let text = include_str!("../../pocket/recipe.toml");
+            check_model(&PretrainRecipe::parse(text, "recipe.toml", overrides).expect("a recipe"))
+        };
+        check(&[]).expect("the shipped one");
+        for (assignment, key) in
+            [("preprocess.crop.height=64", "preprocess.crop"), ("model.image.width=4", "model.image.width")]
+        {
+            let error = check(&[assignment.to_string()]).expect_err(assignment).to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use inarch_core::Error;
 use inarch_core::backbone::{HostTensor, StateDict};
-use inarch_core::checkpoint::open_backbone;
+use inarch_core::checkpoint::{open_backbone, read_safetensors};
 use serde_json::json;
 
 use crate::support::{copied, edit_json, edit_tensors, fixture, plain};
@@ -74,6 +74,12 @@ fn a_value_that_is_no_number_is_named_with_its_place() {
 }
 
 #[test]
+fn a_scale_in_place_of_its_logarithm_is_named() {
+    let error = damaged(|tensors| tensors.get_mut("logit_scale").expect("a scale").data[0] = 100.0);
+    names(&error, &["model.safetensors", "logit_scale", "inf", "logarithm"]);
+}
+
+#[test]
 fn a_tensor_too_many_is_named() {
     let error = damaged(|tensors| {
         let origin = "text_model.encoder.layers.2.mlp.fc1.bias".to_string();
@@ -98,6 +104,16 @@ fn a_shard_without_a_listed_tensor_is_named_with_it() {
         index["weight_map"]["text_model.extra"] = json!("model-00001-of-00002.safetensors");
     });
     names(&refusal(folder.path()), &["model-00001-of-00002.safetensors", "text_model.extra", "no such tensor"]);
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_named() {
+    let folder = copied("parity/clip_tiny/sharded");
+    let [first, second] = [1, 2].map(|shard| folder.path().join(format!("model-0000{shard}-of-00002.safetensors")));
+    let (tensors, _) = read_safetensors(&first).expect("a shard");
+    let (name, tensor) = tensors.into_iter().next().expect("a tensor");
+    edit_tensors(&second, |tensors| drop(tensors.insert(name.clone(), tensor)));
+    names(&refusal(folder.path()), &["model-00002-of-00002.safetensors", &name, "a second one"]);
 }
 
 #[test]

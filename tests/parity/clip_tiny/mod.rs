@@ -9,6 +9,7 @@ mod write;
 use burn::tensor::Tensor;
 use inarch_core::backbone::{Backbone, Entry, Frozen, Pass, StateDict, values};
 use inarch_core::checkpoint::{open_backbone, read_safetensors};
+use inarch_core::text::Template;
 
 use crate::support::{close, fixture, plain};
 
@@ -134,4 +135,14 @@ fn one_value_of_the_logit_scale_counts_as_none() {
     assert_eq!(tiny.digest(), again.digest());
     let scale = tiny.state_dict()["logit_scale"].data[0];
     close("logit scale", &[tiny.logit_scale()], &[scale.exp()], 1e-6);
+}
+
+#[test]
+fn a_text_that_spells_out_its_end_ends_there() {
+    let backbone = open_backbone(&fixture("parity/clip_tiny/quick"), &plain()).expect("a backbone");
+    let rows = backbone.tokenize(&["a cat", "a cat<|endoftext|>dog", "a cat<|endoftext|>"]).expect("plain texts");
+    assert_eq!(rows[1..], [rows[0].clone(), rows[0].clone()]);
+    let template = Template::new("a {}").expect("a template");
+    let prompts = backbone.prompts(&["cat<|endoftext|>dog".to_string()], &[template]).expect("a prompt");
+    assert_eq!(prompts, rows[..1]);
 }

@@ -8,12 +8,13 @@ mod trunks;
 use std::ops::Deref;
 
 use burn::tensor::Tensor;
+use inarch_core::Error;
 use inarch_core::backbone::{Entry, Frozen, Pass, Tower, values};
 use inarch_core::checkpoint::open_backbone;
 use inarch_peft::Artifact;
 
 use crate::parity::reference::Reference;
-use crate::support::{close, copied, edit_json, plain};
+use crate::support::{close, copied, edit_json, edit_tensors, plain};
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -165,6 +166,13 @@ fn a_vit_beside_a_bert_equals_open_clip() {
         let error = open_backbone(folder.path(), &plain()).expect_err("another model").to_string();
         assert!(error.contains(key) && error.contains(value) && error.contains(word), "{error}");
     }
+    // Without the key OpenCLIP takes the mean over all tokens.
+    let folder = copied("parity/families/biomed");
+    edit_json(&folder.path().join("open_clip_config.json"), |config| {
+        config["model_cfg"]["vision_cfg"].as_object_mut().expect("a table").remove("timm_pool");
+    });
+    let error = open_backbone(folder.path(), &plain()).expect_err("another pool").to_string();
+    assert!(error.contains("timm_pool") && error.contains("class token"), "{error}");
 }
 
 #[test]
@@ -190,6 +198,49 @@ fn text_towers_equal_their_references() {
 }
 
 #[test]
+fn a_bert_under_the_names_of_old_files_is_the_same() {
+    let folder = copied("parity/families/bert");
+    edit_tensors(&folder.path().join("model.safetensors"), |tensors| {
+        let old = |name: String| {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        };
+        *tensors = std::mem::take(tensors).into_iter().map(|(name, tensor)| (old(name), tensor)).collect();
+        assert!(tensors.keys().any(|name| name.ends_with("attention.output.LayerNorm.gamma")));
+    });
+    let found = open_backbone(folder.path(), &plain()).expect("a BERT");
+    assert_eq!(found.digest(), Case::open("bert").backbone.digest());
+}
+
+#[test]
+fn a_pooling_of_several_kinds_is_refused() {
+    let folder = copied("parity/families/bert");
+    let path = folder.path().join("1_Pooling");
+    std::fs::create_dir(&path).expect("a writable folder");
+    let write = |text: &str| std::fs::write(path.join("config.json"), text).expect("a writable folder");
+    write(r#"{"word_embedding_dimension": 24, "pooling_mode_cls_token": true, "pooling_mode_max_tokens": false}"#);
+    open_backbone(folder.path(), &plain()).expect("the first token");
+    write(r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#);
+    let error = open_backbone(folder.path(), &plain()).expect_err("a feature of twice the width").to_string();
+    assert!(error.contains("1_Pooling") && error.contains("pooling_mode_max_tokens"), "{error}");
+}
+
+#[test]
+fn a_layer_behind_the_pooling_is_refused() {
+    let folder = copied("parity/families/bert");
+    let module = |kind: &str| serde_json::json!({ "type": format!("sentence_transformers.models.{kind}") });
+    for (kinds, opens) in
+        [(["Transformer", "Pooling", "Normalize"], true), (["Transformer", "Pooling", "Dense"], false)]
+    {
+        let modules = serde_json::json!(kinds.map(module));
+        std::fs::write(folder.path().join("modules.json"), modules.to_string()).expect("a writable folder");
+        match open_backbone(folder.path(), &plain()) {
+            Ok(_) => assert!(opens, "{kinds:?}"),
+            Err(error) => assert!(!opens && error.to_string().contains("Dense"), "{error}"),
+        }
+    }
+}
+
+#[test]
 fn a_config_that_cannot_be_met_is_refused_by_name() {
     for (family, key, value, word) in [
         ("vit", "hidden_act", "\"swish\"", "swish"),
@@ -197,6 +248,9 @@ fn a_config_that_cannot_be_met_is_refused_by_name() {
         ("siglip", "model_type", "\"siglip2\"", "NaFlex"),
         ("vit", "image_size", "\"large\"", "image_size"),
         ("vit", "hidden_size", "25", "25"),
+        ("vit", "hidden_act", "5", "hidden_act"),
+        ("vit", "layer_norm_eps", "\"1e-6\"", "layer_norm_eps"),
+        ("vit", "layer_norm_eps", "-1", "layer_norm_eps"),
         ("dinov2", "use_swiglu_ffn", "true", "use_swiglu_ffn"),
         ("bert", "position_embedding_type", "\"relative_key\"", "position_embedding_type"),
     ] {
@@ -206,4 +260,49 @@ fn a_config_that_cannot_be_met_is_refused_by_name() {
         let error = open_backbone(folder.path(), &plain()).expect_err("an impossible config").to_string();
         assert!(error.contains(word), "{family}.{key}: {error}");
     }
+}
+
+#[test]
+fn merges_that_are_drawn_are_refused() {
+    let folder = copied("parity/families/siglip");
+    edit_json(&folder.path().join("tokenizer.json"), |file| file["model"]["dropout"] = 0.1.into());
+    let error = open_backbone(folder.path(), &plain()).expect_err("ids that differ from call to call").to_string();
+    assert!(error.contains("tokenizer.json") && error.contains("dropout"), "{error}");
+}
+
+#[test]
+fn padding_beyond_the_vocabulary_is_refused() {
+    let folder = copied("parity/families/siglip");
+    std::fs::remove_file(folder.path().join("tokenizer_config.json")).expect("a file");
+    edit_json(&folder.path().join("tokenizer.json"), |file| {
+        file["padding"] = serde_json::json!({
+            "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null, "pad_id": 99_999,
+            "pad_type_id": 0, "pad_token": "<other>",
+        });
+    });
+    let error = open_backbone(folder.path(), &plain()).expect_err("no such row").to_string();
+    assert!(error.contains("padding token") && error.contains("99999"), "{error}");
+}
+
+#[test]
+fn a_giant_that_a_config_claims_takes_no_memory() {
+    let folder = copied("parity/clip_tiny/quick");
+    edit_json(&folder.path().join("config.json"), |config| {
+        for (key, value) in [
+            ("image_size", 1 << 14),
+            ("patch_size", 1),
+            ("hidden_size", 1 << 16),
+            ("num_hidden_layers", 1 << 10),
+            ("intermediate_size", 1 << 20),
+        ] {
+            config["vision_config"][key] = value.into();
+        }
+    });
+    edit_json(&folder.path().join("preprocessor_config.json"), |config| {
+        config["size"] = serde_json::json!({ "shortest_edge": 1 << 14 });
+        config["crop_size"] = serde_json::json!({ "height": 1 << 14, "width": 1 << 14 });
+    });
+    // 64 TiB of positions alone.
+    let error = open_backbone(folder.path(), &plain()).expect_err("the tensors are those of a dwarf");
+    assert!(matches!(error, Error::Tensor { .. }), "{error}");
 }

@@ -114,13 +114,27 @@ fn a_damaged_torch_file_is_named() {
 fn a_fused_projection_of_another_size_is_named_as_it_is_in_the_file() {
     let folder = folder();
     let name = "transformer.resblocks.1.attn.in_proj_weight";
+    // A row less for each of the three, then one more that belongs to none of them.
+    for rows in [-3, 4] {
+        edit_tensors(&folder.path().join("open_clip_model.safetensors"), |tensors| {
+            let tensor = tensors.get_mut(name).expect("a tensor of the model");
+            tensor.shape[0] = tensor.shape[0].saturating_add_signed(rows);
+            tensor.data.resize(tensor.shape.iter().product(), 0.0);
+        });
+        let error = open_backbone(folder.path(), &plain()).expect_err("a wrong shape");
+        assert!(matches!(&error, Error::Tensor { name: found, .. } if found == name), "{error}");
+    }
+}
+
+#[test]
+fn a_tensor_without_values_is_refused_whatever_it_claims() {
+    let folder = folder();
     edit_tensors(&folder.path().join("open_clip_model.safetensors"), |tensors| {
-        let tensor = tensors.get_mut(name).expect("a tensor of the model");
-        tensor.shape[0] -= 3;
-        tensor.data.truncate(tensor.shape.iter().product());
+        let tensor = tensors.get_mut("visual.proj").expect("a tensor of the model");
+        (tensor.shape, tensor.data) = (vec![0, 1 << 40], Vec::new());
     });
-    let error = open_backbone(folder.path(), &plain()).expect_err("a wrong shape");
-    assert!(matches!(&error, Error::Tensor { name: found, .. } if found == name), "{error}");
+    let error = open_backbone(folder.path(), &plain()).expect_err("an empty tensor");
+    assert!(matches!(&error, Error::Tensor { name, .. } if name == "visual.proj"), "{error}");
 }
 
 #[test]
@@ -148,9 +162,39 @@ fn preprocessing_is_that_of_the_openclip_config() {
     assert_eq!((preprocess.mean, preprocess.std), ([0.5; 3], [0.25, 0.5, 1.0]));
     assert_eq!((preprocess.resize, preprocess.resample), (Resize::Exact(Size::square(32)), Resample::Bilinear));
 
-    for (key, value) in [("mean", json!(0.5)), ("interpolation", json!("cubic")), ("resize_mode", json!("longest"))] {
+    for (key, value) in [
+        ("mean", json!(0.5)),
+        ("std", json!([0.5, 0.0, 0.5])),
+        ("interpolation", json!("cubic")),
+        ("resize_mode", json!("longest")),
+    ] {
         edit_json(&config, |config| config["preprocess_cfg"] = json!({ key: value }));
         let message = open_backbone(folder.path(), &plain()).expect_err("a setting that is not known").to_string();
         assert!(message.contains("open_clip_config.json") && message.contains(key), "{message}");
     }
+}
+
+#[test]
+fn a_model_that_pools_or_sees_in_another_way_is_refused() {
+    for (section, key, value) in [
+        ("vision_cfg", "pool_type", json!("avg")),
+        ("vision_cfg", "norm_kwargs", json!({ "eps": 1e-6 })),
+        ("text_cfg", "pool_type", json!("last")),
+        ("text_cfg", "no_causal_mask", json!(true)),
+        ("text_cfg", "act_kwargs", json!({ "approximate": "tanh" })),
+    ] {
+        let folder = folder();
+        edit_json(&folder.path().join("open_clip_config.json"), |config| {
+            config["model_cfg"][section][key] = value.clone();
+        });
+        let message = open_backbone(folder.path(), &plain()).expect_err("another model").to_string();
+        assert!(message.contains("open_clip_config.json") && message.contains(key), "{message}");
+    }
+    // What these towers do may be said.
+    let folder = folder();
+    edit_json(&folder.path().join("open_clip_config.json"), |config| {
+        config["model_cfg"]["text_cfg"]["pool_type"] = json!("argmax");
+        config["model_cfg"]["vision_cfg"]["norm_kwargs"] = json!(null);
+    });
+    open(folder.path());
 }

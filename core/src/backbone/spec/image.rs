@@ -114,6 +114,9 @@ impl ImageSpec {
                 TransformerSpec { depth: 1, ..transformer.clone() }.check("vision_config")?;
             }
             None => transformer.check("vision_config")?,
+            Some(_) if style.pool == ImagePool::Attention => {
+                return Err(Error::mismatch("pool behind a trunk", "one without an MLP", "attention"));
+            }
             Some(trunk) => trunk.check(*patch, transformer)?,
         }
         // A trunk that pools its map takes images of any size.

@@ -121,6 +121,10 @@ impl TextSpec {
         if self.vocabulary < 3 || self.vocabulary > 1 << 24 {
             return Err(Error::mismatch("text_config.vocab_size", "3 to 16777216", self.vocabulary));
         }
+        if let Some(fill) = self.style.fill.filter(|fill| *fill as usize >= self.vocabulary) {
+            let expected = format!("a token below {}", self.vocabulary);
+            return Err(Error::mismatch("padding token of the text tower", expected, fill));
+        }
         if self.style.projection == TextProjection::None && dim != self.transformer.width {
             return Err(Error::mismatch("width of a feature", self.transformer.width, dim));
         }

@@ -105,6 +105,10 @@ impl TransformerSpec {
                 return Err(Error::mismatch(format!("{tower}.{what}"), format!("1 to {limit}"), value));
             }
         }
+        if !self.norm_epsilon.parse::<f64>().is_ok_and(|epsilon| epsilon.is_finite() && epsilon >= 0.0) {
+            let what = format!("{tower}.layer_norm_eps");
+            return Err(Error::mismatch(what, "a number of at least 0", &self.norm_epsilon));
+        }
         if self.head_width.is_none() && !self.width.is_multiple_of(self.heads) {
             return Err(Error::mismatch(
                 format!("{tower}.hidden_size"),

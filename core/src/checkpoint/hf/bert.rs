@@ -14,7 +14,7 @@ use crate::backbone::{
     BackboneSpec, ImageSpec, NormOrder, StateDict, TextAttention, TextPool, TextProjection, TextSpec, TextStyle,
     TransformerSpec,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file;
 
 pub(super) const TOWER: Defaults =
@@ -68,19 +68,47 @@ pub(in crate::checkpoint) fn text(
 
 /// How a sentence-transformers folder pools.
 fn pooling(folder: &Path) -> Result<TextPool> {
+    check_modules(&folder.join("modules.json"))?;
     let path = folder.join("1_Pooling").join("config.json");
     if !path.is_file() {
         return Ok(TextPool::First);
     }
     let config: Value = file::read_json(&path, "sentence-transformers pooling")?;
-    let on = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
-    match (on("pooling_mode_mean_tokens"), on("pooling_mode_cls_token")) {
-        (true, false) => Ok(TextPool::Mean),
-        (false, true) => Ok(TextPool::First),
-        _ => Err(crate::Error::malformed(
+    // Several together are concatenated.
+    let on: Vec<&str> = config
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, value)| key.starts_with("pooling_mode_") && **value == Value::Bool(true))
+        .map(|(key, _)| key.as_str())
+        .collect();
+    match on[..] {
+        ["pooling_mode_mean_tokens"] => Ok(TextPool::Mean),
+        ["pooling_mode_cls_token"] => Ok(TextPool::First),
+        _ => Err(Error::malformed(
             "sentence-transformers pooling",
             &path,
-            "one of `pooling_mode_mean_tokens` and `pooling_mode_cls_token` must be true",
+            format!("`pooling_mode_mean_tokens` or `pooling_mode_cls_token` alone must be true, found {on:?}"),
+        )),
+    }
+}
+
+/// Refuses a sentence-transformers folder with something behind the pooling that changes the direction of a feature, as a dense layer
+/// does.
+fn check_modules(path: &Path) -> Result<()> {
+    const FORMAT: &str = "list of sentence-transformers modules";
+    const KNOWN: [&str; 4] = ["Transformer", "Pooling", "Normalize", "Dropout"];
+    if !path.is_file() {
+        return Ok(());
+    }
+    let modules: Vec<Value> = file::read_json(path, FORMAT)?;
+    let mut kinds = modules.iter().filter_map(|module| module.get("type")?.as_str());
+    match kinds.find(|kind| !KNOWN.iter().any(|known| kind.ends_with(known))) {
+        None => Ok(()),
+        Some(kind) => Err(Error::malformed(
+            FORMAT,
+            path,
+            format!("module `{kind}` is not supported; known are {}", KNOWN.join(", ")),
         )),
     }
 }
@@ -96,7 +124,9 @@ pub(in crate::checkpoint) fn canonical(tensors: StateDict) -> StateDict {
 }
 
 fn rename(name: &str) -> Option<String> {
+    // Old files call the two parts of a normalisation as TensorFlow does.
     let inner = name.strip_prefix("bert.").unwrap_or(name);
+    let inner = &inner.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
     if inner.starts_with("pooler.") || inner.starts_with("cls.") || inner == "embeddings.position_ids" {
         return None; // Behind the feature, or a buffer.
     }
@@ -105,12 +135,12 @@ fn rename(name: &str) -> Option<String> {
         return Some(known.unwrap_or_else(|| name.to_string()));
     }
     let embeddings = "text_model.embeddings";
-    Some(match inner {
+    Some(match inner.as_str() {
         "embeddings.word_embeddings.weight" => format!("{embeddings}.token_embedding.weight"),
         "embeddings.position_embeddings.weight" => format!("{embeddings}.position_embedding.weight"),
         "embeddings.token_type_embeddings.weight" => format!("{embeddings}.token_type_embeddings.weight"),
-        "embeddings.LayerNorm.weight" | "embeddings.LayerNorm.gamma" => format!("{embeddings}.layer_norm.weight"),
-        "embeddings.LayerNorm.bias" | "embeddings.LayerNorm.beta" => format!("{embeddings}.layer_norm.bias"),
+        "embeddings.LayerNorm.weight" => format!("{embeddings}.layer_norm.weight"),
+        "embeddings.LayerNorm.bias" => format!("{embeddings}.layer_norm.bias"),
         _ => name.to_string(),
     })
 }

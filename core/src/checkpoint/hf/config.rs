@@ -84,7 +84,13 @@ impl<'a> Section<'a> {
     }
 
     fn activation(&self, default: &str) -> Result<Activation> {
-        Ok(match self.text("hidden_act").unwrap_or(default) {
+        let name = match self.get("hidden_act") {
+            None => default,
+            Some(value) => {
+                value.as_str().ok_or_else(|| self.wrong(format!("`hidden_act` must be a text, found {value}")))?
+            }
+        };
+        Ok(match name {
             "quick_gelu" => Activation::QuickGelu,
             "gelu" => Activation::Gelu,
             "gelu_pytorch_tanh" | "gelu_new" => Activation::GeluTanh,
@@ -104,7 +110,7 @@ impl<'a> Section<'a> {
             self.number("num_attention_heads", defaults.heads)?,
             self.number("intermediate_size", defaults.mlp)?,
             self.activation(defaults.activation)?,
-            self.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(defaults.epsilon),
+            self.decimal("layer_norm_eps", defaults.epsilon)?,
         ))
     }
 

@@ -27,11 +27,11 @@ pub(in crate::checkpoint) fn squeeze(tensors: &mut StateDict, name: &str, axes: 
     }
 }
 
-/// Splits the first axis into three; one that is no multiple of three gives three mis-shaped tensors, which the model then
-/// refuses by name.
+/// Splits the first axis into three; one that is no multiple of three gives three empty tensors, which the model then refuses by
+/// name.
 pub(in crate::checkpoint) fn thirds(tensor: HostTensor) -> [HostTensor; 3] {
     let HostTensor { shape, data, origin } = tensor;
-    let rows = shape.first().copied().unwrap_or(0) / 3;
+    let rows = shape.first().filter(|rows| rows.is_multiple_of(3)).map_or(0, |rows| rows / 3);
     let inner: usize = shape.iter().skip(1).product();
     [0, 1, 2].map(|part| {
         let mut shape = shape.clone();

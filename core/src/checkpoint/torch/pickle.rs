@@ -1,7 +1,7 @@
 //! The pickle machine, cut down to instructions that build plain values.
 //!
 //! Values live in an arena and refer to each other by number, so that an instruction costs constant memory whatever it
-//! repeats: a pickle of `n` bytes makes at most `n` values.
+//! repeats: a pickle of `n` bytes makes at most `n` values. The few instructions that copy are counted.
 
 use std::collections::HashMap;
 
@@ -47,7 +47,7 @@ pub(super) struct Pickle {
 
 /// Reads the pickle at the start of `bytes`; also gives its length.
 pub(super) fn read(bytes: &[u8]) -> Result<(Pickle, usize), String> {
-    let mut machine = Machine { bytes, at: 0, nodes: Vec::new(), stack: Vec::new(), memo: HashMap::new() };
+    let mut machine = Machine { bytes, at: 0, nodes: Vec::new(), copied: 0, stack: Vec::new(), memo: HashMap::new() };
     let root = machine.run()?;
     Ok((Pickle { nodes: machine.nodes, root }, machine.at))
 }
@@ -62,12 +62,16 @@ struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     nodes: Vec<Node>,
+    /// Bytes of values that were copied out of others so far.
+    copied: usize,
     stack: Vec<Item>,
     memo: HashMap<u32, Id>,
 }
 
 const SHORT: &str = "its pickle ends too early; the file may be truncated";
 const DISORDER: &str = "its pickle is corrupt: an instruction finds no such value";
+/// More bytes than calls and references copy in any checkpoint.
+const MOST_COPIED: usize = 1 << 24;
 
 impl<'a> Machine<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
@@ -98,6 +102,24 @@ impl<'a> Machine<'a> {
     fn push(&mut self, node: Node) {
         self.nodes.push(node);
         self.stack.push(Item::Value(self.nodes.len() - 1));
+    }
+
+    /// Pushes what was copied out of other values, which a pickle may ask for again and again in a few bytes.
+    fn push_copy(&mut self, node: Node) -> Result<(), String> {
+        self.copied += match &node {
+            Node::Text(text)
+            | Node::Object(text)
+            | Node::Storage { key: text, .. }
+            | Node::Global(Global::Text(text) | Global::Inert(text)) => text.len(),
+            Node::List(items) => size_of_val(&items[..]),
+            Node::Dict(pairs) => size_of_val(&pairs[..]),
+            _ => 0,
+        };
+        if self.copied > MOST_COPIED {
+            return Err("its pickle copies the same values without end".into());
+        }
+        self.push(node);
+        Ok(())
     }
 
     fn text(&mut self, bytes: &[u8]) {
@@ -219,14 +241,14 @@ impl<'a> Machine<'a> {
                 b'R' | 0x81 => {
                     let (arguments, callable) = (self.pop()?, self.pop()?);
                     let node = self.call(callable, arguments)?;
-                    self.push(node);
+                    self.push_copy(node)?;
                 }
                 // The state of an object: nothing that is kept has one.
                 b'b' => drop(self.pop()?),
                 b'Q' => {
                     let id = self.pop()?;
                     let storage = self.storage(id)?;
-                    self.push(storage);
+                    self.push_copy(storage)?;
                 }
                 code => return Err(format!("its pickle uses instruction {code:#04x}, which no list of tensors needs")),
             }
@@ -270,8 +292,7 @@ impl<'a> Machine<'a> {
         let global = lookup(module, name).ok_or_else(|| {
             format!("its pickle calls for `{module}.{name}`, which is not on the list of allowed names")
         })?;
-        self.push(Node::Global(global));
-        Ok(())
+        self.push_copy(Node::Global(global))
     }
 
     /// What a call of an allowed name gives.
@@ -416,5 +437,17 @@ mod tests {
         assert!(read(&bytes).is_err(), "there is no instruction to drop a value");
         let bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != b'0').chain([b'.']).collect();
         assert!(read(&bytes).expect("a pickle").0.nodes.len() < 2000);
+    }
+
+    #[test]
+    fn what_a_call_copies_is_counted() {
+        // The text of a device, 64 KiB, for five bytes each time.
+        let text = [&b"X\x00\x00\x01\x00"[..], &[b'a'; 1 << 16]].concat();
+        let calls = |count: usize| {
+            let calls = b"h\x02h\x03R".repeat(count);
+            [&b"](ctorch\ndevice\nq\x02"[..], &text[..], b"\x85q\x03", &calls[..], b"e."].concat()
+        };
+        assert!(read(&calls(10)).is_ok());
+        assert!(read(&calls(1000)).expect_err("a bomb").contains("without end"));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use half::{bf16, f16};
 
 use super::archive::Storages;
-use super::globals::Element;
+use super::globals::{Element, Global};
 use super::pickle::{Id, Node, Pickle};
 use crate::backbone::{HostTensor, StateDict};
 
@@ -75,11 +75,13 @@ impl TorchValue {
 const DEEPEST: usize = 32;
 /// More values than any checkpoint holds beside its tensors.
 const MOST_VALUES: usize = 1 << 18;
+/// More bytes than the texts of any checkpoint and the paths to its values have.
+const MOST_TEXT: usize = 1 << 25;
 
 /// Joins the values of a pickle with the stored numbers of a file of `length` bytes.
 pub(super) fn build(pickle: &Pickle, storages: &Storages<'_>, length: usize) -> Result<TorchValue, String> {
     let budget = 2 * length;
-    Builder { nodes: &pickle.nodes, storages, values: 0, numbers: 0, budget }.value(pickle.root, 0)
+    Builder { nodes: &pickle.nodes, storages, values: 0, text: 0, numbers: 0, budget }.value(pickle.root, 0, 0)
 }
 
 struct Builder<'a> {
@@ -87,15 +89,25 @@ struct Builder<'a> {
     storages: &'a Storages<'a>,
     /// Values made so far.
     values: usize,
+    /// Bytes of texts and paths so far; a pickle may repeat a long one as often as it likes.
+    text: usize,
     /// Numbers in tensors so far; a storage may be shared by tensors, but not without end.
     numbers: usize,
     budget: usize,
 }
 
 impl Builder<'_> {
-    fn value(&mut self, id: Id, depth: usize) -> Result<TorchValue, String> {
+    /// `path` is how long the keys above are together.
+    fn value(&mut self, id: Id, depth: usize, path: usize) -> Result<TorchValue, String> {
         self.values += 1;
-        if depth > DEEPEST || self.values > MOST_VALUES {
+        self.text += path;
+        self.text += match &self.nodes[id] {
+            Node::Text(text) | Node::Object(text) | Node::Global(Global::Text(text) | Global::Inert(text)) => {
+                text.len()
+            }
+            _ => 0,
+        };
+        if depth > DEEPEST || self.values > MOST_VALUES || self.text > MOST_TEXT {
             return Err("it nests or repeats its values without end".into());
         }
         Ok(match &self.nodes[id] {
@@ -105,7 +117,7 @@ impl Builder<'_> {
             Node::Float(value) => TorchValue::Float(*value),
             Node::Text(value) => TorchValue::Text(value.clone()),
             Node::List(items) => {
-                TorchValue::List(items.iter().map(|id| self.value(*id, depth + 1)).collect::<Result<_, _>>()?)
+                TorchValue::List(items.iter().map(|id| self.value(*id, depth + 1, path)).collect::<Result<_, _>>()?)
             }
             Node::Dict(pairs) => {
                 let mut entries = BTreeMap::new();
@@ -115,7 +127,8 @@ impl Builder<'_> {
                         Node::Int(key) => key.to_string(),
                         _ => return Err("a dictionary in it has keys that are neither texts nor whole numbers".into()),
                     };
-                    entries.insert(key, self.value(*value, depth + 1)?);
+                    let value = self.value(*value, depth + 1, path + key.len())?;
+                    entries.insert(key, value);
                 }
                 TorchValue::Dict(entries)
             }
@@ -225,5 +238,13 @@ mod tests {
         bytes.push(b'.');
         let (doubled, _) = read(&bytes).expect("a pickle");
         assert!(build(&doubled, &Storages::new(), 10).is_err());
+        // A text of 64 KiB, a thousand times over, and one as the key above a thousand values.
+        let text = [&b"X\x00\x00\x01\x00"[..], &[b'a'; 1 << 16], b"q\x01"].concat();
+        let texts = [&b"]("[..], &text[..], &b"h\x01".repeat(1000)[..], b"e."].concat();
+        let paths = [&b"}"[..], &text[..], b"](", &b"N".repeat(1000)[..], b"es."].concat();
+        for bytes in [texts, paths] {
+            let (long, _) = read(&bytes).expect("a pickle");
+            assert!(build(&long, &Storages::new(), bytes.len()).is_err());
+        }
     }
 }
