@@ -310,6 +310,17 @@ fn streams_of_every_kind_run_online_and_blurry() {
 }
 
 #[test]
+fn a_memory_that_asks_for_losses_is_filled_by_what_trains_on_it_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = [SETTINGS, &["memory.sampler=\"loss-aware\""]].concat();
+    let report = run(&["gdumb", "er"], &settings, folder.path());
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    for name in ["gdumb", "er"] {
+        assert!(last(&report, name) > 0.25, "{name}: {}", last(&report, name));
+    }
+}
+
+#[test]
 fn an_analytic_head_ends_alike_whatever_the_parts() {
     let parts = |experiences: &str| {
         let folder = tempfile::tempdir().expect("a folder");
