@@ -399,6 +399,25 @@ mod tests {
     }
 
     #[test]
+    fn an_experience_without_an_image_is_refused() {
+        let data = dataset("letters", &["a", "b", "c", "d"]);
+        let config = StreamConfig { experiences: 2, ..StreamConfig::default() };
+        let left = |unreadable: &dyn Fn(&Example) -> bool| {
+            let mut made = stream(std::slice::from_ref(&data), &config, 1);
+            made.leave_out(unreadable);
+            made.need_images()
+        };
+        assert!(left(&|_: &Example| false).is_ok());
+        assert!(left(&|example: &Example| example.label == 3).is_ok(), "another class of its experience is there");
+        for (split, other) in [("training", "test"), ("test", "training")] {
+            let folder = if split == "training" { "train/" } else { "test/" };
+            let unread = |example: &Example| example.label > 1 && example.id.starts_with(folder);
+            let error = left(&unread).unwrap_err().to_string();
+            assert!(error.contains("experience `2`") && error.contains(split) && !error.contains(other), "{error}");
+        }
+    }
+
+    #[test]
     fn domains_are_made_anew_of_an_image_that_has_changed_under_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let mut data = dataset("photos", &["a", "b"]);
