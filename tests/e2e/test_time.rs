@@ -136,6 +136,10 @@ fn a_trained_context_is_where_prompt_tuning_starts() {
     let features = program.json(&["eval", "-b", "pocket", "-d", "f.safetensors", "--test-time", "tda"]);
     assert_eq!(features["test_time"]["admitted"].as_u64().map(|admitted| admitted > 0), Some(true));
     assert_eq!(images["n"], features["n"]);
+    // As much where the class features depend on the image.
+    program.succeed(&short_fit("cocoop", "1", "cocoop"));
+    let each = program.json(&["eval", "-b", "pocket", "-d", &data, "-a", "cocoop", "--test-time", "tda"]);
+    assert_eq!(each["test_time"]["most_memory_bytes"], images["test_time"]["most_memory_bytes"]);
     program.fail(&["eval", "-b", "pocket", "-d", "f.safetensors", "--test-time", "tpt"], 1, &["64 views", "tda"]);
 }
 
