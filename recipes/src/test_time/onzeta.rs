@@ -149,7 +149,8 @@ impl Adapt for OnZeta {
     fn restore(&mut self, mut state: MethodState) -> std::result::Result<(), String> {
         let mut tensor = |name: &str| state.tensors.remove(name).ok_or_else(|| format!("`{name}` is missing"));
         let (vectors, balance) = (tensor("vectors")?, tensor("balance")?);
-        let fits = [0, self.classes].contains(&vectors.shape[0]) && vectors.data.len() == vectors.shape[0] * self.dim;
+        let rows = vectors.data.len() / self.dim;
+        let fits = [0, self.classes].contains(&rows) && vectors.shape == [rows, self.dim];
         if !fits || balance.data.len() != self.classes {
             return Err(format!("class vectors {:?} do not fit {} classes", vectors.shape, self.classes));
         }
