@@ -206,9 +206,9 @@ fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result
             "two data sets have one name; rename a folder, so that reports can tell them apart",
         ));
     }
-    if config.kind == StreamKind::DomainIncremental
-        && experiences.iter().any(|part| part.classes != experiences[0].classes)
-    {
+    // Each has them in its own order.
+    let has_all = |part: &Experience| (0..classes.len()).all(|class| part.classes.contains(&class));
+    if config.kind == StreamKind::DomainIncremental && !experiences.iter().all(has_all) {
         return Err(Error::setting(
             "data",
             "domains must have the same classes; use `x-tail` for data sets that differ",
@@ -394,6 +394,8 @@ mod tests {
         let domain = StreamConfig { kind: StreamKind::DomainIncremental, ..config.clone() };
         let error = Stream::new(&parts, &domain, 1, Path::new("unused")).unwrap_err().to_string();
         assert!(error.contains("same classes"), "{error}");
+        let turned = stream(&[dataset("x", &["a", "b"]), dataset("y", &["b", "a"])], &domain, 1);
+        assert_eq!((&turned.experiences[0].classes, &turned.experiences[1].classes), (&vec![0, 1], &vec![1, 0]));
         let error = Stream::new(&parts, &StreamConfig::default(), 1, Path::new("unused")).unwrap_err().to_string();
         assert!(error.contains("one data set"), "{error}");
     }
