@@ -310,6 +310,33 @@ fn streams_of_every_kind_run_online_and_blurry() {
 }
 
 #[test]
+fn what_a_run_says_about_unequal_classes_holds_beside_what_is_rehearsed() {
+    let mut data = dataset();
+    // Classes of one size come first, where weights change nothing; then one of 24 and one of 6.
+    let mut few = 0;
+    data.train.retain(|example| {
+        few += usize::from(example.label == 3);
+        example.label != 3 || few <= 6
+    });
+    let names = ["er", "er-ace", "der", "der-plus-plus", "a-gem", "gem", "mir", "slca"];
+    let left = |imbalance: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = [SETTINGS, &["stream.order=\"given\""], imbalance].concat();
+        let report = run_on(&data, &names, &settings, folder.path());
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        names.map(|name| {
+            let path = folder.path().join(name).join("seed-1/after-2/adapter.safetensors");
+            read_safetensors(&path).expect("what goes on").0
+        })
+    };
+    let (alike, weighted) = (left(&[]), left(&["fit.train.imbalance=\"class-weights\""]));
+    for ((name, alike), weighted) in names.iter().zip(&alike).zip(&weighted) {
+        let same = alike.iter().all(|(parameter, tensor)| tensor.data == weighted[parameter].data);
+        assert!(!same, "`{name}` does not mind `train.imbalance`");
+    }
+}
+
+#[test]
 fn a_memory_that_asks_for_losses_is_filled_by_what_trains_on_it_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = [SETTINGS, &["memory.sampler=\"loss-aware\""]].concat();
