@@ -11,7 +11,7 @@ use inarch_core::data::{Dataset, Example, Split};
 use inarch_core::image::OnBadImage;
 use inarch_recipes::{Control, Progress, Session, Silent, Subset};
 
-use crate::support::{FeatureRow, feature_dataset, tiny};
+use crate::support::{FeatureRow, close, feature_dataset, tiny};
 
 /// Features of four classes around four centres, 24 of each to learn and 12 to test.
 pub(super) fn dataset() -> Dataset {
@@ -152,6 +152,11 @@ fn every_strategy_that_is_stopped_anywhere_online_ends_in_the_bytes_of_one_that_
 
 /// Learns two experiences in chunks; returns the folder of what is left after each.
 fn in_chunks(strategy: &str, folder: &Path) -> [PathBuf; 2] {
+    learned(strategy, (Some(12), 1), folder)
+}
+
+/// Learns two experiences, whole or in chunks, the second so many seconds after the first.
+fn learned(strategy: &str, (chunk, seconds): (Option<usize>, u64), folder: &Path) -> [PathBuf; 2] {
     let (dataset, stop) = (dataset(), AtomicBool::new(false));
     let control = Control::new(&Silent, &stop);
     let session = Session::new(tiny(), &dataset, Subset::All, OnBadImage::Fail, control).expect("four classes");
@@ -169,8 +174,8 @@ fn in_chunks(strategy: &str, folder: &Path) -> [PathBuf; 2] {
             train: &train,
             earlier: &[],
             source: "blobs",
-            time: index as u64,
-            chunk: Some(12),
+            time: index as u64 * seconds,
+            chunk,
         };
         learner.learn(&arrival, &setting, &folder.join("training")).expect("it learns");
         let state = folder.join(format!("after-{index}"));
@@ -200,6 +205,25 @@ fn what_was_learned_before_does_not_fade_with_the_chunks_of_an_experience() {
         files.filter(|path| path.display().to_string().contains("strategy-change-")).count()
     });
     assert_eq!(changes, [1, 2]);
+}
+
+#[test]
+fn the_past_is_what_came_before_the_experience_whenever_that_was() {
+    let adapter = |strategy: &str, arrival: (Option<usize>, u64), experience: usize| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let states = learned(&format!("name = {strategy:?}"), arrival, folder.path());
+        let path = states[experience].join("adapter.safetensors");
+        let (parameters, _) = read_safetensors(&path).expect("what goes on");
+        parameters.into_values().flat_map(|tensor| tensor.data).collect::<Vec<f32>>()
+    };
+    let naive = adapter("naive", (Some(12), 1), 0);
+    for name in ["a-gem", "gem", "mir"] {
+        // The chunks of the first experience have none.
+        close(name, &adapter(name, (Some(12), 1), 0), &naive, 1e-5);
+        // An update within a second of the one before.
+        assert!(adapter(name, (None, 0), 1) == adapter(name, (None, 1), 1), "{name}");
+    }
+    assert!(adapter("mir", (None, 0), 1) != adapter("naive", (None, 0), 1));
 }
 
 /// Runs strategies as a whole and in pieces; by name, unless the settings list them.
@@ -306,6 +330,44 @@ fn streams_of_every_kind_run_online_and_blurry() {
         // By chance it would be one of two classes, or of four.
         let chance = if kind == "task-incremental" { 0.5 } else { 0.25 };
         assert!(last(&report, "er") > chance, "{kind}: er {}", last(&report, "er"));
+    }
+}
+
+#[test]
+fn what_a_run_says_about_unequal_classes_holds_beside_what_is_rehearsed() {
+    let mut data = dataset();
+    // Classes of one size come first, where weights change nothing; then one of 24 and one of 6.
+    let mut few = 0;
+    data.train.retain(|example| {
+        few += usize::from(example.label == 3);
+        example.label != 3 || few <= 6
+    });
+    let names = ["er", "er-ace", "der", "der-plus-plus", "a-gem", "gem", "mir", "slca"];
+    let left = |imbalance: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = [SETTINGS, &["stream.order=\"given\""], imbalance].concat();
+        let report = run_on(&data, &names, &settings, folder.path());
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        names.map(|name| {
+            let path = folder.path().join(name).join("seed-1/after-2/adapter.safetensors");
+            read_safetensors(&path).expect("what goes on").0
+        })
+    };
+    let (alike, weighted) = (left(&[]), left(&["fit.train.imbalance=\"class-weights\""]));
+    for ((name, alike), weighted) in names.iter().zip(&alike).zip(&weighted) {
+        let same = alike.iter().all(|(parameter, tensor)| tensor.data == weighted[parameter].data);
+        assert!(!same, "`{name}` does not mind `train.imbalance`");
+    }
+}
+
+#[test]
+fn a_memory_that_asks_for_losses_is_filled_by_what_trains_on_it_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = [SETTINGS, &["memory.sampler=\"loss-aware\""]].concat();
+    let report = run(&["gdumb", "er"], &settings, folder.path());
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    for name in ["gdumb", "er"] {
+        assert!(last(&report, name) > 0.25, "{name}: {}", last(&report, name));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Laws that every method of test-time adaptation keeps, on the tiny backbone.
 
 use inarch_core::Seed;
-use inarch_core::backbone::{Entry, Frozen, Sites, Tower};
+use inarch_core::backbone::{Entry, Frozen, HostTensor, Sites, Tower};
 use inarch_core::image::RgbImage;
 use inarch_core::text::Template;
 use inarch_peft::{Adapter, Classifier, MethodConfig};
@@ -256,5 +256,26 @@ fn what_cannot_fit_is_refused() {
         let mut tpt = tester(&classifier, &Frozen, &config("tpt", &[]));
         let all = episodes(&mut tpt);
         assert!(tpt.adapt(&all).expect_err("no context").to_string().contains("prompt to be adapted"));
+    }
+}
+
+#[test]
+fn a_state_of_other_shapes_is_refused() {
+    let classifier = zero_shot();
+    // One number, without an axis, where there should be rows.
+    let number = |name: &str| HostTensor { shape: Vec::new(), data: vec![1.0], origin: name.into() };
+    for (name, tensor) in [("onzeta", "vectors"), ("swap-prompt", "own")] {
+        let config = config(name, &[]);
+        let mut tester = tester(&classifier, &Frozen, &config);
+        let all = episodes(&mut tester);
+        tester.adapt(&all).expect("answers");
+        let mut snapshot = tester.snapshot();
+        assert!(snapshot.tensors.contains_key(tensor), "{name}");
+        snapshot.tensors.insert(tensor.into(), number(tensor));
+        assert!(tester.restore(&snapshot).is_err(), "{name}");
+        // All of one length, and not that of the prompt.
+        snapshot.tensors.values_mut().for_each(|own| *own = number(tensor));
+        let refused = tester.restore(&snapshot).and_then(|()| tester.adapt(&all));
+        assert!(refused.is_err(), "{name}");
     }
 }

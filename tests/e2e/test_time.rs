@@ -86,6 +86,7 @@ fn wrong_names_and_settings_list_those_that_exist() {
     program.fail(&eval(&["--test-time", "tda", "--set", "alpha=1"]), 2, &["test-time.KEY=VALUE"]);
     program.fail(&eval(&["--set", "test-time.alpha=1"]), 2, &["no method", "--test-time"]);
     program.fail(&eval(&["--test-time", "rlcf"]), 2, &["test-time.judge"]);
+    program.fail(&eval(&["--test-time", "tda", "--abstain", "0.5"]), 2, &["--abstain", "test-time.abstain"]);
 }
 
 #[test]
@@ -107,6 +108,9 @@ fn a_stream_goes_on_from_its_state() {
     assert_eq!([images(&first), images(&second)].concat(), images(&whole));
     let audit = std::fs::read_to_string(program.path("audit.jsonl")).expect("an audit");
     assert_eq!(audit.lines().count(), 20);
+    let withheld = predict(&names[..4], &["--abstain", "1"]);
+    assert!(images(&withheld).iter().all(|image| image["abstained"] == true));
+    assert_eq!(withheld["test_time"]["abstained"], 4);
     let line: Value = serde_json::from_str(audit.lines().next().expect("a line")).expect("JSON");
     assert_eq!((line["position"].as_u64(), line["memory"].as_str()), (Some(0), Some("memory")));
     let arguments = ["predict", "-b", "pocket", "--classes", classes, "--test-time", "tda", "--test-time-state"];
@@ -132,6 +136,10 @@ fn a_trained_context_is_where_prompt_tuning_starts() {
     let features = program.json(&["eval", "-b", "pocket", "-d", "f.safetensors", "--test-time", "tda"]);
     assert_eq!(features["test_time"]["admitted"].as_u64().map(|admitted| admitted > 0), Some(true));
     assert_eq!(images["n"], features["n"]);
+    // As much where the class features depend on the image.
+    program.succeed(&short_fit("cocoop", "1", "cocoop"));
+    let each = program.json(&["eval", "-b", "pocket", "-d", &data, "-a", "cocoop", "--test-time", "tda"]);
+    assert_eq!(each["test_time"]["most_memory_bytes"], images["test_time"]["most_memory_bytes"]);
     program.fail(&["eval", "-b", "pocket", "-d", "f.safetensors", "--test-time", "tpt"], 1, &["64 views", "tda"]);
 }
 

@@ -58,6 +58,10 @@ pub(crate) fn run(args: &EvalArgs, bars: &Bars, output: &Output) -> Result<(), C
         .with_measures(args.measures.config(args.abstain));
     let adaptations = args.test_time.open(model.backbone.device())?;
     if !adaptations.is_empty() {
+        if args.abstain.is_some() {
+            let hint = "`--set test-time.abstain=P` withholds those that adaptation leaves unsure";
+            return Err(CommandError::usage("`--abstain` measures answers without adaptation", hint));
+        }
         model.backbone.need_towers("adaptation at test time")?;
     }
     let calibrated = match &args.calibrate {

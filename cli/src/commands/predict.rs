@@ -211,7 +211,7 @@ fn adapted(
         views_share: timing.views / seconds,
         admitted: audit.len(),
         fell_back: outcomes.iter().filter(|outcome| outcome.fell_back.is_some()).count(),
-        abstained: outcomes.iter().filter(|outcome| outcome.abstained).count(),
+        abstained: result.images.iter().filter(|image| image.abstained == Some(true)).count(),
     });
     Ok(result)
 }

@@ -200,13 +200,16 @@ impl StreamRecipe {
     /// Reads its parts strictly.
     ///
     /// # Errors
-    /// An unknown strategy, method or setting; no strategy or seed; one strategy twice; one that cannot train `fit.method`, or not in
+    /// An unknown strategy, method or setting; no strategy or seed; one of them twice; one that cannot train `fit.method`, or not in
     /// chunks.
     pub fn protocol(self) -> Result<Protocol> {
         self.stream.check()?;
         self.memory.check()?;
         if self.seeds.is_empty() || self.strategy.is_empty() {
             return Err(Error::setting("seeds and strategy", "at least one of each is needed"));
+        }
+        if let Some((_, seed)) = self.seeds.iter().enumerate().find(|(at, seed)| self.seeds[..*at].contains(seed)) {
+            return Err(Error::setting("seeds", format!("{seed} is given twice; each seed is a run of its own")));
         }
         let strategies: Vec<LearnerConfig> = self.strategy.iter().map(LearnerConfig::read).collect::<Result<_>>()?;
         for (at, strategy) in strategies.iter().enumerate() {
@@ -259,6 +262,7 @@ mod tests {
         assert!(fault("[fit]\nshot = 3").contains("shot"));
         assert!(fault("[fit.method]\nname = \"loro\"").contains("loro"));
         assert!(fault("[[strategy]]\nname = \"er\"\n[[strategy]]\nname = \"er\"").contains("twice"));
+        assert!(fault("seeds = [3, 1, 3]").contains("3 is given twice"));
     }
 
     #[test]

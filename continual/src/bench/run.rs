@@ -48,8 +48,14 @@ pub fn run_stream(
         if !features.bad.is_empty() {
             let read: HashSet<&str> = features.kept.iter().map(|position| all[*position].id.as_str()).collect();
             stream.leave_out(&|example: &Example| !read.contains(example.id.as_str()));
-            skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
+            for path in features.bad.iter().map(|bad| bad.path.display().to_string()) {
+                // Another seed may choose others.
+                if !skipped.contains(&path) {
+                    skipped.push(path);
+                }
+            }
         }
+        stream.need_images()?;
         if names.is_empty() {
             names = stream.experiences.iter().map(|experience| experience.name.clone()).collect();
             data.clone_from(&stream.dataset.name);

@@ -9,7 +9,7 @@ use inarch_recipes::Recipe;
 
 use super::{Arrival, GradientLearner, Setting};
 use crate::error::{Error, Result};
-use crate::memory::{Content, Fingerprint, Memory, MemoryConfig, Sample};
+use crate::memory::{Content, Fingerprint, Memory, MemoryConfig, Sample, Sampler};
 use crate::strategy::Scope;
 
 impl GradientLearner {
@@ -129,7 +129,8 @@ impl GradientLearner {
         Ok((memory, samples, examples))
     }
 
-    /// The loss of each example that can be read, for a sampler that asks.
+    /// The loss of each example that can be read, for a sampler that asks; none where what answers has not learned them, because the
+    /// memory is all that is trained on.
     fn losses(
         &self,
         train: &[Example],
@@ -138,7 +139,7 @@ impl GradientLearner {
         recipe: &Recipe,
         memory: &Memory,
     ) -> Result<Vec<f32>> {
-        if memory.config().sampler != crate::memory::Sampler::LossAware {
+        if memory.config().sampler != Sampler::LossAware || !self.rehearses() {
             return Ok(Vec::new());
         }
         let kept = setting.session.features(train)?.kept;

@@ -2,8 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use inarch_core::data::Example;
-use inarch_peft::{Loss, Step, cross_entropy};
-use inarch_recipes::Moment;
+use inarch_peft::{Adapter, Loss, Step};
 
 use super::Episode;
 
@@ -23,21 +22,15 @@ pub(super) fn arriving(classes: &[String], examples: &[Example]) -> Vec<bool> {
 }
 
 /// Scores `[rows, classes]` of which only those of some classes count.
-pub(super) fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
+fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
     let mask: Vec<f32> = classes.iter().map(|counts| if *counts { 0.0 } else { OUT }).collect();
     let (columns, device) = (mask.len(), logits.device().without_autodiff());
     logits + Tensor::<2>::from_data(TensorData::new(mask, [1, columns]), &device)
 }
 
-/// Cross entropy of a step, in which some classes alone compete.
-pub(super) fn loss_among(step: &Step<'_>, classes: &[bool]) -> Loss {
-    Loss::plain(cross_entropy(among(step.logits.clone(), classes), step.labels))
-}
-
 /// The adapter's own loss of a step, with what its method adds to the task's, in which some classes alone compete.
-pub(super) fn own_loss(moment: &Moment<'_>, classes: &[bool]) -> Loss {
-    let step = moment.step;
-    moment.adapter.learner().loss(&Step {
+pub(super) fn own_loss(adapter: &Adapter, step: &Step<'_>, classes: &[bool]) -> Loss {
+    adapter.learner().loss(&Step {
         image: step.image.clone(),
         text: step.text.clone(),
         prompts: step.prompts.clone(),

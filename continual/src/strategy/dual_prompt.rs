@@ -70,7 +70,7 @@ impl Strategy for DualPrompt {
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        own_loss(moment, &self.current)
+        own_loss(moment.adapter, moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

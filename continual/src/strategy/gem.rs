@@ -36,10 +36,10 @@ impl Gem {
     }
 }
 
-/// Positions of samples by the time they came, without those of `now`.
-fn by_time(memory: &Memory, now: u64) -> Vec<Vec<usize>> {
+/// Positions of the samples of past experiences by the time they came.
+fn by_time(memory: &Memory, episode: &Episode<'_>) -> Vec<Vec<usize>> {
     let mut past: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (position, sample) in memory.samples().enumerate().filter(|(_, sample)| sample.time != now) {
+    for (position, sample) in memory.samples().enumerate().filter(|(_, sample)| episode.is_past(sample)) {
         past.entry(sample.time).or_default().push(position);
     }
     past.into_values().collect()
@@ -59,7 +59,7 @@ impl Strategy for Gem {
     }
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
-        self.past = episode.memory.map_or_else(Vec::new, |memory| by_time(memory, episode.time));
+        self.past = episode.memory.map_or_else(Vec::new, |memory| by_time(memory, episode));
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use inarch_peft::{Adapter, InputMoments, Loss, MethodConfig, Parameters};
 use inarch_recipes::{Moment, Recipe};
 use nalgebra::DMatrix;
 
-use super::among::{arriving, classes_of, loss_among};
+use super::among::{arriving, classes_of, own_loss};
 use super::branches::{Branches, Owner, Part, joined, parts};
 use super::needs::INFLORA;
 use super::subspace::{Subspace, leading};
@@ -94,7 +94,7 @@ impl Strategy for Inflora {
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        loss_among(moment.step, &self.current)
+        own_loss(moment.adapter, moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

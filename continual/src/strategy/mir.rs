@@ -54,7 +54,7 @@ impl Strategy for Mir {
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
         let samples = episode.memory.iter().flat_map(|memory| memory.samples()).enumerate();
-        self.past = samples.filter(|(_, sample)| sample.time != episode.time).map(|(position, _)| position).collect();
+        self.past = samples.filter(|(_, sample)| episode.is_past(sample)).map(|(position, _)| position).collect();
         Ok(())
     }
 

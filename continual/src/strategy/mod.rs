@@ -94,6 +94,11 @@ impl Episode<'_> {
         self.training + 1 == self.trainings
     }
 
+    /// Whether a sample of the memory is of an experience before: all are when one begins, whenever they came.
+    pub(crate) fn is_past(&self, sample: &Sample) -> bool {
+        self.is_first() || sample.time != self.time
+    }
+
     /// Everything that a batch may hold, in the order of [`Moment::examples`].
     pub(crate) fn seen(&self) -> Vec<Example> {
         [self.train, self.views].concat()

@@ -24,7 +24,7 @@ use inarch_core::backbone::HostTensor;
 use inarch_peft::{Adapter, ExpertUse, Loss, MethodConfig, MoeAdaptersConfig, Parameters};
 use inarch_recipes::{Moment, Recipe};
 
-use super::among::{classes_of, loss_among};
+use super::among::{classes_of, own_loss};
 use super::branches::{Part, joined, parts};
 use super::experts::{SELECTOR, carried};
 use super::features::unit_features;
@@ -89,7 +89,7 @@ impl Strategy for MoeAdapters {
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        loss_among(moment.step, &self.current)
+        own_loss(moment.adapter, moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

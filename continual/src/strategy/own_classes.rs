@@ -44,6 +44,6 @@ impl Strategy for OwnClasses {
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        own_loss(moment, &self.current)
+        own_loss(moment.adapter, moment.step, &self.current)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! With rows of the batch `b` and of the memory `m`, scores `z` and remembered scores `z0`:
 //! ER `CE(b, m)`; ER-ACE `CE(b among the classes of b) + CE(m)`; DER `CE(b) + alpha |z_m - z0_m|^2`; DER++ adds
-//! `beta CE(m')` of a second draw; A-GEM `CE(b)`, its gradient corrected by that of `CE(m)`.
+//! `beta CE(m')` of a second draw; A-GEM `CE(b)`, its gradient corrected by that of `CE(m)` of past experiences. `CE(b)` comes with
+//! what the method adds to its loss, and all of them are weighed as the run says (`train.imbalance`).
 //!
 //! What ER-ACE rehearses holds what arrives too, as in the authors' code (Caccia et al., 2022, arXiv 2104.05025), where each batch
 //! enters the memory before the next one: in `CE(m)` alone new classes compete with old ones. Here the memory is offered the whole
@@ -15,12 +16,14 @@
 //! the one that is given times `(10 / scale)^2`. A sample of several views has the scores of its centre view, whichever is drawn.
 
 use burn::tensor::{Tensor, TensorData};
-use inarch_peft::{Correction, Guide, Loss, cross_entropy};
+use inarch_core::Seed;
+use inarch_peft::{Correction, Guide, Loss};
 use inarch_recipes::Moment;
 
-use super::among::{among, classes_of};
+use super::among::{classes_of, own_loss};
 use super::{Episode, Rehearsal, Strategy};
 use crate::error::Result;
+use crate::memory::{Memory, drawn};
 
 /// The logit scale that weights of squared score differences belong to.
 const SCALE: f64 = 10.0;
@@ -49,13 +52,15 @@ pub(super) struct Replay {
     loss: ReplayLoss,
     /// Remembered scores by position in the memory.
     scores: Vec<Vec<f32>>,
+    /// Positions in the memory of the samples of past experiences.
+    past: Vec<usize>,
     /// Whether a class is among those of the experience.
     current: Vec<bool>,
 }
 
 impl Replay {
     pub(super) fn new(rows: usize, loss: ReplayLoss) -> Self {
-        Self { rows, loss, scores: Vec::new(), current: Vec::new() }
+        Self { rows, loss, scores: Vec::new(), past: Vec::new(), current: Vec::new() }
     }
 
     /// `mean (z - z0)^2` over the remembered scores of rows.
@@ -83,6 +88,15 @@ impl Strategy for Replay {
         Some(Rehearsal { rows: self.rows, draws })
     }
 
+    fn rehearse(&self, memory: &Memory, draws: Seed) -> Vec<usize> {
+        let Some(Rehearsal { rows, draws: count }) = self.rehearsal() else { return Vec::new() };
+        if matches!(self.loss, ReplayLoss::Guide) {
+            // The reference is of past experiences, also where this one comes in chunks.
+            return drawn(self.past.len(), rows, draws.split(0)).into_iter().map(|place| self.past[place]).collect();
+        }
+        (0..count).flat_map(|draw| memory.draw(rows, draws.split(draw))).collect()
+    }
+
     fn rehearses_arrival(&self) -> bool {
         matches!(self.loss, ReplayLoss::Asymmetric)
     }
@@ -93,6 +107,8 @@ impl Strategy for Replay {
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
         self.scores = episode.memory.iter().flat_map(|m| m.samples()).map(|sample| sample.scores.clone()).collect();
+        let samples = episode.memory.iter().flat_map(|memory| memory.samples()).enumerate();
+        self.past = samples.filter(|(_, sample)| episode.is_past(sample)).map(|(position, _)| position).collect();
         self.current = classes_of(episode);
         Ok(())
     }
@@ -103,15 +119,19 @@ impl Strategy for Replay {
         if fresh == all {
             return own();
         }
-        let step = moment.step;
-        let rows = |from: usize, to: usize| step.logits.clone().narrow(0, from, to - from);
-        let entropy = |from: usize, to: usize| cross_entropy(rows(from, to), &step.labels[from..to]);
+        let (step, learner) = (moment.step, moment.adapter.learner());
+        let arrived: Vec<usize> = (0..fresh).collect();
+        // What is rehearsed is judged as what arrives, without what a method adds to the loss of a step.
+        let entropy = |from: usize, to: usize| {
+            let rows: Vec<usize> = (from..to).collect();
+            step.with_rows(&rows, |step| step.cross_entropy())
+        };
         match self.loss {
             ReplayLoss::Mixed => own(),
             ReplayLoss::Asymmetric => {
-                let own = among(rows(0, fresh), &self.current);
-                let among = cross_entropy(own, &step.labels[..fresh]);
-                Loss::plain(among + entropy(fresh, all))
+                let Loss { task, guide } =
+                    step.with_rows(&arrived, |step| own_loss(moment.adapter, step, &self.current));
+                Loss { task: task + entropy(fresh, all), guide }
             }
             ReplayLoss::Scores { alpha, beta } => {
                 let first = if beta.is_some() { fresh + (all - fresh) / 2 } else { all };
@@ -119,16 +139,19 @@ impl Strategy for Replay {
                 let samples = episode.rehearsal.len().max(1);
                 let position = |example: &usize| (example - episode.train.len()) % samples;
                 let positions: Vec<usize> = moment.examples[fresh..first].iter().map(position).collect();
-                let mut loss = entropy(0, fresh) + self.difference(&rows(fresh, first), &positions, step.scale) * alpha;
+                let Loss { mut task, guide } = step.with_rows(&arrived, |step| learner.loss(step));
+                let rehearsed = step.logits.clone().narrow(0, fresh, first - fresh);
+                task = task + self.difference(&rehearsed, &positions, step.scale) * alpha;
                 if let Some(beta) = beta {
-                    loss = loss + entropy(first, all) * beta;
+                    task = task + entropy(first, all) * beta;
                 }
-                Loss::plain(loss)
+                Loss { task, guide }
             }
             ReplayLoss::Guide => {
                 let correction = Correction::Whole { strength: 1.0 };
                 let guide = Guide { losses: vec![entropy(fresh, all)], correction };
-                Loss { task: entropy(0, fresh), guide: Some(guide) }
+                let Loss { task, .. } = step.with_rows(&arrived, |step| learner.loss(step));
+                Loss { task, guide: Some(guide) }
             }
         }
     }

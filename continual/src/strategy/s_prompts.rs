@@ -24,7 +24,7 @@ use inarch_core::data::Example;
 use inarch_peft::{Adapter, Loss, MethodConfig, Parameters, SPromptsConfig, VptShallowConfig};
 use inarch_recipes::{Moment, Recipe, Session};
 
-use super::among::{arriving, classes_of, loss_among};
+use super::among::{arriving, classes_of, own_loss};
 use super::branches::{Part, joined, parts};
 use super::contexts::{Contexts, stands_still};
 use super::features::unit_features;
@@ -106,7 +106,7 @@ impl Strategy for SPrompts {
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        loss_among(moment.step, &self.current)
+        own_loss(moment.adapter, moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

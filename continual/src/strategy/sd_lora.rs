@@ -21,7 +21,7 @@ use inarch_peft::{
 };
 use inarch_recipes::{Moment, Recipe, Session};
 
-use super::among::{classes_of, loss_among};
+use super::among::{classes_of, own_loss};
 use super::branches::{Part, beside, joined, lora_of, members, only, parts};
 use super::needs::SD_LORA;
 use super::weights::replaced;
@@ -175,7 +175,7 @@ impl Strategy for SdLora {
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        loss_among(moment.step, &self.current)
+        own_loss(moment.adapter, moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

@@ -20,7 +20,7 @@ use inarch_core::{Digest, Seed};
 use inarch_peft::{Adapter, LinearProbeConfig, Loss, MethodConfig, cross_entropy};
 use inarch_recipes::{Budget, Companion, Control, Moment, Recipe, Session, Silent, Subset, Task};
 
-use super::among::{classes_of, loss_among};
+use super::among::{classes_of, own_loss};
 use super::needs::unsuited;
 use super::weights::replaced;
 use super::{Episode, Outcome, Parameters, Strategy};
@@ -217,7 +217,7 @@ impl Strategy for Slca {
     }
 
     fn loss(&self, moment: &Moment<'_>, _episode: &Episode<'_>) -> Loss {
-        loss_among(moment.step, &self.current)
+        own_loss(moment.adapter, moment.step, &self.current)
     }
 
     fn end(&mut self, episode: &Episode<'_>, adapter: Adapter) -> Result<Outcome> {

@@ -3,6 +3,7 @@
 use inarch_core::data::{Dataset, Example};
 
 use super::config::LabelSpace;
+use crate::error::{Error, Result};
 
 /// What arrives together.
 #[derive(Debug, Clone)]
@@ -46,5 +47,23 @@ impl Stream {
             experience.train.retain(|example| !unreadable(example));
             experience.test.retain(|example| !unreadable(example));
         }
+    }
+
+    /// Refuses an experience that nothing can be learned from, or reported on: the accuracy over no image is no number.
+    ///
+    /// # Errors
+    /// The first such experience.
+    pub fn need_images(&self) -> Result<()> {
+        for Experience { name, train, test, .. } in &self.experiences {
+            let split = match (train.is_empty(), test.is_empty()) {
+                (true, _) => "training",
+                (false, true) => "test",
+                (false, false) => continue,
+            };
+            let reason =
+                format!("it has no {split} image that can be read; ask for fewer experiences, or give more images");
+            return Err(Error::setting(format!("experience `{name}`"), reason));
+        }
+        Ok(())
     }
 }

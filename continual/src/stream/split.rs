@@ -206,9 +206,9 @@ fn by_dataset(datasets: &[Dataset], config: &StreamConfig, seed: Seed) -> Result
             "two data sets have one name; rename a folder, so that reports can tell them apart",
         ));
     }
-    if config.kind == StreamKind::DomainIncremental
-        && experiences.iter().any(|part| part.classes != experiences[0].classes)
-    {
+    // Each has them in its own order.
+    let has_all = |part: &Experience| (0..classes.len()).all(|class| part.classes.contains(&class));
+    if config.kind == StreamKind::DomainIncremental && !experiences.iter().all(has_all) {
         return Err(Error::setting(
             "data",
             "domains must have the same classes; use `x-tail` for data sets that differ",
@@ -394,8 +394,29 @@ mod tests {
         let domain = StreamConfig { kind: StreamKind::DomainIncremental, ..config.clone() };
         let error = Stream::new(&parts, &domain, 1, Path::new("unused")).unwrap_err().to_string();
         assert!(error.contains("same classes"), "{error}");
+        let turned = stream(&[dataset("x", &["a", "b"]), dataset("y", &["b", "a"])], &domain, 1);
+        assert_eq!((&turned.experiences[0].classes, &turned.experiences[1].classes), (&vec![0, 1], &vec![1, 0]));
         let error = Stream::new(&parts, &StreamConfig::default(), 1, Path::new("unused")).unwrap_err().to_string();
         assert!(error.contains("one data set"), "{error}");
+    }
+
+    #[test]
+    fn an_experience_without_an_image_is_refused() {
+        let data = dataset("letters", &["a", "b", "c", "d"]);
+        let config = StreamConfig { experiences: 2, ..StreamConfig::default() };
+        let left = |unreadable: &dyn Fn(&Example) -> bool| {
+            let mut made = stream(std::slice::from_ref(&data), &config, 1);
+            made.leave_out(unreadable);
+            made.need_images()
+        };
+        assert!(left(&|_: &Example| false).is_ok());
+        assert!(left(&|example: &Example| example.label == 3).is_ok(), "another class of its experience is there");
+        for (split, other) in [("training", "test"), ("test", "training")] {
+            let folder = if split == "training" { "train/" } else { "test/" };
+            let unread = |example: &Example| example.label > 1 && example.id.starts_with(folder);
+            let error = left(&unread).unwrap_err().to_string();
+            assert!(error.contains("experience `2`") && error.contains(split) && !error.contains(other), "{error}");
+        }
     }
 
     #[test]

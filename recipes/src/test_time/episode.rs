@@ -56,7 +56,12 @@ impl Answer {
     /// An answer in probabilities, or shares that do not sum to 1 yet.
     pub fn probabilities(shares: &[f32]) -> Self {
         let sum: f32 = shares.iter().sum();
-        Self::scores(shares.iter().map(|share| (share / sum).max(1e-12).ln()).collect())
+        // What is no number is nothing small, and stays what it is.
+        let score = |share: &f32| match share / sum {
+            small if small < 1e-12 => 1e-12f32.ln(),
+            share => share.ln(),
+        };
+        Self::scores(shares.iter().map(score).collect())
     }
 
     /// With what was admitted.
@@ -77,4 +82,19 @@ pub struct Admission {
     pub entropy: f32,
     /// The image whose place it took.
     pub replaced: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Answer;
+
+    #[test]
+    fn shares_become_scores_and_what_is_no_number_is_told() {
+        let Answer { scores, .. } = Answer::probabilities(&[3.0, 1.0, 0.0]);
+        assert!((scores[0] - 0.75f32.ln()).abs() < 1e-6 && (scores[1] - 0.25f32.ln()).abs() < 1e-6, "{scores:?}");
+        assert_eq!(scores[2], 1e-12f32.ln());
+        for shares in [[f32::NAN, 1.0], [f32::INFINITY, 1.0], [0.0, 0.0]] {
+            assert!(Answer::probabilities(&shares).scores.iter().any(|score| !score.is_finite()), "{shares:?}");
+        }
+    }
 }

@@ -58,6 +58,12 @@ impl Guard {
         (share(|pair| pair.1) > share(|pair| pair.0) + self.margin).then_some(FallBack::Collapse)
     }
 
+    /// Goes on from what another one has seen, as far as it fits into its own window.
+    pub fn go_on_from(&mut self, other: &Self) {
+        let beyond = other.recent.len().saturating_sub(self.window);
+        self.recent = other.recent.iter().skip(beyond).copied().collect();
+    }
+
     /// Begins anew, with the method.
     pub fn reset(&mut self) {
         self.recent.clear();
@@ -86,5 +92,24 @@ mod tests {
         let mut strict = Guard::new(8, 0.4);
         assert_eq!((0..8).find_map(|at| strict.check(&varied(at), &[3.0, 0.0])), Some(FallBack::Collapse));
         assert_eq!(strict.check(&[1.0], &[f32::NAN]), Some(FallBack::NotFinite));
+    }
+
+    #[test]
+    fn another_stream_goes_on_under_its_own_settings() {
+        let varied = |at: usize| if at.is_multiple_of(2) { [1.0, 0.0] } else { [0.0, 1.0] };
+        let mut before = Guard::new(8, 1.0);
+        for at in 0..8 {
+            assert_eq!(before.check(&varied(at), &[3.0, 0.0]), None);
+        }
+        let mut narrow = Guard::new(4, 0.4);
+        narrow.go_on_from(&before);
+        assert_eq!(narrow.check(&varied(8), &[3.0, 0.0]), Some(FallBack::Collapse));
+        let mut wide = Guard::new(10, 0.4);
+        wide.go_on_from(&before);
+        assert_eq!(wide.check(&varied(8), &[3.0, 0.0]), None, "nine answers are no window of ten");
+        assert_eq!(wide.check(&varied(9), &[3.0, 0.0]), Some(FallBack::Collapse));
+        let mut off = Guard::new(0, 0.0);
+        off.go_on_from(&before);
+        assert_eq!(off.check(&varied(8), &[3.0, 0.0]), None);
     }
 }

@@ -98,10 +98,10 @@ impl OnZeta {
         let progress = ((self.seen + 1) as f64 / self.length as f64).min(1.0);
         let share = (config.beta * progress.sqrt()) as f32;
 
-        let mut labels = softmax(episode.logits.row(0));
-        labels.iter_mut().zip(&self.balance).for_each(|(label, balance)| *label *= balance.exp());
-        let sum: f32 = labels.iter().sum();
-        labels.iter_mut().for_each(|label| *label /= sum);
+        // The balance as an exponent: as a factor it outgrows its number for a class that never comes.
+        let balanced: Vec<f32> =
+            episode.logits.row(0).iter().zip(&self.balance).map(|(logit, balance)| logit + balance).collect();
+        let labels = softmax(&balanced);
         let (rate, least) = (config.balance_rate as f32 / root, config.alpha as f32 / *classes as f32);
         for (balance, label) in self.balance.iter_mut().zip(&labels) {
             *balance = (*balance - rate * (label - least)).max(0.0);
@@ -149,7 +149,8 @@ impl Adapt for OnZeta {
     fn restore(&mut self, mut state: MethodState) -> std::result::Result<(), String> {
         let mut tensor = |name: &str| state.tensors.remove(name).ok_or_else(|| format!("`{name}` is missing"));
         let (vectors, balance) = (tensor("vectors")?, tensor("balance")?);
-        let fits = [0, self.classes].contains(&vectors.shape[0]) && vectors.data.len() == vectors.shape[0] * self.dim;
+        let rows = vectors.data.len() / self.dim;
+        let fits = [0, self.classes].contains(&rows) && vectors.shape == [rows, self.dim];
         if !fits || balance.data.len() != self.classes {
             return Err(format!("class vectors {:?} do not fit {} classes", vectors.shape, self.classes));
         }
@@ -164,5 +165,34 @@ impl Adapt for OnZeta {
 
     fn bytes(&self) -> usize {
         4 * (self.vectors.len() + self.balance.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::rows::Rows;
+    use super::{Episode, OnZeta, OnZetaConfig};
+
+    #[test]
+    fn a_class_that_never_comes_outweighs_all_and_stays_a_number() {
+        let rows = |values: &[f32]| Rows::new(2, values.to_vec());
+        let episode = Episode {
+            id: "1".into(),
+            features: rows(&[1.0, 0.0]),
+            // So sure that the other class has no probability in single precision.
+            logits: rows(&[200.0, 0.0]),
+            text: Arc::new(rows(&[1.0, 0.0, 0.0, 1.0])),
+            from_files: 0,
+            stream: None,
+            judged: None,
+        };
+        let config = OnZetaConfig { balance_rate: 1000.0, ..OnZetaConfig::default() };
+        let (vectors, balance) = (Vec::new(), vec![0.0; 2]);
+        let mut method = OnZeta { config, length: 4, classes: 2, dim: 2, seen: 0, vectors, balance };
+        let answers: Vec<Vec<f32>> = (0..4).map(|_| method.answer(&episode).scores).collect();
+        assert!(answers.iter().flatten().chain(&method.vectors).all(|value| value.is_finite()), "{answers:?}");
+        assert!(answers[0][0] > answers[0][1] && answers[1][1] > answers[1][0], "{answers:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Test-time adaptation over the test images of a data set.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Frozen, Sites};
@@ -173,9 +174,9 @@ impl Session<'_> {
                 });
             }
         }
-        let views = run.tester.views().count;
+        let sizes = (run.tester.views().count, self.backbone.spec().dim);
         let Some(first) = first else { unreachable!("there is at least one order") };
-        first.summarise(config, examples, classes, &run.bad, accuracies, views)
+        first.summarise(config, examples, classes, &run.bad, accuracies, sizes)
     }
 
     /// The features of a data set that has no images.
@@ -205,7 +206,7 @@ impl Pass {
         classes: &[String],
         bad: &[BadImage],
         orders: Vec<f64>,
-        views: usize,
+        (views, dim): (usize, usize),
     ) -> Result<TestTimeEvaluation> {
         let audit = self.outcomes.iter().flat_map(|(_, outcome)| outcome.audit()).collect();
         // Reports go by the order of the data set, whatever that of the stream was.
@@ -225,7 +226,6 @@ impl Pass {
             predicted.iter().zip(&labels).zip(&answered).filter(|((own, label), given)| **given && own == label);
         let TestTimeTiming { views: views_seconds, encode, adapt } = self.timing;
         let seconds = (views_seconds + encode + adapt).max(f64::MIN_POSITIVE);
-        let dim = self.snapshot.head.texts.len();
         let report = TestTimeReport {
             method: config.method.name().into(),
             settings: config.clone(),
@@ -358,5 +358,7 @@ impl Run<'_, '_> {
 fn bytes_of(episode: &Episode) -> usize {
     let judged = episode.judged.as_ref().map_or(0, |rows| rows.values().len());
     let stream = episode.stream.as_ref().map_or(0, |stream| stream.tokens.dims().iter().product());
-    4 * (episode.features.values().len() + episode.logits.values().len() + judged + stream) + episode.id.len()
+    // Class features that all images share are held once; those of a prompt that depends on the image by the image alone.
+    let text = if Arc::strong_count(&episode.text) == 1 { episode.text.values().len() } else { 0 };
+    4 * (episode.features.values().len() + episode.logits.values().len() + judged + stream + text) + episode.id.len()
 }

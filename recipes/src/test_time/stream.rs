@@ -351,7 +351,8 @@ impl<'a> TestTime<'a> {
         }
         let fault = |reason| Error::Core(inarch_core::Error::invalid("test-time state", reason));
         self.method.restore(snapshot.state()).map_err(fault)?;
-        (self.position, self.guard) = (head.position, head.guard.clone());
+        self.position = head.position;
+        self.guard.go_on_from(&head.guard);
         Ok(())
     }
 

@@ -94,6 +94,10 @@ impl Adapt for SwapPrompt {
             let zeros = vec![0.0; own.len()];
             Contexts { average: own.clone(), own, first: zeros.clone(), second: zeros, steps: 0 }
         });
+        if contexts.own.len() != tokens * width {
+            let (expected, found) = (tokens * width, contexts.own.len());
+            return Err(inarch_core::Error::mismatch("context of the test-time state", expected, found).into());
+        }
         let tensor = |context: &[f32]| {
             Tensor::<3>::from_data(TensorData::new(context.to_vec(), [1, tokens, width]), world.device)
         };
