@@ -168,9 +168,11 @@ impl<'a> Config<'a> {
             _ => return Err(self.wrong("text_cfg.hf_pooler_type", "`cls_last_hidden_state_pooler` or `mean_pooler`")),
         };
         // Without the key OpenCLIP takes the mean.
-        let pool = self.model.pointer("/vision_cfg/timm_pool").map_or("avg", |pool| pool.as_str().unwrap_or_default());
-        if !matches!(pool, "" | "token") {
-            return Err(self.wrong("vision_cfg.timm_pool", "the class token (`token`, or empty)"));
+        let of_images =
+            self.model.pointer("/vision_cfg/timm_pool").map_or("avg", |pool| pool.as_str().unwrap_or_default());
+        if !matches!(of_images, "" | "token") {
+            let expected = "the class token (`token`, or an empty text; no key is the mean)";
+            return Err(self.wrong("vision_cfg.timm_pool", expected));
         }
         let name = self.text("vision_cfg", "timm_model_name");
         if !name.starts_with("vit_") && !name.starts_with("deit_") || WIDER.iter().any(|part| name.contains(part)) {
