@@ -79,6 +79,24 @@ fn what_nobody_who_is_trusted_signed_is_refused() {
 }
 
 #[test]
+fn a_name_without_a_version_or_a_damaged_one_hides_no_other() {
+    let root = tempfile::tempdir().expect("a folder");
+    let registry = Registry::open(root.path().join("registry")).expect("a registry");
+    publish(&registry, root.path(), 0.2);
+    let names = registry.root().join("names");
+    // What a publication leaves that was killed before its number was taken, and what a failing disk leaves.
+    std::fs::create_dir_all(names.join("begun").join("versions")).expect("a writable folder");
+    std::fs::create_dir_all(names.join("damaged").join("versions")).expect("a writable folder");
+    std::fs::write(names.join("damaged").join("versions").join("1"), "{").expect("a writable folder");
+    let (_running, client) = serve(&registry, &[]);
+    let models = client.get("/v1/models").ok();
+    let ids: Vec<&str> =
+        models["data"].as_array().expect("cards").iter().filter_map(|card| card["id"].as_str()).collect();
+    assert_eq!(ids[1..], ["chest"]);
+    assert_eq!(client.classify("nothing", &picture(1)).fault(), (404, "unknown_model".into()));
+}
+
+#[test]
 fn a_version_that_was_collected_is_gone_and_one_in_memory_stays() {
     let root = tempfile::tempdir().expect("a folder");
     let registry = Registry::open(root.path().join("registry")).expect("a registry");
