@@ -31,6 +31,9 @@ fn adapters_are_loaded_replaced_and_unloaded() {
         (&made["method"], &made["resident"], &made["parent"]),
         (&json!("lora"), &json!(true), &json!(tiny().name()))
     );
+    let again = client.post("/v1/adapters", &json!({ "name": "twin", "path": "first" })).json();
+    assert_eq!((&again["id"], &again["digest"]), (&json!("twin"), &made["digest"]), "the name that was asked for");
+    assert_eq!(client.delete("/v1/adapters/twin").status, 204);
     let before = client.classify("live", &picture).ok();
     agree("first", &before["predictions"], &alone(Some(&first), &picture, &[]));
 

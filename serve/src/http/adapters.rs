@@ -91,7 +91,8 @@ pub(crate) async fn load(
                 .hint("give `name` and `path` of a folder, or `reference` of an adapter of the registry"));
         }
     };
-    let (version, loaded) = app.shelf.adapter(&version.digest).await?;
+    // The same content may go by another name as well.
+    let (_, loaded) = app.shelf.adapter(&version.digest).await?;
     Ok((StatusCode::CREATED, Json(Card::new(&app, version, Some(&loaded)))))
 }
 
