@@ -56,6 +56,9 @@ fn aliases_that_move_are_followed_at_once() {
     assert_eq!(put("1", Some("2")).ok()["version"], "1");
     agree("moved through the server", &ask("chest@prod")["predictions"], &one);
     assert_eq!(put("7", None).fault(), (404, "unknown_model".into()));
+    assert_eq!(put("latest", Some("1")).ok()["version"], "2");
+    let spelled = client.put("/v1/adapters/chest/aliases/PROD", &json!({ "version": "1" }));
+    assert_eq!(spelled.fault(), (400, "invalid_request".into()));
     let models = client.get("/v1/models").ok();
     assert_eq!((&models["data"][1]["id"], &models["data"][1]["version"]), (&json!("chest"), &json!("2")));
 }

@@ -16,6 +16,9 @@ impl From<RegistryError> for Error {
             RegistryError::Untrusted { what, reason } => {
                 Self::Refused { what: format!("{what} is not trusted"), reason }
             }
+            RegistryError::Reference { kind, text, reason } => {
+                Self::Core(inarch_core::Error::invalid(format!("{kind} `{text}`"), reason))
+            }
             error => Self::Source { reason: error.to_string() },
         }
     }
