@@ -56,6 +56,25 @@ fn adapters_are_loaded_replaced_and_unloaded() {
 }
 
 #[test]
+fn an_adapter_that_left_memory_is_not_kept_by_its_classes() {
+    let root = tempfile::tempdir().expect("a folder");
+    saved(root.path(), "busy", &configured("lora", ""));
+    let (_running, client) = serve(&[], rooted(root.path()));
+    let load = || client.post("/v1/adapters", &json!({ "name": "busy", "path": "busy" }));
+    assert_eq!(load().status, 201);
+    // Its classes are made, and stay in memory.
+    client.classify("busy", &picture(1)).ok();
+    assert_eq!(client.delete("/v1/adapters/busy").status, 204);
+    assert_eq!(load().status, 201);
+    let images = vec![encoded(&picture(1)); 64];
+    for _ in 0..16 {
+        client.post("/v1/classify", &json!({ "model": "busy", "images": images })).ok();
+    }
+    let card = client.get("/v1/models/busy").ok();
+    assert_eq!(card["folded"], true, "what answers, and is folded, is the copy in memory: {card}");
+}
+
+#[test]
 fn clients_of_vllm_find_their_routes() {
     let root = tempfile::tempdir().expect("a folder");
     variant(root.path(), "one", &configured("lora", ""), 0.2);
