@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use inarch_registry::{Digest, Error, Expect, GcPolicy, PublishRequest, Registry, Source};
+use inarch_registry::{Digest, Error, Expect, GcPolicy, PublishRequest, Query, Registry, Source};
 
 use crate::support::{Draws, Shelf, request, tensors};
 
@@ -86,6 +86,17 @@ fn a_time_that_is_none_does_not_make_the_registry_unreadable() {
     there.publish("abdomen", 2);
     there.registry.gc(&GcPolicy::default()).expect("a registry that can be read");
     there.assert_sound();
+}
+
+#[test]
+fn a_metric_that_is_no_number_does_not_cost_the_index() {
+    let (here, there) = (Shelf::new(), Shelf::new());
+    let layout = altered(&here, "dev.inarch.metric.accuracy", "NaN");
+    there.registry.import(&layout, false).expect("an import");
+    there.publish("abdomen", 2);
+    let found = there.registry.search(&Query { limit: 9, ..Query::default() }).expect("a search");
+    assert_eq!(found.iter().map(|found| found.card.metrics.len()).collect::<Vec<_>>(), [1, 0], "abdomen, chest");
+    assert!(there.registry.root().join("index.sled").join("db").is_file(), "it is kept");
 }
 
 /// A layout with one manifest more, the only one in its index.
