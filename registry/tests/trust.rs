@@ -318,6 +318,28 @@ fn roots_follow_one_another_and_replaced_keys_lose_their_power() {
 }
 
 #[test]
+fn a_channel_that_was_begun_can_be_made_again() {
+    let files = Files::default();
+    let (roots, online) = ([key(1)], [key(10)]);
+    let keys = ChannelKeys { root: &roots, root_threshold: 1, online: &online, online_threshold: 1 };
+    for cut in ["1.targets.json", "1.snapshot.json", "timestamp.json", "1.root.json"] {
+        let fetch = |name: &str, _: u64| Ok(files.0.borrow().get(name).cloned());
+        let store = |name: &str, bytes: &[u8]| {
+            if name == cut {
+                let (address, reason) = ("memory".into(), "the network is gone".into());
+                return Err(Error::Remote { action: "push", address, reason, transient: true });
+            }
+            files.put(name, bytes.to_vec());
+            Ok(())
+        };
+        assert!(Publisher::new(&fetch, &store, Lifetimes::default(), at(0)).create(&keys).is_err(), "{cut}");
+    }
+    files.publisher(at(0), Lifetimes::default(), |publisher| publisher.create(&keys)).expect("a channel");
+    let offered = |publisher: &Publisher<'_>| publisher.offer(offer(1, 10_000), &online);
+    files.publisher(at(0), Lifetimes::default(), offered).expect("offered");
+}
+
+#[test]
 fn a_channel_lives_on_a_remote() {
     let folder = tempfile::tempdir().expect("a folder");
     let remote = open_remote(&folder.path().display().to_string(), None).expect("a remote");

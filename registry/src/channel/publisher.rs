@@ -84,8 +84,9 @@ impl Publisher<'_> {
             return Err(Error::Conflict { what: "the channel".into(), expected: "none".into(), found: "one".into() });
         }
         let root = self.root(1, keys, &[])?;
-        (self.store)("1.root.json", &root)?;
         self.write(&Root::read(&root)?, &BTreeMap::new(), keys.online, (1, 1, 1))?;
+        // The root comes last: with it the channel is whole, and until then it can be made again.
+        (self.store)("1.root.json", &root)?;
         Ok(root)
     }
 
