@@ -318,6 +318,21 @@ fn roots_follow_one_another_and_replaced_keys_lose_their_power() {
 }
 
 #[test]
+fn an_older_list_is_not_signed_again_as_the_newest() {
+    let fleet = fleet();
+    fleet.offer(2, 10_000, 10).expect("offered");
+    let whole = fleet.files.0.borrow().clone();
+    for role in ["targets", "snapshot"] {
+        *fleet.files.0.borrow_mut() = whole.clone();
+        // By somebody who may write there, and has no key.
+        fleet.files.put(&format!("3.{role}.json"), fleet.files.get(&format!("2.{role}.json")));
+        let error = fleet.offer(3, 100, 10).expect_err(role).to_string();
+        assert!(error.contains("version 2 where 3 must be"), "{error}");
+        assert!(!fleet.files.0.borrow().contains_key("4.targets.json"), "nothing was written");
+    }
+}
+
+#[test]
 fn a_channel_that_was_begun_can_be_made_again() {
     let files = Files::default();
     let (roots, online) = ([key(1)], [key(10)]);
