@@ -24,6 +24,10 @@ fn keys_survive_their_files() {
     assert_eq!(SecretKey::read(&path).expect("a key").public(), key.public());
     assert_eq!(PublicKey::read(&folder.path().join("release.key.pub")).expect("a key"), key.public());
     assert!(key.write(&path).is_err(), "a key is never overwritten");
+    let lone = folder.path().join("lone.key");
+    std::fs::write(folder.path().join("lone.key.pub"), "of another key").expect("written");
+    assert!(key.write(&lone).is_err() && !lone.exists(), "nor is half of one left");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 3, "nothing else lies here");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
