@@ -62,6 +62,9 @@ fn a_device_follows_its_channel_goes_back_by_itself_and_stays_when_it_is_lied_to
     let mirror = here.path("mirror").display().to_string();
     let channel = format!("{mirror}#stable");
     let keys = ["--root-key", "root.key", "--key", "online.key"];
+    // Without a file for its root, no channel is made.
+    let nowhere = [&["registry", "channel", "create", &channel, "-o", "."][..], &keys].concat();
+    here.fail(&nowhere, 1, &["`.`", "name a file"]);
     here.succeed(&[&["registry", "channel", "create", &channel, "-o", "root.json"][..], &keys].concat());
     let offer = |version: &str, share: &str| {
         here.succeed(&["registry", "channel", "offer", version, &channel, "--key", "online.key", "--share", share])
