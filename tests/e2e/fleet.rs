@@ -117,6 +117,10 @@ fn a_device_follows_its_channel_goes_back_by_itself_and_stays_when_it_is_lied_to
     let run = device.run(&agent);
     assert!(run.code == 3 && run.stderr.contains("not trusted"), "{}", run.stderr);
     assert_eq!(device.json(&eval)["accuracy"], accuracy, "what is in use stays in use");
+    // A channel that says nothing has not said no.
+    std::fs::remove_file(tags.join("timestamp.json")).expect("removed");
+    let run = device.run(&agent);
+    assert!(run.code == 1 && run.stderr.contains("timestamp.json"), "{}", run.stderr);
     std::fs::write(tags.join("timestamp.json"), timestamp).expect("written");
     device.succeed(&agent);
     here.fail(&["registry", "channel", "refresh", &channel, "--key", "root.key"], 3, &["signatures that are needed"]);
