@@ -24,7 +24,10 @@ fn unsigned_and_wrongly_signed_adapters_are_refused_where_keys_are_trusted() {
     program.fail(&["registry", "promote", "chest@1", "prod", "-b", "pocket"], 3, &["not trusted", "registry sign"]);
     let serve = ["serve", "-b", "pocket", "-a", "chest@1", "--port", "0"];
     program.fail(&serve, 3, &["error: `chest@1` is not trusted", "1 signatures", "registry sign"]);
-    program.fail(&["update", "chest", "-b", "pocket", "-d", sample()], 3, &["not trusted"]);
+    let update = ["update", "chest", "-b", "pocket", "-d", sample()];
+    program.fail(&update, 3, &["not trusted"]);
+    let over = [&update[..], &["--init", "rail"]].concat();
+    assert!(program.run(&over).stderr.contains("it exists already"), "nothing is begun over what may not be read");
     program.succeed(&["registry", "sign", "chest@1", "--key", "other.key"]);
     program.fail(&eval, 3, &["not trusted"]);
     program.succeed(&["registry", "sign", "chest@1", "--key", "release.key"]);
