@@ -77,7 +77,11 @@ impl Versions for AnyVersions {
     }
 
     fn exists(&self, target: &str) -> bool {
-        self.open(target).is_ok()
+        let Ok(Some((registry, name, selector))) = Self::registered(target) else {
+            return FolderVersions.exists(target);
+        };
+        // One that is damaged, or that nobody who is trusted has signed, is there, and nothing is begun over it.
+        registry.version(&name, &selector).map_or_else(|error| !error.is_missing(), |_| true)
     }
 
     fn all(&self, target: &str) -> Result<Vec<Version>> {

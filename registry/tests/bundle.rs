@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use inarch_registry::{Digest, Error, Expect, PublishRequest, Registry, Source};
+use inarch_registry::{Digest, Error, Expect, GcPolicy, PublishRequest, Query, Registry, Source};
 
 use crate::support::{Draws, Shelf, request, tensors};
 
@@ -64,6 +64,39 @@ fn annotations_that_lie_about_the_files_are_refused() {
     let error = there.registry.import(&layout, false).expect_err("a lie");
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     assert_eq!(there.registry.names().expect("readable"), []);
+}
+
+/// A layout of a version whose manifest says something else in one annotation.
+fn altered(here: &Shelf, annotation: &str, value: &str) -> std::path::PathBuf {
+    let version = here.publish("chest", 1).version;
+    let bytes = std::fs::read(here.registry.blobs().path(&version.digest)).expect("a manifest");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+    manifest["annotations"][annotation] = value.into();
+    let layout = here.folder.path().join("layout");
+    copy_layout(here.registry.root(), &layout, &manifest.to_string());
+    layout
+}
+
+#[test]
+fn a_time_that_is_none_does_not_make_the_registry_unreadable() {
+    let (here, there) = (Shelf::new(), Shelf::new());
+    let layout = altered(&here, "org.opencontainers.image.created", &"x".repeat(70_000));
+    let imported = there.registry.import(&layout, false).expect("an import").imported;
+    assert!(imported[0].published.len() < 40, "a time: {}", imported[0].published);
+    there.publish("abdomen", 2);
+    there.registry.gc(&GcPolicy::default()).expect("a registry that can be read");
+    there.assert_sound();
+}
+
+#[test]
+fn a_metric_that_is_no_number_does_not_cost_the_index() {
+    let (here, there) = (Shelf::new(), Shelf::new());
+    let layout = altered(&here, "dev.inarch.metric.accuracy", "NaN");
+    there.registry.import(&layout, false).expect("an import");
+    there.publish("abdomen", 2);
+    let found = there.registry.search(&Query { limit: 9, ..Query::default() }).expect("a search");
+    assert_eq!(found.iter().map(|found| found.card.metrics.len()).collect::<Vec<_>>(), [1, 0], "abdomen, chest");
+    assert!(there.registry.root().join("index.sled").join("db").is_file(), "it is kept");
 }
 
 /// A layout with one manifest more, the only one in its index.

@@ -1,6 +1,6 @@
 //! Publish, resolve, tag, promote, roll back, log, diff.
 
-use inarch_registry::{Candidate, Error, Event, Expect, GateVerdict, PublishRequest, Selector, Source};
+use inarch_registry::{Candidate, Digest, Error, Event, Expect, GateVerdict, PublishRequest, Selector, Source};
 
 use crate::support::{Shelf, card, request, tensors};
 
@@ -148,5 +148,8 @@ fn an_adapter_that_is_not_whole_is_not_published() {
             vec![("adapter.safetensors", good.clone()), ("adapter.json", card(&good, 0.5)), (title, b"x".to_vec())];
         assert!(publish(files).is_err(), "{title}");
     }
+    let parents = vec![Digest::of(b"a parent"); 1025];
+    let many = shelf.registry.publish(PublishRequest { parents, ..request("chest", 1) });
+    assert!(matches!(many, Err(Error::Malformed { .. })), "nobody could read it again: {many:?}");
     assert_eq!(shelf.registry.names().expect("readable"), []);
 }

@@ -24,6 +24,10 @@ fn keys_survive_their_files() {
     assert_eq!(SecretKey::read(&path).expect("a key").public(), key.public());
     assert_eq!(PublicKey::read(&folder.path().join("release.key.pub")).expect("a key"), key.public());
     assert!(key.write(&path).is_err(), "a key is never overwritten");
+    let lone = folder.path().join("lone.key");
+    std::fs::write(folder.path().join("lone.key.pub"), "of another key").expect("written");
+    assert!(key.write(&lone).is_err() && !lone.exists(), "nor is half of one left");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 3, "nothing else lies here");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
@@ -315,6 +319,43 @@ fn roots_follow_one_another_and_replaced_keys_lose_their_power() {
     // A root that skips a version is not followed.
     fleet.files.put("3.root.json", fleet.files.get("2.root.json"));
     fleet.assert_refused(&mut channel, "version 2 where 3 must be");
+}
+
+#[test]
+fn an_older_list_is_not_signed_again_as_the_newest() {
+    let fleet = fleet();
+    fleet.offer(2, 10_000, 10).expect("offered");
+    let whole = fleet.files.0.borrow().clone();
+    for role in ["targets", "snapshot"] {
+        *fleet.files.0.borrow_mut() = whole.clone();
+        // By somebody who may write there, and has no key.
+        fleet.files.put(&format!("3.{role}.json"), fleet.files.get(&format!("2.{role}.json")));
+        let error = fleet.offer(3, 100, 10).expect_err(role).to_string();
+        assert!(error.contains("version 2 where 3 must be"), "{error}");
+        assert!(!fleet.files.0.borrow().contains_key("4.targets.json"), "nothing was written");
+    }
+}
+
+#[test]
+fn a_channel_that_was_begun_can_be_made_again() {
+    let files = Files::default();
+    let (roots, online) = ([key(1)], [key(10)]);
+    let keys = ChannelKeys { root: &roots, root_threshold: 1, online: &online, online_threshold: 1 };
+    for cut in ["1.targets.json", "1.snapshot.json", "timestamp.json", "1.root.json"] {
+        let fetch = |name: &str, _: u64| Ok(files.0.borrow().get(name).cloned());
+        let store = |name: &str, bytes: &[u8]| {
+            if name == cut {
+                let (address, reason) = ("memory".into(), "the network is gone".into());
+                return Err(Error::Remote { action: "push", address, reason, transient: true });
+            }
+            files.put(name, bytes.to_vec());
+            Ok(())
+        };
+        assert!(Publisher::new(&fetch, &store, Lifetimes::default(), at(0)).create(&keys).is_err(), "{cut}");
+    }
+    files.publisher(at(0), Lifetimes::default(), |publisher| publisher.create(&keys)).expect("a channel");
+    let offered = |publisher: &Publisher<'_>| publisher.offer(offer(1, 10_000), &online);
+    files.publisher(at(0), Lifetimes::default(), offered).expect("offered");
 }
 
 #[test]

@@ -138,10 +138,19 @@ impl Server {
             stopped.graceful_shutdown(Some(drain));
         });
         let failed = |source| Error::Listen { address, source };
+        let silence = app.settings.silence;
         let outcome = runtime.block_on(async move {
             match tls {
-                Some(tls) => axum_server::from_tcp_rustls(listener, tls)?.handle(handle).serve(service).await,
-                None => axum_server::from_tcp(listener)?.handle(handle).serve(service).await,
+                Some(tls) => {
+                    let mut server = axum_server::from_tcp_rustls(listener, tls)?;
+                    server.http_builder().http1().header_read_timeout(silence);
+                    server.handle(handle).serve(service).await
+                }
+                None => {
+                    let mut server = axum_server::from_tcp(listener)?;
+                    server.http_builder().http1().header_read_timeout(silence);
+                    server.handle(handle).serve(service).await
+                }
             }
         });
         app.engine.close();

@@ -25,6 +25,8 @@ pub struct Settings {
     pub queue: usize,
     /// Most time from arrival to answer.
     pub timeout: Duration,
+    /// How long a client may send nothing of a request that it has begun, or keep a connection without one.
+    pub silence: Duration,
     /// Bytes of adapters kept in memory.
     pub adapter_bytes: u64,
     /// Bytes of class features kept in memory.
@@ -66,6 +68,7 @@ impl Default for Settings {
             batch_wait: Duration::ZERO,
             queue: 1024,
             timeout: Duration::from_secs(30),
+            silence: Duration::from_secs(30),
             adapter_bytes: 1 << 30,
             class_bytes: 256 << 20,
             workers: 1,

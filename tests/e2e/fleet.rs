@@ -24,7 +24,10 @@ fn unsigned_and_wrongly_signed_adapters_are_refused_where_keys_are_trusted() {
     program.fail(&["registry", "promote", "chest@1", "prod", "-b", "pocket"], 3, &["not trusted", "registry sign"]);
     let serve = ["serve", "-b", "pocket", "-a", "chest@1", "--port", "0"];
     program.fail(&serve, 3, &["error: `chest@1` is not trusted", "1 signatures", "registry sign"]);
-    program.fail(&["update", "chest", "-b", "pocket", "-d", sample()], 3, &["not trusted"]);
+    let update = ["update", "chest", "-b", "pocket", "-d", sample()];
+    program.fail(&update, 3, &["not trusted"]);
+    let over = [&update[..], &["--init", "rail"]].concat();
+    assert!(program.run(&over).stderr.contains("it exists already"), "nothing is begun over what may not be read");
     program.succeed(&["registry", "sign", "chest@1", "--key", "other.key"]);
     program.fail(&eval, 3, &["not trusted"]);
     program.succeed(&["registry", "sign", "chest@1", "--key", "release.key"]);
@@ -62,6 +65,9 @@ fn a_device_follows_its_channel_goes_back_by_itself_and_stays_when_it_is_lied_to
     let mirror = here.path("mirror").display().to_string();
     let channel = format!("{mirror}#stable");
     let keys = ["--root-key", "root.key", "--key", "online.key"];
+    // Without a file for its root, no channel is made.
+    let nowhere = [&["registry", "channel", "create", &channel, "-o", "."][..], &keys].concat();
+    here.fail(&nowhere, 1, &["`.`", "name a file"]);
     here.succeed(&[&["registry", "channel", "create", &channel, "-o", "root.json"][..], &keys].concat());
     let offer = |version: &str, share: &str| {
         here.succeed(&["registry", "channel", "offer", version, &channel, "--key", "online.key", "--share", share])
@@ -114,6 +120,10 @@ fn a_device_follows_its_channel_goes_back_by_itself_and_stays_when_it_is_lied_to
     let run = device.run(&agent);
     assert!(run.code == 3 && run.stderr.contains("not trusted"), "{}", run.stderr);
     assert_eq!(device.json(&eval)["accuracy"], accuracy, "what is in use stays in use");
+    // A channel that says nothing has not said no.
+    std::fs::remove_file(tags.join("timestamp.json")).expect("removed");
+    let run = device.run(&agent);
+    assert!(run.code == 1 && run.stderr.contains("timestamp.json"), "{}", run.stderr);
     std::fs::write(tags.join("timestamp.json"), timestamp).expect("written");
     device.succeed(&agent);
     here.fail(&["registry", "channel", "refresh", &channel, "--key", "root.key"], 3, &["signatures that are needed"]);

@@ -116,3 +116,36 @@ fn what_is_wrong_is_named_with_its_cure() {
     );
     program.succeed(&eval("clothes/probe@2"));
 }
+
+/// Rehearsal memories are published as well.
+#[cfg(unix)]
+#[test]
+fn what_is_published_is_readable_by_whom_the_mask_of_the_user_lets_read_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = Program::new();
+    program.succeed(&short_fit("linear-probe", "1", "one"));
+    for (mask, blob, file) in [("077", 0o400, 0o600), ("022", 0o444, 0o644)] {
+        let masked = |arguments: &[&str]| {
+            let plain = program.command(arguments);
+            let mut masked = std::process::Command::new("sh");
+            masked
+                .args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\"")])
+                .arg(plain.get_program())
+                .args(plain.get_args());
+            masked.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            masked.env("INARCH_HOME", program.path(mask)).current_dir(program.folder());
+            assert!(masked.output().expect("a shell").status.success(), "{arguments:?}");
+        };
+        let bundle = format!("{mask}.tar");
+        masked(&["registry", "publish", "one", "probe"]);
+        masked(&["registry", "export", "probe", "-o", &bundle]);
+        let registry = program.path(mask).join("registry");
+        let blobs = std::fs::read_dir(registry.join("blobs").join("sha256")).expect("a folder");
+        let blobs = blobs.map(|entry| (entry.expect("a blob").path(), blob));
+        let files = ["index.json", "oci-layout", "names/probe/versions/1"].map(|name| (registry.join(name), file));
+        for (path, expected) in blobs.chain(files).chain([(program.path(&bundle), file)]) {
+            let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
+            assert_eq!(mode & 0o777, expected, "{} under {mask}", path.display());
+        }
+    }
+}

@@ -31,6 +31,9 @@ fn adapters_are_loaded_replaced_and_unloaded() {
         (&made["method"], &made["resident"], &made["parent"]),
         (&json!("lora"), &json!(true), &json!(tiny().name()))
     );
+    let again = client.post("/v1/adapters", &json!({ "name": "twin", "path": "first" })).json();
+    assert_eq!((&again["id"], &again["digest"]), (&json!("twin"), &made["digest"]), "the name that was asked for");
+    assert_eq!(client.delete("/v1/adapters/twin").status, 204);
     let before = client.classify("live", &picture).ok();
     agree("first", &before["predictions"], &alone(Some(&first), &picture, &[]));
 
@@ -50,6 +53,25 @@ fn adapters_are_loaded_replaced_and_unloaded() {
     assert_eq!(client.delete("/v1/adapters/live").status, 204);
     assert_eq!(client.delete("/v1/adapters/live").fault().0, 404);
     assert_eq!(client.classify("live", &picture).fault().0, 404);
+}
+
+#[test]
+fn an_adapter_that_left_memory_is_not_kept_by_its_classes() {
+    let root = tempfile::tempdir().expect("a folder");
+    saved(root.path(), "busy", &configured("lora", ""));
+    let (_running, client) = serve(&[], rooted(root.path()));
+    let load = || client.post("/v1/adapters", &json!({ "name": "busy", "path": "busy" }));
+    assert_eq!(load().status, 201);
+    // Its classes are made, and stay in memory.
+    client.classify("busy", &picture(1)).ok();
+    assert_eq!(client.delete("/v1/adapters/busy").status, 204);
+    assert_eq!(load().status, 201);
+    let images = vec![encoded(&picture(1)); 64];
+    for _ in 0..16 {
+        client.post("/v1/classify", &json!({ "model": "busy", "images": images })).ok();
+    }
+    let card = client.get("/v1/models/busy").ok();
+    assert_eq!(card["folded"], true, "what answers, and is folded, is the copy in memory: {card}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use inarch_serve::Settings;
 use serde_json::json;
 
 use super::client::encoded;
-use super::world::{agree, alone, picture, saved, serve, settings};
+use super::world::{agree, alone, picture, saved, serve, settings, variant};
 use crate::contract::case::{artifact, configured, methods};
 use crate::support::{classes, tiny};
 
@@ -198,4 +198,18 @@ fn relevance_is_the_loss_of_probability() {
     assert!(cells.iter().any(|cell| cell.abs() > 1e-4), "{cells:?}");
     let wrong = json!({ "model": "clothes", "image": encoded(&picture), "label": "nothing" });
     assert_eq!(client.post("/v1/relevance", &wrong).fault(), (400, "invalid_request".into()));
+}
+
+#[test]
+fn relevance_for_one_of_several_labels_is_of_the_probability_that_classify_gives() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (folder, mut artifact) = variant(root.path(), "labels", &configured("lora", ""), 0.2);
+    artifact.manifest.offsets = Some(vec![0.5; classes().len()]);
+    artifact.save(&folder).expect("a writable folder");
+    let (_running, client) = serve(&[folder], settings());
+    let picture = picture(6);
+    let best = client.classify("labels", &picture).ok()["predictions"][0].clone();
+    let ask = json!({ "model": "labels", "image": encoded(&picture), "label": best["label"], "grid": 2 });
+    let answer = client.post("/v1/relevance", &ask).ok();
+    assert!((answer["score"].as_f64().expect("a score") - best["score"].as_f64().expect("a score")).abs() < 1e-4);
 }

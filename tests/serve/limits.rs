@@ -99,6 +99,23 @@ fn a_full_queue_says_when_to_come_again() {
 }
 
 #[test]
+fn whoever_stops_sending_is_let_go() {
+    let (running, client) = serve(&[], Settings { silence: Duration::from_millis(200), ..settings() });
+    let begun = |text: &str| {
+        let mut stream = TcpStream::connect(running.address()).expect("a server");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        stream.write_all(text.as_bytes()).expect("sent");
+        let mut answer = [0; 12];
+        let read = stream.read(&mut answer).expect("an answer, or the end");
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    };
+    let body = "POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\nhalf";
+    assert_eq!(begun(body), "HTTP/1.1 400");
+    assert_eq!(begun("POST /v1/cla"), "", "the end");
+    assert_eq!(client.get("/health").status, 200);
+}
+
+#[test]
 fn what_takes_too_long_is_given_up() {
     let root = tempfile::tempdir().expect("a folder");
     let folder = saved(root.path(), "clothes", &configured("lora", ""));

@@ -56,6 +56,9 @@ fn aliases_that_move_are_followed_at_once() {
     assert_eq!(put("1", Some("2")).ok()["version"], "1");
     agree("moved through the server", &ask("chest@prod")["predictions"], &one);
     assert_eq!(put("7", None).fault(), (404, "unknown_model".into()));
+    assert_eq!(put("latest", Some("1")).ok()["version"], "2");
+    let spelled = client.put("/v1/adapters/chest/aliases/PROD", &json!({ "version": "1" }));
+    assert_eq!(spelled.fault(), (400, "invalid_request".into()));
     let models = client.get("/v1/models").ok();
     assert_eq!((&models["data"][1]["id"], &models["data"][1]["version"]), (&json!("chest"), &json!("2")));
 }
@@ -76,6 +79,24 @@ fn what_nobody_who_is_trusted_signed_is_refused() {
     assert_eq!(client.classify("chest@1", &picture).fault(), (409, "refused".into()));
     registry.sign(&version, &key).expect("signed");
     agree("signed", &client.classify("chest@1", &picture).ok()["predictions"], &alone(Some(&artifact), &picture, &[]));
+}
+
+#[test]
+fn a_name_without_a_version_or_a_damaged_one_hides_no_other() {
+    let root = tempfile::tempdir().expect("a folder");
+    let registry = Registry::open(root.path().join("registry")).expect("a registry");
+    publish(&registry, root.path(), 0.2);
+    let names = registry.root().join("names");
+    // What a publication leaves that was killed before its number was taken, and what a failing disk leaves.
+    std::fs::create_dir_all(names.join("begun").join("versions")).expect("a writable folder");
+    std::fs::create_dir_all(names.join("damaged").join("versions")).expect("a writable folder");
+    std::fs::write(names.join("damaged").join("versions").join("1"), "{").expect("a writable folder");
+    let (_running, client) = serve(&registry, &[]);
+    let models = client.get("/v1/models").ok();
+    let ids: Vec<&str> =
+        models["data"].as_array().expect("cards").iter().filter_map(|card| card["id"].as_str()).collect();
+    assert_eq!(ids[1..], ["chest"]);
+    assert_eq!(client.classify("nothing", &picture(1)).fault(), (404, "unknown_model".into()));
 }
 
 #[test]

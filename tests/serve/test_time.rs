@@ -6,6 +6,7 @@ use inarch_core::Digest;
 use inarch_core::image::decode_image_bytes;
 use inarch_peft::Artifact;
 use inarch_recipes::test_time::{Model, Snapshot, TestTime, TestTimeConfig};
+use inarch_serve::Settings;
 use serde_json::{Value, json};
 
 use super::client::{Client, encoded};
@@ -68,6 +69,25 @@ fn episodes_and_streams_answer_as_in_the_library() {
     assert_eq!(client.delete(&path).status, 204);
     agree("from the beginning", &ask(&client, "tda", 1)["predictions"], &answers[0]);
     assert_eq!(client.delete("/v1/streams/none").fault(), (404, "unknown_stream".into()));
+}
+
+#[test]
+fn images_that_are_not_held_at_once_have_the_same_answers() {
+    let root = tempfile::tempdir().expect("a folder");
+    let folder = saved(root.path(), "clothes", &configured("lora", ""));
+    let artifact = Artifact::load(&folder, tiny()).expect("what was saved");
+    // As many pixels as one of the pictures has.
+    let (_running, client) = serve(&[folder], Settings { image_pixels: 40 * 36, ..settings() });
+    let numbers = [1, 2, 3, 1];
+    let (answers, _) = library(&artifact, "zero", &numbers);
+    let images = numbers.map(|number| encoded(&picture(number)));
+    let body = json!({ "model": "clothes", "images": images, "top_k": 9, "test_time": "zero" });
+    let answer = client.post("/v1/classify", &body).ok();
+    let results = answer["results"].as_array().expect("results");
+    assert_eq!(results.len(), answers.len());
+    for (result, expected) in results.iter().zip(&answers) {
+        agree("one by one", &result["predictions"], expected);
+    }
 }
 
 #[test]

@@ -63,7 +63,12 @@ models = ["lora", "shop-a-*"]
     let image = encoded(&picture(1));
     let of = |model: &str| json!({ "model": model, "image": image });
     assert_eq!(tenant.post("/v1/classify", &of("lora")).status, 200);
-    assert_eq!(tenant.post("/v1/classify", &of("lora@1")).fault().0, 404, "a version of its own that is not there");
+    let missing = tenant.post("/v1/classify", &of("lora@1"));
+    assert_eq!(missing.fault().0, 404, "a version of its own that is not there");
+    let routes = ["/v1/models/lora@1", "/v1/models/lora@1/words"].map(|route| tenant.get(route));
+    for reply in routes.iter().chain([&missing]) {
+        assert_eq!(reply.json()["error"]["hint"], "known: lora", "others are not among the suggestions");
+    }
     assert_eq!(tenant.post("/v1/classify", &of("shop-a-new")).fault().0, 404);
     // Nobody learns whether others' models exist.
     for model in ["linear-probe", "nothing", "lora-of-others"] {

@@ -83,7 +83,12 @@ pub(crate) fn run(args: &AgentArgs, output: &Output) -> Result<(), CommandError>
 /// A single step that went wrong is a failed command.
 fn verdict(report: &StepReport) -> Result<(), CommandError> {
     if let Some(fault) = &report.channel_fault {
-        return Err(CommandError::refused(fault.clone(), "what is in use stays in use; the next step tries again"));
+        let hint = "what is in use stays in use; the next step tries again";
+        // What was heard and is not believed is refused; what could not be heard is not.
+        return Err(match fault.contains(" is not trusted: ") {
+            true => CommandError::refused(fault.clone(), hint),
+            false => CommandError::failed(fault.clone(), hint),
+        });
     }
     for outcome in &report.outcomes {
         if let Outcome::Failed { name, number, reason, active } = outcome {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::Fetch;
-use super::metadata::{Envelope, Listing, MetaFile, Offer, Root, SPECIFICATION, Targets};
+use super::metadata::{Common, Envelope, Listing, MetaFile, Offer, Root, SPECIFICATION, Targets};
 use crate::error::{Error, Result};
 use crate::trust::SecretKey;
 
@@ -84,8 +85,9 @@ impl Publisher<'_> {
             return Err(Error::Conflict { what: "the channel".into(), expected: "none".into(), found: "one".into() });
         }
         let root = self.root(1, keys, &[])?;
-        (self.store)("1.root.json", &root)?;
         self.write(&Root::read(&root)?, &BTreeMap::new(), keys.online, (1, 1, 1))?;
+        // The root comes last: with it the channel is whole, and until then it can be made again.
+        (self.store)("1.root.json", &root)?;
         Ok(root)
     }
 
@@ -166,17 +168,29 @@ impl Publisher<'_> {
             root.verify("root", &crate::oci::parse(&bytes, "TUF metadata", "`root.json`")?)?;
             root = Root::read(&bytes)?;
         }
-        let read = |name: String| {
-            (self.fetch)(&name, MAX_BYTES)?.ok_or_else(|| Error::unknown("file", name, " in the channel"))
-        };
-        let (timestamp, _): (Listing, _) = root.open("timestamp", &read("timestamp.json".into())?)?;
+        let (timestamp, _): (Listing, _) = root.open("timestamp", &self.needed("timestamp.json")?)?;
         let snapshot = timestamp.meta.get("snapshot.json").map_or(0, |meta| meta.version);
-        let (listing, _): (Listing, _) = root.open("snapshot", &read(format!("{snapshot}.snapshot.json"))?)?;
+        let listing: Listing = self.version_of(&root, "snapshot", snapshot)?;
         let targets = listing.meta.get("targets.json").map_or(0, |meta| meta.version);
-        let (list, _): (Targets, _) = root.open("targets", &read(format!("{targets}.targets.json"))?)?;
+        let list: Targets = self.version_of(&root, "targets", targets)?;
         let offers =
             list.targets.iter().filter_map(|(path, entry)| Some((path.clone(), Offer::of(path, entry)?))).collect();
         Ok((root, offers, (targets + 1, snapshot + 1, timestamp.common.version + 1)))
+    }
+
+    fn needed(&self, name: &str) -> Result<Vec<u8>> {
+        (self.fetch)(name, MAX_BYTES)?.ok_or_else(|| Error::unknown("file", name, " in the channel"))
+    }
+
+    /// A version of a document. An older one in its place, which was signed as well, would be signed again as the newest.
+    fn version_of<T: for<'de> Deserialize<'de>>(&self, root: &Root, role: &str, version: u64) -> Result<T> {
+        let name = format!("{version}.{role}.json");
+        let (document, common): (T, Common) = root.open(role, &self.needed(&name)?)?;
+        if common.version == version {
+            return Ok(document);
+        }
+        let reason = format!("it is version {} where {version} must be", common.version);
+        Err(Error::Untrusted { what: format!("`{name}` of the channel"), reason })
     }
 
     fn write(

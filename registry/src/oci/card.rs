@@ -189,6 +189,8 @@ impl Card {
                 .iter()
                 .filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?.to_string(), value.clone())))
         };
+        // JSON, and so the index, has no other numbers.
+        let figure = |text: String| text.parse().ok().filter(|value: &f64| value.is_finite());
         let parents = text(annotation::PARENTS).unwrap_or_default();
         let parents: Vec<Digest> = parents
             .split(',')
@@ -206,7 +208,7 @@ impl Card {
             classes: count(annotation::CLASSES),
             data: text(annotation::DATA),
             parents,
-            metrics: below(annotation::METRIC).filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect(),
+            metrics: below(annotation::METRIC).filter_map(|(name, value)| Some((name, figure(value)?))).collect(),
             labels: below(annotation::LABEL).collect(),
             verdict: text(annotation::VERDICT).map(|text| GateVerdict::parse(&text)),
         })

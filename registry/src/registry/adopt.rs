@@ -38,6 +38,8 @@ impl Registry {
         self.blobs.sync()?;
 
         let annotations = manifest.annotations();
+        // What others wrote there may be anything, and a record must stay one that can be read: only a time is taken.
+        let created = annotations.get(annotation::CREATED).and_then(|text| text.parse::<Timestamp>().ok());
         let release = annotations.get(annotation::RELEASE).map(|text| text.parse::<Release>()).transpose()?;
         let record = Record {
             number,
@@ -45,7 +47,7 @@ impl Registry {
             manifest: *digest,
             manifest_bytes: manifest_bytes(&self.blobs.path(digest))?,
             content: content_of(&manifest),
-            published: annotations.get(annotation::CREATED).cloned().unwrap_or_else(|| Timestamp::now().to_string()),
+            published: created.unwrap_or_else(Timestamp::now).to_string(),
             removed: None,
         };
         let lock = self.write_lock()?;

@@ -18,7 +18,7 @@ use crate::oci::{
     media_type, parse,
 };
 use crate::registry::publish::MAX_FILE_BYTES;
-use crate::store::read_bounded;
+use crate::store::{beside, read_bounded};
 
 /// The most entries of an archive, and of an index in one.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -76,7 +76,7 @@ impl Registry {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut report = ExportReport { versions: versions.len(), blobs: blobs.len(), bytes: 0 };
         let mut attempt = || -> std::io::Result<()> {
-            let file = tempfile::Builder::new().prefix(".inarch-").tempfile_in(folder)?;
+            let file = beside(".inarch-").tempfile_in(folder)?;
             let mut archive = tar::Builder::new(file);
             append(&mut archive, LAYOUT_FILE, LAYOUT_TEXT.len() as u64, LAYOUT_TEXT)?;
             append(&mut archive, "index.json", index.len() as u64, &index[..])?;

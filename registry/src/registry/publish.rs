@@ -115,7 +115,6 @@ impl Registry {
 
         let lock = self.write_lock()?;
         let shelf = self.shelf(&request.name);
-        shelf.create()?;
         let latest = shelf.latest()?.unwrap_or(0);
         if let Some(record) = shelf.record(latest)?
             && record.content == content
@@ -144,7 +143,9 @@ impl Registry {
             annotations.insert(annotation::RELEASE.into(), release.to_string());
         }
         let bytes = manifest.encode();
-        Manifest::parse(&bytes, "the manifest to be published")?;
+        // What cannot be read again is not published.
+        let what = "the manifest to be published";
+        Card::of(&Manifest::parse(&bytes, what)?, what)?;
         let digest = self.blobs.put(&bytes)?;
         self.blobs.sync()?;
         let record = Record {
@@ -156,6 +157,7 @@ impl Registry {
             published,
             removed: None,
         };
+        shelf.create()?;
         shelf.commit(&lock, &record)?;
         self.refresh_view(&lock, &request.name)?;
         Ok(Published { version: record.version(&request.name), is_new: true })

@@ -77,7 +77,7 @@ impl Disk {
 
     /// A new file beside, to be filled.
     pub(crate) fn stage(&self) -> Result<Staged<'_>> {
-        let file = tempfile::Builder::new().prefix("new-").tempfile_in(&self.staging);
+        let file = beside("new-").tempfile_in(&self.staging);
         let (file, path) = file.map_err(Error::io("create a file in", &self.staging))?.into_parts();
         Ok(Staged { disk: self, file, path })
     }
@@ -141,11 +141,7 @@ impl Disk {
     pub(crate) fn settle(&self, from: &Path, to: &Path) -> Result<()> {
         let attempt = || {
             let file = OpenOptions::new().write(true).open(from)?;
-            #[cfg(unix)]
-            {
-                use std::os::unix::fs::PermissionsExt as _;
-                file.set_permissions(fs::Permissions::from_mode(0o444))?;
-            }
+            make_read_only(&file)?;
             self.ask(Step::Sync(from))?;
             file.sync_all()?;
             self.ask(Step::Rename(from, to))?;
@@ -200,14 +196,9 @@ impl Staged<'_> {
 
     fn sync(&self, read_only: bool) -> Result<()> {
         let attempt = || {
-            #[cfg(unix)]
-            {
-                use std::os::unix::fs::PermissionsExt as _;
-                let mode = if read_only { 0o444 } else { 0o644 };
-                self.file.set_permissions(fs::Permissions::from_mode(mode))?;
+            if read_only {
+                make_read_only(&self.file)?;
             }
-            #[cfg(not(unix))]
-            let _ = read_only;
             self.disk.ask(Step::Sync(&self.path))?;
             self.file.sync_all()
         };
@@ -252,6 +243,26 @@ impl Staged<'_> {
         drop(file);
         staged.persist(path).map_err(|error| error.error).map_err(Error::io("rename to", path))
     }
+}
+
+/// What makes a file beside. Whoever may read other files of this user may read it: the system takes off what its mask forbids.
+pub(crate) fn beside(prefix: &'static str) -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
+}
+
+/// Nobody writes to it any more; who may read it stays.
+fn make_read_only(file: &File) -> io::Result<()> {
+    // Windows would not remove it later.
+    if cfg!(unix) {
+        let mut permissions = file.metadata()?.permissions();
+        permissions.set_readonly(true);
+        file.set_permissions(permissions)?;
+    }
+    Ok(())
 }
 
 fn parent(path: &Path) -> &Path {

@@ -7,5 +7,5 @@ mod lock;
 pub use blobs::Blobs;
 pub use disk::{Observer, Step, Verdict};
 
-pub(crate) use disk::{Disk, list, read_bounded, read_if_present};
+pub(crate) use disk::{Disk, beside, list, read_bounded, read_if_present};
 pub(crate) use lock::Lock;

@@ -8,11 +8,12 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePr
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use crate::channel::canonical;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::read_bounded;
+use crate::store::{beside, read_bounded};
 
 /// The largest key file, in bytes.
 const MAX_KEY_BYTES: u64 = 1 << 14;
@@ -118,16 +119,25 @@ impl SecretKey {
         })
     }
 
-    /// Writes the secret file, which only its owner can read, and the public one beside it (`.pub`).
+    /// Writes the secret file, which only its owner can read, and the public one beside it (`.pub`): both, or none.
     ///
     /// # Errors
     /// [`Error::Io`]; a file that exists is never overwritten.
     pub fn write(&self, path: &Path) -> Result<()> {
         let secret = self.0.to_pkcs8_pem(LineEnding::LF).expect("a secret key always has this form");
-        create(path, secret.as_bytes(), 0o600)?;
         let mut public = path.as_os_str().to_owned();
         public.push(".pub");
-        create(Path::new(&public), self.public().to_pem().as_bytes(), 0o644)
+        let public = Path::new(&public);
+        // A temporary file is its owner's alone.
+        let mut private = tempfile::Builder::new();
+        private.prefix(".inarch-");
+        let secret = staged(&private, path, secret.as_bytes())?;
+        let open = staged(&beside(".inarch-"), public, self.public().to_pem().as_bytes())?;
+        let place = |file: NamedTempFile, path: &Path| {
+            file.persist_noclobber(path).map(drop).map_err(|error| Error::io("create", path)(error.error))
+        };
+        place(secret, path)?;
+        place(open, public).inspect_err(|_| drop(std::fs::remove_file(path)))
     }
 
     /// The half that is given away.
@@ -141,19 +151,16 @@ impl SecretKey {
     }
 }
 
-fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+/// A whole file that has no name yet.
+fn staged(builder: &tempfile::Builder<'_, '_>, path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
     use std::io::Write as _;
 
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let attempt = || {
-        let mut file = options.open(path)?;
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
-        file.sync_all()
+        file.as_file().sync_all()?;
+        Ok(file)
     };
     attempt().map_err(Error::io("create", path))
 }

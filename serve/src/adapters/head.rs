@@ -1,5 +1,6 @@
 //! What scores are taken over: an adapter (or none) and a set of classes.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
@@ -34,9 +35,9 @@ impl ClassSet {
     }
 }
 
-/// A classifier with its class features, made once and used by every request.
-pub(crate) struct Head {
-    pub(crate) adapter: Option<Arc<Loaded>>,
+/// Classes under an adapter or none: a classifier with its class features, made once and used by every request. It does not
+/// hold on to the adapter, which leaves memory by a limit of its own.
+pub(crate) struct Classes {
     pub(crate) classifier: Classifier<'static>,
     /// The frozen part of the text side.
     pub(crate) start: Partial,
@@ -47,26 +48,42 @@ pub(crate) struct Head {
     pub(super) bytes: u64,
 }
 
-impl Head {
-    pub(super) fn new(backbone: &Arc<Backbone>, adapter: Option<Arc<Loaded>>, set: &ClassSet) -> Result<Self> {
-        let classifier: Classifier<'static> = match &adapter {
+impl Classes {
+    pub(super) fn new(backbone: &Arc<Backbone>, adapter: Option<&Loaded>, set: &ClassSet) -> Result<Self> {
+        let classifier: Classifier<'static> = match adapter {
             Some(loaded) => {
                 let classes = (!set.classes.is_empty()).then_some(&set.classes[..]);
                 loaded.artifact.classifier(backbone, classes)?
             }
             None => Classifier::zero_shot(backbone, &set.classes, &templates(set)?)?,
         };
-        let offsets = adapter.as_ref().map(|loaded| loaded.artifact.offsets(classifier.classes())).transpose()?;
-        let sites: &dyn Sites = adapter.as_ref().map_or(&Frozen, |loaded| loaded.sites());
+        let offsets = adapter.map(|loaded| loaded.artifact.offsets(classifier.classes())).transpose()?;
+        let sites: &dyn Sites = adapter.map_or(&Frozen, |loaded| loaded.sites());
         let start = classifier.start(sites);
         let text = (!sites.conditions_text()).then(|| classifier.text(start.clone(), sites, &Pass::evaluate()));
         let stream = start.values();
         let values = stream + text.as_ref().map_or(0, |text| text.dims().iter().product());
         let names: usize = classifier.classes().iter().map(String::len).sum();
         let bytes = (values * size_of::<f32>() + names) as u64;
-        Ok(Self { adapter, classifier, start, text, offsets: offsets.flatten(), bytes })
+        Ok(Self { classifier, start, text, offsets: offsets.flatten(), bytes })
     }
+}
 
+/// What the scores of one request are taken over.
+pub(crate) struct Head {
+    pub(crate) adapter: Option<Arc<Loaded>>,
+    pub(super) classes: Arc<Classes>,
+}
+
+impl Deref for Head {
+    type Target = Classes;
+
+    fn deref(&self) -> &Classes {
+        &self.classes
+    }
+}
+
+impl Head {
     pub(crate) fn sites(&self) -> &dyn Sites {
         self.adapter.as_ref().map_or(&Frozen, |loaded| loaded.sites())
     }

@@ -16,6 +16,9 @@ impl From<RegistryError> for Error {
             RegistryError::Untrusted { what, reason } => {
                 Self::Refused { what: format!("{what} is not trusted"), reason }
             }
+            RegistryError::Reference { kind, text, reason } => {
+                Self::Core(inarch_core::Error::invalid(format!("{kind} `{text}`"), reason))
+            }
             error => Self::Source { reason: error.to_string() },
         }
     }
@@ -31,9 +34,16 @@ fn version(published: &Published) -> Version {
 
 impl Source for Registry {
     fn list(&self) -> Result<Vec<Version>> {
-        let newest = |name: &Name| self.newest(name, 1).map(|versions| versions.first().map(version));
-        let names = self.names()?;
-        Ok(names.iter().take(LISTED).filter_map(|name| newest(name).transpose()).collect::<Result<_, _>>()?)
+        // A name without a version, as a publication that was cut short leaves it, and one that is damaged hide no other.
+        let newest = |name: &Name| match self.newest(name, 1) {
+            Ok(versions) => versions.first().map(version),
+            Err(RegistryError::Unknown { .. }) => None,
+            Err(error) => {
+                tracing::warn!(adapter = %name, %error, "is not listed");
+                None
+            }
+        };
+        Ok(self.names()?.iter().take(LISTED).filter_map(newest).collect())
     }
 
     fn resolve(&self, reference: &str) -> Result<Option<Version>> {

@@ -9,7 +9,7 @@ use inarch_core::backbone::Backbone;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
-use super::head::{ClassSet, Head};
+use super::head::{ClassSet, Classes, Head};
 use super::loaded::Loaded;
 use super::source::{Files, Source, Version, version_of};
 use crate::error::{Error, Result};
@@ -49,7 +49,7 @@ pub(crate) struct Shelf {
     loaded: Cache<String, Arc<Loaded>>,
     /// Digests that have passed their self-test here: the same content on the same weights passes again.
     tested: Cache<String, ()>,
-    heads: Cache<Digest, Arc<Head>>,
+    classes: Cache<Digest, Arc<Classes>>,
     adapter_bytes: u64,
 }
 
@@ -81,10 +81,10 @@ impl Shelf {
         class_bytes: u64,
     ) -> Self {
         let loaded = cache(adapter_bytes, |loaded: &Arc<Loaded>| loaded.bytes);
-        let heads = cache(class_bytes, |head: &Arc<Head>| head.bytes);
+        let classes = cache(class_bytes, |classes: &Arc<Classes>| classes.bytes);
         let tested = Cache::new(TESTED);
         let (bindings, pinned) = (RwLock::default(), RwLock::default());
-        Self { backbone, source, bindings, pinned, loaded, tested, heads, adapter_bytes }
+        Self { backbone, source, bindings, pinned, loaded, tested, classes, adapter_bytes }
     }
 
     fn bindings(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Binding>> {
@@ -177,9 +177,10 @@ impl Shelf {
     /// What scores are taken over: an adapter (or none, for zero-shot) and classes.
     pub(crate) async fn head(&self, adapter: Option<Arc<Loaded>>, set: ClassSet) -> Result<Arc<Head>, Arc<Error>> {
         let key = set.key(adapter.as_ref().map(|loaded| loaded.digest.as_str()));
-        let backbone = self.backbone.clone();
-        let make = apart(move || Head::new(&backbone, adapter, &set).map(Arc::new));
-        self.heads.try_get_with(key, make).await
+        let (backbone, asked) = (self.backbone.clone(), adapter.clone());
+        let make = apart(move || Classes::new(&backbone, asked.as_deref(), &set).map(Arc::new));
+        let classes = self.classes.try_get_with(key, make).await?;
+        Ok(Arc::new(Head { adapter, classes }))
     }
 
     /// Gives a name to the adapter in a folder, in one step: requests see the old version or the new one.

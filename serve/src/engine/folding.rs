@@ -42,7 +42,10 @@ impl Heat {
                 continue;
             }
             let part = (1.0 - decay) * job.rows() as f64 / rows.max(1) as f64;
-            self.shares.entry(loaded.digest.clone()).or_insert_with(|| (0.0, loaded.clone())).0 += part;
+            let (share, known) = self.shares.entry(loaded.digest.clone()).or_insert_with(|| (0.0, loaded.clone()));
+            *share += part;
+            // It may have left memory and been read again.
+            known.clone_from(loaded);
         }
         for (share, loaded) in self.shares.values() {
             match loaded.folded() {

@@ -91,7 +91,8 @@ pub(crate) async fn load(
                 .hint("give `name` and `path` of a folder, or `reference` of an adapter of the registry"));
         }
     };
-    let (version, loaded) = app.shelf.adapter(&version.digest).await?;
+    // The same content may go by another name as well.
+    let (_, loaded) = app.shelf.adapter(&version.digest).await?;
     Ok((StatusCode::CREATED, Json(Card::new(&app, version, Some(&loaded)))))
 }
 
@@ -116,10 +117,10 @@ pub(crate) async fn alias(
     request: Result<Json<AliasRequest>, JsonRejection>,
 ) -> Result<Json<AliasResponse>, Problem> {
     let Json(AliasRequest { version, expected }) = request.map_err(rejected)?;
-    // Nobody is sent to a version that cannot be served.
-    app.shelf.adapter(&format!("{name}@{version}")).await?;
+    // Nobody is sent to a version that cannot be served: it is this one that moves, whatever `version` stands for by then.
+    let (served, _) = app.shelf.adapter(&format!("{name}@{version}")).await?;
     let (name_, alias_, app_) = (name.clone(), alias.clone(), app.clone());
-    let work = move || app_.shelf.promote(&name_, &alias_, &version, expected.as_deref());
+    let work = move || app_.shelf.promote(&name_, &alias_, &served.version, expected.as_deref());
     let Version { version, digest, .. } = tokio::task::spawn_blocking(work).await.map_err(|_| Problem::failed())??;
     Ok(Json(AliasResponse { name, alias, version, digest }))
 }

@@ -59,6 +59,17 @@ impl Caller {
         self.models.as_ref().is_none_or(|models| models.iter().any(fits))
     }
 
+    /// A fault as this caller may hear it: of what there is instead, its own models only.
+    pub(crate) fn told(&self, error: &Error) -> Problem {
+        match error {
+            Error::UnknownModel { reference, candidates } => {
+                let candidates = candidates.iter().filter(|name| self.may_use(name)).cloned().collect();
+                Problem::of(&Error::UnknownModel { reference: reference.clone(), candidates })
+            }
+            error => Problem::of(error),
+        }
+    }
+
     /// Refuses a model that is somebody else's. Whether there is such a model is not told.
     pub(crate) fn check(&self, model: &str) -> Result<(), Problem> {
         if self.may_use(model) {

@@ -184,7 +184,7 @@ pub(super) async fn named(
     caller.check(model.filter(|model| !model.is_empty()).unwrap_or(app.backbone.name()))?;
     match model.filter(|model| !model.is_empty() && *model != app.backbone.name()) {
         Some(model) => {
-            let (version, loaded) = app.shelf.adapter(model).await?;
+            let (version, loaded) = app.shelf.adapter(model).await.map_err(|error| caller.told(&error))?;
             Ok((version, Some(loaded)))
         }
         None => Ok((backbone_version(app), None)),

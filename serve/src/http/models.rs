@@ -94,7 +94,7 @@ pub(crate) async fn model(
     if model == app.backbone.name() {
         return Ok(Json(Card::backbone(&app)));
     }
-    let (version, loaded) = app.shelf.adapter(&model).await?;
+    let (version, loaded) = app.shelf.adapter(&model).await.map_err(|error| caller.told(&error))?;
     Ok(Json(Card::new(&app, version, Some(&loaded))))
 }
 
@@ -123,7 +123,7 @@ pub(crate) async fn words(
     Query(query): Query<WordsQuery>,
 ) -> Result<Json<Vec<Words>>, Problem> {
     caller.check(&model)?;
-    let (_, loaded) = app.shelf.adapter(&model).await?;
+    let (_, loaded) = app.shelf.adapter(&model).await.map_err(|error| caller.told(&error))?;
     let backbone = app.backbone.clone();
     let work = move || nearest_words(&loaded.artifact.adapter.parameters(), &backbone, query.count.clamp(1, 20));
     Ok(Json(tokio::task::spawn_blocking(work).await.map_err(|_| Problem::failed())?))

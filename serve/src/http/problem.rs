@@ -121,7 +121,8 @@ impl From<Arc<Error>> for Problem {
 }
 
 impl Problem {
-    fn of(error: &Error) -> Self {
+    /// The fault of an error of this crate.
+    pub(super) fn of(error: &Error) -> Self {
         let message = error.to_string();
         let new = |status, code| Self::new(status, code, message.clone());
         match error {

@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use inarch_core::metrics::softmax;
+use inarch_recipes::label_probabilities;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -72,8 +73,13 @@ pub(crate) async fn relevance(
     let count = grid * grid + 1;
     app.metrics.images(&version.name, &version.version, count);
     let scores = app.compute(&head, Want::Scores(views), count).await?;
-    let probabilities: Vec<Vec<f32>> = scores.iter().map(|logits| softmax(logits)).collect();
     let labels = head.classifier.classes();
+    // Of images with several labels, each class has a probability of its own.
+    let probable = |logits: &Vec<f32>| match &head.offsets {
+        Some(offsets) => label_probabilities(logits, labels.len(), Some(offsets)),
+        None => softmax(logits),
+    };
+    let probabilities: Vec<Vec<f32>> = scores.iter().map(probable).collect();
     let best = || (0..labels.len()).max_by(|left, right| probabilities[0][*left].total_cmp(&probabilities[0][*right]));
     let at = match &label {
         Some(label) => labels.iter().position(|known| known == label),

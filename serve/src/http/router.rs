@@ -1,14 +1,17 @@
 //! All routes with their layers, and their description as OpenAPI.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
@@ -111,6 +114,7 @@ async fn observed(State(app): State<Arc<App>>, request: Request, next: Next) -> 
     let route = request.extensions().get::<MatchedPath>().map_or("unknown".to_string(), |path| path.as_str().into());
     let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_string();
     let watching = matches!(route.as_str(), "/health" | "/ready" | "/metrics");
+    let request = request.map(|body| awaited(body, app.settings.silence));
     let response = if app.ready() || watching {
         next.run(request).await
     } else {
@@ -122,6 +126,17 @@ async fn observed(State(app): State<Arc<App>>, request: Request, next: Next) -> 
         request_id = id, %method, route, status = status.as_u16(), milliseconds = took.as_secs_f64() * 1e3, "request"
     );
     response
+}
+
+/// A body that fails once nothing more of it comes: whoever stops sending does not keep its connection for ever.
+fn awaited(body: Body, silence: Duration) -> Body {
+    let next = move |mut body: BodyDataStream| async move {
+        match tokio::time::timeout(silence, body.next()).await {
+            Ok(next) => next.map(|piece| (piece, body)),
+            Err(late) => Some((Err(axum::Error::new(late)), body)),
+        }
+    };
+    Body::from_stream(unfold(body.into_data_stream(), next))
 }
 
 async fn unknown_route(request: Request) -> Problem {

@@ -57,14 +57,22 @@ pub(super) async fn adapt(
     let (app, head) = (app.clone(), head.clone());
     let work = move || -> Result<(Vec<Outcome>, Option<String>), Problem> {
         let _permit = permit;
-        let named = decoded(&app, &images, head.window())?;
         let model = Model { backbone: &app.backbone, classifier: &head.classifier, sites: head.sites() };
         let mut tester = TestTime::new(model, &config, None, None)?;
         if let Some(snapshot) = state.as_ref().and_then(|state| state.1.as_ref()) {
             tester.restore(snapshot)?;
         }
-        let named: Vec<(&str, &RgbImage)> = named.iter().map(|(name, image)| (name.as_str(), image)).collect();
-        let outcomes = tester.classify(&named)?;
+        let mut episodes = Vec::with_capacity(images.len());
+        let mut left = images.iter().enumerate();
+        loop {
+            let named = decoded(&app, &mut left, head.window())?;
+            if named.is_empty() {
+                break;
+            }
+            let named: Vec<(&str, &RgbImage)> = named.iter().map(|(name, image)| (name.as_str(), image)).collect();
+            episodes.extend(tester.episodes(&named)?);
+        }
+        let outcomes = tester.adapt(&episodes)?;
         let id = state.as_mut().map(|state| {
             state.0.images = tester.position();
             state.1 = Some(tester.snapshot());
@@ -82,15 +90,25 @@ pub(super) async fn adapt(
     Ok((outcomes.into_iter().map(|outcome| outcome.scores).collect(), adapted))
 }
 
-/// The images with names made of their content, so that equal images have equal views.
-fn decoded(app: &App, images: &[Bytes], window: Option<Window>) -> Result<Vec<(String, RgbImage)>, Problem> {
-    let one = |(at, bytes): (usize, &Bytes)| {
+/// The next images, as many as have the pixels that one may have: a small file may be a large image. Their names are made of
+/// their content, so that equal images have equal views.
+fn decoded<'a>(
+    app: &App,
+    images: &mut impl Iterator<Item = (usize, &'a Bytes)>,
+    window: Option<Window>,
+) -> Result<Vec<(String, RgbImage)>, Problem> {
+    let limit = app.settings.image_pixels;
+    let (mut found, mut pixels) = (Vec::new(), 0);
+    while pixels < limit.max(1)
+        && let Some((at, bytes)) = images.next()
+    {
         let name = format!("image {at} of the request");
-        let image = decode_image_bytes_within(bytes, FilePath::new(&name), app.settings.image_pixels, window);
+        let image = decode_image_bytes_within(bytes, FilePath::new(&name), limit, window);
         let image = image.map_err(|error| Problem::from(crate::error::Error::from(error)))?;
-        Ok((Digest::of(bytes).to_string(), image))
-    };
-    images.iter().enumerate().map(one).collect()
+        pixels += u64::from(image.width()) * u64::from(image.height());
+        found.push((Digest::of(bytes).to_string(), image));
+    }
+    Ok(found)
 }
 
 fn stream(app: &App, method: &str, version: &Version, head: &Head) -> Result<Stream, Problem> {

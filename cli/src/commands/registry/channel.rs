@@ -89,6 +89,8 @@ fn change_keys(
     old: Option<&[PathBuf]>,
     output: &Output,
 ) -> Result<(), CommandError> {
+    // A channel whose root nobody has could not be followed.
+    file::check_target(&roots.output)?;
     let (remote, name) = published::channel(&args.channel)?;
     let (root, online) = (keys(&roots.root_key)?, keys(&args.key)?);
     let new = ChannelKeys {
