@@ -201,7 +201,7 @@ fn an_adapter_trained_by_steps_is_updated_with_rehearsal_and_cannot_be_undone() 
 #[test]
 fn an_image_that_cannot_be_read_leaves_the_others_under_their_own_names() {
     let program = Program::new();
-    let old = part(&program, "old", &OLD[..2], 0, 4);
+    let old = part(&program, "old", &OLD[..3], 0, 4);
     let update = |target: &str| {
         let more = ["--init", "linear-probe", "--set", "fit.train.budget={ iterations = 2 }", "--on-bad-image", "skip"];
         program.json(&[&["update", target, "-b", "pocket", "-d", old.as_str()], &more[..]].concat())
@@ -221,11 +221,17 @@ fn an_image_that_cannot_be_read_leaves_the_others_under_their_own_names() {
     assert_eq!(remembered("rest"), expected);
     assert_eq!(report["learned"].as_u64(), Some(expected.len() as u64));
 
-    for class in &OLD[..2] {
+    // A class of which nothing can be read is none that is learned.
+    let unreadable = |class: &str| {
         for path in inarch_core::file::list(&Path::new(&old).join("train").join(class)).expect("images") {
             std::fs::write(path, "no image").expect("writes");
         }
-    }
+    };
+    unreadable(OLD[0]);
+    assert_eq!(update("fewer")["new_classes"], json!([OLD[1], OLD[2]]));
+    let heads = ["update", "heads", "-b", "pocket", "-d", &old, "--init", "rail", "--on-bad-image", "skip"];
+    assert_eq!(program.json(&heads)["new_classes"], json!([OLD[1], OLD[2]]));
+    OLD[1..3].iter().for_each(|class| unreadable(class));
     for method in ["rail", "linear-probe"] {
         let arguments = ["update", "none", "-b", "pocket", "-d", &old, "--init", method, "--on-bad-image", "skip"];
         program.fail(&arguments, 1, &["data set `old`", "nothing to learn from"]);

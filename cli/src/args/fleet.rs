@@ -181,6 +181,9 @@ pub(crate) struct AgentArgs {
     /// Program whose success says that the version in use works, given NAME and NUMBER; the self-test when absent
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) health: Option<PathBuf>,
+    /// Most seconds that this program may take; then it counts as failed
+    #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) health_s: u64,
     /// The most bytes of one version
     #[arg(long, default_value_t = 1 << 30, value_name = "BYTES")]
     pub(crate) max_bytes: u64,

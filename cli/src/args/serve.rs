@@ -49,14 +49,14 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) workers: usize,
     /// Seconds within which a request is answered or given up
-    #[arg(long, default_value_t = 30, value_name = "S")]
+    #[arg(long, default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout_s: u64,
     /// MiB of adapters kept in memory
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     pub(crate) adapter_memory_mib: u64,
     /// MiB of the largest request
-    #[arg(long, default_value_t = 32, value_name = "MIB")]
-    pub(crate) body_mib: usize,
+    #[arg(long, default_value_t = 32, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) body_mib: u32,
     /// Never write an adapter that has the machine to itself into a copy of the weights
     #[arg(long)]
     pub(crate) no_fold: bool,

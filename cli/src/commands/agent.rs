@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use inarch_core::backbone::Backbone;
 use inarch_core::file;
@@ -17,11 +17,16 @@ use crate::home::home;
 use crate::output::Output;
 use crate::published;
 
+/// How often a program that has not ended is looked at.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// This machine, with its backbone.
 struct Machine {
     backbone: Backbone,
     registry: Registry,
     health: Option<PathBuf>,
+    /// How long that program may take.
+    patience: Duration,
 }
 
 impl inarch_registry::Device for Machine {
@@ -34,16 +39,28 @@ impl inarch_registry::Device for Machine {
             let checkout = self.registry.checkout(version).map_err(|error| error.to_string())?;
             return published::self_test(checkout.folder(), &self.backbone).map_err(|error| error.to_string());
         };
-        let status = Command::new(program)
-            .arg(version.name.as_str())
-            .arg(version.number.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status();
-        match status {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("`{}` ended with {status}", program.display())),
-            Err(error) => Err(format!("`{}` cannot be run: {error}", program.display())),
+        let mut command = Command::new(program);
+        command.arg(version.name.as_str()).arg(version.number.to_string());
+        succeeds(&mut command, self.patience).map_err(|fault| format!("`{}` {fault}", program.display()))
+    }
+}
+
+/// Whether a program ends well, and in time: one that hangs must not keep a device from going back.
+fn succeeds(command: &mut Command, patience: Duration) -> Result<(), String> {
+    let not_run = |error: std::io::Error| format!("cannot be run: {error}");
+    let started = Instant::now();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(not_run)?;
+    loop {
+        match child.try_wait().map_err(not_run)? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => return Err(format!("ended with {status}")),
+            None if started.elapsed() < patience => std::thread::sleep(PAUSE),
+            None => {
+                // It may have ended by itself just now.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("took more than {} s and was stopped", patience.as_secs_f64()));
+            }
         }
     }
 }
@@ -66,7 +83,8 @@ pub(crate) fn run(args: &AgentArgs, output: &Output) -> Result<(), CommandError>
         transfer: Transfer::default(),
     };
     let mut agent = Agent::open(registry.clone(), options, root.as_deref())?;
-    let machine = Machine { backbone, registry, health: args.health.clone() };
+    let patience = Duration::from_secs(args.health_s);
+    let machine = Machine { backbone, registry, health: args.health.clone(), patience };
     for step in 0_u64.. {
         let report = agent.step(&*remote, &machine, Timestamp::now())?;
         output.result(&report, || text(&report));
@@ -137,4 +155,25 @@ fn machine_name() -> String {
     let named = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let file = || std::fs::read_to_string("/etc/machine-id").or_else(|_| std::fs::read_to_string("/etc/hostname")).ok();
     named.or_else(file).map_or_else(|| "device".into(), |name| name.trim().to_string())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::succeeds;
+
+    #[test]
+    fn a_health_check_that_hangs_has_failed() {
+        let check = |script: &str, patience: u64| {
+            succeeds(Command::new("sh").args(["-c", script]), Duration::from_millis(patience))
+        };
+        assert_eq!(check("exit 0", 60_000), Ok(()));
+        assert!(check("exit 3", 60_000).unwrap_err().contains("ended with"));
+        assert_eq!(check("exec sleep 600", 100).unwrap_err(), "took more than 0.1 s and was stopped");
+        assert!(
+            succeeds(&mut Command::new("./no-such-program"), Duration::ZERO).unwrap_err().contains("cannot be run")
+        );
+    }
 }

@@ -78,7 +78,7 @@ fn settings(args: &ServeArgs) -> Settings {
     };
     Settings {
         address: SocketAddr::new(args.host, args.port),
-        body_bytes: args.body_mib << 20,
+        body_bytes: (args.body_mib as usize) << 20,
         batch: args.batch,
         batch_wait: Duration::from_millis(args.batch_wait_ms),
         queue: args.queue,

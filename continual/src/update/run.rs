@@ -203,7 +203,10 @@ pub fn update(
         return Err(Error::setting(format!("data set `{}`", dataset.name), reason));
     }
     report.learned = fresh.len();
-    report.new_classes = dataset.classes.iter().filter(|class| !carried.classes.contains(class)).cloned().collect();
+    // Of a class whose images cannot be read, or are held out, nothing is known.
+    let is_new =
+        |class: &&String| !carried.classes.contains(class) && fresh.iter().any(|sample| sample.class == **class);
+    report.new_classes = dataset.classes.iter().filter(is_new).cloned().collect();
     carried.classes.extend(report.new_classes.clone());
 
     // Samples that are encrypted elsewhere must not lie about unencrypted, and a closed form has nothing to go on with.

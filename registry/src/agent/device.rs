@@ -192,6 +192,7 @@ impl Agent {
             }
         };
         let mut names: Vec<Name> = trusted.offers.iter().map(|offer| offer.name.clone()).collect();
+        names.sort();
         names.dedup();
         for name in names.into_iter().filter(|name| !watched.contains(name)) {
             if let Some(offer) = choose(&trusted.offers, &self.options.device, &name) {
