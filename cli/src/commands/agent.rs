@@ -102,8 +102,7 @@ pub(crate) fn run(args: &AgentArgs, output: &Output) -> Result<(), CommandError>
 fn verdict(report: &StepReport) -> Result<(), CommandError> {
     if let Some(fault) = &report.channel_fault {
         let hint = "what is in use stays in use; the next step tries again";
-        // What was heard and is not believed is refused; what could not be heard is not.
-        return Err(match fault.contains(" is not trusted: ") {
+        return Err(match report.is_distrusted {
             true => CommandError::refused(fault.clone(), hint),
             false => CommandError::failed(fault.clone(), hint),
         });

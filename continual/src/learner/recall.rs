@@ -10,7 +10,7 @@ use inarch_recipes::Recipe;
 use super::{Arrival, GradientLearner, Setting};
 use crate::error::{Error, Result};
 use crate::memory::{Content, Fingerprint, Memory, MemoryConfig, Sample, Sampler};
-use crate::strategy::Scope;
+use crate::strategy::{REMEMBERED, Scope, remembered_id};
 
 impl GradientLearner {
     /// What a training rehearses from: the memory as it was, or as it is with what arrives, where the strategy rehearses that too.
@@ -80,7 +80,7 @@ impl GradientLearner {
         let example = |sample: &Sample, view: usize| -> Option<Example> {
             let label = classes.iter().position(|class| *class == sample.class)?;
             let id = match view {
-                0 => format!("memory/{}", sample.id),
+                0 => format!("{REMEMBERED}{}", sample.id),
                 _ => format!("memory-view-{view}/{}", sample.id),
             };
             let source = match &sample.image {
@@ -174,10 +174,7 @@ impl GradientLearner {
         }
         let scores = self.scores(recipe, arrival, setting, &examples)?;
         let rows = scores.chunks_exact(arrival.classes.len()).map(<[f32]>::to_vec);
-        let named = examples
-            .iter()
-            .map(|example| example.id.strip_prefix("memory/").unwrap_or(&example.id).to_string())
-            .zip(rows);
+        let named = examples.iter().map(|example| remembered_id(example).to_string()).zip(rows);
         if let Some(memory) = &mut self.memory {
             memory.set_scores(named);
         }

@@ -37,9 +37,9 @@ impl Gem {
 }
 
 /// Positions of the samples of past experiences by the time they came.
-fn by_time(memory: &Memory, episode: &Episode<'_>) -> Vec<Vec<usize>> {
+fn by_time(episode: &Episode<'_>) -> Vec<Vec<usize>> {
     let mut past: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (position, sample) in memory.samples().enumerate().filter(|(_, sample)| episode.is_past(sample)) {
+    for (position, sample) in episode.past() {
         past.entry(sample.time).or_default().push(position);
     }
     past.into_values().collect()
@@ -59,7 +59,7 @@ impl Strategy for Gem {
     }
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
-        self.past = episode.memory.map_or_else(Vec::new, |memory| by_time(memory, episode));
+        self.past = by_time(episode);
         Ok(())
     }
 

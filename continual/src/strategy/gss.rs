@@ -16,7 +16,7 @@ use inarch_peft::{Loss, Parameters, cross_entropy};
 use inarch_recipes::Moment;
 
 use super::replay::{Replay, ReplayLoss};
-use super::{Episode, Offer, Rehearsal, Strategy};
+use super::{Episode, Offer, Rehearsal, Strategy, remembered_id};
 use crate::error::Result;
 use crate::memory::{Memory, Sample, drawn};
 
@@ -102,7 +102,7 @@ impl Strategy for Gss {
         let Offer { adapter, examples, samples } = offer;
         let mut by_id: BTreeMap<String, Example> = BTreeMap::new();
         for example in episode.rehearsal {
-            by_id.insert(example.id.strip_prefix("memory/").unwrap_or(&example.id).to_string(), example.clone());
+            by_id.insert(remembered_id(example).to_string(), example.clone());
         }
         by_id.extend(examples.iter().map(|example| (example.id.clone(), example.clone())));
         let seed = Seed::new(episode.recipe.seed).split("gss");

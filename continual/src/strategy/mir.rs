@@ -53,8 +53,7 @@ impl Strategy for Mir {
     }
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
-        let samples = episode.memory.iter().flat_map(|memory| memory.samples()).enumerate();
-        self.past = samples.filter(|(_, sample)| episode.is_past(sample)).map(|(position, _)| position).collect();
+        self.past = episode.past().map(|(position, _)| position).collect();
         Ok(())
     }
 

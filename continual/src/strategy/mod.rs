@@ -83,6 +83,14 @@ pub struct Episode<'a> {
     pub views: &'a [Example],
 }
 
+/// What stands before the id of a sample of the memory where it is an example.
+pub(crate) const REMEMBERED: &str = "memory/";
+
+/// The id in the memory of an example that is one of its samples, in the centre view.
+pub(crate) fn remembered_id(example: &Example) -> &str {
+    example.id.strip_prefix(REMEMBERED).unwrap_or(&example.id)
+}
+
 impl Episode<'_> {
     /// Whether an experience begins with this training.
     pub(crate) fn is_first(&self) -> bool {
@@ -95,8 +103,14 @@ impl Episode<'_> {
     }
 
     /// Whether a sample of the memory is of an experience before: all are when one begins, whenever they came.
-    pub(crate) fn is_past(&self, sample: &Sample) -> bool {
+    fn is_past(&self, sample: &Sample) -> bool {
         self.is_first() || sample.time != self.time
+    }
+
+    /// The samples of experiences before, with their positions in the memory.
+    pub(crate) fn past(&self) -> impl Iterator<Item = (usize, &Sample)> {
+        let samples = self.memory.into_iter().flat_map(Memory::samples).enumerate();
+        samples.filter(|(_, sample)| self.is_past(sample))
     }
 
     /// Everything that a batch may hold, in the order of [`Moment::examples`].

@@ -107,8 +107,7 @@ impl Strategy for Replay {
 
     fn begin(&mut self, episode: &Episode<'_>) -> Result<()> {
         self.scores = episode.memory.iter().flat_map(|m| m.samples()).map(|sample| sample.scores.clone()).collect();
-        let samples = episode.memory.iter().flat_map(|memory| memory.samples()).enumerate();
-        self.past = samples.filter(|(_, sample)| episode.is_past(sample)).map(|(position, _)| position).collect();
+        self.past = episode.past().map(|(position, _)| position).collect();
         self.current = classes_of(episode);
         Ok(())
     }

@@ -138,6 +138,9 @@ pub struct StepReport {
     pub outcomes: Vec<Outcome>,
     /// Why the channel could not be followed; what is in use stays in use.
     pub channel_fault: Option<String>,
+    /// Whether that is something which was heard and is not believed, and not that nothing could be heard.
+    #[serde(skip)]
+    pub is_distrusted: bool,
 }
 
 /// A device of a fleet.
@@ -172,6 +175,7 @@ impl Agent {
             at: now.to_string(),
             outcomes: Vec::new(),
             channel_fault: None,
+            is_distrusted: false,
         };
         // What is in use is watched first, with or without a network.
         let mut watched = Vec::new();
@@ -187,6 +191,7 @@ impl Agent {
         let trusted = match self.channel.update(&fetch, now) {
             Ok(trusted) => trusted,
             Err(error) => {
+                report.is_distrusted = matches!(error, Error::Untrusted { .. });
                 report.channel_fault = Some(error.to_string());
                 return Ok(report);
             }
