@@ -24,6 +24,8 @@ use crate::self_test::{SelfTest, Subject};
 pub const SCHEMA: u32 = 1;
 /// The file with the learned tensors.
 pub const TENSORS_FILE: &str = "adapter.safetensors";
+/// Where the learned tensors are written to before the manifest that describes them; there only until they have their name.
+pub const STAGED_FILE: &str = "adapter.safetensors.staged";
 /// The file with everything else.
 pub const MANIFEST_FILE: &str = "adapter.json";
 
@@ -223,14 +225,46 @@ impl Artifact {
         DataOptions { window: options.window.or(*window), remembered_groups: group_by.clone(), ..options }
     }
 
-    /// Writes the two files; the manifest last, so that a folder with a manifest is complete.
+    /// Writes the two files: the tensors beside, then the manifest, then the tensors get their name. Until the manifest is
+    /// there, the folder holds the adapter of before; from then on this one, which [`settle`](Self::settle) makes whole
+    /// where the process was killed.
     ///
     /// # Errors
     /// An I/O error naming the file.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        file::write(&folder.join(TENSORS_FILE), &encode(&self.adapter)?)?;
-        file::write_json(&folder.join(MANIFEST_FILE), &self.manifest)?;
-        Ok(())
+        let manifest = folder.join(MANIFEST_FILE);
+        for path in [&folder.join(TENSORS_FILE), &manifest] {
+            file::check_target(path)?;
+        }
+        // The tensors of another manifest that wait for their name must not be written over.
+        Self::settle(folder)?;
+        file::write(&folder.join(STAGED_FILE), &encode(&self.adapter)?)?;
+        file::write_json(&manifest, &self.manifest)?;
+        name_staged(folder)
+    }
+
+    /// Ends a [`save`](Self::save) that was cut off after its manifest. [`load`](Self::load) begins with it; so does whoever
+    /// reads the two files by other means. Staged tensors that are not those of the manifest stay for the next save to replace.
+    ///
+    /// # Errors
+    /// An I/O error naming the file.
+    pub fn settle(folder: &Path) -> Result<()> {
+        /// What is needed of a manifest, whatever its version.
+        #[derive(Deserialize)]
+        struct Described {
+            tensors: Digest,
+        }
+
+        let staged = folder.join(STAGED_FILE);
+        if !staged.is_file() {
+            return Ok(());
+        }
+        // A manifest that is missing or damaged is for whoever loads it to complain of.
+        let described = file::read_json::<Described>(&folder.join(MANIFEST_FILE), "adapter manifest");
+        match (described, Digest::of_file(&staged)) {
+            (Ok(described), Ok(found)) if described.tensors == found => name_staged(folder),
+            _ => Ok(()),
+        }
     }
 
     /// Reads an artifact and checks that it belongs to `backbone`.
@@ -239,6 +273,7 @@ impl Artifact {
     /// `Error::Core` with [`inarch_core::Error::Refused`] when the backbone is another one, `Malformed` when a file is
     /// damaged or of a newer format.
     pub fn load(folder: &Path, backbone: &Backbone) -> Result<Self> {
+        Self::settle(folder)?;
         let path = folder.join(MANIFEST_FILE);
         let manifest: Manifest = file::read_json(&path, "adapter manifest")?;
         if manifest.schema != SCHEMA {
@@ -334,6 +369,15 @@ impl Artifact {
         let templates = self.templates()?;
         let subject = Subject { adapter: &self.adapter, method, classes, templates: &templates, clips: clips.as_ref() };
         self_test.check(backbone, &subject)
+    }
+}
+
+/// Gives staged tensors their name. Another process that reads the folder may have done so already.
+fn name_staged(folder: &Path) -> Result<()> {
+    let staged = folder.join(STAGED_FILE);
+    match file::rename(&staged, &folder.join(TENSORS_FILE)) {
+        Err(_) if !staged.exists() => Ok(()),
+        result => Ok(result?),
     }
 }
 

@@ -31,7 +31,7 @@ mod tokens;
 
 pub use adapter::{Adapter, METHODS, MethodConfig};
 pub use analytic::*;
-pub use artifact::{Artifact, BackboneRef, MANIFEST_FILE, Manifest, Provenance, SCHEMA, TENSORS_FILE};
+pub use artifact::{Artifact, BackboneRef, MANIFEST_FILE, Manifest, Provenance, SCHEMA, STAGED_FILE, TENSORS_FILE};
 pub use branch::*;
 pub use class_parts::{ClassPart, ClassParts};
 pub use classifier::{ClassText, Classifier};

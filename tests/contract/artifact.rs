@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use inarch_core::Digest;
 use inarch_core::backbone::{Backbone, Pass, values};
 use inarch_core::checkpoint::open_backbone;
-use inarch_peft::{Artifact, Error, MANIFEST_FILE, TENSORS_FILE};
+use inarch_peft::{Artifact, Error, MANIFEST_FILE, STAGED_FILE, TENSORS_FILE};
+use tempfile::TempDir;
 
-use super::case::{artifact, methods, scores};
-use crate::support::{classes, fixture, pixels, plain, same, tiny};
+use super::case::{artifact, configured, methods, scores};
+use crate::support::{classes, edit_json, edit_tensors, fixture, pixels, plain, same, tiny};
 
 fn bytes(folder: &Path, name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).expect("a file of the artifact")
@@ -33,6 +35,73 @@ fn what_is_saved_is_loaded() {
         let files = inarch_core::file::list(first.path()).expect("a folder");
         assert_eq!(files.len(), 2, "{name}: {files:?}");
     }
+}
+
+/// The files that a save leaves where it is killed, laid by hand: each from a folder, under its name there, as another.
+fn laid(files: &[(&TempDir, &str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (from, name, laid) in files {
+        std::fs::copy(from.path().join(name), folder.path().join(laid)).expect("a file of the artifact");
+    }
+    folder
+}
+
+#[test]
+fn a_save_that_is_killed_leaves_the_old_adapter_or_the_new_one() {
+    let config = configured("lora", "");
+    let [old, new] = [0, 1].map(|_| tempfile::tempdir().expect("a folder"));
+    for folder in [&old, &new] {
+        artifact(&config).save(folder.path()).expect("a writable folder");
+    }
+    edit_tensors(&new.path().join(TENSORS_FILE), |tensors| {
+        tensors.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|value| *value = -*value);
+    });
+    let digest = Digest::of(&bytes(new.path(), TENSORS_FILE)).to_string();
+    edit_json(&new.path().join(MANIFEST_FILE), |manifest| manifest["tensors"] = digest.into());
+
+    let (tensors, manifest) = ((&old, TENSORS_FILE, TENSORS_FILE), (&old, MANIFEST_FILE, MANIFEST_FILE));
+    let (staged, described) = ((&new, TENSORS_FILE, STAGED_FILE), (&new, MANIFEST_FILE, MANIFEST_FILE));
+    let is_whole = |folder: &TempDir, as_in: &TempDir| {
+        Artifact::load(folder.path(), tiny()).expect("whole again");
+        for file in [TENSORS_FILE, MANIFEST_FILE] {
+            assert!(bytes(folder.path(), file) == bytes(as_in.path(), file), "{file}");
+        }
+    };
+    let files = |folder: &TempDir| inarch_core::file::list(folder.path()).expect("a folder").len();
+
+    // Before the manifest: the old one is there, and what was begun is in nobody's way.
+    for begun in [&[tensors, manifest, staged][..], &[tensors, manifest, (&new, MANIFEST_FILE, STAGED_FILE)]] {
+        let folder = laid(begun);
+        is_whole(&folder, &old);
+        Artifact::load(old.path(), tiny()).and_then(|old| old.save(folder.path())).expect("a writable folder");
+        is_whole(&folder, &old);
+        assert_eq!(files(&folder), 2);
+    }
+    // After it: the new one, over an old one or none.
+    for begun in [&[tensors, described, staged][..], &[described, staged]] {
+        let folder = laid(begun);
+        is_whole(&folder, &new);
+        assert_eq!(files(&folder), 2);
+    }
+    // Tensors of neither are not taken for those of the manifest.
+    let folder = laid(&[tensors, described, (&old, TENSORS_FILE, STAGED_FILE)]);
+    let message = Artifact::load(folder.path(), tiny()).expect_err("tensors of another adapter").to_string();
+    assert!(message.contains("changed or damaged"), "{message}");
+    // A first save that is killed before its manifest leaves no adapter.
+    assert!(Artifact::load(laid(&[staged]).path(), tiny()).is_err());
+}
+
+#[test]
+fn a_save_that_fails_changes_nothing() {
+    let config = configured("lora", "");
+    let folder = tempfile::tempdir().expect("a folder");
+    let tensors = folder.path().join(TENSORS_FILE);
+    std::fs::write(&tensors, "of before").expect("a writable folder");
+    std::fs::create_dir(folder.path().join(MANIFEST_FILE)).expect("a writable folder");
+    let message = artifact(&config).save(folder.path()).expect_err("a folder in the manifest's place").to_string();
+    assert!(message.contains(MANIFEST_FILE) && message.contains("is a folder"), "{message}");
+    assert_eq!(bytes(folder.path(), TENSORS_FILE), b"of before");
+    assert!(!folder.path().join(STAGED_FILE).exists());
 }
 
 #[test]

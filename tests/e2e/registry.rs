@@ -69,6 +69,20 @@ fn versions_travel_in_a_bundle_to_a_machine_without_a_network() {
 }
 
 #[test]
+fn a_folder_whose_saving_was_killed_is_published_whole() {
+    let program = Program::new();
+    program.succeed(&short_fit("linear-probe", "1", "one"));
+    let tensors = program.path("one/adapter.safetensors");
+    std::fs::rename(&tensors, program.path("one/adapter.safetensors.staged")).expect("renamed");
+    program.succeed(&["registry", "publish", "one", "probe"]);
+    assert!(tensors.is_file() && !program.path("one/adapter.safetensors.staged").exists());
+    // The tensors of before still had the name.
+    std::fs::rename(&tensors, program.path("one/adapter.safetensors.staged")).expect("renamed");
+    std::fs::write(&tensors, "of before").expect("written");
+    assert_eq!(program.json(&["registry", "publish", "one", "probe"])["is_new"], false);
+}
+
+#[test]
 fn what_is_wrong_is_named_with_its_cure() {
     let program = Program::new();
     published(&program);

@@ -67,6 +67,7 @@ fn request(folder: &Path, name: &str) -> Result<PublishRequest, CommandError> {
             "convert it first: `inarch convert FOLDER MINE --from peft --to inarch -b BACKBONE`",
         ));
     }
+    inarch_peft::Artifact::settle(folder)?;
     let mut request = PublishRequest { release, ..PublishRequest::folder(name, folder)? };
     for (title, source) in &mut request.files {
         if let Some(bytes) = without_places(title, &folder.join(&*title))? {
