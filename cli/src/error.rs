@@ -299,6 +299,10 @@ impl From<RegistryError> for CommandError {
                         .into(),
                 ],
             ),
+            RegistryError::Refused { what, .. } if what.starts_with("agent folder") => (
+                Kind::Refused,
+                vec!["it follows this channel already: stop it first, or give this one another `INARCH_HOME`".into()],
+            ),
             RegistryError::Untrusted { reason, .. } => (Kind::Refused, unsigned(reason)),
             RegistryError::Refused { .. } => (Kind::Refused, Vec::new()),
             RegistryError::Remote { transient: true, .. } => {

@@ -240,6 +240,10 @@ impl Fleet {
     }
 
     fn agent(&self, device: usize) -> Agent {
+        self.open(device).expect("an agent")
+    }
+
+    fn open(&self, device: usize) -> Result<Agent> {
         let options = AgentOptions {
             folder: self.home.path().join(format!("{device}/agent")),
             device: format!("device-{device}"),
@@ -249,7 +253,7 @@ impl Fleet {
             max_bytes: 1 << 20,
             transfer: Transfer { pause: Duration::ZERO, parallel: 1, attempts: 4, deltas: true },
         };
-        Agent::open(self.registry(device), options, Some(&self.root)).expect("an agent")
+        Agent::open(self.registry(device), options, Some(&self.root))
     }
 
     /// One step of every device; the agents are opened anew, as after a power cut.
@@ -459,4 +463,17 @@ fn a_device_never_goes_back_to_a_version_that_it_gave_up() {
     let outcomes = tried();
     assert!(outcomes.iter().all(|outcome| is_failed(outcome, 4, Some(3))), "{outcomes:?}");
     assert_eq!(fleet.active(0), Some(3));
+}
+
+#[test]
+fn two_agents_do_not_work_in_one_folder() {
+    let fleet = Fleet::new(2);
+    let first = fleet.agent(0);
+    let Err(Error::Refused { what, reason }) = fleet.open(0) else { panic!("two agents remember in one folder") };
+    assert!(what.contains(&fleet.home.path().join("0/agent").display().to_string()), "{what}");
+    assert!(reason.contains(&std::process::id().to_string()), "{reason}");
+    fleet.agent(1);
+    drop(first);
+    // What the first one leaves is a file that nobody has locked.
+    fleet.agent(0);
 }

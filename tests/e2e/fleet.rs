@@ -83,6 +83,14 @@ fn a_device_follows_its_channel_goes_back_by_itself_and_stays_when_it_is_lied_to
     let eval = ["eval", "-b", "pocket", "-d", sample(), "-a", "chest@active"];
     let accuracy = device.json(&eval)["accuracy"].clone();
 
+    // One agent at a time: here, as long as this test holds what an agent does.
+    let folder = inarch_core::file::list(&device.path("home/agent")).expect("a folder").remove(0);
+    let lock = std::fs::File::options().read(true).write(true).open(folder.join("lock")).expect("an agent was here");
+    lock.lock().expect("no agent is here");
+    let place = folder.display().to_string();
+    device.fail(&agent, 3, &["agent folder", &place, "another agent", "stop it first", "INARCH_HOME"]);
+    drop(lock);
+
     // The next one breaks in use: the device goes back by itself and reports it.
     offer("chest@2", "100");
     let sick = device.path("sick.sh");

@@ -3,7 +3,8 @@
 //! What is in use is an alias of the local registry, so activation is one atomic move that a server follows without
 //! dropping a request, and going back is the same move.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,13 @@ use crate::error::{Error, Result};
 use crate::name::{Alias, Name};
 use crate::oci::MAX_MANIFEST_BYTES;
 use crate::registry::{Candidate, Check, Expect, GcPolicy, Registry, Version};
+use crate::store::Lock;
 use crate::transport::{PullReport, Remote, Transfer, file};
 
+/// What an agent locks in its folder.
+const LOCK: &str = "lock";
+/// How long an agent that is ending is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a version may take the device down before it is given up.
 const MAX_STARTS: u32 = 3;
 
@@ -38,7 +44,7 @@ pub trait Device {
 /// How an agent works.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
-    /// Folder for what the agent remembers.
+    /// Folder for what the agent remembers; one agent at a time works in it.
     pub folder: PathBuf,
     /// What this device is called; decides its place in staged rollouts.
     pub device: String,
@@ -150,19 +156,21 @@ pub struct Agent {
     options: AgentOptions,
     channel: Channel,
     memory: Memory,
+    _lock: Lock,
 }
 
 impl Agent {
     /// Opens an agent; `root` is the channel's root file, needed the first time.
     ///
     /// # Errors
-    /// [`Error::Untrusted`] without a root.
+    /// [`Error::Untrusted`] without a root, [`Error::Refused`] where another agent works in the folder.
     pub fn open(registry: Registry, options: AgentOptions, root: Option<&[u8]>) -> Result<Self> {
         std::fs::create_dir_all(&options.folder).map_err(Error::io("create folder", &options.folder))?;
+        let lock = alone_in(&options.folder)?;
         let channel = Channel::open(options.folder.join("channel.json"), root)?;
         let disk = crate::store::Disk::new(options.folder.clone(), None);
         let memory = Memory::open(options.folder.join("memory.json"), disk)?;
-        Ok(Self { registry, options, channel, memory })
+        Ok(Self { registry, options, channel, memory, _lock: lock })
     }
 
     /// One step. Whatever goes wrong with the channel or a version is in the report, and what works stays in use.
@@ -326,4 +334,15 @@ impl Agent {
         }
         self.registry.pull_bytes(&offer.name, &bytes, Some(&offer.digest), remote, &self.options.transfer)
     }
+}
+
+/// Locks the folder of an agent: of two in one folder, each would write over what the other remembers.
+fn alone_in(folder: &Path) -> Result<Lock> {
+    Lock::exclusive(&folder.join(LOCK), PATIENCE).map_err(|error| match error {
+        Error::Busy { holder, .. } => Error::refused(
+            format!("agent folder `{}`", folder.display()),
+            format!("another agent ({holder}) is at work in it"),
+        ),
+        error => error,
+    })
 }
