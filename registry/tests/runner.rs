@@ -6,6 +6,7 @@ mod damage;
 mod fleet;
 mod index;
 mod lifecycle;
+mod rotation;
 mod server;
 mod sharing;
 mod support;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::Shelf;
 
-fn key(seed: u8) -> SecretKey {
+pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed([seed; 32])
 }
 
@@ -93,10 +93,10 @@ fn keys_are_rotated_by_trusting_the_new_and_distrusting_the_old() {
 
 /// The files of a channel in memory, so that they can be tampered with.
 #[derive(Default)]
-struct Files(RefCell<HashMap<String, Vec<u8>>>);
+pub(crate) struct Files(pub(crate) RefCell<HashMap<String, Vec<u8>>>);
 
 impl Files {
-    fn publisher<T>(
+    pub(crate) fn publisher<T>(
         &self,
         now: Timestamp,
         lifetimes: Lifetimes,
@@ -110,17 +110,21 @@ impl Files {
         work(&Publisher::new(&fetch, &store, lifetimes, now))
     }
 
-    fn update(&self, channel: &mut Channel, now: Timestamp) -> inarch_registry::Result<inarch_registry::Trusted> {
+    pub(crate) fn update(
+        &self,
+        channel: &mut Channel,
+        now: Timestamp,
+    ) -> inarch_registry::Result<inarch_registry::Trusted> {
         let fetch =
             |name: &str, limit: u64| Ok(self.0.borrow().get(name).cloned().filter(|bytes| bytes.len() as u64 <= limit));
         channel.update(&fetch, now)
     }
 
-    fn get(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn get(&self, name: &str) -> Vec<u8> {
         self.0.borrow()[name].clone()
     }
 
-    fn put(&self, name: &str, bytes: Vec<u8>) {
+    pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
         self.0.borrow_mut().insert(name.into(), bytes);
     }
 
@@ -131,23 +135,23 @@ impl Files {
     }
 }
 
-fn offer(number: u64, share: u32) -> Offer {
+pub(crate) fn offer(number: u64, share: u32) -> Offer {
     let digest = inarch_registry::Digest::of(&number.to_le_bytes());
     Offer { name: "chest".parse().expect("a name"), number, digest, manifest_bytes: 500, share }
 }
 
-fn at(second: i64) -> Timestamp {
+pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).expect("a time")
 }
 
-struct Fleet {
-    files: Files,
+pub(crate) struct Fleet {
+    pub(crate) files: Files,
     root: Vec<u8>,
     folder: tempfile::TempDir,
 }
 
 /// A channel with two of three root keys and one online key, which offers version 1.
-fn fleet() -> Fleet {
+pub(crate) fn fleet() -> Fleet {
     let files = Files::default();
     let (roots, online) = ([key(1), key(2), key(3)], [key(10)]);
     let keys = ChannelKeys { root: &roots, root_threshold: 2, online: &online, online_threshold: 1 };
@@ -159,11 +163,11 @@ fn fleet() -> Fleet {
 }
 
 impl Fleet {
-    fn channel(&self, name: &str) -> Channel {
+    pub(crate) fn channel(&self, name: &str) -> Channel {
         Channel::open(self.folder.path().join(name), Some(&self.root)).expect("a channel")
     }
 
-    fn offer(&self, number: u64, share: u32, online: u8) -> inarch_registry::Result<()> {
+    pub(crate) fn offer(&self, number: u64, share: u32, online: u8) -> inarch_registry::Result<()> {
         self.files
             .publisher(at(0), Lifetimes::default(), |publisher| publisher.offer(offer(number, share), &[key(online)]))
     }
@@ -319,6 +323,8 @@ fn roots_follow_one_another_and_replaced_keys_lose_their_power() {
     // A root that skips a version is not followed.
     fleet.files.put("3.root.json", fleet.files.get("2.root.json"));
     fleet.assert_refused(&mut channel, "version 2 where 3 must be");
+    let error = fleet.offer(3, 10_000, 20).expect_err("nor by the publisher").to_string();
+    assert!(error.contains("version 2 where 3 must be"), "{error}");
 }
 
 #[test]

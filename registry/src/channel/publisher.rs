@@ -16,6 +16,8 @@ pub type Store<'a> = dyn Fn(&str, &[u8]) -> Result<()> + 'a;
 
 /// The largest metadata, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
+/// The most changes of keys in a row that were cut off.
+const MAX_CUT_OFF: u64 = 1024;
 
 /// Versions of targets, snapshot and timestamp.
 type Versions = (u64, u64, u64);
@@ -93,6 +95,10 @@ impl Publisher<'_> {
 
     /// Changes the keys. The old root keys, as many as their threshold, must sign besides the new ones.
     ///
+    /// Where it is cut off before the new root is there, nothing has changed. Between the new root and the timestamp, devices that
+    /// have followed the root believe nothing new and keep what they have; any work with the new keys, such as the same
+    /// change again, goes on from there.
+    ///
     /// # Errors
     /// [`Error::Untrusted`] when they do not suffice.
     pub fn rotate(&self, keys: &ChannelKeys<'_>, old_root: &[SecretKey]) -> Result<Vec<u8>> {
@@ -102,9 +108,10 @@ impl Publisher<'_> {
         root.verify("root", &serde_json::from_slice(&bytes).expect("what was just written"))?;
         // All is signed before anything is written: keys that do not suffice change nothing.
         let new_root = Root::read(&bytes)?;
-        let lists = self.encode(&new_root, &offers, keys.online, versions)?;
-        (self.store)(&format!("{next}.root.json"), &bytes)?;
-        self.put(&lists)?;
+        let [targets, snapshot, timestamp] = self.encode(&new_root, &offers, keys.online, versions)?;
+        // The lists are there before the root that they need: the old timestamp does not name them, and by the new root
+        // nothing but them is believed any more.
+        self.put(&[targets, snapshot, (format!("{next}.root.json"), bytes.clone()), timestamp])?;
         Ok(bytes)
     }
 
@@ -164,18 +171,48 @@ impl Publisher<'_> {
     fn read(&self) -> Result<(Root, BTreeMap<String, Offer>, Versions)> {
         let missing = || Error::unknown("channel", "", ": make one with `inarch registry channel create`");
         let mut root = Root::read(&(self.fetch)("1.root.json", MAX_BYTES)?.ok_or_else(missing)?)?;
-        while let Some(bytes) = (self.fetch)(&format!("{}.root.json", root.common.version + 1), MAX_BYTES)? {
+        let mut before = Vec::new();
+        loop {
+            let next = root.common.version + 1;
+            let name = format!("{next}.root.json");
+            let Some(bytes) = (self.fetch)(&name, MAX_BYTES)? else { break };
             root.verify("root", &crate::oci::parse(&bytes, "TUF metadata", "`root.json`")?)?;
-            root = Root::read(&bytes)?;
+            let newer = Root::read(&bytes)?;
+            expect_version(&name, &newer.common, next)?;
+            before.push(std::mem::replace(&mut root, newer));
         }
-        let (timestamp, _): (Listing, _) = root.open("timestamp", &self.needed("timestamp.json")?)?;
-        let snapshot = timestamp.meta.get("snapshot.json").map_or(0, |meta| meta.version);
-        let listing: Listing = self.version_of(&root, "snapshot", snapshot)?;
+        let bytes = self.needed("timestamp.json")?;
+        let (listing, snapshot, timestamp) = match root.open::<Listing>("timestamp", &bytes) {
+            Ok((timestamp, common)) => {
+                let snapshot = snapshot_of(&timestamp);
+                (self.version_of::<Listing>(&root, "snapshot", snapshot)?, snapshot, common.version)
+            }
+            Err(error) => self.cut_off(&root, &before, &bytes)?.ok_or(error)?,
+        };
         let targets = listing.meta.get("targets.json").map_or(0, |meta| meta.version);
         let list: Targets = self.version_of(&root, "targets", targets)?;
         let offers =
             list.targets.iter().filter_map(|(path, entry)| Some((path.clone(), Offer::of(path, entry)?))).collect();
-        Ok((root, offers, (targets + 1, snapshot + 1, timestamp.common.version + 1)))
+        Ok((root, offers, (targets + 1, snapshot + 1, timestamp + 1)))
+    }
+
+    /// The newest snapshot that the keys of `root` signed, where a change of keys was cut off before its timestamp, with its
+    /// version and that of the timestamp that it lacks. The timestamp there is of a root `before`: it tells where to look and
+    /// nothing else, since keys that were replaced are not believed.
+    fn cut_off(&self, root: &Root, before: &[Root], timestamp: &[u8]) -> Result<Option<(Listing, u64, u64)>> {
+        let of = |root: &Root| root.open::<Listing>("timestamp", timestamp).ok();
+        let Some((old, common)) = before.iter().rev().find_map(of) else { return Ok(None) };
+        let mut newest = None;
+        for ahead in 1..=MAX_CUT_OFF {
+            let version = snapshot_of(&old).saturating_add(ahead);
+            let Some(bytes) = (self.fetch)(&format!("{version}.snapshot.json"), MAX_BYTES)? else { break };
+            // By other keys: of a change that was cut off before its root.
+            let Ok((listing, found)) = root.open::<Listing>("snapshot", &bytes) else { continue };
+            if found.version == version {
+                newest = Some((listing, version, common.version.saturating_add(ahead)));
+            }
+        }
+        Ok(newest)
     }
 
     fn needed(&self, name: &str) -> Result<Vec<u8>> {
@@ -186,11 +223,8 @@ impl Publisher<'_> {
     fn version_of<T: for<'de> Deserialize<'de>>(&self, root: &Root, role: &str, version: u64) -> Result<T> {
         let name = format!("{version}.{role}.json");
         let (document, common): (T, Common) = root.open(role, &self.needed(&name)?)?;
-        if common.version == version {
-            return Ok(document);
-        }
-        let reason = format!("it is version {} where {version} must be", common.version);
-        Err(Error::Untrusted { what: format!("`{name}` of the channel"), reason })
+        expect_version(&name, &common, version)?;
+        Ok(document)
     }
 
     fn write(
@@ -214,7 +248,7 @@ impl Publisher<'_> {
         offers: &BTreeMap<String, Offer>,
         keys: &[SecretKey],
         versions: Versions,
-    ) -> Result<Vec<(String, Vec<u8>)>> {
+    ) -> Result<[(String, Vec<u8>); 3]> {
         let (targets_version, snapshot_version, timestamp_version) = versions;
         let entries: BTreeMap<&String, _> = offers.iter().map(|(path, offer)| (path, offer.entry())).collect();
         let mut targets = self.document("targets", targets_version, self.lifetimes.targets_days);
@@ -234,7 +268,7 @@ impl Publisher<'_> {
             listing("timestamp", timestamp_version, self.lifetimes.timestamp_days, "snapshot.json", meta),
             "timestamp",
         )?;
-        Ok(vec![
+        Ok([
             (format!("{targets_version}.targets.json"), targets),
             (format!("{snapshot_version}.snapshot.json"), snapshot),
             ("timestamp.json".into(), timestamp),
@@ -270,4 +304,17 @@ impl Publisher<'_> {
         signers.extend(also.iter().filter(|key| !keys.root.iter().any(|new| new.public() == key.public())).cloned());
         Ok(Envelope::sign(document, &signers).encode())
     }
+}
+
+/// The version of the snapshot that a timestamp names.
+fn snapshot_of(timestamp: &Listing) -> u64 {
+    timestamp.meta.get("snapshot.json").map_or(0, |meta| meta.version)
+}
+
+fn expect_version(name: &str, found: &Common, expected: u64) -> Result<()> {
+    if found.version == expected {
+        return Ok(());
+    }
+    let reason = format!("it is version {} where {expected} must be", found.version);
+    Err(Error::Untrusted { what: format!("`{name}` of the channel"), reason })
 }
