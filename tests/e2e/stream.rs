@@ -132,6 +132,9 @@ fn a_wrong_recipe_is_named() {
     program.fail(&arguments("raill", "out", &[]), 2, &["raill", "did you mean `rail`?"]);
     program.fail(&arguments("rail", "out", &["--set", "stream.experience=3"]), 2, &["experience"]);
     program.fail(&arguments("rail", "out", &["--set", "stream.experiences=30"]), 1, &["30 experiences", "10"]);
+    for (setting, instead) in [("fit.seed=3", "--seeds"), ("fit.shots=2", "stream.shots")] {
+        program.fail(&arguments("naive", "out", &["--set", setting]), 2, &["not taken up", instead]);
+    }
     program.fail(&["stream", "-b", "pocket"], 2, &["no data set", "-d"]);
     // A strategy that cannot train the method is refused where it is named, and left out of all.
     program.fail(&arguments("rail,coda-prompt", "out", &[]), 2, &["coda-prompt", "fit.method"]);

@@ -22,6 +22,21 @@ const METHOD: &str = "linear-probe";
 const FIT: &[&str] =
     &["views=1", "augment={ crop = \"centre\", flip = 0.0 }", "train.budget={ iterations = 200 }", "train.batch=64"];
 
+/// Settings of a recipe of `fit` that `[fit]` of a stream would not take up, and what says the same here.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("backbone", "set `backbone` beside `[fit]`, or give `-b`"),
+    ("data", "set `data` beside `[fit]`, or give `-d`"),
+    ("root", "set `root` beside `[fit]`, or give `--root`"),
+    ("group_by", "set `group_by` beside `[fit]`, or give `--group-by`"),
+    ("slices", "set `slices` beside `[fit]`, or give `--slices`"),
+    ("window", "set `window` beside `[fit]`, or give `--window`"),
+    ("seed", "set `seeds`, one run for each, or give `--seeds`"),
+    ("shots", "set `stream.shots`"),
+    ("subset", "a stream has all classes of its data: leave it out"),
+    ("clips", "clips are read as their data set is: leave it out"),
+    ("on_bad_image", "give `--on-bad-image`"),
+];
+
 /// Everything that decides a benchmark, beside the bytes of backbone and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,8 +215,8 @@ impl StreamRecipe {
     /// Reads its parts strictly.
     ///
     /// # Errors
-    /// An unknown strategy, method or setting; no strategy or seed; one of them twice; one that cannot train `fit.method`, or not in
-    /// chunks.
+    /// An unknown strategy, method or setting; one in `[fit]` that is said elsewhere; no strategy or seed; one of them twice; one that
+    /// cannot train `fit.method`, or not in chunks.
     pub fn protocol(self) -> Result<Protocol> {
         self.stream.check()?;
         self.memory.check()?;
@@ -220,6 +235,7 @@ impl StreamRecipe {
                 ));
             }
         }
+        check_fit(&self.fit, ELSEWHERE)?;
         let fit = fit_recipe(&self.fit)?;
         strategies.iter().try_for_each(|strategy| self.suits(strategy, &fit.method))?;
         Ok(Protocol { recipe: self, strategies, fit })
@@ -229,6 +245,14 @@ impl StreamRecipe {
 fn fault(origin: &str, reason: &dyn std::fmt::Display) -> Error {
     let reason = reason.to_string().trim_end().to_string();
     Error::Recipe(inarch_recipes::Error::Recipe { origin: origin.into(), reason })
+}
+
+/// Refuses settings in `[fit]` that would be passed over: names, each with what says the same.
+pub(crate) fn check_fit(given: &Table, elsewhere: &[(&str, &str)]) -> Result<()> {
+    match elsewhere.iter().find(|(key, _)| given.contains_key(*key)) {
+        None => Ok(()),
+        Some((key, instead)) => Err(fault("[fit]", &format!("`fit.{key}` is not taken up here; {instead}"))),
+    }
 }
 
 /// What strategies train: the method's preset, what a stream needs, then what the recipe says.
@@ -263,6 +287,27 @@ mod tests {
         assert!(fault("[fit.method]\nname = \"loro\"").contains("loro"));
         assert!(fault("[[strategy]]\nname = \"er\"\n[[strategy]]\nname = \"er\"").contains("twice"));
         assert!(fault("seeds = [3, 1, 3]").contains("3 is given twice"));
+    }
+
+    #[test]
+    fn what_a_stream_says_elsewhere_is_refused_beside_what_it_trains() {
+        for (setting, instead) in
+            [("seed = 7", "`seeds`"), ("shots = 4", "`stream.shots`"), ("subset = \"base\"", "all classes")]
+        {
+            let key = setting.split(' ').next().unwrap();
+            let read = StreamRecipe::read(&format!("[fit]\n{setting}"), "test", &[]).unwrap();
+            let set = StreamRecipe::read("", "test", &[format!("fit.{setting}")]).unwrap();
+            for recipe in [read, set] {
+                let reason = recipe.protocol().unwrap_err().to_string();
+                assert!(reason.contains(&format!("`fit.{key}`")) && reason.contains(instead), "{reason}");
+            }
+        }
+        // Every name is one of a recipe of `fit`, which would read it without a word.
+        let names = super::fit_recipe(&super::Table::new()).unwrap();
+        let names = toml::Table::try_from(names).unwrap();
+        for key in ["seed", "subset", "on_bad_image"] {
+            assert!(names.contains_key(key) && super::ELSEWHERE.iter().any(|(name, _)| *name == key), "{key}");
+        }
     }
 
     #[test]

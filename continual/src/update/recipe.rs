@@ -5,11 +5,28 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::gate::Gate;
+use crate::bench::check_fit;
 use crate::error::{Error, Result};
 use crate::memory::MemoryConfig;
 
 /// Plain rehearsal.
 const DEFAULT_STRATEGY: &str = "er";
+
+/// Settings of a recipe of `fit` that `[fit]` of an update would not take up, and what says the same here.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("backbone", "give `-b`"),
+    ("data", "give `-d`"),
+    ("root", "give `--root`"),
+    ("group_by", "give `--group-by`"),
+    ("slices", "give `--slices`"),
+    ("window", "give `--window`"),
+    ("seed", "set `seed` beside `[fit]`"),
+    ("shots", "an update learns all new samples of `-d`: give fewer images"),
+    ("subset", "an update learns all classes of `-d`: give other images"),
+    ("clips", "give `--frames` and its kin"),
+    ("on_bad_image", "give `--on-bad-image`"),
+    ("method", "`--init METHOD` with `[method]` begins a first version, and later ones keep its method"),
+];
 
 /// Settings of an update. Memories that exist keep their own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +68,7 @@ impl UpdateRecipe {
     /// A recipe file with `key=value` settings over it.
     ///
     /// # Errors
-    /// Text that is not TOML, an unknown key, or a setting outside its domain.
+    /// Text that is not TOML, an unknown key, a setting outside its domain, or one in `[fit]` that is said elsewhere.
     pub fn read(text: &str, origin: &str, set: &[String]) -> Result<Self> {
         let mut table: Table = toml::from_str(text).map_err(|error: toml::de::Error| {
             let reason = error.to_string().trim_end().to_string();
@@ -69,6 +86,7 @@ impl UpdateRecipe {
             return Err(Error::setting("probe.views", "held-out samples judge in the centre view alone; leave it out"));
         }
         recipe.gate.check()?;
+        check_fit(&recipe.fit, ELSEWHERE)?;
         Ok(recipe)
     }
 }
@@ -97,6 +115,25 @@ mod tests {
         assert_eq!(both.memory, MemoryConfig { views: 3, ..whole.memory });
         let fault = read("", &["probe.bugdet_bytes=4096"]).expect_err("an unknown key").to_string();
         assert!(fault.contains("bugdet_bytes"), "{fault}");
+    }
+
+    #[test]
+    fn what_an_update_says_elsewhere_is_refused_beside_what_it_trains() {
+        for (setting, instead) in [
+            ("seed = 7", "`seed` beside `[fit]`"),
+            ("shots = 4", "give fewer images"),
+            ("method = { name = \"lora\" }", "`--init METHOD`"),
+        ] {
+            let key = setting.split(' ').next().expect("a key");
+            let read = UpdateRecipe::read(&format!("[fit]\n{setting}"), "test", &[]);
+            let set = UpdateRecipe::read("", "test", &[format!("fit.{setting}")]);
+            for recipe in [read, set] {
+                let reason = recipe.expect_err("it is said elsewhere").to_string();
+                assert!(reason.contains(&format!("`fit.{key}`")) && reason.contains(instead), "{reason}");
+            }
+        }
+        let own = ["seed=7".to_string(), "fit.train.batch=8".into(), "fit.views=3".into()];
+        assert_eq!(UpdateRecipe::read("", "test", &own).expect("valid").seed, 7);
     }
 
     #[test]
