@@ -10,6 +10,7 @@ use std::time::Duration;
 use inarch_continual::{
     FolderVersions, ForgetReport, ForgetRequest, MergeRequest, Release, Result, Turn, Version, Versions, forget, merge,
 };
+use inarch_core::image::OnBadImage;
 use inarch_peft::Combination;
 use inarch_recipes::{Control, Silent};
 
@@ -83,6 +84,7 @@ fn forgotten(versions: &dyn Versions, target: &Path, id: &str) -> Result<ForgetR
         target: &target,
         ids: &ids,
         presented: None,
+        policy: OnBadImage::Fail,
         key: None,
         time: 0,
         purge: false,

@@ -1,6 +1,6 @@
-//! `memory drift`: the state that is carried from batch to batch, and whose it is.
+//! `memory drift`: the state that is carried from batch to batch, and whose it is; images that cannot be read.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Program;
 use super::update::{OLD, ids, part, record, update};
@@ -50,4 +50,39 @@ fn a_drift_state_holds_no_sample_and_belongs_to_its_memory() {
     std::fs::write(program.path("drift.json"), r#"{"config":{},"dim":256,"reference":[0.5],"mean":[0.5]}"#)
         .expect("writes");
     program.fail(&drift, 3, &["refused", "drift.json", "older version", "remove it"]);
+}
+
+#[test]
+fn images_that_cannot_be_read_are_left_out_of_a_memory_and_of_a_batch() {
+    let program = Program::new();
+    let old = part(&program, "old", &OLD[..2], 0, 2);
+    let images = |class: &str| inarch_core::file::list(&program.path("old/train").join(class)).expect("images");
+    let broken = images(OLD[0])[0].clone();
+    let name = broken.file_name().expect("a name").to_string_lossy().into_owned();
+    std::fs::write(&broken, "no image").expect("writes");
+    let readable = images(OLD[0]).len() + images(OLD[1]).len() - 1;
+    let skip = ["--on-bad-image", "skip"];
+    let add = ["memory", "add", "ward", "-b", "pocket", "-d", &old];
+    program.fail(&add, 1, &[&name, "--on-bad-image skip"]);
+    let added = program.json(&[&add[..], &skip].concat());
+    assert_eq!(added["samples"], json!(readable));
+    let drift = ["memory", "drift", "ward", "-b", "pocket", "-d", &old];
+    program.fail(&drift, 1, &[&name, "--on-bad-image skip"]);
+    let seen = program.json(&[&drift[..], &skip].concat());
+    assert!(seen["drifted"].is_boolean());
+    for found in [&added, &seen] {
+        let skipped = found["skipped"].as_array().expect("a list");
+        assert!(skipped.len() == 1 && skipped[0].as_str().is_some_and(|path| path.ends_with(&name)), "{found}");
+    }
+    for arguments in [&add, &drift] {
+        let text = program.succeed(&[&arguments[..], &skip].concat());
+        assert!(text.contains(&format!("{name}: could not be read")), "{text}");
+    }
+    // Of nothing, nothing is remembered.
+    for path in OLD[..2].iter().flat_map(|class| images(class)) {
+        std::fs::write(path, "no image").expect("writes");
+    }
+    let none = ["memory", "add", "none", "-b", "pocket", "-d", &old];
+    program.fail(&[&none[..], &skip].concat(), 1, &["data set `old`", "none of its training images"]);
+    program.fail(&["memory", "show", "none"], 2, &["there is no memory `none`"]);
 }

@@ -84,11 +84,20 @@ fn what_the_memory_has_dropped_is_forgotten_by_its_image() {
     program.fail(&forget("shop", &evicted, &["-d", &other]), 3, &["does not hold it any more"]);
     assert!(!program.path("shop/2").exists());
 
-    let report = program.json(&forget("shop", &evicted, &["-d", &old]));
+    // An image beside it that cannot be read does not stand in its way, where that is said; no record names it.
+    let broken = inarch_core::file::list(&program.path("old/test/pants")).expect("images")[0].clone();
+    std::fs::write(&broken, "no image").expect("writes");
+    program.fail(&forget("shop", &evicted, &["-d", &old]), 1, &["old/test/pants", "--on-bad-image skip"]);
+    program.fail(&forget("shop", &evicted, &["--on-bad-image", "skip"]), 2, &["--data"]);
+    let present = ["-d", &old, "--on-bad-image", "skip"];
+    let mut report = program.json(&forget("shop", &evicted, &present));
+    let skipped = report.as_object_mut().expect("an object").remove("skipped").expect("a list");
+    let name = broken.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(skipped.as_array().map(Vec::len) == Some(1) && skipped.to_string().contains(&name), "{skipped}");
     assert_eq!((&report["presented"], &report["from_memory"]), (&json!(1), &json!(0)));
     assert_eq!((&report["samples"], &report["influence_removed"]), (&json!([learned, learned - 1]), &json!(true)));
     assert_eq!((ids(&program, "shop"), &record(&program, "shop/2/forgotten.json")), (held, &report));
-    program.fail(&forget("shop", &evicted, &["-d", &old]), 2, &["unknown sample"]);
+    program.fail(&forget("shop", &evicted, &present), 2, &["unknown sample"]);
     // To the last digits it is the adapter of a memory that still held it.
     let same = program.json(&forget("whole", &evicted, &[]));
     assert_eq!((&same["presented"], &same["from_memory"]), (&json!(0), &json!(1)));

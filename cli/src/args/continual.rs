@@ -211,6 +211,9 @@ pub(crate) struct ForgetArgs {
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) shown: ShownArgs,
+    /// What to do about an image of `-d` that cannot be read
+    #[arg(long, value_enum, default_value = "fail", value_name = "POLICY", requires = "data")]
+    pub(crate) on_bad_image: OnBadImageArg,
     /// Remove older versions that know the samples as well; in a registry retention does that
     #[arg(long)]
     pub(crate) purge: bool,
@@ -233,6 +236,9 @@ pub(crate) struct AddArgs {
     /// Override one setting of a new memory, e.g. `budget_bytes=65536`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// What to do about an image that cannot be read
+    #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
+    pub(crate) on_bad_image: OnBadImageArg,
     #[command(flatten)]
     pub(crate) version: VersionArgs,
 }
@@ -246,6 +252,9 @@ pub(crate) struct DriftArgs {
     pub(crate) data: PathBuf,
     #[command(flatten)]
     pub(crate) shown: ShownArgs,
+    /// What to do about an image that cannot be read
+    #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
+    pub(crate) on_bad_image: OnBadImageArg,
     /// Backbone: a folder, a checkpoint or a name
     #[arg(short = 'b', long, value_name = "BACKBONE", default_value = "pocket")]
     pub(crate) backbone: String,

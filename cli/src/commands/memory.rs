@@ -5,13 +5,13 @@ mod at_work;
 use std::path::{Path, PathBuf};
 
 use inarch_continual::{
-    DriftConfig, DriftWatch, Error, Fingerprint, ForgetRequest, Key, Memory, MemoryConfig, MemoryStore, Sample,
-    Versions as _, forget,
+    DriftConfig, DriftVerdict, DriftWatch, Error, Fingerprint, ForgetReport, ForgetRequest, Key, Memory, MemoryConfig,
+    MemoryStore, Sample, Versions as _, forget,
 };
 use inarch_core::Digest;
 use inarch_core::data::DataOptions;
-use inarch_core::image::{OnBadImage, Window};
-use inarch_recipes::{Progress as _, Session, Subset};
+use inarch_core::image::{BadImage, Window};
+use inarch_recipes::{BadImagePolicy, Progress as _, Session, Subset};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -83,6 +83,16 @@ fn has_versions(target: &str) -> bool {
 fn shown_beside(shown: &ShownArgs, remembered: Option<Window>) -> DataOptions {
     let options = shown.options();
     DataOptions { window: options.window.or(remembered), ..options }
+}
+
+/// Names of images that could not be read.
+fn names_of(bad: &[BadImage]) -> Vec<String> {
+    bad.iter().map(|bad| bad.path.display().to_string()).collect()
+}
+
+/// A line for each image that could not be read.
+fn unread(skipped: &[String]) -> String {
+    skipped.iter().map(|skipped| format!("{skipped}: could not be read\n")).collect()
 }
 
 /// Opens a memory of any kind.
@@ -215,13 +225,16 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
         target: &args.target,
         ids: &args.ids,
         presented: presented.as_ref(),
+        policy: BadImagePolicy::from(args.on_bad_image).into(),
         key: key.as_ref(),
         time: now(),
         purge: args.purge,
         memory_only: args.memory_only,
     };
     let report = forget(&backbone, &AnyVersions::new(), &request, bars.control())?;
-    output.result(&report, || {
+    // No part of the record, which names nobody.
+    let skipped = presented.is_some().then_some(&report.skipped[..]);
+    output.result(&Forgotten { report: &report, skipped }, || {
         let influence = match (report.influence_removed, report.residual) {
             (true, Some(residual)) => format!("the adapter is the one without them (summed anew: difference {residual:.1e})"),
             (true, None) => "the adapter is the one without them".into(),
@@ -244,9 +257,27 @@ fn run_forget(args: &ForgetArgs, bars: &Bars, output: &Output) -> Result<(), Com
                 report.still_in.join(", ")
             ));
         }
+        text.push_str(&unread(&report.skipped));
         text
     });
     Ok(())
+}
+
+/// What `memory forget` prints with `--json`.
+#[derive(Serialize)]
+struct Forgotten<'a> {
+    #[serde(flatten)]
+    report: &'a ForgetReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<&'a [String]>,
+}
+
+/// What `memory drift` prints with `--json`.
+#[derive(Serialize)]
+struct Drift {
+    #[serde(flatten)]
+    verdict: DriftVerdict,
+    skipped: Vec<String>,
 }
 
 fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
@@ -256,22 +287,26 @@ fn drift(args: &DriftArgs, bars: &Bars, output: &Output) -> Result<(), CommandEr
     let key = read_key(args.target.key.as_ref())?;
     let mut watch = DriftWatch::open(&memory, DriftConfig::default(), args.state.as_deref(), key.as_ref())?;
     let dataset = open_more(&args.data, shown_beside(&args.shown, memory.fingerprint().window), bars)?;
-    let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
+    let policy = BadImagePolicy::from(args.on_bad_image).into();
+    let session = Session::new(&backbone, &dataset, Subset::All, policy, bars.control())?;
     let all: Vec<_> = dataset.examples().map(|(_, example)| example.clone()).collect();
-    let verdict = watch.observe(&session.features(&all)?.values)?;
+    let features = session.features(&all)?;
+    let verdict = watch.observe(&features.values)?;
     if let Some(path) = &args.state {
         watch.save(path, key.as_ref())?;
     }
-    output.result(&verdict, || {
+    let result = Drift { verdict, skipped: names_of(&features.bad) };
+    output.result(&result, || {
         format!(
-            "{}\nMMD {:.4} (p {:.3}); KS {:.3} at feature {} (p {:.3}, all features counted); ADWIN: {}\n",
+            "{}\nMMD {:.4} (p {:.3}); KS {:.3} at feature {} (p {:.3}, all features counted); ADWIN: {}\n{}",
             if verdict.drifted { "drift: the images differ from what is remembered" } else { "no drift" },
             verdict.mmd.statistic,
             verdict.mmd.p_value,
             verdict.ks.statistic,
             verdict.ks.feature,
             verdict.ks.p_value,
-            if verdict.adwin { "a change" } else { "no change" }
+            if verdict.adwin { "a change" } else { "no change" },
+            unread(&result.skipped)
         )
     });
     Ok(())

@@ -15,7 +15,7 @@ use inarch_peft::{Rows, Statistics};
 use inarch_recipes::{Control, Session, Subset};
 use serde::Serialize;
 
-use super::intake::Intake;
+use super::intake::{Intake, Taken};
 use super::run::tensors;
 use super::version::{Content as Files, Release, Version, VersionRecord, Versions, check_in_force, write_version};
 use crate::error::{Error, Result};
@@ -33,6 +33,8 @@ pub struct ForgetRequest<'a> {
     pub ids: &'a [String],
     /// The samples themselves, where the memory does not hold them any more.
     pub presented: Option<&'a Dataset>,
+    /// What to do about an image of these that cannot be read.
+    pub policy: OnBadImage,
     /// Key of encrypted memories.
     pub key: Option<&'a Key>,
     /// Now, in seconds since 1970.
@@ -75,6 +77,9 @@ pub struct ForgetReport {
     pub purged: Vec<String>,
     /// When, in seconds since 1970.
     pub time: u64,
+    /// Presented images that could not be read. No record has them: they are names.
+    #[serde(skip)]
+    pub skipped: Vec<String>,
 }
 
 /// Takes samples out and publishes the version without them.
@@ -105,7 +110,7 @@ pub fn forget(
         memory.fingerprint().check(&fingerprint, &format!("the memory of `{}`", parent.name))?;
     }
     let precision = memory.as_ref().map_or(Precision::F32, |memory| memory.config().precision);
-    let presented = presented(backbone, request, precision, control)?;
+    let (presented, skipped) = presented(backbone, request, precision, control)?;
 
     let mut ids = Vec::new();
     for wanted in request.ids {
@@ -237,6 +242,7 @@ pub fn forget(
         still_in: knowing.iter().map(|version| version.name.clone()).collect(),
         purged: Vec::new(),
         time,
+        skipped,
     };
     // A version that never changes has its record from the start.
     file::write_json(&staging.join(FORGOTTEN), &report)?;
@@ -277,19 +283,20 @@ fn purge(versions: &dyn Versions, target: &str, knowing: &[Version], report: &mu
     Ok(())
 }
 
-/// The samples of a presented data set, by id.
+/// The samples of a presented data set, by id, and the names of its images that cannot be read.
 fn presented(
     backbone: &Backbone,
     request: &ForgetRequest<'_>,
     precision: Precision,
     control: Control<'_>,
-) -> Result<BTreeMap<String, Sample>> {
-    let Some(dataset) = request.presented else { return Ok(BTreeMap::new()) };
-    let session = Session::new(backbone, dataset, Subset::All, OnBadImage::Fail, control)?;
+) -> Result<(BTreeMap<String, Sample>, Vec<String>)> {
+    let Some(dataset) = request.presented else { return Ok(Default::default()) };
+    let session = Session::new(backbone, dataset, Subset::All, request.policy, control)?;
     let intake = Intake { session: &session, dataset, time: request.time, named: precision };
     let all: Vec<Example> = dataset.examples().map(|(_, example)| example.clone()).collect();
-    let samples = intake.samples(&all, precision, Content::Latents)?;
-    Ok(samples.into_iter().map(|sample| (sample.id.clone(), sample)).collect())
+    let Taken { samples, bad, .. } = intake.taken(&all, precision, Content::Latents)?;
+    let skipped = bad.into_iter().map(|bad| bad.path.display().to_string()).collect();
+    Ok((samples.into_iter().map(|sample| (sample.id.clone(), sample)).collect(), skipped))
 }
 
 /// The full ids that a name stands for.

@@ -2,6 +2,7 @@
 
 use inarch_core::Digest;
 use inarch_core::data::{Dataset, Example};
+use inarch_core::image::BadImage;
 use inarch_recipes::Session;
 
 use crate::error::Result;
@@ -18,6 +19,14 @@ pub(crate) struct Intake<'a> {
     pub(crate) named: Precision,
 }
 
+/// Examples that could be read, and images that could not.
+pub(crate) struct Taken {
+    /// The position of each sample among the examples.
+    pub(crate) positions: Vec<usize>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) bad: Vec<BadImage>,
+}
+
 impl Intake<'_> {
     /// Examples as samples, rounded to a precision. The id is the name of the data, the path in it, and a hash of the latent,
     /// so that two images of one name are two samples and one image given twice is one.
@@ -25,20 +34,14 @@ impl Intake<'_> {
     /// # Errors
     /// An image that cannot be read.
     pub(crate) fn samples(&self, examples: &[Example], precision: Precision, content: Content) -> Result<Vec<Sample>> {
-        Ok(self.positioned(examples, precision, content)?.1)
+        Ok(self.taken(examples, precision, content)?.samples)
     }
 
-    /// As [`samples`](Self::samples), with the position of each among the examples: those that cannot be read and are passed over
-    /// have none.
+    /// As [`samples`](Self::samples), with the position of each among the examples, and what cannot be read and is passed over.
     ///
     /// # Errors
     /// An image that cannot be read.
-    pub(crate) fn positioned(
-        &self,
-        examples: &[Example],
-        precision: Precision,
-        content: Content,
-    ) -> Result<(Vec<usize>, Vec<Sample>)> {
+    pub(crate) fn taken(&self, examples: &[Example], precision: Precision, content: Content) -> Result<Taken> {
         let features = self.session.features(examples)?;
         let kept: Vec<&Example> = features.kept.iter().map(|position| &examples[*position]).collect();
         let images = content.images(&kept)?;
@@ -57,6 +60,6 @@ impl Intake<'_> {
                 scores: Vec::new(),
             });
         }
-        Ok((features.kept, samples))
+        Ok(Taken { positions: features.kept, samples, bad: features.bad })
     }
 }

@@ -16,7 +16,7 @@ use toml::{Table, Value};
 use super::assess::{accuracy_on, milliseconds};
 use super::comparison::{Comparison, check_probes};
 use super::gate::{Evidence, Verdict};
-use super::intake::Intake;
+use super::intake::{Intake, Taken};
 use super::learn::{learn_analytic, learn_by_steps};
 use super::left_out::left_out;
 use super::recipe::UpdateRecipe;
@@ -146,7 +146,7 @@ pub fn update(
     }
     let intake = Intake { session: &session, dataset, time, named: keeps.precision };
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
-    let (readable, mut samples) = intake.positioned(&learn, Precision::F32, keeps.content)?;
+    let Taken { positions: readable, mut samples, .. } = intake.taken(&learn, Precision::F32, keeps.content)?;
     // What is held out to judge by stays out, however the data is split or called this time, and whatever it is rounded to there.
     let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| Digest::of_values(&sample.latent)).collect();
     let is_held_out: Vec<bool> = samples

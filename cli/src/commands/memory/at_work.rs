@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use inarch_continual::{Cause, Fingerprint, Key, Memory, MemoryConfig, MemoryStore, Sample};
 use inarch_core::data::{DataOptions, Example};
-use inarch_core::image::OnBadImage;
-use inarch_recipes::{Progress as _, Session, Subset};
+use inarch_recipes::{BadImagePolicy, Progress as _, Session, Subset};
 use serde_json::json;
 
 use super::super::update::{now, read_key};
-use super::{has_versions, store_path};
+use super::{has_versions, names_of, store_path, unread};
 use crate::args::{AddArgs, ForgetArgs};
 use crate::backbones;
 use crate::data::open_more;
@@ -52,8 +51,14 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
     }
     let dataset = open_more(&args.data, DataOptions { window, ..options }, bars)?;
     dataset.need_single_labels("a memory")?;
-    let session = Session::new(&backbone, &dataset, Subset::All, OnBadImage::Fail, bars.control())?;
+    let policy = BadImagePolicy::from(args.on_bad_image).into();
+    let session = Session::new(&backbone, &dataset, Subset::All, policy, bars.control())?;
     let features = session.features(&dataset.train)?;
+    let skipped = names_of(&features.bad);
+    if features.kept.is_empty() && !skipped.is_empty() {
+        let reason = "none of its training images can be read; nothing is to be remembered";
+        return Err(inarch_core::Error::invalid(format!("data set `{}`", dataset.name), reason).into());
+    }
     let kept: Vec<&Example> = features.kept.iter().map(|position| &dataset.train[*position]).collect();
     let images = config.content.images(&kept)?;
     let time = now();
@@ -82,10 +87,11 @@ pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), Co
         expired = store.expire(&mut memory, time)?.len();
     }
     let memory = store.offer(config, &fingerprint, samples)?;
-    let result = json!({ "name": args.name, "samples": memory.len(), "bytes": memory.bytes(), "expired": expired });
+    let (held, bytes) = (memory.len(), memory.bytes());
+    let result = json!({ "name": args.name, "samples": held, "bytes": bytes, "expired": expired, "skipped": skipped });
     output.result(&result, || {
         let dropped = if expired > 0 { format!("; {expired} were too old and dropped") } else { String::new() };
-        format!("{} samples, {} bytes at work in `{}`{dropped}", memory.len(), memory.bytes(), args.name)
+        format!("{held} samples, {bytes} bytes at work in `{}`{dropped}\n{}", args.name, unread(&skipped))
     });
     Ok(())
 }
