@@ -86,7 +86,7 @@ fn run(command: Command, bars: &Bars, output: &Output) -> Result<(), CommandErro
         Command::Predict(args) => commands::predict::run(&args, bars, output),
         Command::Encode(args) => commands::encode::run(&args, bars, output),
         Command::Corrupt(args) => commands::corrupt::run(&args, bars, output),
-        Command::Combine(args) => commands::combine::run(&args, output),
+        Command::Combine(args) => commands::combine::run(&args, bars, output),
         Command::Update(args) => commands::update::run(&args, bars, output),
         Command::Stream(args) => commands::stream::run(&args, bars, output),
         Command::Memory(args) => commands::memory::run(&args, bars, output),

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use inarch_core::backbone::Backbone;
 use inarch_core::data::Dataset;
 use inarch_core::image::OnBadImage;
-use inarch_peft::{Artifact, Combination, MethodConfig};
+use inarch_peft::{Artifact, Combination, CommonReading, MethodConfig};
 use inarch_recipes::{Control, Session, Subset};
 use serde::Serialize;
 
@@ -78,8 +78,9 @@ struct Part {
 /// Merges versions into a new one.
 ///
 /// # Errors
-/// Parts of other backbones or settings; parts that share other samples than those of the base; a pooled version that did
-/// not learn the same samples; [`Error::Refused`] where another version was published at the output meanwhile.
+/// Parts of other backbones or settings, or whose data was read otherwise; parts that share other samples than those of the base; a
+/// pooled version that did not learn the same samples; [`Error::Refused`] where another version was published at the output
+/// meanwhile.
 pub fn merge(
     backbone: &Backbone,
     versions: &dyn Versions,
@@ -101,6 +102,7 @@ pub fn merge(
     for part in rest {
         check_methods(&first.artifact.manifest.method, &part.artifact.manifest.method)?;
     }
+    let reading = CommonReading::of(parts.iter().map(|part| &part.artifact))?;
     let base = request.base.map(|base| versions.open(base)).transpose()?;
     let base_ledger = base.as_ref().map(Version::ledger).transpose()?.unwrap_or_default();
     let mut ledger = first.ledger.clone();
@@ -147,14 +149,14 @@ pub fn merge(
             }
             sum.merge(&own)?;
         }
-        let artifact =
-            solve_head(backbone, method, &sum, &classes, (&templates, first.artifact.manifest.clips.as_ref()))?;
+        let artifact = solve_head(backbone, method, &sum, &classes, (&templates, reading.clips.as_ref()))?;
         statistics = Some(sum);
         parts.iter().fold(artifact, |artifact, part| artifact.with_reading_of(&part.artifact))
     } else {
         let artifacts: Vec<Artifact> = parts.iter().map(|part| part.artifact.clone()).collect();
         request.combination.combine(&artifacts, backbone)?
     };
+    artifact.manifest.group_by = reading.group_by;
     artifact.manifest.parents = parts.iter().map(|part| part.artifact.manifest.tensors.clone()).collect();
     let common = base.as_ref().map(|base| base.memory(request.key)).transpose()?.flatten();
     let held_out = base.as_ref().map(|base| base.probe(request.key)).transpose()?.flatten();

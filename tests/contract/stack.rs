@@ -1,6 +1,8 @@
 //! Trained adapters are stacked as artifacts.
 
 use inarch_core::backbone::{Pass, Sites as _};
+use inarch_core::data::ClipConfig;
+use inarch_core::image::Window;
 use inarch_peft::{Artifact, Combination, MethodConfig};
 
 use super::case::{artifact, configured, fresh, scores};
@@ -45,6 +47,50 @@ fn the_scores_at_which_an_image_has_a_class_are_kept_where_the_classes_are() {
     several.manifest.classes.reverse();
     let other = Artifact::stack(&[several, probe], tiny()).expect("one part is bound to classes");
     assert_eq!(other.manifest.offsets, None);
+}
+
+#[test]
+fn adapters_that_become_one_agree_on_how_data_is_read() {
+    let lora = artifact(&configured("lora", ""));
+    let with = |change: &dyn Fn(&mut Artifact)| {
+        let mut part = lora.clone();
+        change(&mut part);
+        part
+    };
+    let clips = |frames: usize, views: usize| {
+        with(&|part| part.manifest.clips = Some(ClipConfig { frames, views, ..ClipConfig::default() }))
+    };
+    let window = |window: &str| {
+        let window: Window = window.parse().expect("a window");
+        with(&|part| part.manifest.window = Some(window))
+    };
+    let groups = |pattern: &str| with(&|part| part.manifest.group_by = Some(pattern.into()));
+    // Whatever comes first.
+    let one = |left: &Artifact, right: &Artifact| {
+        let [there, back] = [[left, right], [right, left]].map(|parts| {
+            let combined = Combination::default().combine(&parts.map(Clone::clone), tiny())?;
+            let manifest = combined.manifest;
+            Ok::<_, inarch_peft::Error>((manifest.clips, manifest.window, manifest.group_by))
+        });
+        let [there, back] = [there, back].map(|found| found.map_err(|error| error.to_string()));
+        assert_eq!(there.is_err(), back.is_err());
+        if there.is_ok() {
+            assert_eq!(there, back);
+        }
+        there
+    };
+    let reading = |frames, views| Some(ClipConfig { frames, views, ..ClipConfig::default() });
+    assert_eq!(one(&lora, &lora), Ok((None, None, None)));
+    assert_eq!(one(&lora, &clips(3, 1)), Ok((reading(3, 1), None, None)));
+    assert_eq!(one(&clips(3, 4), &clips(3, 1)), Ok((reading(3, 4), None, None)));
+    let reason = one(&clips(3, 1), &clips(4, 1)).expect_err("other frames");
+    assert!(["\"frames\":3", "\"frames\":4", "--frames"].iter().all(|part| reason.contains(part)), "{reason}");
+    let full: Window = "full".parse().expect("a window");
+    assert_eq!(one(&lora, &window("full")), Ok((None, Some(full), None)));
+    let reason = one(&window("full"), &window("-600:1500")).expect_err("other windows");
+    assert!(["`full`", "`-600:1500`", "--window"].iter().all(|part| reason.contains(part)), "{reason}");
+    assert_eq!(one(&lora, &groups("a(.)")), Ok((None, None, Some("a(.)".into()))));
+    assert_eq!(one(&groups("a(.)"), &groups("b(.)")), Ok((None, None, None)));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use nalgebra::DMatrix;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
+use super::reading::CommonReading;
 use crate::adapter::MethodConfig;
 use crate::artifact::{Artifact, Provenance};
 use crate::error::{Error, Result};
@@ -84,13 +85,15 @@ impl Default for Combination {
 }
 
 impl Combination {
-    /// Merges `parts`, all trained beside `backbone`. Classes and templates are those of the first; parents are all.
+    /// Merges `parts`, all trained beside `backbone`. Classes and templates are those of the first; parents are all, and data is read
+    /// as they agree on ([`CommonReading`]).
     ///
     /// # Errors
     /// [`Error::Setting`] for weights, rank or density outside their domain; a mismatch for adapters of another backbone
-    /// or of settings that cannot be merged.
+    /// or of settings that cannot be merged; as [`CommonReading::of`].
     pub fn combine(&self, parts: &[Artifact], backbone: &Backbone) -> Result<Artifact> {
         let weights = self.checked_weights(parts, backbone)?;
+        let CommonReading { clips, group_by, .. } = CommonReading::of(parts)?;
         let (adapter, method) = if parts.iter().all(|part| in_weights(part, backbone)) {
             self.as_lora(parts, &weights, backbone)?
         } else {
@@ -101,12 +104,14 @@ impl Combination {
             classes: first.manifest.classes.clone(),
             templates: first.templates()?,
             data: None,
-            clips: first.manifest.clips.clone(),
+            clips,
             metrics: BTreeMap::new(),
         };
         let mut combined = Artifact::new(adapter, method, backbone, provenance)?;
         combined.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
-        Ok(parts.iter().fold(combined, Artifact::with_reading_of))
+        let mut combined = parts.iter().fold(combined, Artifact::with_reading_of);
+        combined.manifest.group_by = group_by;
+        Ok(combined)
     }
 
     fn checked_weights(&self, parts: &[Artifact], backbone: &Backbone) -> Result<Vec<f64>> {
