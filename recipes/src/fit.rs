@@ -243,7 +243,7 @@ impl<'a> Session<'a> {
         fitting.keep(&run)?;
         let trained = started.elapsed().as_secs_f64();
 
-        let (steps, before) = (fitting.steps, fitting.before);
+        let before = fitting.before;
         let Fitted { adapter, train, losses, skipped } = fitting.finish()?;
         let mut artifact = Artifact::new(
             adapter,
@@ -286,7 +286,8 @@ impl<'a> Session<'a> {
                 skipped,
             },
             trainable: artifact.manifest.parameters,
-            steps,
+            // One of which no image could be read is none that was taken.
+            steps: losses.len(),
             losses: thin(&losses),
             zero_shot,
             baseline: if self.backbone.has_words() { "zero-shot" } else { "own head" },

@@ -19,7 +19,7 @@ pub struct FitReport {
     pub data: DataReport,
     /// Number of trained values.
     pub trainable: usize,
-    /// Steps taken.
+    /// Steps taken; those of which no image could be read were not.
     pub steps: usize,
     /// Training loss over the run, in means of equal stretches.
     pub losses: Vec<f32>,

@@ -136,7 +136,8 @@ fn training_images_that_cannot_be_read_are_counted_whatever_the_method() {
     }
     // Alone in its batch it is a step without an image, wherever that stands in an epoch.
     let single = ["-m", "lora", "--set", "train.batch=1", "--set", "train.budget={ epochs = 3 }", "-o", "single"];
-    program.succeed(&[&fit[..], &single].concat());
+    let single = program.json(&[&fit[..], &single].concat());
+    assert_eq!(single["runs"][0]["steps"].as_u64(), Some(3 * (images.len() as u64 - 1)), "and none that was taken");
     images.iter().for_each(|image| std::fs::write(image, "no image").expect("a writable folder"));
     for method in methods {
         let fit = [&fit[..], &short, &["-m", method, "-o", "none"]].concat();
