@@ -42,13 +42,19 @@ fn frames(entry: Entry, recipe: &Recipe) -> usize {
 }
 
 /// How many views of each image are run once: as many as the recipe fixes. Where fresh ones are asked for and features are
-/// stored, as many fixed ones stand for them as there are epochs, within a bound; a features file has one row an image.
-pub(crate) fn stored_views(recipe: &Recipe, epochs: usize, from_file: bool) -> usize {
+/// stored, as many fixed ones stand for them as there are epochs, within a bound and as far as there is room for one of all images,
+/// of `view_bytes`, after the other; a features file has one row an image.
+pub(crate) fn stored_views(recipe: &Recipe, epochs: usize, from_file: bool, view_bytes: usize) -> usize {
     match recipe.views {
         _ if from_file => 1,
-        0 => epochs.clamp(1, FRESH_VIEWS),
+        0 => epochs.min(FRESH_VIEWS).min(STORE_BYTES / view_bytes.max(1)).max(1),
         count => count,
     }
+}
+
+/// Bytes of one view of so many images at `entry`.
+pub(crate) fn view_bytes(backbone: &Backbone, entry: Entry, recipe: &Recipe, images: usize) -> usize {
+    stored_bytes(backbone, entry, images * frames(entry, recipe))
 }
 
 fn stored_bytes(backbone: &Backbone, entry: Entry, rows: usize) -> usize {
@@ -239,7 +245,8 @@ impl Plan {
         let naive = image_step(start) + cost(Tower::Text, padded, text.blocks, back[1]);
         let activation_bytes = kept_bytes(backbone, adapter, objective, recipe, batch);
         let (steps, steps_per_epoch) = recipe.steps(images);
-        let views = stored.map_or(0, |_| stored_views(recipe, steps.div_ceil(steps_per_epoch), from_file));
+        let view_bytes = stored.map_or(0, |entry| view_bytes(backbone, entry, recipe, images));
+        let views = stored.map_or(0, |_| stored_views(recipe, steps.div_ceil(steps_per_epoch), from_file, view_bytes));
         Self {
             method: recipe.method.name().into(),
             image,
@@ -247,8 +254,7 @@ impl Plan {
             batch,
             stored_images: stored.map_or(0, |_| images),
             views,
-            stored_bytes: stored
-                .map_or(0, |entry| stored_bytes(backbone, entry, images * views * frames(entry, recipe))),
+            stored_bytes: views * view_bytes,
             texts,
             tokens_padded: padded,
             tokens_cut: cut,
@@ -305,5 +311,30 @@ impl fmt::Display for Plan {
             }
             None => write!(f, "step of {} images: no tower runs", self.batch),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FRESH_VIEWS, STORE_BYTES, stored_views};
+    use crate::recipe::Recipe;
+    use crate::recipe_layers::RecipeLayers;
+
+    #[test]
+    fn views_that_stand_for_fresh_ones_are_as_many_as_there_is_room_for() {
+        let recipe = |views: &str| -> Recipe {
+            let mut layers = RecipeLayers::preset("coop", false).expect("a method");
+            layers.set(views).expect("sets");
+            layers.finish().expect("finishes")
+        };
+        let fresh = recipe("views=0");
+        let of = |epochs: usize, view_bytes: usize| stored_views(&fresh, epochs, false, view_bytes);
+        assert_eq!([of(0, 1 << 20), of(6, 1 << 20), of(900, 1 << 20)], [1, 6, FRESH_VIEWS]);
+        // Beyond the bound fewer views, and one where not even that has room.
+        assert_eq!([of(900, STORE_BYTES / 4), of(2, STORE_BYTES / 4), of(900, STORE_BYTES * 3)], [4, 2, 1]);
+        assert_eq!(of(900, 0), FRESH_VIEWS);
+        // What is fixed is what was asked for; a features file has one.
+        assert_eq!(stored_views(&recipe("views=40"), 6, false, STORE_BYTES), 40);
+        assert_eq!(stored_views(&fresh, 6, true, 1), 1);
     }
 }

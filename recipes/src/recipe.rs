@@ -54,7 +54,8 @@ pub struct Recipe {
     pub clips: Option<ClipConfig>,
     /// A named set of templates, or templates.
     pub templates: Templates,
-    /// Augmented views of each training image that are fixed for the run; 0 draws a fresh one each time.
+    /// Augmented views of each training image that are fixed for the run; 0 draws a fresh one each time. Where frozen features are
+    /// computed once, a fixed one for each epoch stands for these: 32 at most, and no more than 1 GiB holds, but one.
     pub views: usize,
     /// What to do about an image that cannot be read.
     #[serde(default)]

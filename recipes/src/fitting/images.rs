@@ -14,7 +14,7 @@ use super::Fitting;
 use crate::clips::{jobs, whole};
 use crate::encode::{ImageFeatures, Views};
 use crate::error::{Error, Result};
-use crate::plan::stored_views;
+use crate::plan::{stored_views, view_bytes};
 use crate::recipe::Recipe;
 use crate::saved_run::SavedRun;
 use crate::shards::Shards;
@@ -38,7 +38,8 @@ impl Fitting<'_> {
         let started = Instant::now();
         let session = self.session;
         let epochs = self.steps.div_ceil(self.steps_per_epoch);
-        let count = stored_views(self.recipe, epochs, session.dataset.features.is_some());
+        let bytes = view_bytes(session.backbone, entry, self.recipe, self.train.len());
+        let count = stored_views(self.recipe, epochs, session.dataset.features.is_some(), bytes);
         let views = views_of(self.recipe, count);
         let store = |entry: Entry| session.frozen(entry, &self.train, &views);
         let stored = store(entry)?;
