@@ -106,6 +106,33 @@ fn parts_in_any_order_give_the_head_of_all_and_a_removal_the_head_of_the_rest() 
 }
 
 #[test]
+fn a_class_without_samples_is_no_fault_and_never_the_nearest() {
+    let (samples, dim) = (samples(80), tiny().spec().dim);
+    let three: Vec<usize> = (0..80).filter(|at| at % 4 < 3).collect();
+    let ids: Vec<String> = three.iter().map(|at| samples.ids[*at].clone()).collect();
+    let names: Vec<String> = three.iter().map(|at| samples.classes[*at].clone()).collect();
+    let features: Vec<f32> = three.iter().flat_map(|at| &samples.features[at * dim..(at + 1) * dim]).copied().collect();
+    for method in analytic() {
+        let mut statistics = method.analytic().expect("analytic").statistics(dim).expect("valid settings");
+        statistics.add(&Rows { ids: &ids, classes: &names, features: &features }).expect("adds");
+        let scores = found(&method, &statistics);
+        assert!(scores.iter().all(|score| score.is_finite()), "{}: {scores:?}", method.name());
+        // Zeros would be a mean as near as any, and an image that is a little apart from the others nearest to it.
+        if method.name() == "fecam" {
+            for row in scores.chunks_exact(4) {
+                assert!(row[..3].iter().all(|score| *score > row[3]), "{row:?}");
+            }
+        }
+    }
+    // A single sample has no covariance.
+    let fecam = configured("fecam", "");
+    let mut statistics = fecam.analytic().expect("analytic").statistics(dim).expect("valid settings");
+    statistics.add(&samples.rows(0..4)).expect("adds");
+    let scores = found(&fecam, &statistics);
+    assert!(scores.iter().all(|score| score.is_finite()), "{scores:?}");
+}
+
+#[test]
 fn a_class_without_a_row_is_left_to_zero_shot() {
     let samples = samples(80);
     let known: Vec<String> = classes()[..2].to_vec();

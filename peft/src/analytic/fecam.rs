@@ -4,7 +4,9 @@
 //! `logits_c = -(u - m_c)^T P_c (u - m_c) / dim` with normalised image features `u`, class means `m` and precisions `P`, the
 //! inverse of the class covariance after shrinkage `S + g1 a I + g2 b (1 - I)` (`a`, `b`: mean of the diagonal and of the other
 //! entries of `S`) and scaling to a unit diagonal. Tukey's transform of the authors' ReLU features is left out: CLIP's features
-//! have both signs. Nothing is trained; stored are `m` `[classes, dim]` and `P` `[classes, dim, dim]`. Site: logits.
+//! have both signs. A class without samples has `m = 0` and `P = p I`, with `p` so great that it comes last for every image, where it
+//! would come first as soon as an image is a little apart from the other means. Nothing is trained; stored are `m` `[classes, dim]`
+//! and `P` `[classes, dim, dim]`. Site: logits.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
@@ -61,18 +63,30 @@ impl FecamConfig {
         self.check()?;
         let whole = statistics.whole();
         let dim = start.backbone.spec().dim;
-        let (mut means, mut precisions) = (Vec::new(), Vec::new());
-        for class in classes {
-            match whole.classes.get(class).and_then(|sums| Some((sums, sums.gram.as_ref()?))) {
-                Some((sums, gram)) => {
+        let solved = |class: &String| {
+            let sums = whole.classes.get(class)?;
+            Some((sums, self.precision(sums, sums.gram.as_ref()?, dim)))
+        };
+        // A feature of length 1 and a mean of 1 at most are 2 apart at most, and no eigenvalue is beyond the trace.
+        let mut farthest = 1.0f64;
+        let (mut means, mut precisions): (Vec<f32>, Vec<f32>) = (Vec::new(), Vec::new());
+        let mut without = Vec::new();
+        for (at, class) in classes.iter().enumerate() {
+            match solved(class) {
+                Some((sums, precision)) => {
+                    farthest = farthest.max(4.0 * precision.trace());
                     means.extend(sums.sum.iter().skip(1).map(|value| (value / sums.count as f64) as f32));
-                    precisions.extend(self.precision(sums, gram, dim).iter().map(|value| *value as f32));
+                    precisions.extend(precision.iter().map(|value| *value as f32));
                 }
                 None => {
+                    without.push(at);
                     means.extend(std::iter::repeat_n(0.0, dim));
-                    precisions.extend(DMatrix::<f32>::identity(dim, dim).iter());
+                    precisions.extend(std::iter::repeat_n(0.0, dim * dim));
                 }
             }
+        }
+        for at in without {
+            (0..dim).for_each(|own| precisions[(at * dim + own) * dim + own] = (2.0 * farthest) as f32);
         }
         let device = start.device.clone().without_autodiff();
         let means = Tensor::<2>::from_data(TensorData::new(means, [classes.len(), dim]), &device);
