@@ -7,7 +7,7 @@ mod recipe;
 mod report;
 mod run;
 
-pub(crate) use recipe::{check_fit, fit_recipe};
 pub use recipe::{OneOrMore, Protocol, StreamRecipe};
+pub(crate) use recipe::{check_fit, fit_recipe};
 pub use report::{Failure, SeedResult, StrategyResult, StreamReport};
 pub use run::run_stream;
