@@ -7,11 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits, RgbImage};
-use rayon::prelude::*;
 
 use super::address::{Frame, ImageAddress};
+use super::list::ImageList;
 use super::video::{is_video_name, no_image};
-use super::volume::{Volume, Volumes, of_one_volume, slice_address};
 use super::window::Window;
 use super::{dicom, nifti};
 use crate::error::{Error, Result};
@@ -122,21 +121,10 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     file::read(path)
 }
 
-/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`]. A volume of which slices
-/// follow one another is unpacked once for as many of them as may be held.
+/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`]. A volume is unpacked once for as
+/// many of its slices among them as may be held.
 pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
-    let groups: Vec<&[&Path]> = paths.chunk_by(|left, right| of_one_volume(left, right)).collect();
-    let volumes = Volumes::default();
-    let most = volumes.share(groups.iter().filter(|group| group.len() > 1).count());
-    let of_group = |group: &[&Path]| match group {
-        [path] => vec![decode_image(path)],
-        _ => {
-            let address = |at: usize| group.get(at).and_then(|path| slice_address(path));
-            let show = |at: usize, volume: &Volume, address: &ImageAddress| volume.picture(group[at], address);
-            volumes.each_slice(&mut None, group.len(), most, address, show)
-        }
-    };
-    groups.par_iter().flat_map(|group| of_group(group)).collect()
+    ImageList::new(paths.to_vec()).decode(paths.len()).into_iter().map(|(_, image)| image).collect()
 }
 
 /// Decodes an image held in memory, by the rules of [`decode_image`]; `origin` is what an error names.

@@ -4,14 +4,16 @@
 //! every version that is published. So of DICOM, NIfTI and TIFF files, and of a single frame or window of any, only the pixels are
 //! kept, as a PNG without loss.
 
+use std::collections::HashMap;
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::image::{GrayImage, ImageError, ImageFormat, RgbImage};
 
 use super::address::{Frame, ImageAddress};
-use super::decode::{bad, decode_image, decode_images};
-use super::volume::of_one_volume;
+use super::decode::{bad, decode_image};
+use super::list::ImageList;
+use super::volume::slice_address;
 use super::{dicom, nifti};
 use crate::error::Result;
 use crate::file;
@@ -21,20 +23,27 @@ const TIFF: [&[u8]; 4] = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"];
 /// Slices in memory at once.
 const BATCH: usize = 32;
 
-/// As [`kept_image`], of some image files in their order. A volume of which slices follow one another is unpacked once for
-/// many of them.
+/// As [`kept_image`], of some image files in their order. A volume is unpacked once for many of its slices among them.
 pub fn kept_images(paths: &[&Path]) -> Vec<Result<Vec<u8>>> {
-    let of_group = |group: &[&Path]| match group {
-        [path] => vec![kept_image(path)],
-        slices => slices.chunks(BATCH).flat_map(kept_slices).collect(),
+    let files: Vec<Option<PathBuf>> = paths.iter().map(|path| Some(slice_address(path)?.file)).collect();
+    let mut counts: HashMap<&Path, usize> = HashMap::new();
+    for file in files.iter().flatten() {
+        *counts.entry(file).or_default() += 1;
+    }
+    let several: Vec<bool> = files
+        .iter()
+        .map(|file| file.as_deref().is_some_and(|file| counts.get(file).is_some_and(|all| *all > 1)))
+        .collect();
+    let slices: Vec<&Path> =
+        paths.iter().zip(&several).filter(|(_, several)| **several).map(|(path, _)| *path).collect();
+    let mut list = ImageList::new(slices.clone());
+    let decoded = slices.chunks(BATCH).flat_map(|batch| list.decode(batch.len()));
+    let mut kept = decoded.map(|(path, image)| pixels_alone(path, &image?));
+    let one = |(path, several): (&&Path, bool)| {
+        let slice = if several { kept.next() } else { None };
+        slice.unwrap_or_else(|| kept_image(path))
     };
-    paths.chunk_by(|left, right| of_one_volume(left, right)).flat_map(of_group).collect()
-}
-
-/// Slices of one volume.
-fn kept_slices(paths: &[&Path]) -> Vec<Result<Vec<u8>>> {
-    let images = paths.iter().zip(decode_images(paths));
-    images.map(|(path, image)| pixels_alone(path, &image?)).collect()
+    paths.iter().zip(several).map(one).collect()
 }
 
 /// The content of an image file as it may be kept: what [`decode_image`] makes of the path is what

@@ -13,15 +13,15 @@ use super::cache::ImageCache;
 use super::job::{BadImage, ImageBatch, ImageJob, OnBadImage};
 use super::pixel_source::{PixelSource, slice, together};
 use super::preprocess::Preprocess;
-use super::volume::Volumes;
+use super::read_ahead::{ReadAhead, groups};
 use crate::error::{Error, Result};
 
 /// Loads images in batches, decoding ahead.
 ///
 /// # Memory
-/// At most `prefetch` finished batches wait, besides the one with the consumer and those being decoded. A volume of which
-/// slices follow one another among the jobs is unpacked once for as many of them as have 256 MiB of voxels. At most 512 MiB of
-/// voxels wait to be shown, besides one slice of each volume that is open.
+/// At most `prefetch` finished batches wait, besides the one with the consumer and those being decoded. A volume is unpacked once for
+/// its slices among the jobs, in whatever order they come, as far ahead as slices have 512 MiB of voxels. No more of them wait to
+/// be shown, besides one slice of each volume that is being read.
 #[derive(Debug, Clone)]
 pub struct Loader {
     source: PixelSource,
@@ -97,13 +97,13 @@ impl Loader {
         E: From<Error>,
         F: FnMut(ImageBatch) -> Result<(), E>,
     {
-        self.run_with(&Volumes::default(), jobs, consumer)
+        self.run_with(&ReadAhead::of(jobs.iter().map(slice)), jobs, consumer)
     }
 
-    /// As [`run`](Self::run), with the volumes that it opens.
+    /// As [`run`](Self::run), with what is read of volumes ahead of the jobs.
     pub(super) fn run_with<E, F>(
         &self,
-        volumes: &Volumes,
+        ahead: &ReadAhead,
         jobs: &[ImageJob],
         mut consumer: F,
     ) -> Result<Vec<BadImage>, E>
@@ -116,7 +116,7 @@ impl Loader {
             // Waiting inside a pool's own thread could block the very decoding that is waited for.
             let mut left_out = Vec::new();
             for part in parts(jobs.len(), self.batch_size) {
-                for delivery in self.decode(jobs, part, volumes, &stop) {
+                for delivery in self.decode(jobs, part, ahead, &stop) {
                     consumer_step(delivery?, &mut consumer, &mut left_out)?;
                 }
             }
@@ -125,7 +125,7 @@ impl Loader {
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel(self.prefetch);
             let stop = &stop;
-            scope.spawn(move || self.produce(jobs, volumes, &sender, stop));
+            scope.spawn(move || self.produce(jobs, ahead, &sender, stop));
             // Whatever ends this scope, a panic of the consumer included, ends the producer as well: its next send
             // fails once the receiver is gone.
             let _stop_at_the_end = StopOnDrop(stop);
@@ -138,11 +138,11 @@ impl Loader {
     }
 
     /// Decodes part after part until all are sent or nobody listens.
-    fn produce(&self, jobs: &[ImageJob], volumes: &Volumes, sender: &SyncSender<Result<Delivery>>, stop: &AtomicBool) {
+    fn produce(&self, jobs: &[ImageJob], ahead: &ReadAhead, sender: &SyncSender<Result<Delivery>>, stop: &AtomicBool) {
         // Small batches are decoded several at a time, so that every core has work.
         let batches = (2 * rayon::current_num_threads()).div_ceil(self.batch_size);
         for part in parts(jobs.len(), batches * self.batch_size) {
-            for delivery in self.decode(jobs, part, volumes, stop) {
+            for delivery in self.decode(jobs, part, ahead, stop) {
                 let failed = delivery.is_err();
                 if sender.send(delivery).is_err() || failed {
                     return;
@@ -156,36 +156,33 @@ impl Loader {
         &self,
         jobs: &[ImageJob],
         part: Range<usize>,
-        volumes: &Volumes,
+        ahead: &ReadAhead,
         stop: &AtomicBool,
     ) -> Vec<Result<Delivery>> {
         let first_failure = Mutex::new(usize::MAX);
-        let mut place = part.start;
-        let groups: Vec<(usize, &[ImageJob])> = jobs[part.clone()]
-            .chunk_by(together)
-            .map(|group| {
-                place += group.len();
-                (place - group.len(), group)
-            })
-            .collect();
-        let most = volumes.share(groups.iter().filter(|(_, group)| slice(&group[0]).is_some()).count());
-        let loaded: Vec<Option<Result<Vec<f32>>>> = groups
+        let groups = groups(part.clone(), |at| slice(&jobs[at]), |left, right| together(&jobs[left], &jobs[right]));
+        let outcomes: Vec<(usize, Result<Vec<f32>>)> = groups
             .par_iter()
-            .flat_map(|(place, group)| {
-                let past_failure = || first_failure.lock().is_ok_and(|first| *place > *first);
+            .flat_map(|group| {
+                let past_failure = || first_failure.lock().is_ok_and(|first| group.first() > *first);
                 if stop.load(Ordering::Relaxed) || past_failure() {
-                    return group.iter().map(|_| None).collect::<Vec<_>>();
+                    return Vec::new();
                 }
-                let outcomes = self.source.load(&jobs[*place..], group.len(), volumes, most);
-                if let Some(failed) = outcomes.iter().position(Result::is_err)
+                let outcomes = self.source.load(jobs, group, ahead);
+                let failed = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).map(|(place, _)| *place).min();
+                if let Some(failed) = failed
                     && self.on_bad_image == OnBadImage::Fail
                     && let Ok(mut first) = first_failure.lock()
                 {
-                    *first = (place + failed).min(*first);
+                    *first = failed.min(*first);
                 }
-                outcomes.into_iter().map(Some).collect()
+                outcomes
             })
             .collect();
+        let mut loaded: Vec<Option<Result<Vec<f32>>>> = part.clone().map(|_| None).collect();
+        for (place, outcome) in outcomes {
+            loaded[place - part.start] = Some(outcome);
+        }
         let mut deliveries = Vec::new();
         let mut loaded = loaded.into_iter();
         for batch in jobs[part].chunks(self.batch_size) {

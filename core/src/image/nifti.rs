@@ -4,7 +4,7 @@
 //! rows run against the second, so that the front of the body is at the top in the usual orientations. Only slices
 //! that are asked for are held in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::iter;
 
@@ -13,6 +13,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::address::Frame;
 use super::decode::{MAX_DECODE_BYTES, Request, pick};
+use super::room::{Room, Share};
 use super::window::{Curve, Window, greys};
 
 /// Most bytes that are unpacked to come to a slice.
@@ -35,7 +36,7 @@ pub(super) fn frames(bytes: &[u8]) -> Result<u32, String> {
 
 /// Decodes a slice, in the window that is asked for, else in the file's own (`cal_min` to `cal_max`), else over its range.
 pub(super) fn decode(bytes: &[u8], request: &Request) -> Result<RgbImage, String> {
-    Slices::read(bytes, request, iter::empty(), 0)?.picture(request)
+    Slices::read(bytes, request, iter::empty(), &Room::of(0))?.picture(request)
 }
 
 /// Some slices of a volume as they are stored.
@@ -43,17 +44,21 @@ pub(super) struct Slices {
     header: Header,
     /// Voxels by the slice's number, counted from 0.
     stored: BTreeMap<u32, Vec<u8>>,
+    /// What they have of the room, which is of so many slices.
+    share: Share,
+    fill: u64,
 }
 
 impl Slices {
-    /// Reads slices in one pass through the file: the one of `first`, and of the `later` ones the first that have at most `most`
-    /// bytes of voxels with it. What is wrong with a frame that the file does not have is said by [`picture`](Self::picture);
+    /// Reads slices in one pass through the file: the one of `first`, and of the `later` ones those that there is room for. With each
+    /// of them goes how many slices, of whatever volume, will be wanted before it from `first` on: those behind as many as fill the
+    /// room wait for another pass. What is wrong with a frame that the file does not have is said by [`picture`](Self::picture);
     /// what is wrong with the file is the same whatever is asked for.
     pub(super) fn read(
         bytes: &[u8],
         first: &Request,
-        later: impl Iterator<Item = Frame>,
-        most: u64,
+        later: impl Iterator<Item = (u64, Frame)>,
+        room: &Room,
     ) -> Result<Self, String> {
         let mut reader = unpacked(bytes);
         let header = Header::read(&mut reader)?;
@@ -62,12 +67,19 @@ impl Slices {
         if size > MAX_DECODE_BYTES {
             return Err(format!("a slice of it has {size} bytes, at most {MAX_DECODE_BYTES} are read"));
         }
+        let (mut share, fill) = (room.share(), room.slices(size));
         // By number, where each begins.
         let mut wanted = BTreeMap::new();
-        for frame in iter::once(first.frame).chain(later) {
+        if let Ok((number, begin)) = header.place(first.frame) {
+            share.insist(size);
+            wanted.insert(number, begin);
+        }
+        for (ahead, frame) in later {
+            if ahead >= fill {
+                break;
+            }
             let Ok((number, begin)) = header.place(frame) else { continue };
-            let more = !wanted.is_empty() && !wanted.contains_key(&number);
-            if more && (wanted.len() as u64 + 1).saturating_mul(size) > most {
+            if !wanted.contains_key(&number) && !share.take(size) {
                 break;
             }
             wanted.insert(number, begin);
@@ -90,7 +102,18 @@ impl Slices {
         let end = header.gap.saturating_add(u64::from(header.slices).saturating_mul(size));
         skip(&mut reader, end.min(MAX_UNPACKED_BYTES + size) - at)?;
         reader.read(&mut [0]).map_err(cut)?;
-        Ok(Self { header, stored })
+        Ok(Self { header, stored, share, fill })
+    }
+
+    /// Gives up the slices that are not among the `later` ones, those before as many as fill the room, counted as in
+    /// [`read`](Self::read); whether any is left.
+    pub(super) fn keep_only(&mut self, later: impl Iterator<Item = (u64, Frame)>) -> bool {
+        let near = later.take_while(|(ahead, _)| *ahead < self.fill);
+        let wanted: BTreeSet<u32> =
+            near.filter_map(|(_, frame)| self.header.place(frame).ok()).map(|(number, _)| number).collect();
+        self.stored.retain(|number, _| wanted.contains(number));
+        self.share.shrink_to((self.stored.len() as u64).saturating_mul(self.header.slice_bytes()));
+        !self.stored.is_empty()
     }
 
     /// Whether [`picture`](Self::picture) knows of a frame all that the file says.

@@ -12,16 +12,14 @@ use super::cache::ImageCache;
 use super::decode::{decode_image, decode_image_bytes};
 use super::job::{ImageJob, View};
 use super::preprocess::Preprocess;
-use super::volume::{Volumes, slice_address};
+use super::read_ahead::{Group, ReadAhead};
+use super::volume::{Volume, slice_address};
 use crate::error::{Error, Result};
 
 /// Whether the next job is best loaded with the one before it: frames of one animation file, because to find the last means
-/// to go through all before it, and slices of one volume, because so it is with them where it is compressed.
+/// to go through all before it.
 pub(super) fn together(left: &ImageJob, right: &ImageJob) -> bool {
-    match left.frame {
-        Some(_) => left.path == right.path,
-        None => slice(left).is_some_and(|left| slice(right).is_some_and(|right| left.file == right.file)),
-    }
+    left.frame.is_some() && right.frame.is_some() && left.path == right.path
 }
 
 /// The slice of a volume that a job shows; `None` for other images.
@@ -42,13 +40,16 @@ impl PixelSource {
         self.preprocess.pixels(self.image(path, None)?.as_ref())
     }
 
-    /// Loads the first `count` of `jobs`, which are one, or those that are [`together`]. The jobs behind them come next in the
-    /// run. Of their volume at most `most` bytes are held.
-    pub(super) fn load(&self, jobs: &[ImageJob], count: usize, volumes: &Volumes, most: u64) -> Vec<Result<Vec<f32>>> {
-        let group = &jobs[..count];
-        if let Some(address) = slice(&group[0]) {
-            return self.slices(&address.file, jobs, count, volumes, most);
+    /// Loads those of `jobs` that are a group; each with its place.
+    pub(super) fn load(&self, jobs: &[ImageJob], group: &Group, ahead: &ReadAhead) -> Vec<(usize, Result<Vec<f32>>)> {
+        match group {
+            Group::Slices(slices) => self.slices(jobs, slices, ahead),
+            Group::Run(run) => run.clone().zip(self.follow(&jobs[run.clone()])).collect(),
         }
+    }
+
+    /// Loads a job, or frames of one animation file.
+    fn follow(&self, group: &[ImageJob]) -> Vec<Result<Vec<f32>>> {
         match group {
             [job] if job.frame.is_none() => {
                 vec![self.image(&job.path, job.bytes.as_deref()).and_then(|image| self.view(job, &image))]
@@ -117,31 +118,32 @@ impl PixelSource {
         Ok(jobs.iter().filter_map(shown).collect())
     }
 
-    /// Slices of one volume: the first `count` of `jobs`.
+    /// Slices of one volume, each with its place among the jobs.
     fn slices(
         &self,
-        file: &Path,
         jobs: &[ImageJob],
-        count: usize,
-        volumes: &Volumes,
-        most: u64,
-    ) -> Vec<Result<Vec<f32>>> {
-        // As far as jobs of this volume follow each other.
-        let address = |at: usize| jobs.get(at).and_then(slice).filter(|address| address.file == file);
-        let mut volume = volumes.take(file);
-        let held: Option<Vec<_>> = jobs[..count].iter().map(|job| self.held(&job.path, None)).collect();
-        let outcomes: Vec<Result<Vec<f32>>> = match held {
-            Some(held) => jobs[..count].par_iter().zip(held).map(|(job, image)| self.view(job, &image)).collect(),
-            None => volumes.each_slice(&mut volume, count, most, address, |at, volume, address| {
-                let image = Arc::new(volume.picture(&jobs[at].path, address)?);
+        slices: &[(usize, ImageAddress)],
+        ahead: &ReadAhead,
+    ) -> Vec<(usize, Result<Vec<f32>>)> {
+        let (mut held, mut unread) = (Vec::new(), Vec::new());
+        for (at, address) in slices {
+            match self.held(&jobs[*at].path, None) {
+                Some(image) => held.push((*at, image)),
+                None => unread.push((*at, address.clone())),
+            }
+        }
+        let mut shown: Vec<(usize, Result<Vec<f32>>)> =
+            held.par_iter().map(|(at, image)| (*at, self.view(&jobs[*at], image))).collect();
+        let show = |at: usize, volume: &Volume, address: &ImageAddress| {
+            let pixels = volume.picture(&jobs[at].path, address).and_then(|image| {
+                let image = Arc::new(image);
                 self.offer(&jobs[at].path, None, &image);
                 self.view(&jobs[at], &image)
-            }),
+            });
+            (at, pixels)
         };
-        if address(count).is_some() {
-            volumes.keep(volume);
-        }
-        outcomes
+        shown.extend(ahead.each_slice(&unread, |at| self.held(&jobs[at].path, None).is_none(), show));
+        shown
     }
 }
 

@@ -1,12 +1,13 @@
 //! Test-time adaptation over the test images of a data set.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Frozen, Sites};
 use inarch_core::data::{Example, Source};
-use inarch_core::image::{BadImage, OnBadImage, RgbImage, decode_images};
+use inarch_core::image::{BadImage, ImageList, OnBadImage, RgbImage};
 use inarch_core::metrics::{MeanStd, Metrics, accuracy, confusion, predictions};
 use inarch_core::text::Template;
 use inarch_peft::{Artifact, Classifier};
@@ -274,16 +275,17 @@ fn kind_of(config: &TestTimeConfig, tester: &TestTime<'_>) -> String {
     format!("{:?} {} {:?} {:?} {judge:?}", tester.views(), stream.seed, stream.views_from, needs.entry)
 }
 
-impl Run<'_, '_> {
+impl<'s> Run<'s, '_> {
     fn pass(&mut self, order: &[usize], batch: usize) -> Result<Vec<(usize, Outcome)>> {
         let control = self.session.control;
         let mut outcomes = Vec::with_capacity(order.len());
         control.progress.start("adapt", order.len() as u64);
+        let mut images = self.to_read(order);
         for batch in order.chunks(batch) {
             if control.stopped() {
                 return Err(Error::Stopped { what: "images", done: outcomes.len(), total: order.len() });
             }
-            let (places, episodes): (Vec<usize>, Vec<Episode>) = self.episodes(batch)?.into_iter().unzip();
+            let (places, episodes): (Vec<usize>, Vec<Episode>) = self.episodes(batch, &mut images)?.into_iter().unzip();
             outcomes.extend(places.into_iter().zip(self.tester.adapt(&episodes)?));
             control.progress.advance(batch.len() as u64, "");
         }
@@ -291,12 +293,21 @@ impl Run<'_, '_> {
         Ok(outcomes)
     }
 
-    /// The episodes of some examples, in their order, without images that cannot be read.
-    fn episodes(&mut self, places: &[usize]) -> Result<Vec<(usize, Episode)>> {
+    /// The images that a pass has to read, in its order: those of which no episode is kept.
+    fn to_read(&self, order: &[usize]) -> ImageList<'s> {
+        let session = self.session;
+        let held = self.store.kinds.get(&self.kind);
+        let missing = order.iter().filter(|place| held.is_none_or(|held| !held.episodes.contains_key(*place)));
+        ImageList::new(missing.filter_map(|place| path_of(&session.dataset.test[*place])).collect())
+    }
+
+    /// The episodes of some examples, in their order, without images that cannot be read. `images` are those of the pass, read as far
+    /// as the examples before these.
+    fn episodes(&mut self, places: &[usize], images: &mut ImageList<'_>) -> Result<Vec<(usize, Episode)>> {
         let held = self.store.kinds.entry(self.kind.clone()).or_default();
         let missing: Vec<usize> = places.iter().copied().filter(|place| !held.episodes.contains_key(place)).collect();
         let before = self.tester.timing();
-        let mut fresh: HashMap<usize, Episode> = self.fresh(&missing)?.into_iter().collect();
+        let mut fresh: HashMap<usize, Episode> = self.fresh(&missing, images)?.into_iter().collect();
         let after = self.tester.timing();
         let EpisodeStore { kinds, bytes } = &mut *self.store;
         let held = kinds.entry(self.kind.clone()).or_default();
@@ -317,7 +328,7 @@ impl Run<'_, '_> {
         Ok(found)
     }
 
-    fn fresh(&mut self, places: &[usize]) -> Result<Vec<(usize, Episode)>> {
+    fn fresh(&mut self, places: &[usize], list: &mut ImageList<'_>) -> Result<Vec<(usize, Episode)>> {
         let examples = &self.session.dataset.test;
         if places.is_empty() {
             return Ok(Vec::new());
@@ -328,16 +339,12 @@ impl Run<'_, '_> {
             let episodes = self.tester.episodes_of_features(&ids, rows)?;
             return Ok(places.iter().copied().zip(episodes).collect());
         }
-        let paths: Vec<_> = places
-            .iter()
-            .filter_map(|place| match &examples[*place].source {
-                Source::Image(path) => Some((*place, path.as_path())),
-                Source::Bytes(..) | Source::Row(_) | Source::Clip(_) => None,
-            })
-            .collect();
-        let mut images: Vec<(usize, RgbImage)> = Vec::with_capacity(paths.len());
-        let decoded = decode_images(&paths.iter().map(|(_, path)| *path).collect::<Vec<_>>());
-        for ((place, path), image) in paths.into_iter().zip(decoded) {
+        let pictures: Vec<usize> =
+            places.iter().copied().filter(|place| path_of(&examples[*place]).is_some()).collect();
+        let mut images: Vec<(usize, RgbImage)> = Vec::with_capacity(pictures.len());
+        let decoded = list.decode(pictures.len());
+        for (place, (path, image)) in pictures.into_iter().zip(decoded) {
+            debug_assert_eq!(path_of(&examples[place]), Some(path), "a pass comes to each of its images once");
             match image {
                 Ok(image) => images.push((place, image)),
                 Err(error) if self.session.policy == OnBadImage::Skip => {
@@ -352,6 +359,14 @@ impl Run<'_, '_> {
             images.iter().map(|(place, image)| (examples[*place].id.as_str(), image)).collect();
         let episodes = self.tester.episodes(&named)?;
         Ok(images.iter().map(|(place, _)| *place).zip(episodes).collect())
+    }
+}
+
+/// The file of an example that is one image.
+fn path_of(example: &Example) -> Option<&Path> {
+    match &example.source {
+        Source::Image(path) => Some(path),
+        Source::Bytes(..) | Source::Row(_) | Source::Clip(_) => None,
     }
 }
 
