@@ -21,6 +21,7 @@ mod pointwise;
 mod pool;
 mod resnet;
 mod site;
+mod slots;
 mod spec;
 mod stack;
 mod state_dict;
