@@ -9,6 +9,7 @@ mod content;
 pub mod coop_split;
 pub mod dataset;
 mod entry;
+mod example;
 pub mod feature_file;
 pub mod few_shot;
 pub mod folder;
