@@ -4,6 +4,7 @@ mod own_rules;
 mod template;
 mod template_set;
 mod tokenizer;
+mod tokenizer_json;
 mod vocabulary;
 
 pub use template::{Template, clean_class_name};
