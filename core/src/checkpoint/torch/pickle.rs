@@ -3,6 +3,8 @@
 //! Values live in an arena and refer to each other by number, so that an instruction costs constant memory whatever it
 //! repeats: a pickle of `n` bytes makes at most `n` values. The few instructions that copy are counted.
 
+mod calls;
+
 use std::collections::HashMap;
 
 use super::globals::{Element, Global, lookup};
@@ -294,71 +296,6 @@ impl<'a> Machine<'a> {
         })?;
         self.push_copy(Node::Global(global))
     }
-
-    /// What a call of an allowed name gives.
-    fn call(&self, callable: Id, arguments: Id) -> Result<Node, String> {
-        let Node::List(arguments) = &self.nodes[arguments] else { return Err(DISORDER.into()) };
-        let argument = |at: usize| arguments.get(at).map(|id| &self.nodes[*id]).ok_or(DISORDER);
-        match &self.nodes[callable] {
-            Node::Global(Global::OrderedDict) => match arguments.first().map(|id| &self.nodes[*id]) {
-                None => Ok(Node::Dict(Vec::new())),
-                Some(Node::List(pairs)) => {
-                    let pair = |id: &Id| match &self.nodes[*id] {
-                        Node::List(pair) if pair.len() == 2 => Ok((pair[0], pair[1])),
-                        _ => Err(DISORDER.to_string()),
-                    };
-                    Ok(Node::Dict(pairs.iter().map(pair).collect::<Result<_, _>>()?))
-                }
-                Some(_) => Err(DISORDER.into()),
-            },
-            Node::Global(Global::Parameter | Global::Size) => Ok(argument(0)?.clone()),
-            Node::Global(Global::Text(kind)) => match arguments.first().map(|id| &self.nodes[*id]) {
-                Some(Node::Text(text)) => Ok(Node::Text(text.clone())),
-                _ => Ok(Node::Text(kind.clone())),
-            },
-            Node::Global(Global::Tensor) => {
-                let storage = *arguments.first().ok_or(DISORDER)?;
-                let [shape, strides] = [self.sizes(argument(2)?)?, self.sizes(argument(3)?)?];
-                if !matches!(self.nodes[storage], Node::Storage { .. }) || shape.len() != strides.len() {
-                    return Err(DISORDER.into());
-                }
-                Ok(Node::Tensor { storage, offset: size(argument(1)?)?, shape, strides })
-            }
-            Node::Global(Global::Inert(name)) => Ok(Node::Object(name.clone())),
-            _ => Err(DISORDER.into()),
-        }
-    }
-
-    fn sizes(&self, node: &Node) -> Result<Vec<usize>, String> {
-        match node {
-            Node::List(items) if items.len() <= 16 => items.iter().map(|id| size(&self.nodes[*id])).collect(),
-            _ => Err(DISORDER.into()),
-        }
-    }
-
-    /// `("storage", type, key, device, count)`, in old files with a sixth part for a view of another storage.
-    fn storage(&self, id: Id) -> Result<Node, String> {
-        let Node::List(parts) = &self.nodes[id] else { return Err(DISORDER.into()) };
-        let parts: Vec<&Node> = parts.iter().map(|id| &self.nodes[*id]).collect();
-        match parts[..] {
-            [Node::Text(kind), Node::Global(Global::Storage(element)), key, _, count]
-            | [Node::Text(kind), Node::Global(Global::Storage(element)), key, _, count, Node::None]
-                if kind == "storage" =>
-            {
-                let key = match key {
-                    Node::Text(key) => key.clone(),
-                    Node::Int(key) => key.to_string(),
-                    _ => return Err(DISORDER.into()),
-                };
-                Ok(Node::Storage { key, element: *element, count: size(count)? })
-            }
-            _ => Err(
-                "it refers to stored numbers in a way that is not known (a view of another storage, or a type without \
-                      plain numbers)"
-                    .into(),
-            ),
-        }
-    }
 }
 
 /// A whole number of any length, little-endian in two's complement; one that does not fit is as good as infinite.
@@ -370,13 +307,6 @@ fn long(digits: &[u8]) -> Node {
     let mut wide = [fill; 8];
     wide[..digits.len()].copy_from_slice(digits);
     Node::Int(i64::from_le_bytes(wide))
-}
-
-fn size(node: &Node) -> Result<usize, String> {
-    match node {
-        Node::Int(value) => usize::try_from(*value).map_err(|_| DISORDER.into()),
-        _ => Err(DISORDER.into()),
-    }
 }
 
 #[cfg(test)]
