@@ -6,7 +6,8 @@ use std::path::Path;
 use ::image::codecs::gif::GifDecoder;
 use ::image::{AnimationDecoder as _, DynamicImage, ImageDecoder as _, Limits, RgbImage};
 
-use super::decode::{MAX_DECODE_BYTES, MAX_PIXELS, bad, guarded, read_bounded, to_rgb};
+use super::decode::{MAX_DECODE_BYTES, MAX_PIXELS, read_bounded, to_rgb};
+use super::guard::{bad, guarded};
 use super::video::{decode_video, is_video_name, video_frames};
 use crate::error::Result;
 

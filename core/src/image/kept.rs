@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use ::image::{GrayImage, ImageError, ImageFormat, RgbImage};
 
 use super::address::{Frame, ImageAddress};
-use super::decode::{bad, decode_image};
+use super::decode::decode_image;
+use super::guard::bad;
 use super::list::ImageList;
 use super::volume::slice_address;
 use super::{dicom, nifti};

@@ -11,6 +11,7 @@ pub mod decode;
 mod dicom;
 mod dicom_lengths;
 mod dicom_tables;
+mod guard;
 pub mod hf_preprocess;
 pub mod job;
 mod jpeg2000;

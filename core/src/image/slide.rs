@@ -13,7 +13,8 @@ use tiff::ColorType;
 use tiff::decoder::{ChunkType, Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
-use super::decode::{caught, decode_image};
+use super::decode::decode_image;
+use super::guard::caught;
 use crate::error::{Error, Result};
 
 /// Most pixels along one side; more is a damaged header.

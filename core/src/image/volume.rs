@@ -5,7 +5,8 @@ use std::path::Path;
 use ::image::RgbImage;
 
 use super::address::{Frame, ImageAddress};
-use super::decode::{Request, bad, caught, decode_image, is_volume, read_bounded};
+use super::decode::{Request, decode_image, is_volume, read_bounded};
+use super::guard::{bad, caught};
 use super::nifti::Slices;
 use super::room::Room;
 use crate::error::{Error, Result};

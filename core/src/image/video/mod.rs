@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ::image::RgbImage;
 
-use super::decode::bad;
+use super::guard::bad;
 use crate::error::{Error, Result};
 
 #[cfg(feature = "video")]
@@ -39,7 +39,7 @@ pub fn decodes_video() -> bool {
 #[cfg(feature = "video")]
 pub(super) fn video_frames(path: &Path) -> Result<usize> {
     let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    super::decode::caught(path, false, || Ok(track::Track::read(&mut file)?.shown.len()))
+    super::guard::caught(path, false, || Ok(track::Track::read(&mut file)?.shown.len()))
 }
 
 /// The frames `wanted` of a video, in that order, counted as a player shows them.
@@ -49,7 +49,7 @@ pub(super) fn video_frames(path: &Path) -> Result<usize> {
 #[cfg(feature = "video")]
 pub(super) fn decode_video(path: &Path, wanted: &[usize]) -> Result<Vec<RgbImage>> {
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    super::decode::caught(path, false, || film::decode(file, wanted))
+    super::guard::caught(path, false, || film::decode(file, wanted))
 }
 
 /// Without the feature no video has frames.
