@@ -1,5 +1,7 @@
 //! `inarch predict`: classify images.
 
+mod result;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,56 +11,17 @@ use inarch_core::image::{ImageAddress, ImageBatch, ImageJob, Loader, View, decod
 use inarch_core::metrics::most_probable;
 use inarch_peft::Classifier;
 use inarch_recipes::Error::Stopped;
-use inarch_recipes::test_time::{FallBack, Model as AdaptedModel, Outcome, TestTime};
+use inarch_recipes::test_time::{Model as AdaptedModel, Outcome, TestTime};
 use inarch_recipes::{ImageFeatures, Views, encode_images, label_probabilities, score};
-use serde::Serialize;
 
+use self::result::{Adapted, ImagePrediction, PredictResult, Prediction, text};
 use crate::adapter::Model;
 use crate::args::{OnBadImageArg, PredictArgs, ShownArgs};
 use crate::commands::captions;
 use crate::error::CommandError;
-use crate::output::{Output, percent};
+use crate::output::Output;
 use crate::progress::Bars;
 use crate::test_time::Adaptation;
-
-/// What is printed with `--json`.
-#[derive(Serialize)]
-struct PredictResult {
-    model: String,
-    images: Vec<ImagePrediction>,
-    skipped: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    test_time: Option<Adapted>,
-}
-
-#[derive(Serialize)]
-struct ImagePrediction {
-    image: String,
-    predictions: Vec<Prediction>,
-    /// Whether the answer is too unsure to be given, by `--abstain` or by adaptation, and why it is the unadapted one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    abstained: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fell_back: Option<FallBack>,
-}
-
-/// What belongs to adaptation at test time.
-#[derive(Serialize)]
-struct Adapted {
-    method: &'static str,
-    seconds_per_image: f64,
-    views_share: f64,
-    admitted: usize,
-    fell_back: usize,
-    abstained: usize,
-}
-
-/// A class and its probability; best first.
-#[derive(Serialize)]
-struct Prediction {
-    label: String,
-    score: f32,
-}
 
 pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {
     let model = Model::open(&args.model)?;
@@ -373,30 +336,4 @@ impl Judge {
         let predictions = scored.into_iter().map(prediction).collect();
         ImagePrediction { image, predictions, abstained, fell_back: None }
     }
-}
-
-fn text(result: &PredictResult) -> String {
-    let mut text = String::new();
-    for image in &result.images {
-        let shown: Vec<String> = image
-            .predictions
-            .iter()
-            .map(|prediction| format!("{} {}", prediction.label, percent(f64::from(prediction.score))))
-            .collect();
-        let unsure = if image.abstained == Some(true) { "unsure: " } else { "" };
-        text.push_str(&format!("{}: {unsure}{}\n", image.image, shown.join(", ")));
-    }
-    for skipped in &result.skipped {
-        text.push_str(&format!("{skipped}: could not be read\n"));
-    }
-    if let Some(adapted) = &result.test_time {
-        let Adapted { method, seconds_per_image, views_share, admitted, fell_back, abstained } = adapted;
-        text.push_str(&format!(
-            "{method}: {:.1} ms an image, {} of it for views; admitted {admitted}, fell back {fell_back}, \
-             abstained {abstained}\n",
-            1000.0 * seconds_per_image,
-            percent(*views_share),
-        ));
-    }
-    text
 }
