@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use inarch_core::data::{Dataset, Example, Source, Split, few_shot, open_dataset_with};
-use inarch_core::image::{Corruption, Frame, ImageAddress, RgbImage, SEVERITIES, decode_images};
+use inarch_core::image::{Corruption, Frame, ImageAddress, ImageList, RgbImage, SEVERITIES};
 use inarch_core::{Seed, file};
 use inarch_recipes::Error::Stopped;
 use serde::Serialize;
@@ -125,13 +125,14 @@ pub(crate) fn run(args: &CorruptArgs, bars: &Bars, output: &Output) -> Result<()
             file::remove_folder(&partial)?;
         }
         let mut images = 0;
+        let mut list = ImageList::new(examples.iter().filter_map(image_of).collect());
         for examples in examples.chunks(BATCH) {
             if control.stopped() {
                 file::remove_folder(&partial)?;
                 return Err(Stopped { what: "copies", done: result.copies.len(), total: copies }.into());
             }
-            let paths: Vec<&Path> = examples.iter().filter_map(image_of).collect();
-            for (example, image) in examples.iter().zip(decode_images(&paths)) {
+            let count = examples.iter().filter_map(image_of).count();
+            for (example, (_, image)) in examples.iter().zip(list.decode(count)) {
                 let image = match image {
                     Ok(image) => image,
                     Err(_) if matches!(args.on_bad_image, OnBadImageArg::Skip) => {

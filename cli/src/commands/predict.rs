@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use inarch_core::backbone::{Backbone, Entry, Frozen, Pass, Sites, Tower, normalise, values};
 use inarch_core::data::{Clip, ClipConfig, Dataset, Example, FeatureFile, Source, is_video_name};
-use inarch_core::image::{ImageAddress, ImageBatch, ImageJob, Loader, View, decode_images};
+use inarch_core::image::{ImageAddress, ImageBatch, ImageJob, ImageList, Loader, View};
 use inarch_core::metrics::most_probable;
 use inarch_peft::Classifier;
 use inarch_recipes::Error::Stopped;
@@ -133,15 +133,15 @@ fn adapted(
     let mut result = PredictResult { model: name, images: Vec::new(), skipped: Vec::new(), test_time: None };
     let (mut audit, mut outcomes) = (Vec::new(), Vec::new());
     progress.start("adapt", all.len() as u64);
+    let mut list = ImageList::new(all.iter().map(PathBuf::as_path).collect());
     for paths in all.chunks(config.stream.batch) {
         if control.stopped() {
             return Err(Stopped { what: "images", done: outcomes.len(), total: all.len() }.into());
         }
-        let paths: Vec<&Path> = paths.iter().map(|path| path.as_path()).collect();
         let mut images = Vec::with_capacity(paths.len());
-        for (path, image) in paths.iter().zip(decode_images(&paths)) {
+        for (path, image) in list.decode(paths.len()) {
             match image {
-                Ok(image) => images.push((*path, image)),
+                Ok(image) => images.push((path, image)),
                 Err(_) if matches!(args.on_bad_image, OnBadImageArg::Skip) => {
                     result.skipped.push(path.display().to_string());
                 }
