@@ -23,6 +23,7 @@ pub mod text;
 pub use device::{DevicePrecision, device, device_in, device_kind, devices, is_borrowed, workers};
 pub use digest::{Digest, DigestBuilder};
 pub use error::{Error, Result};
+pub use kernel::gelu;
 #[cfg(feature = "remote")]
 pub use lend::{TOKEN_VARIABLE, device_token, lend};
 pub use seed::Seed;

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::activation::{gelu, gelu_approximate, relu};
+use burn::tensor::activation::{gelu_approximate, relu};
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::cross::CrossAttention;
@@ -328,7 +328,7 @@ pub(super) fn norm(
 pub(super) fn activate(hidden: Tensor<3>, activation: Activation) -> Tensor<3> {
     match activation {
         Activation::QuickGelu => kernel::quick_gelu(hidden),
-        Activation::Gelu => gelu(hidden),
+        Activation::Gelu => kernel::gelu(hidden),
         Activation::GeluTanh => gelu_approximate(hidden),
         Activation::Relu => relu(hidden),
     }

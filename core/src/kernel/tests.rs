@@ -5,7 +5,7 @@ use burn::nn::{LayerNorm, LayerNormConfig, LinearConfig};
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{attention, layer_norm, linear, quick_gelu};
+use super::{attention, composed_gelu, gelu, layer_norm, linear, quick_gelu};
 use crate::backbone::values;
 
 /// Values without pattern in -2 to 2.
@@ -115,6 +115,11 @@ fn quick_gelu_equals_its_composition() {
         |[input]| quick_gelu(input),
         |[input]| input.clone() * sigmoid(input * 1.702),
     );
+}
+
+#[test]
+fn gelu_equals_what_stands_for_it_on_other_devices() {
+    assert_same(&[tensor([3, 5, 19], 8) * 3.0], |[input]| gelu(input), |[input]| composed_gelu(input));
 }
 
 #[test]

@@ -12,10 +12,10 @@
 //!   2110.04366).
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, relu};
+use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
-use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, BranchSite, Entry, Mode, Pass, Sites, Touched, Tower};
+use inarch_core::{Seed, gelu};
 use serde::{Deserialize, Serialize};
 
 use super::sites::{BranchSites, BranchTargets};

@@ -8,10 +8,9 @@
 //! place `2 (width + hidden) + hidden + width`. Site: branch, in both towers.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor, TensorData};
-use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, BranchSite, Entry, Mode, Pass, Sites, Touched, Tower};
+use inarch_core::{Seed, gelu};
 use serde::{Deserialize, Serialize};
 
 use super::sites::{BranchSites, BranchTargets};

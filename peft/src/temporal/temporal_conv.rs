@@ -8,9 +8,9 @@
 //! Count: `2 * dim * hidden + (kernel + 1) * hidden`. Site: pool; no tower is touched.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Tensor, TensorData};
 use inarch_core::backbone::{Backbone, Entry, Pass, PoolBase, Sites, Touched, Tower};
+use inarch_core::gelu;
 use serde::{Deserialize, Serialize};
 
 use super::taps::over_time;

@@ -9,10 +9,10 @@
 //! `2 dim h + frames h + layers (8 h h + 4 h) + 2 h`. Site: pool; no tower is touched.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, softmax};
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
-use inarch_core::Seed;
 use inarch_core::backbone::{Backbone, Entry, Pass, PoolBase, Sites, Touched, Tower};
+use inarch_core::{Seed, gelu};
 use serde::{Deserialize, Serialize};
 
 use super::norm::Norm;
