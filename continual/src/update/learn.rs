@@ -6,8 +6,8 @@
 use inarch_core::backbone::{Backbone, Entry, Sites as _, Tower};
 use inarch_core::data::{ClipConfig, Dataset, Example};
 use inarch_peft::{Artifact, Rows};
-use inarch_recipes::Session;
-use toml::Value;
+use inarch_recipes::{Recipe, Session, Templates};
+use toml::{Table, Value};
 
 use super::run::{Estate, UpdateRequest, session_note};
 use super::version::Version;
@@ -27,7 +27,7 @@ pub(super) fn learn_analytic(
     carried: &mut Estate,
     old: Option<&Artifact>,
     fresh: Vec<Sample>,
-    clips: Option<&ClipConfig>,
+    (fit, clips): (&Table, Option<&ClipConfig>),
 ) -> Result<Artifact> {
     if carried.memory.config().views > 1 {
         let reason =
@@ -37,24 +37,33 @@ pub(super) fn learn_analytic(
     let (ids, classes): (Vec<String>, Vec<String>) =
         fresh.iter().map(|sample| (sample.id.clone(), sample.class.clone())).unzip();
     let features: Vec<f32> = fresh.iter().flat_map(|sample| sample.latent.iter().copied()).collect();
+    let templates = fit_of(carried, old, fit)?.templates.resolve()?;
     let Some(statistics) = &mut carried.statistics else {
         return Err(Error::setting("statistics", "the version has none"));
     };
     statistics.add(&Rows { ids: &ids, classes: &classes, features: &features })?;
     fresh.iter().for_each(|sample| carried.ledger.enter(sample));
     carried.memory.offer(fresh)?;
-    let templates = templates(old)?;
     // A file of features does not say how the clips were read that they were made of.
     let clips = clips.or_else(|| old?.manifest.clips.as_ref());
     solve_head(backbone, &carried.method, statistics, &carried.classes, (&templates, clips))
 }
 
-/// The templates of the version before; `a photo of a {}.` for a first one.
-fn templates(old: Option<&Artifact>) -> Result<Vec<inarch_core::text::Template>> {
-    Ok(match old {
-        Some(old) => old.templates()?,
-        None => inarch_core::text::TemplateSet::named("single")?.templates().to_vec(),
-    })
+/// The settings of the training. A name keeps its templates: what a version learns by is what it will answer by.
+fn fit_of(carried: &Estate, old: Option<&Artifact>, given: &Table) -> Result<Recipe> {
+    let mut fit = given.clone();
+    let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
+    fit.insert("method".into(), method);
+    let mut fit = fit_recipe(&fit)?;
+    if let Some(old) = old {
+        let kept = old.templates()?;
+        if given.contains_key("templates") && fit.templates.resolve()? != kept {
+            let reason = "the version before has other ones, and an update keeps them; leave them out, or begin anew with `--init`";
+            return Err(Error::setting("fit.templates", reason));
+        }
+        fit.templates = Templates::List(kept);
+    }
+    Ok(fit)
 }
 
 /// Refuses a single class where the memory has no sample of another: steps on it would teach to answer nothing else.
@@ -102,10 +111,8 @@ pub(super) fn learn_by_steps(
         );
         return Err(Error::setting("strategy", reason));
     }
-    let mut fit = recipe.fit.clone();
-    let method = Value::try_from(&carried.method).map_err(|error| Error::setting("method", error.to_string()))?;
-    fit.insert("method".into(), method);
-    let fit = fit_recipe(&fit)?;
+    let fit = fit_of(carried, old, &recipe.fit)?;
+    let templates = fit.templates.resolve()?;
     if session.dataset().clips.is_some()
         && session.fresh_adapter(&fit, &carried.classes)?.entry(Tower::Image) < Entry::Feature
     {
@@ -118,7 +125,6 @@ pub(super) fn learn_by_steps(
         // Large batches of what arrives would drown a few old samples.
         false => strategy.rehearsing(fit.train.batch.min(train.len())),
     };
-    let templates = templates(old)?;
     let label = |class: &String| carried.classes.iter().position(|known| known == class).unwrap_or_default();
     let train: Vec<Example> = train
         .iter()

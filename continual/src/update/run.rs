@@ -216,7 +216,7 @@ pub fn update(
     let work = Work::open(place.as_ref().map(|(place, inputs)| (place.as_path(), inputs)))?;
     let artifact = if carried.method.analytic().is_some() {
         report.strategy = carried.method.name().into();
-        learn_analytic(backbone, &mut carried, old.as_ref(), fresh, dataset.clips.as_ref())?
+        learn_analytic(backbone, &mut carried, old.as_ref(), fresh, (&request.recipe.fit, dataset.clips.as_ref()))?
     } else {
         let train: Vec<Example> = positions.iter().map(|at| learn[*at].clone()).collect();
         let before = (parent.as_ref(), old.as_ref());
