@@ -137,6 +137,29 @@ fn what_is_learned_without_rehearsal_is_remembered_for_a_strategy_that_rehearses
 }
 
 #[test]
+fn a_version_learns_by_the_templates_that_it_answers_by() {
+    let program = Program::new();
+    part(&program, "old", &OLD[..2], 0, 8);
+    part(&program, "new", &NEW, 0, 8);
+    let update = |line: &'static str, data: &'static str, more: &[&'static str]| -> Vec<&'static str> {
+        let steps = ["--set", "fit.train.budget={ iterations = 3 }", "--set", "fit.train.batch=4"];
+        [&["update", line, "-b", "pocket", "-d", data], &steps[..], LENIENT, more].concat()
+    };
+    let sketch = ["--set", "fit.templates=\"a sketch of a {}.\""];
+    let tensors = ["plain", "named"].map(|line| {
+        program.json(&update(line, "old", &[&["--init", "lora"], &sketch[..]].concat()));
+        // The second time they are named, or kept without a word.
+        program.json(&update(line, "new", if line == "named" { &sketch } else { &[] }));
+        let manifest = record(&program, &format!("{line}/2/adapter.json"));
+        assert_eq!(manifest["templates"], serde_json::json!(["a sketch of a {}."]));
+        manifest["tensors"].clone()
+    });
+    assert_eq!(tensors[0], tensors[1]);
+    let other = ["--set", "fit.templates=\"a photo of a {}.\""];
+    program.fail(&update("plain", "new", &other), 2, &["fit.templates", "--init"]);
+}
+
+#[test]
 fn scores_are_remembered_whatever_the_data_is_called() {
     let program = Program::new();
     let bytes = |name: &str| {

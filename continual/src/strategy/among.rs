@@ -22,10 +22,22 @@ pub(super) fn arriving(classes: &[String], examples: &[Example]) -> Vec<bool> {
 }
 
 /// Scores `[rows, classes]` of which only those of some classes count.
-fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
-    let mask: Vec<f32> = classes.iter().map(|counts| if *counts { 0.0 } else { OUT }).collect();
-    let (columns, device) = (mask.len(), logits.device().without_autodiff());
-    logits + Tensor::<2>::from_data(TensorData::new(mask, [1, columns]), &device)
+pub(super) fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
+    let mask = row(&logits, classes, (0.0, OUT));
+    logits + mask
+}
+
+/// Scores `[rows, classes]` with zero for those of all other classes.
+pub(super) fn share(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
+    let mask = row(&logits, classes, (1.0, 0.0));
+    logits * mask
+}
+
+/// A row `[1, classes]` of one value for some classes and of another for all others.
+fn row(like: &Tensor<2>, classes: &[bool], (inside, outside): (f32, f32)) -> Tensor<2> {
+    let values: Vec<f32> = classes.iter().map(|counts| if *counts { inside } else { outside }).collect();
+    let columns = values.len();
+    Tensor::from_data(TensorData::new(values, [1, columns]), &like.device().without_autodiff())
 }
 
 /// The adapter's own loss of a step, with what its method adds to the task's, in which some classes alone compete.

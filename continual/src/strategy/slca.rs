@@ -20,7 +20,7 @@ use inarch_core::{Digest, Seed};
 use inarch_peft::{Adapter, LinearProbeConfig, Loss, MethodConfig, cross_entropy};
 use inarch_recipes::{Budget, Companion, Control, Moment, Recipe, Session, Silent, Subset, Task};
 
-use super::among::{classes_of, own_loss};
+use super::among::{among, classes_of, own_loss, share};
 use super::needs::unsuited;
 use super::weights::replaced;
 use super::{Episode, Outcome, Parameters, Strategy};
@@ -135,14 +135,19 @@ impl Gaussian {
     }
 }
 
-/// The loss of the alignment.
-struct Normalised(f64);
+/// The loss of the alignment. A class without a Gaussian, which was learned under another strategy, has no draws: in the softmax it
+/// would only be taught to answer nothing.
+struct Normalised {
+    temperature: f64,
+    drawn: Vec<bool>,
+}
 
 impl Companion for Normalised {
     fn loss(&self, moment: &Moment<'_>) -> Loss {
         let logits = moment.step.logits.clone();
-        let lengths = logits.clone().powf_scalar(2.0).sum_dim(1).sqrt().clamp_min(1e-7);
-        Loss::plain(cross_entropy(logits / (lengths * self.0), moment.step.labels))
+        let lengths = share(logits.clone(), &self.drawn).powf_scalar(2.0).sum_dim(1).sqrt().clamp_min(1e-7);
+        let normalised = logits / (lengths * self.temperature);
+        Loss::plain(cross_entropy(among(normalised, &self.drawn), moment.step.labels))
     }
 }
 
@@ -186,7 +191,8 @@ impl Slca {
             identity,
         };
         let folder = tempfile::tempdir().map_err(inarch_core::Error::io("make", std::env::temp_dir()))?;
-        let learned = session.learn(task, &mut Normalised(temperature), folder.path())?;
+        let drawn = (0..episode.classes.len()).map(|class| self.gaussians.contains_key(&class)).collect();
+        let learned = session.learn(task, &mut Normalised { temperature, drawn }, folder.path())?;
         learned.adapter.parameters().remove(HEAD).ok_or_else(no_head)
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use image::RgbImage;
 use image::imageops;
 use inarch_core::data::{Example, Source};
-use inarch_core::image::decode_images;
+use inarch_core::image::ImageList;
 use inarch_core::{Seed, file};
 use serde::{Deserialize, Serialize};
 
@@ -109,9 +109,9 @@ impl Corruption {
             }
             domain.push(Example { id, source: Source::Image(shown), ..example.clone() });
         }
+        let mut images = ImageList::new(missing.iter().map(|(_, path, ..)| *path).collect());
         for batch in missing.chunks(BATCH) {
-            let paths: Vec<&Path> = batch.iter().map(|(_, path, ..)| *path).collect();
-            for ((at, path, into, seed), image) in batch.iter().zip(decode_images(&paths)) {
+            for ((at, path, into, seed), (_, image)) in batch.iter().zip(images.decode(batch.len())) {
                 match image {
                     Ok(image) => self.write(image, path, into, *seed)?,
                     Err(_) => domain[*at].source = Source::Image(path.to_path_buf()),

@@ -9,7 +9,6 @@ use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageRead
 use super::address::{Frame, ImageAddress};
 pub use super::guard::panics_are_private;
 use super::guard::{bad, guarded};
-use super::list::ImageList;
 use super::video::{is_video_name, no_image};
 use super::window::Window;
 use super::{dicom, nifti};
@@ -108,12 +107,6 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
         return Err(bad(path, format!("the file has {bytes} bytes, at most {MAX_DECODE_BYTES} are read")));
     }
     file::read(path)
-}
-
-/// Decodes some image files on all cores, in their order; each by the rules of [`decode_image`]. A volume is unpacked once for as
-/// many of its slices among them as may be held.
-pub fn decode_images(paths: &[&Path]) -> Vec<Result<RgbImage>> {
-    ImageList::new(paths.to_vec()).decode(paths.len()).into_iter().map(|(_, image)| image).collect()
 }
 
 /// Decodes an image held in memory, by the rules of [`decode_image`]; `origin` is what an error names.

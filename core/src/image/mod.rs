@@ -40,8 +40,8 @@ pub use self::cache::ImageCache;
 pub use self::colour::ColourJitter;
 pub use self::corrupt::{Corruption, SEVERITIES};
 pub use self::decode::{
-    MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes, decode_image_bytes_within, decode_images,
-    panics_are_private, single_images,
+    MAX_DECODE_BYTES, MAX_PIXELS, decode_image, decode_image_bytes, decode_image_bytes_within, panics_are_private,
+    single_images,
 };
 pub use self::job::{BadImage, ImageBatch, ImageJob, OnBadImage, View};
 pub use self::kept::{kept_image, kept_images};

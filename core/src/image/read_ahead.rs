@@ -162,9 +162,7 @@ mod tests {
     use super::ReadAhead;
     use crate::error::{Error, Result};
     use crate::image::volume::slice_address;
-    use crate::image::{
-        ImageBatch, ImageJob, ImageList, Loader, OnBadImage, Preprocess, View, decode_image, decode_images,
-    };
+    use crate::image::{ImageBatch, ImageJob, ImageList, Loader, OnBadImage, Preprocess, View, decode_image};
     use crate::seed::Seed;
 
     /// Bytes of a slice: 6 x 5 of one byte.
@@ -260,7 +258,7 @@ mod tests {
         let (pixels, _) = alone(&mixed);
         assert!(run(&loader(3), 1 << 20, &mixed) == (pixels, vec![], 1));
         let all: Vec<&Path> = mixed.iter().map(PathBuf::as_path).collect();
-        for (path, image) in all.iter().zip(decode_images(&all)) {
+        for (path, image) in ImageList::new(all.clone()).decode(all.len()) {
             assert!(image.unwrap() == decode_image(path).unwrap(), "{}", path.display());
         }
     }
