@@ -95,6 +95,9 @@ fn text_of(report: &UpdateReport, backbone: &str) -> String {
         let says = if drift.drifted { "the new data differs from what is remembered" } else { "no drift" };
         text.push_str(&format!("drift: {says} (MMD p {:.3}, KS p {:.3})\n", drift.mmd.p_value, drift.ks.p_value));
     }
+    if report.skipped > 0 {
+        text.push_str(&format!("left out {} images that could not be read\n", report.skipped));
+    }
     let accuracy = |accuracy: Option<f64>| accuracy.map_or("–".into(), percent);
     text.push_str(&format!(
         "learned {} samples with {} ({} known already, {} held out); new classes: {}\n",

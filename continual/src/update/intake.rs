@@ -28,13 +28,21 @@ pub(crate) struct Taken {
 }
 
 impl Intake<'_> {
-    /// Examples as samples, rounded to a precision. The id is the name of the data, the path in it, and a hash of the latent,
+    /// Examples as samples, rounded to a precision, and a line about each image that could not be read. The id is the name of the data, the path in it, and a hash of the latent,
     /// so that two images of one name are two samples and one image given twice is one.
     ///
     /// # Errors
     /// An image that cannot be read.
     pub(crate) fn samples(&self, examples: &[Example], precision: Precision, content: Content) -> Result<Vec<Sample>> {
-        Ok(self.taken(examples, precision, content)?.samples)
+        let taken = self.taken(examples, precision, content)?;
+        self.name_unread(&taken.bad);
+        Ok(taken.samples)
+    }
+
+    /// Names images that could not be read to whoever watches; a report, which lies about, counts them.
+    pub(crate) fn name_unread(&self, bad: &[BadImage]) {
+        let progress = self.session.control().progress;
+        bad.iter().for_each(|bad| progress.say(&format!("{}: could not be read", bad.path.display())));
     }
 
     /// As [`samples`](Self::samples), with the position of each among the examples, and what cannot be read and is passed over.

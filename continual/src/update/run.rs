@@ -87,6 +87,8 @@ pub struct UpdateReport {
     pub known: usize,
     /// Samples that were held out.
     pub held_out: usize,
+    /// Images of the data, to learn from or to be held out, that could not be read.
+    pub skipped: usize,
     /// Classes that are new.
     pub new_classes: Vec<String>,
     /// Accuracy of the version before on what was held out, new samples included.
@@ -146,7 +148,8 @@ pub fn update(
     }
     let intake = Intake { session: &session, dataset, time, named: keeps.precision };
     let learn: Vec<Example> = dataset.train.iter().chain(&dataset.val).cloned().collect();
-    let Taken { positions: readable, mut samples, .. } = intake.taken(&learn, Precision::F32, keeps.content)?;
+    let Taken { positions: readable, mut samples, bad } = intake.taken(&learn, Precision::F32, keeps.content)?;
+    intake.name_unread(&bad);
     // What is held out to judge by stays out, however the data is split or called this time, and whatever it is rounded to there.
     let held_out: HashSet<Digest> = carried.probe.samples().map(|sample| Digest::of_values(&sample.latent)).collect();
     let is_held_out: Vec<bool> = samples
@@ -170,6 +173,7 @@ pub fn update(
         learned: 0,
         known: 0,
         held_out: 0,
+        skipped: bad.len(),
         new_classes: Vec::new(),
         accuracy_before: None,
         accuracy: None,
@@ -229,7 +233,9 @@ pub fn update(
         carried.probe = carried.probe.keeping_images(carried.memory.config().budget_bytes);
     }
     let MemoryConfig { precision, content, .. } = *carried.probe.config();
-    let mut held_out = intake.samples(&dataset.test, Precision::F32, content)?;
+    let Taken { samples: mut held_out, bad, .. } = intake.taken(&dataset.test, Precision::F32, content)?;
+    intake.name_unread(&bad);
+    report.skipped += bad.len();
     held_out.retain(|sample| {
         let contents = Ledger::contents_of(&intake.named.rounded(&sample.latent), &sample.class);
         !carried.ledger.knows(&sample.id) && !contents.iter().any(|content| learned.contains(content))
