@@ -4,7 +4,9 @@ use std::cell::Cell;
 
 use inarch_registry::{ChannelKeys, Error, Lifetimes, Publisher, Result, SecretKey};
 
-use crate::trust::{Fleet, at, fleet, key, offer};
+use serde_json::json;
+
+use crate::trust::{Fleet, at, fleet, key, offer, resigned};
 
 /// How many files a change of keys writes: what is offered, its snapshot, the root, the timestamp.
 const FILES: usize = 4;
@@ -119,4 +121,25 @@ fn keys_that_were_replaced_say_nothing_of_what_is_offered() {
         *fleet.files.0.borrow_mut() = whole;
     }
     rotate(&fleet, &keys(&roots, &onlines), &old).expect("the same again");
+}
+
+#[test]
+fn a_key_that_was_replaced_does_not_drive_the_versions_up() {
+    let fleet = fleet();
+    let mut known = fleet.channel("known");
+    let old = fleet.files.get("timestamp.json");
+    rotate(&fleet, &keys(&[key(4), key(5)], &[key(20)]), &[key(1), key(2)]).expect("rotated");
+    fleet.files.update(&mut known, at(10)).expect("trusted");
+    // Whoever has the old online key and may write there: beyond such a version nothing could be signed any more.
+    fleet.files.put("timestamp.json", old);
+    fleet.files.edit("timestamp.json", |envelope| {
+        envelope["signed"]["version"] = json!(u64::MAX - 2);
+        *envelope = resigned(&envelope["signed"], 10);
+    });
+    fleet.offer(2, 10_000, 20).expect("the new key signs");
+    let written: serde_json::Value = serde_json::from_slice(&fleet.files.get("timestamp.json")).expect("JSON");
+    assert_eq!(written["signed"]["version"], written["signed"]["meta"]["snapshot.json"]["version"]);
+    for channel in [&mut known, &mut fleet.channel("late")] {
+        assert_eq!(fleet.files.update(channel, at(20)).expect("trusted").offers, [offer(2, 10_000)]);
+    }
 }

@@ -128,7 +128,7 @@ impl Files {
         self.0.borrow_mut().insert(name.into(), bytes);
     }
 
-    fn edit(&self, name: &str, edit: impl FnOnce(&mut Value)) {
+    pub(crate) fn edit(&self, name: &str, edit: impl FnOnce(&mut Value)) {
         let mut value: Value = serde_json::from_slice(&self.get(name)).expect("JSON");
         edit(&mut value);
         self.put(name, serde_json::to_vec(&value).expect("JSON"));
@@ -246,7 +246,7 @@ impl Fleet {
 }
 
 /// A document signed anew by a key, as only its owner could.
-fn resigned(signed: &Value, seed: u8) -> Value {
+pub(crate) fn resigned(signed: &Value, seed: u8) -> Value {
     let signature = inarch_registry::sign_document(signed, &key(seed));
     json!({ "signatures": [{ "keyid": key(seed).public().id(), "sig": signature }], "signed": signed })
 }

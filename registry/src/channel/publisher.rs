@@ -16,7 +16,7 @@ pub type Store<'a> = dyn Fn(&str, &[u8]) -> Result<()> + 'a;
 
 /// The largest metadata, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
-/// The most changes of keys in a row that were cut off.
+/// The most snapshots that changes of keys that were cut off leave in a row.
 const MAX_CUT_OFF: u64 = 1024;
 
 /// Versions of targets, snapshot and timestamp.
@@ -193,26 +193,28 @@ impl Publisher<'_> {
         let list: Targets = self.version_of(&root, "targets", targets)?;
         let offers =
             list.targets.iter().filter_map(|(path, entry)| Some((path.clone(), Offer::of(path, entry)?))).collect();
-        Ok((root, offers, (targets + 1, snapshot + 1, timestamp + 1)))
+        Ok((root, offers, (following(targets)?, following(snapshot)?, following(timestamp)?)))
     }
 
     /// The newest snapshot that the keys of `root` signed, where a change of keys was cut off before its timestamp, with its
     /// version and that of the timestamp that it lacks. The timestamp there is of a root `before`: it tells where to look and
     /// nothing else, since keys that were replaced are not believed.
     fn cut_off(&self, root: &Root, before: &[Root], timestamp: &[u8]) -> Result<Option<(Listing, u64, u64)>> {
-        let of = |root: &Root| root.open::<Listing>("timestamp", timestamp).ok();
-        let Some((old, common)) = before.iter().rev().find_map(of) else { return Ok(None) };
+        let of = |root: &Root| Some(snapshot_of(&root.open::<Listing>("timestamp", timestamp).ok()?.0));
+        let Some(old) = before.iter().rev().find_map(of) else { return Ok(None) };
         let mut newest = None;
         for ahead in 1..=MAX_CUT_OFF {
-            let version = snapshot_of(&old).saturating_add(ahead);
-            let Some(bytes) = (self.fetch)(&format!("{version}.snapshot.json"), MAX_BYTES)? else { break };
+            let version = old.saturating_add(ahead);
+            let Some(bytes) = (self.fetch)(&format!("{version}.snapshot.json"), MAX_BYTES)? else { return Ok(newest) };
             // By other keys: of a change that was cut off before its root.
             let Ok((listing, found)) = root.open::<Listing>("snapshot", &bytes) else { continue };
             if found.version == version {
-                newest = Some((listing, version, common.version.saturating_add(ahead)));
+                // Both rise together, and what a replaced key says of its number is not believed.
+                newest = Some((listing, version, version));
             }
         }
-        Ok(newest)
+        // So many are no changes of keys, but an old timestamp that was put back.
+        Ok(None)
     }
 
     fn needed(&self, name: &str) -> Result<Vec<u8>> {
@@ -309,6 +311,13 @@ impl Publisher<'_> {
 /// The version of the snapshot that a timestamp names.
 fn snapshot_of(timestamp: &Listing) -> u64 {
     timestamp.meta.get("snapshot.json").map_or(0, |meta| meta.version)
+}
+
+/// The version after one.
+fn following(version: u64) -> Result<u64> {
+    let worn_out =
+        || Error::Untrusted { what: "the channel".into(), reason: format!("version {version} has none after it") };
+    version.checked_add(1).ok_or_else(worn_out)
 }
 
 fn expect_version(name: &str, found: &Common, expected: u64) -> Result<()> {
