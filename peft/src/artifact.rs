@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter, MethodConfig};
 use crate::classifier::Classifier;
-use crate::compose::stacked;
+use crate::compose::{CommonReading, stacked};
 use crate::error::{Error, Result};
 use crate::logits::{LinearHead, LinearHeadConfig};
 use crate::method::Start;
@@ -168,7 +168,8 @@ impl Artifact {
     /// ([`Stack`](crate::Stack)). Its parents are the parts.
     ///
     /// # Errors
-    /// Parts of different backbones, class-bound parts with different classes, or parts that cannot be stacked.
+    /// Parts of different backbones, class-bound parts with different classes, or parts that cannot be stacked; as
+    /// [`CommonReading::of`].
     pub fn stack(parts: &[Self], backbone: &Backbone) -> Result<Self> {
         let mismatch = |what: &str, expected: &str, found: &str| {
             inarch_core::Error::mismatch(format!("{what} of the adapters to be stacked"), expected, found)
@@ -193,16 +194,19 @@ impl Artifact {
         let (method, adapter) = stacked(members)?;
         // The last part speaks for the stack, unless another one is bound to its classes.
         let spokesman = bound.or(parts.last()).ok_or_else(|| inarch_core::Error::invalid("stack", "no part"))?;
+        let reading = CommonReading::of(parts)?;
         let provenance = Provenance {
             classes: spokesman.manifest.classes.clone(),
             templates: spokesman.templates()?,
             data: None,
-            clips: parts.iter().rev().find_map(|part| part.manifest.clips.clone()),
+            clips: reading.clips,
             metrics: BTreeMap::new(),
         };
         let mut stack = Self::new(adapter, method, backbone, provenance)?;
         stack.manifest.parents = parts.iter().map(|part| part.manifest.tensors.clone()).collect();
-        Ok(parts.iter().fold(stack, Self::with_reading_of))
+        let mut stack = parts.iter().fold(stack, Self::with_reading_of);
+        stack.manifest.group_by = reading.group_by;
+        Ok(stack)
     }
 
     /// The same, read as another one was where nothing is known of that: window and groups, and of the same classes the scores
@@ -302,7 +306,12 @@ impl Artifact {
         }
         let path = folder.join(TENSORS_FILE);
         let malformed = |reason: String| inarch_core::Error::malformed("adapter", &path, reason);
-        let found = Digest::of(&file::read(&path)?);
+        let mut found = Digest::of(&file::read(&path)?);
+        if found != manifest.tensors {
+            // Saved anew by another process since.
+            Self::settle(folder)?;
+            found = Digest::of(&file::read(&path)?);
+        }
         if found != manifest.tensors {
             return Err(malformed(format!(
                 "its content is {} but the manifest says {}: the file was changed or damaged",

@@ -1,7 +1,7 @@
 //! Trained adapters are stacked as artifacts.
 
 use inarch_core::backbone::{Pass, Sites as _};
-use inarch_core::data::ClipConfig;
+use inarch_core::data::{ClipConfig, FrameSampling};
 use inarch_core::image::Window;
 use inarch_peft::{Artifact, Combination, MethodConfig};
 
@@ -85,12 +85,27 @@ fn adapters_that_become_one_agree_on_how_data_is_read() {
     assert_eq!(one(&clips(3, 4), &clips(3, 1)), Ok((reading(3, 4), None, None)));
     let reason = one(&clips(3, 1), &clips(4, 1)).expect_err("other frames");
     assert!(["\"frames\":3", "\"frames\":4", "--frames"].iter().all(|part| reason.contains(part)), "{reason}");
+    let sampled = |sampling: FrameSampling, stride: usize| {
+        with(&|part| part.manifest.clips = Some(ClipConfig { sampling, stride, ..ClipConfig::default() }))
+    };
+    // The step between frames is that of dense clips alone, and a test sees the same of the other two.
+    let segment = Ok((Some(ClipConfig { stride: 4, ..ClipConfig::default() }), None, None));
+    assert_eq!(one(&sampled(FrameSampling::Segment, 4), &sampled(FrameSampling::Uniform, 4)), segment);
+    assert!(one(&sampled(FrameSampling::Segment, 4), &sampled(FrameSampling::Segment, 2)).is_ok());
+    assert!(one(&sampled(FrameSampling::Dense, 4), &sampled(FrameSampling::Dense, 2)).is_err());
+    assert!(one(&sampled(FrameSampling::Dense, 4), &sampled(FrameSampling::Segment, 4)).is_err());
     let full: Window = "full".parse().expect("a window");
     assert_eq!(one(&lora, &window("full")), Ok((None, Some(full), None)));
     let reason = one(&window("full"), &window("-600:1500")).expect_err("other windows");
     assert!(["`full`", "`-600:1500`", "--window"].iter().all(|part| reason.contains(part)), "{reason}");
     assert_eq!(one(&lora, &groups("a(.)")), Ok((None, None, Some("a(.)".into()))));
     assert_eq!(one(&groups("a(.)"), &groups("b(.)")), Ok((None, None, None)));
+
+    let stack = |parts: [Artifact; 2]| Artifact::stack(&parts, tiny()).map(|stack| stack.manifest);
+    let manifest = stack([clips(3, 4), window("full")]).expect("a stack");
+    assert_eq!((manifest.clips, manifest.window), (reading(3, 4), Some(full)));
+    assert_eq!(stack([groups("a(.)"), groups("b(.)")]).expect("a stack").group_by, None);
+    assert!(stack([clips(3, 1), clips(4, 1)]).is_err());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How data is read beside several adapters that become one.
 
-use inarch_core::data::ClipConfig;
+use inarch_core::data::{ClipConfig, FrameSampling};
 use inarch_core::image::Window;
 
 use crate::artifact::Artifact;
@@ -36,11 +36,7 @@ impl CommonReading {
             if let Some(own) = manifest.window {
                 let window = *common.window.get_or_insert(own);
                 if window != own {
-                    let reason = format!(
-                        "one learned in the window `{window}`, another in `{own}`, and one adapter is shown images in one; \
-                         fit them in the same `--window`"
-                    );
-                    return Err(refused(reason).into());
+                    return Err(refused("windows", "`--window`", format!("`{window}`"), format!("`{own}`")).into());
                 }
             }
             if let Some(own) = manifest.group_by.as_deref()
@@ -58,18 +54,18 @@ impl CommonReading {
 
 /// Clips as two parts read them.
 fn joined(clips: ClipConfig, own: &ClipConfig) -> Result<ClipConfig> {
-    let seen = |clips: &ClipConfig| (clips.frames, clips.sampling, clips.stride);
-    if seen(&clips) != seen(own) {
+    // The step is that of dense clips alone; the other two samplings differ in training and show a test the same frames.
+    let stride = |clips: &ClipConfig| (clips.sampling == FrameSampling::Dense).then_some(clips.stride);
+    if (clips.frames, stride(&clips)) != (own.frames, stride(own)) {
         let [one, other] = [&clips, own].map(|clips| serde_json::to_string(clips).unwrap_or_default());
-        let reason = format!(
-            "one learned from clips that were read as {one}, another as {other}, and one adapter reads them in one way; fit them \
-             with the same `--frames`, `--sampling` and `--frame-step`"
-        );
-        return Err(refused(reason).into());
+        return Err(refused("clips", "`--frames`, `--sampling` and `--frame-step`", one, other).into());
     }
-    Ok(ClipConfig { views: clips.views.max(own.views), crops: clips.crops.max(own.crops), ..clips })
+    let sampling = if own.sampling == FrameSampling::Segment { own.sampling } else { clips.sampling };
+    let stride = clips.stride.min(own.stride);
+    Ok(ClipConfig { sampling, stride, views: clips.views.max(own.views), crops: clips.crops.max(own.crops), ..clips })
 }
 
-fn refused(reason: String) -> inarch_core::Error {
-    inarch_core::Error::invalid("adapters that are to become one", reason)
+fn refused(what: &str, options: &str, expected: String, found: String) -> inarch_core::Error {
+    let what = format!("{what} of adapters that are to become one (fit them with the same {options})");
+    inarch_core::Error::Refused { what, expected, found }
 }
