@@ -141,6 +141,7 @@ fn a_version_learns_by_the_templates_that_it_answers_by() {
     let program = Program::new();
     part(&program, "old", &OLD[..2], 0, 8);
     part(&program, "new", &NEW, 0, 8);
+    part(&program, "more", &OLD[3..], 0, 8);
     let update = |line: &'static str, data: &'static str, more: &[&'static str]| -> Vec<&'static str> {
         let steps = ["--set", "fit.train.budget={ iterations = 3 }", "--set", "fit.train.batch=4"];
         [&["update", line, "-b", "pocket", "-d", data], &steps[..], LENIENT, more].concat()
@@ -156,7 +157,28 @@ fn a_version_learns_by_the_templates_that_it_answers_by() {
     });
     assert_eq!(tensors[0], tensors[1]);
     let other = ["--set", "fit.templates=\"a photo of a {}.\""];
-    program.fail(&update("plain", "new", &other), 2, &["fit.templates", "--init"]);
+    program.fail(&update("plain", "more", &other), 1, &["fit.templates", "--init"]);
+}
+
+#[test]
+fn classes_of_which_slca_knows_nothing_keep_their_rows() {
+    let program = Program::new();
+    let (old, new) = (part(&program, "old", &OLD[..2], 0, 8), part(&program, "new", &NEW, 0, 8));
+    let update = |data: &str, more: &[&str]| {
+        let steps = ["--set", "fit.train.budget={ iterations = 3 }", "--set", "fit.train.batch=4"];
+        let own = ["update", "line", "-b", "pocket", "-d", data];
+        program.json(&[&own[..], &steps[..], LENIENT, more].concat());
+    };
+    let rows = |version: u32| {
+        let path = program.path(&format!("line/{version}/adapter.safetensors"));
+        read_safetensors(&path).expect("an adapter").0.remove("prototypes").expect("the head").data
+    };
+    update(&old, &["--init", "linear-probe", "--set", "strategy.name=\"naive\""]);
+    update(&new, &["--set", "strategy.name=\"slca\"", "--set", "strategy.epochs=1"]);
+    let (before, after) = (rows(1), rows(2));
+    let kept = before.len();
+    assert_eq!(after.len(), 2 * kept);
+    assert_eq!(after[..kept], before);
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(super) fn among(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
 }
 
 /// Scores `[rows, classes]` with zero for those of all other classes.
-pub(super) fn share(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
+pub(super) fn only(logits: Tensor<2>, classes: &[bool]) -> Tensor<2> {
     let mask = row(&logits, classes, (1.0, 0.0));
     logits * mask
 }

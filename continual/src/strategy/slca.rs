@@ -20,7 +20,7 @@ use inarch_core::{Digest, Seed};
 use inarch_peft::{Adapter, LinearProbeConfig, Loss, MethodConfig, cross_entropy};
 use inarch_recipes::{Budget, Companion, Control, Moment, Recipe, Session, Silent, Subset, Task};
 
-use super::among::{among, classes_of, own_loss, share};
+use super::among::{among, classes_of, only, own_loss};
 use super::needs::unsuited;
 use super::weights::replaced;
 use super::{Episode, Outcome, Parameters, Strategy};
@@ -145,7 +145,7 @@ struct Normalised {
 impl Companion for Normalised {
     fn loss(&self, moment: &Moment<'_>) -> Loss {
         let logits = moment.step.logits.clone();
-        let lengths = share(logits.clone(), &self.drawn).powf_scalar(2.0).sum_dim(1).sqrt().clamp_min(1e-7);
+        let lengths = only(logits.clone(), &self.drawn).powf_scalar(2.0).sum_dim(1).sqrt().clamp_min(1e-7);
         let normalised = logits / (lengths * self.temperature);
         Loss::plain(cross_entropy(among(normalised, &self.drawn), moment.step.labels))
     }
@@ -179,6 +179,7 @@ impl Slca {
         let mut recipe = Recipe { method, ..episode.recipe.clone() };
         recipe.train.budget = Budget::Epochs(epochs);
         let start = session.fresh_adapter(&recipe, episode.classes)?;
+        let before = head.clone();
         let start = replaced(start, Parameters::from([(HEAD.to_string(), head)]))?;
         let identity = Digest::of(b"alignment");
         let task = Task {
@@ -193,7 +194,14 @@ impl Slca {
         let folder = tempfile::tempdir().map_err(inarch_core::Error::io("make", std::env::temp_dir()))?;
         let drawn = (0..episode.classes.len()).map(|class| self.gaussians.contains_key(&class)).collect();
         let learned = session.learn(task, &mut Normalised { temperature, drawn }, folder.path())?;
-        learned.adapter.parameters().remove(HEAD).ok_or_else(no_head)
+        let mut aligned = learned.adapter.parameters().remove(HEAD).ok_or_else(no_head)?;
+        // The optimizer's decay would let rows of which nothing is known fade.
+        let dim = aligned.data.len() / episode.classes.len().max(1);
+        for class in (0..episode.classes.len()).filter(|class| !self.gaussians.contains_key(class)) {
+            let row = class * dim..(class + 1) * dim;
+            aligned.data[row.clone()].copy_from_slice(&before.data[row]);
+        }
+        Ok(aligned)
     }
 }
 
