@@ -68,7 +68,6 @@ fn succeeds(command: &mut Command, patience: Duration) -> Result<(), String> {
 pub(crate) fn run(args: &AgentArgs, output: &Output) -> Result<(), CommandError> {
     let (remote, channel) = published::channel(&args.channel)?;
     let registry = published::open()?;
-    let backbone = backbones::open(&args.backbone, &inarch_core::device(&args.device.device)?)?;
     let root = args.root.as_ref().map(|path| file::read(path)).transpose()?;
     // Each channel is remembered by itself: what one promised says nothing about another.
     let folder = home()?.join("agent").join(Digest::of(args.channel.as_bytes()).short());
@@ -83,6 +82,7 @@ pub(crate) fn run(args: &AgentArgs, output: &Output) -> Result<(), CommandError>
         transfer: Transfer::default(),
     };
     let mut agent = Agent::open(registry.clone(), options, root.as_deref())?;
+    let backbone = backbones::open(&args.backbone, &inarch_core::device(&args.device.device)?)?;
     let patience = Duration::from_secs(args.health_s);
     let machine = Machine { backbone, registry, health: args.health.clone(), patience };
     for step in 0_u64.. {

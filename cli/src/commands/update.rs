@@ -95,8 +95,8 @@ fn text_of(report: &UpdateReport, backbone: &str) -> String {
         let says = if drift.drifted { "the new data differs from what is remembered" } else { "no drift" };
         text.push_str(&format!("drift: {says} (MMD p {:.3}, KS p {:.3})\n", drift.mmd.p_value, drift.ks.p_value));
     }
-    if report.skipped > 0 {
-        text.push_str(&format!("left out {} images that could not be read\n", report.skipped));
+    if report.unread > 0 {
+        text.push_str(&format!("images that could not be read and were left out: {}\n", report.unread));
     }
     let accuracy = |accuracy: Option<f64>| accuracy.map_or("–".into(), percent);
     text.push_str(&format!(

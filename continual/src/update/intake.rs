@@ -28,8 +28,9 @@ pub(crate) struct Taken {
 }
 
 impl Intake<'_> {
-    /// Examples as samples, rounded to a precision, and a line about each image that could not be read. The id is the name of the data, the path in it, and a hash of the latent,
-    /// so that two images of one name are two samples and one image given twice is one.
+    /// Examples as samples, rounded to a precision, and a line about each image that could not be read. The id is the name of
+    /// the data, the path in it, and a hash of the latent, so that two images of one name are two samples and one image
+    /// given twice is one.
     ///
     /// # Errors
     /// An image that cannot be read.

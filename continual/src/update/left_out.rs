@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 use super::recipe::UpdateRecipe;
 use crate::memory::MemoryConfig;
 
+/// What a head that is solved takes of `fit` as well.
+const TEMPLATES: &str = "templates";
+
 /// What is to be said of the settings of a recipe that an update of this method, memory and probe does not take up; `None` where it
 /// takes all that differ from what there is.
 pub(super) fn left_out(
@@ -27,8 +30,12 @@ pub(super) fn left_out(
     if !names.is_empty() {
         lines.push(format!("left out: {}, settings of a first version, which later ones keep", names.join(", ")));
     }
-    if method.analytic().is_some() && (recipe.strategy != usual.strategy || !recipe.fit.is_empty()) {
-        lines.push(format!("left out: `strategy` and `fit`, for `{}` is solved and takes no steps", method.name()));
+    let of_steps = recipe.strategy != usual.strategy || recipe.fit.keys().any(|key| key != TEMPLATES);
+    if method.analytic().is_some() && of_steps {
+        lines.push(format!(
+            "left out: `strategy` and `fit` but its `{TEMPLATES}`, for `{}` is solved and takes no steps",
+            method.name()
+        ));
     }
     (!lines.is_empty()).then(|| lines.join("; "))
 }
@@ -80,6 +87,7 @@ mod tests {
         assert_eq!(said(&["memory.budget_bytes=1048576", "gate.class_drop=0.2"], "lora", large), None);
         assert_eq!(said(&["strategy.name=\"der\"", "fit.train.batch=8"], "lora", usual), None);
         assert_eq!(said(&["method.projections=2000", "method.seed=1993"], "rail", usual), None);
+        assert_eq!(said(&["fit.templates=\"a sketch of a {}.\""], "rail", usual), None);
 
         let found = said(&["memory.budget_bytes=2048", "memory.most_days=9", "probe.seed=7"], "lora", large);
         let found = found.expect("three settings");

@@ -88,7 +88,7 @@ pub struct UpdateReport {
     /// Samples that were held out.
     pub held_out: usize,
     /// Images of the data, to learn from or to be held out, that could not be read.
-    pub skipped: usize,
+    pub unread: usize,
     /// Classes that are new.
     pub new_classes: Vec<String>,
     /// Accuracy of the version before on what was held out, new samples included.
@@ -173,7 +173,7 @@ pub fn update(
         learned: 0,
         known: 0,
         held_out: 0,
-        skipped: bad.len(),
+        unread: bad.len(),
         new_classes: Vec::new(),
         accuracy_before: None,
         accuracy: None,
@@ -235,7 +235,7 @@ pub fn update(
     let MemoryConfig { precision, content, .. } = *carried.probe.config();
     let Taken { samples: mut held_out, bad, .. } = intake.taken(&dataset.test, Precision::F32, content)?;
     intake.name_unread(&bad);
-    report.skipped += bad.len();
+    report.unread += bad.len();
     held_out.retain(|sample| {
         let contents = Ledger::contents_of(&intake.named.rounded(&sample.latent), &sample.class);
         !carried.ledger.knows(&sample.id) && !contents.iter().any(|content| learned.contains(content))

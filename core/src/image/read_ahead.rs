@@ -2,7 +2,7 @@
 //!
 //! To come to one slice of a compressed volume means to unpack all before it, and its checksum lies behind the last. What
 //! a pass through the file reads is therefore kept for the slices that the list names later: as far ahead as slices fill
-//! [`HELD_BYTES`], so that the volumes of a shuffled list share the room by what is wanted first.
+//! [`HELD_BYTES`], so that volumes of one size in a shuffled list share the room by what is wanted first.
 
 use std::collections::HashMap;
 use std::ops::Range;

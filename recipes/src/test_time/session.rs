@@ -344,7 +344,7 @@ impl<'s> Run<'s, '_> {
         let mut images: Vec<(usize, RgbImage)> = Vec::with_capacity(pictures.len());
         let decoded = list.decode(pictures.len());
         for (place, (path, image)) in pictures.into_iter().zip(decoded) {
-            debug_assert_eq!(path_of(&examples[place]), Some(path), "a pass comes to each of its images once");
+            assert_eq!(path_of(&examples[place]), Some(path), "a pass comes to each of its images once");
             match image {
                 Ok(image) => images.push((place, image)),
                 Err(error) if self.session.policy == OnBadImage::Skip => {
