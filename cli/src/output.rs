@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Write as _};
 use std::sync::OnceLock;
 
+use inarch_core::image::BadImage;
 use serde::Serialize;
 
 use crate::error::CommandError;
@@ -86,6 +87,16 @@ pub(crate) fn quoted(word: &str) -> String {
         true => word.into(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
+}
+
+/// Names of images that could not be read.
+pub(crate) fn names_of(bad: &[BadImage]) -> Vec<String> {
+    bad.iter().map(|bad| bad.path.display().to_string()).collect()
+}
+
+/// A line for each file that could not be read.
+pub(crate) fn unread(skipped: &[String]) -> String {
+    skipped.iter().map(|skipped| format!("{skipped}: could not be read\n")).collect()
 }
 
 /// An accuracy as a percentage.

@@ -10,7 +10,7 @@ use crate::adapter::Model;
 use crate::args::PredictArgs;
 use crate::commands::predict::{jobs, shown_name};
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, names_of, unread};
 use crate::progress::Bars;
 
 /// Words of a caption at most.
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &PredictArgs, model: &Model, bars: &Bars, output: &Outpu
         Ok(())
     })?;
     progress.finish();
-    let skipped = bad.into_iter().map(|bad| bad.path.display().to_string()).collect();
+    let skipped = names_of(&bad);
     let result = CaptionResult { model: model.name(), images, skipped };
     output.result(&result, || text(&result));
     Ok(())
@@ -72,5 +72,5 @@ pub(crate) fn run(args: &PredictArgs, model: &Model, bars: &Bars, output: &Outpu
 
 fn text(result: &CaptionResult) -> String {
     let captions = result.images.iter().map(|image| format!("{}: {}\n", image.image, image.caption));
-    captions.chain(result.skipped.iter().map(|skipped| format!("{skipped}: could not be read\n"))).collect()
+    captions.chain([unread(&result.skipped)]).collect()
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::args::{OnBadImageArg, ReadingArgs};
 use crate::data::check_apart;
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, unread};
 use crate::progress::Bars;
 
 /// Images in memory at once.
@@ -223,8 +223,6 @@ fn text(result: &CorruptResult) -> String {
     for copy in &result.copies {
         text.push_str(&format!("{} images in {}\n", copy.images, copy.folder.display()));
     }
-    for skipped in &result.skipped {
-        text.push_str(&format!("{skipped}: could not be read\n"));
-    }
+    text.push_str(&unread(&result.skipped));
     text
 }

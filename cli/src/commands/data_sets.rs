@@ -12,7 +12,7 @@ use super::encode;
 use crate::args::{ActionsArgs, CropArgs, DataSetsArgs, DataSetsCommand, SplitArgs, TilesArgs};
 use crate::data::check_apart;
 use crate::error::CommandError;
-use crate::output::{Output, quoted, table};
+use crate::output::{Output, quoted, table, unread};
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -125,7 +125,7 @@ fn tiles(args: &TilesArgs, output: &Output) -> Result<(), CommandError> {
         }
         let output = result.output.display().to_string();
         let data = quoted(&output);
-        let unread: String = skipped.iter().map(|path| format!("{path}: could not be read\n")).collect();
+        let unread = unread(skipped);
         format!("{}{unread}{tiles} tiles, {empty} without tissue left out: {output}\nnext: inarch fit -b BACKBONE -d {data} -m gated-pool --frames 32\n", table(&rows))
     });
     Ok(())

@@ -16,7 +16,7 @@ use self::work::Part;
 use crate::adapter::Model;
 use crate::args::{EncodeArgs, JoinArgs};
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, unread};
 use crate::progress::Bars;
 
 /// What is printed with `--json`.
@@ -107,9 +107,7 @@ fn print(result: EncodeResult, output: &Output) {
         let shard = result.shard.map_or_else(String::new, |shard| format!(", shard {shard}"));
         let there = if result.reused == Some(true) { " (was there)" } else { "" };
         let mut text = format!("{rows} rows of {dim} in {}{shard}{there}\n", result.output.display());
-        for skipped in &result.skipped {
-            text.push_str(&format!("{skipped}: could not be read\n"));
-        }
+        text.push_str(&unread(&result.skipped));
         text
     });
 }

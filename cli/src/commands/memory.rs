@@ -10,7 +10,7 @@ use inarch_continual::{
 };
 use inarch_core::Digest;
 use inarch_core::data::DataOptions;
-use inarch_core::image::{BadImage, Window};
+use inarch_core::image::Window;
 use inarch_recipes::{BadImagePolicy, Progress as _, Session, Subset};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use crate::backbones;
 use crate::data::open_more;
 use crate::error::CommandError;
 use crate::home::{features, home};
-use crate::output::{Output, table};
+use crate::output::{Output, names_of, table, unread};
 use crate::progress::Bars;
 use crate::versions::AnyVersions;
 
@@ -83,16 +83,6 @@ fn has_versions(target: &str) -> bool {
 fn shown_beside(shown: &ShownArgs, remembered: Option<Window>) -> DataOptions {
     let options = shown.options();
     DataOptions { window: options.window.or(remembered), ..options }
-}
-
-/// Names of images that could not be read.
-fn names_of(bad: &[BadImage]) -> Vec<String> {
-    bad.iter().map(|bad| bad.path.display().to_string()).collect()
-}
-
-/// A line for each image that could not be read.
-fn unread(skipped: &[String]) -> String {
-    skipped.iter().map(|skipped| format!("{skipped}: could not be read\n")).collect()
 }
 
 /// Opens a memory of any kind.

@@ -19,7 +19,7 @@ use crate::adapter::Model;
 use crate::args::{OnBadImageArg, PredictArgs, ShownArgs};
 use crate::commands::captions;
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, names_of};
 use crate::progress::Bars;
 use crate::test_time::Adaptation;
 
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &PredictArgs, bars: &Bars, output: &Output) -> Result<()
         Ok(())
     })?;
     progress.finish();
-    let skipped = bad.into_iter().map(|bad| bad.path.display().to_string()).collect();
+    let skipped = names_of(&bad);
     let result = PredictResult { model: model.name(), images, skipped, test_time: None };
     output.result(&result, || text(&result));
     Ok(())
@@ -293,7 +293,7 @@ fn of_clips(
     let (backbone, sites, examples) = (&model.backbone, model.sites(), &dataset.train);
     let features = encode_images(backbone, sites, dataset, examples, &Views::Centre, policy, bars.control())?;
     let images = answers(judge, classifier, sites, examples, &features, backbone);
-    let skipped = features.bad.iter().map(|bad| bad.path.display().to_string()).collect();
+    let skipped = names_of(&features.bad);
     Ok(PredictResult { model: model.name(), images, skipped, test_time: None })
 }
 

@@ -18,6 +18,7 @@ use crate::adapter::Model;
 use crate::args::{EncodeArgs, OnBadImageArg, ShownArgs};
 use crate::data::open;
 use crate::error::CommandError;
+use crate::output::names_of;
 use crate::progress::Bars;
 
 /// Texts in an encoding batch.
@@ -141,7 +142,7 @@ impl Input {
                     adapter: self.adapter(model),
                     ..empty(FeatureKind::Image, model)
                 };
-                let skipped = found.bad.iter().map(|bad| bad.path.display().to_string()).collect();
+                let skipped = names_of(&found.bad);
                 Ok(Encoded { unread: examples.len() - features.rows(), features, skipped })
             }
         }

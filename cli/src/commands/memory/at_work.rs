@@ -8,12 +8,12 @@ use inarch_recipes::{BadImagePolicy, Progress as _, Session, Subset};
 use serde_json::json;
 
 use super::super::update::{now, read_key};
-use super::{has_versions, names_of, store_path, unread};
+use super::{has_versions, store_path};
 use crate::args::{AddArgs, ForgetArgs};
 use crate::backbones;
 use crate::data::open_more;
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, names_of, unread};
 use crate::progress::Bars;
 
 pub(super) fn add(args: &AddArgs, bars: &Bars, output: &Output) -> Result<(), CommandError> {

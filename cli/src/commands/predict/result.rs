@@ -3,7 +3,7 @@
 use inarch_recipes::test_time::FallBack;
 use serde::Serialize;
 
-use crate::output::percent;
+use crate::output::{percent, unread};
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -55,9 +55,7 @@ pub(super) fn text(result: &PredictResult) -> String {
         let unsure = if image.abstained == Some(true) { "unsure: " } else { "" };
         text.push_str(&format!("{}: {unsure}{}\n", image.image, shown.join(", ")));
     }
-    for skipped in &result.skipped {
-        text.push_str(&format!("{skipped}: could not be read\n"));
-    }
+    text.push_str(&unread(&result.skipped));
     if let Some(adapted) = &result.test_time {
         let Adapted { method, seconds_per_image, views_share, admitted, fell_back, abstained } = adapted;
         text.push_str(&format!(
