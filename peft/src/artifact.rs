@@ -306,11 +306,11 @@ impl Artifact {
         }
         let path = folder.join(TENSORS_FILE);
         let malformed = |reason: String| inarch_core::Error::malformed("adapter", &path, reason);
-        let mut found = Digest::of(&file::read(&path)?);
+        let mut found = Digest::of_file(&path)?;
         if found != manifest.tensors {
             // Saved anew by another process since.
             Self::settle(folder)?;
-            found = Digest::of(&file::read(&path)?);
+            found = Digest::of_file(&path)?;
         }
         if found != manifest.tensors {
             return Err(malformed(format!(
